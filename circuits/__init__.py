@@ -1,0 +1,1 @@
+"""The bundled circuit files (`*.circuit.yaml`) and their prompts, installed as package data."""

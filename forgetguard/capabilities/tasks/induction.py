@@ -1,0 +1,47 @@
+"""Task `induction`: continue a list of random words that has started to repeat itself.
+
+"List: w1 ... wn wi ... wj" continues with w(j+1), the word that followed wj before. In the
+counterfactual w(j+1) has changed places with another word of the first copy: both prompts hold the
+same words, so neither a word's presence nor its frequency gives the answer. Light: no torch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, fitting
+
+FRAMES = {"list": "List:", "words": "Words:", "sequence": "Sequence:"}
+LENGTHS = (8, 9, 10)  # words in the first copy
+REPEATED = (2, 3)  # words in the second copy, before the answer
+
+
+def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
+    """Endless pairs; the answer's place in the first copy is uniform.
+
+    Raises CapabilityError when fewer than 24 words fit.
+    """
+    words = fitting("induction", "nouns", OBJECTS + NOUNS, fits, at_least=24)
+    return _draw(rng, words)
+
+
+def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
+    while True:
+        frame = rng.choice(tuple(FRAMES))
+        length, repeated = rng.choice(LENGTHS), rng.choice(REPEATED)
+        first = rng.sample(words, length)
+        place = rng.randrange(repeated, length)  # of the answer
+        second = first[place - repeated : place]
+        kept = range(place - repeated, place + 1)  # the copied words and the answer
+        other = rng.choice([i for i in range(length) if i not in kept])
+        swapped = first.copy()
+        swapped[place], swapped[other] = swapped[other], swapped[place]
+        yield PromptPair(
+            clean=" ".join([FRAMES[frame], *first, *second]),
+            counterfactual=" ".join([FRAMES[frame], *swapped, *second]),
+            answer=f" {first[place]}",
+            distractor=f" {first[other]}",
+            template=f"{frame}-{length}",
+        )

@@ -1,0 +1,91 @@
+"""The English words that the tasks draw from, and the filter that keeps those a tokenizer fits.
+
+Lists are ordered from common to rare, so that a small vocabulary can take the head of each. They are
+disjoint where one prompt draws from several of them, and objects and places start with a consonant
+("a book"). Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from forgetguard.errors import CapabilityError
+
+NAMES = tuple(
+    """Mary John Anna Tom Sarah James Alice David Emma Peter Laura Paul Julia Mark Susan Robert
+    Kate Michael Linda Daniel Rachel Steven Helen Kevin Maria Brian Karen Eric Jane Adam Lisa Simon
+    Amy Scott Emily Andrew Rebecca Thomas Megan Richard Jessica Joseph Nancy Matthew Claire Ryan
+    Diana Patrick Sophie Martin Nicole Henry Victoria Charles Rose Edward Martha Arthur Lucy Oliver
+    Hannah Samuel Sandra Gary Julie Alan Maggie Carl Ruth Jack Elizabeth George Kelly Alex""".split()
+)
+
+PLACES = tuple(
+    """store park school garden house market station library kitchen hospital beach church farm
+    museum river theater bar restaurant harbor cafe hotel bank castle forest lake bridge village
+    stadium gym temple prison cinema""".split()
+)
+
+OBJECTS = tuple(
+    """book key ring ball cup letter drink phone coin hat map bag box pen lamp camera bottle
+    knife watch ticket flower guitar shirt towel candle plate blanket mirror necklace hammer basket
+    pencil sword radio chair brush rope wallet jacket helmet""".split()
+)
+
+COLORS = tuple("red blue green white black yellow brown pink gray purple golden silver".split())
+
+NOUNS = tuple(
+    """dog tree fish bird horse stone cloud bread milk road wall glass paper wind snow metal
+    cat sugar salt leaf sand gold iron wood rain star moon sun hand head foot door window table
+    mouse bear wolf cow sheep duck king queen soldier doctor farmer teacher engine wheel
+    boat train plane truck bus hill mountain valley island ocean desert storm fire smoke ice
+    music song dance game story poem picture movie dream winter summer spring night morning
+    silk cotton leather rubber plastic copper steel oil butter cheese rice corn apple lemon
+    potato onion pepper honey wine beer coffee tea juice soup cake pie seed root branch
+    shoulder finger tooth bone blood skin hair heart brain""".split()
+)
+
+NUMBERS = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
+    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
+    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+
+CAPITALS = {
+    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo",
+    "China": "Beijing", "Russia": "Moscow", "Greece": "Athens", "Poland": "Warsaw",
+    "Portugal": "Lisbon", "Sweden": "Stockholm", "Norway": "Oslo", "Hungary": "Budapest",
+    "Denmark": "Copenhagen", "Finland": "Helsinki", "Turkey": "Ankara", "Egypt": "Cairo",
+    "England": "London", "Austria": "Vienna", "Ireland": "Dublin", "Thailand": "Bangkok",
+    "Vietnam": "Hanoi", "Iran": "Tehran", "Belgium": "Brussels", "Cuba": "Havana",
+    "Iraq": "Baghdad", "Syria": "Damascus", "Canada": "Ottawa", "Peru": "Lima",
+    "Kenya": "Nairobi", "Lebanon": "Beirut", "Libya": "Tripoli", "Afghanistan": "Kabul",
+    "Chile": "Santiago", "Serbia": "Belgrade", "Venezuela": "Caracas", "Pakistan": "Islamabad",
+}  # fmt: skip
+
+# One country a language, so that two countries of a pair never share their answer.
+LANGUAGES = {
+    "France": "French", "Germany": "German", "Italy": "Italian", "Spain": "Spanish",
+    "Japan": "Japanese", "China": "Chinese", "Russia": "Russian", "Greece": "Greek",
+    "Poland": "Polish", "Portugal": "Portuguese", "Sweden": "Swedish", "Norway": "Norwegian",
+    "Hungary": "Hungarian", "Denmark": "Danish", "Finland": "Finnish", "Turkey": "Turkish",
+    "Egypt": "Arabic", "England": "English", "Thailand": "Thai", "Vietnam": "Vietnamese",
+    "Iran": "Persian",
+}  # fmt: skip
+
+
+def fitting(
+    task: str, kind: str, words: Sequence[str], fits: Callable[[str], bool], at_least: int
+) -> tuple[str, ...]:
+    """The words that are one token in place, in their order.
+
+    Raises CapabilityError when fewer than `at_least` are left.
+    """
+    left = tuple(word for word in words if fits(word))
+    if len(left) < at_least:
+        raise CapabilityError(
+            f"Task {task!r}: {len(left)} of {len(words)} {kind} are one token for this tokenizer, "
+            f"and at least {at_least} are needed. Give this capability its own prompt pairs as "
+            "`pairs: {file: ...}`, or choose another task."
+        )
+    return left

@@ -1,0 +1,194 @@
+"""What can be known of a peft adapter from its files: its base, whether it fits, whether it acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forgetguard.checkpoints.files import TensorEntry, read_json
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CheckpointSpec, resolve
+from forgetguard.errors import CheckpointError
+
+# Adapters that live inside the base's modules, so that the base model with them injected IS the
+# tuned model. Others (prompts, prefixes, routers) act in peft's own forward pass, which measuring
+# on plain modules would leave out without a sign.
+SUPPORTED = frozenset(
+    {"LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "VERA", "HRA", "FOURIERFT", "LN_TUNING"}
+)
+_PREFIX = "base_model.model."
+_A_SIDE = ("lora_A", "lora_embedding_A")
+
+
+def adapter_config(directory: Path) -> dict[str, Any]:
+    """The adapter's configuration, refused when the adapter is of a kind that is not supported.
+
+    Raises:
+        CheckpointError: unreadable, or a kind that does not live inside the base's modules.
+    """
+    config = read_json(directory / ADAPTER_CONFIG)
+    kind = str(config.get("peft_type", "missing")).upper()
+    if kind not in SUPPORTED:
+        raise CheckpointError(
+            f"{directory} is a peft adapter of type {kind}, which does not live inside the base's "
+            f"modules: supported are {', '.join(sorted(SUPPORTED))}. Merge it into a full "
+            f"checkpoint where peft can, and give that"
+        )
+    for field in ("alora_invocation_tokens", "layer_replication"):
+        if config.get(field):
+            raise CheckpointError(
+                f"{directory}/{ADAPTER_CONFIG} sets {field}, which is not supported: give a full "
+                f"checkpoint instead (merge_and_unload, then save_pretrained)"
+            )
+    return config
+
+
+def can_toggle(config: Mapping[str, Any]) -> bool:
+    """Whether the adapter can be switched off exactly: LoRA that did not train biases in place."""
+    return str(config.get("peft_type")).upper() == "LORA" and config.get("bias", "none") == "none"
+
+
+def full_checkpoint_under(spec: CheckpointSpec, base: CheckpointSpec) -> CheckpointSpec:
+    """The full checkpoint that `spec` is, or that it is an adapter of.
+
+    An adapter given as tuned or reference is put on the user's base, whatever its
+    configuration names. Where the base is itself an adapter, both have to name one checkpoint.
+
+    Raises:
+        CheckpointError: no base is named, it is not there, or the two adapters name two.
+    """
+    if spec.kind != "adapter":
+        return spec
+    if base.kind != "adapter":
+        return base
+    if base.base is None:
+        raise CheckpointError(
+            f"{base} is an adapter whose {ADAPTER_CONFIG} names no base_model_name_or_path: give "
+            f"the full base checkpoint as base="
+        )
+    if spec.base != base.base:
+        raise CheckpointError(
+            f"{base} is an adapter of {base.base}, but {spec} is an adapter of "
+            f"{spec.base or 'an unnamed base'}: merge the base adapter into a full checkpoint "
+            f"(merge_and_unload, then save_pretrained) and give that as base="
+        )
+    return named_base(base)
+
+
+def named_base(adapter: CheckpointSpec) -> CheckpointSpec:
+    """The full checkpoint that an adapter's configuration names, resolved.
+
+    Raises:
+        CheckpointError: none is named, or it is not there, or is an adapter itself.
+    """
+    if adapter.base is None:
+        raise CheckpointError(
+            f"{adapter} is an adapter whose {ADAPTER_CONFIG} names no base: give its base as base="
+        )
+    beside = Path(adapter.location) / adapter.base
+    try:
+        if adapter.base.startswith(".") and beside.is_dir():
+            found = resolve(str(beside.resolve()), adapter.role)
+        else:
+            found = resolve(adapter.base, adapter.role)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{adapter} is an adapter of {adapter.base}, which cannot be used ({error}): give the "
+            f"full base checkpoint"
+        ) from error
+    if found.kind == "adapter":
+        raise CheckpointError(
+            f"{adapter} is an adapter of {adapter.base}, which is an adapter itself: merge that "
+            f"into a full checkpoint first"
+        )
+    return found
+
+
+def check_fit(
+    adapter: CheckpointSpec,
+    tensors: Mapping[str, TensorEntry],
+    base: CheckpointSpec,
+    base_tensors: Mapping[str, TensorEntry],
+) -> None:
+    """Hold every adapter tensor that belongs to a module against that module's weight in the base.
+
+    Names are compared from the numbered layer on (`layers.0.self_attn.q_proj`), because the
+    prefix before it depends on which class saved the checkpoint.
+
+    Raises:
+        CheckpointError: a module is not in the base, or a shape does not fit; names the tensor.
+    """
+    weights: dict[str, list[tuple[int, ...]]] = {}
+    for name, entry in base_tensors.items():
+        if name.endswith(".weight"):
+            weights.setdefault(_local_name(name.removesuffix(".weight")), []).append(entry.shape)
+    for name, entry in sorted(tensors.items()):
+        module, _, part = _split(name)
+        if part is None or "expert" in module:  # mixtures of experts are renamed when loaded
+            continue
+        shapes = weights.get(_local_name(module))
+        if shapes is None:
+            raise _other_base(adapter, base, f"its tensor {name} is for a module {module} that "
+                              f"the base does not have")  # fmt: skip
+        if not any(_fits(part, entry.shape, shape) for shape in shapes):
+            raise _other_base(
+                adapter, base,
+                f"its tensor {name} has shape {list(entry.shape)}, which does not fit the base's "
+                f"{module}.weight of shape {list(shapes[0])}",
+            )  # fmt: skip
+
+
+def is_idle(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> bool:
+    """Whether a LoRA adapter changes nothing at all: every B matrix is zero, as before training."""
+    if str(config.get("peft_type")).upper() != "LORA":
+        return False
+    parts = {name: _split(name)[2] for name in tensors}
+    if any(part is None for part in parts.values()) or not config.get("lora_alpha", 1):
+        return not config.get("lora_alpha", 1)
+    outputs = [tensors[name] for name, part in parts.items() if part not in _A_SIDE]
+    return bool(outputs) and all(_is_zero(entry) for entry in outputs)
+
+
+def _is_zero(entry: TensorEntry) -> bool:
+    with entry.file.open("rb") as stream:
+        stream.seek(entry.start)
+        return not any(stream.read(entry.end - entry.start))
+
+
+def _split(name: str) -> tuple[str, str, str | None]:
+    """Module, full name and part (`lora_A`, ...) of an adapter tensor; part None if not LoRA's."""
+    inner = name.removeprefix(_PREFIX)
+    match = re.fullmatch(r"(.+)\.(lora_A|lora_B)\.weight|(.+)\.(lora_embedding_[AB])", inner)
+    if match is None:
+        return inner, name, None
+    return match[1] or match[3], name, match[2] or match[4]
+
+
+def _local_name(module: str) -> str:
+    """`model.layers.0.mlp.up_proj` -> `layers.0.mlp.up_proj`; `model.embed_tokens` -> the last."""
+    parts = module.split(".")
+    for index, part in enumerate(parts):
+        if part.isdigit():
+            return ".".join(parts[max(index - 1, 0) :])
+    return parts[-1]
+
+
+def _fits(part: str, shape: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """LoRA: A is [rank, in], B [out, rank]; embeddings: A [rank, rows], B [width, rank].
+
+    Linear weights are [out, in], GPT-2's Conv1D [in, out], embeddings [rows, width]: which of the
+    two sides is meant is not written in the files, so either is accepted.
+    """
+    if len(shape) < 2 or len(weight) != 2:  # noqa: PLR2004 (matrices)
+        return True
+    outer = shape[1] if part in _A_SIDE else shape[0]
+    return outer in weight
+
+
+def _other_base(adapter: CheckpointSpec, base: CheckpointSpec, why: str) -> CheckpointError:
+    named = f" ({ADAPTER_CONFIG} names {adapter.base})" if adapter.base else ""
+    return CheckpointError(
+        f"{adapter} is an adapter for another base than {base}: {why}. Give the base it was "
+        f"trained on{named}"
+    )

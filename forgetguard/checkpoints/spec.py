@@ -1,0 +1,179 @@
+"""From what a user writes (`base=...`) to what kind of checkpoint it is and where it lies."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from forgetguard.errors import CheckpointError
+
+Kind = Literal["directory", "hub", "adapter"]
+
+TINY = ("base", "sft", "lora")
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+_FULL_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./-]*))?")
+_LISTED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """One checkpoint, named but not loaded.
+
+    Attributes:
+        role: `base`, `tuned` or `reference`.
+        given: what the user wrote, for messages.
+        kind: `directory` (a full checkpoint on this disk), `adapter` (a peft adapter on this
+            disk) or `hub` (a hub id; what it holds is only known once it is on this disk).
+        location: absolute path of the directory, or the hub id without its revision.
+        revision: branch, tag or commit of a hub id.
+        base: for an adapter, the base its `adapter_config.json` names (None when it names none).
+            When a pair is measured the user's own base is used, and this name only compared.
+    """
+
+    role: str
+    given: str
+    kind: Kind
+    location: str
+    revision: str | None = None
+    base: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The directory of a checkpoint on this disk (raises ValueError for a hub id)."""
+        if self.kind == "hub":
+            raise ValueError(f"{self.given} is a hub id, not a directory")
+        return Path(self.location)
+
+    def __str__(self) -> str:
+        return f"{self.role}={self.given}"
+
+
+def resolve(given: str, role: str) -> CheckpointSpec:
+    """Say what kind of checkpoint `given` is. Reads directories, never the network.
+
+    In this order: an alias (`tiny:base`), a directory that exists, something that can only be
+    a path (not there: an error), a hub id `org/name`, with `@revision` where wanted.
+
+    Raises:
+        CheckpointError: nothing is there, or a directory holds no checkpoint.
+    """
+    text = str(given).strip()
+    if not text:
+        raise CheckpointError(f"{role}= is empty: give a directory, a hub id or tiny:base")
+    if text.startswith("tiny:"):
+        return _resolve_alias(text, role)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return resolve_directory(path, given=text, role=role)
+    if path.exists():
+        raise CheckpointError(
+            f"{role}={text} is a file; a checkpoint is the directory that holds config.json "
+            f"and the weights: give {role}={path.parent}"
+        )
+    if _looks_like_a_path(text):
+        raise CheckpointError(
+            f"{role}={text}: no such directory (looked for {_absolute(path)}); {_nearest(path)}"
+        )
+    return _resolve_hub_id(text, role)
+
+
+def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
+    """The spec of a directory that exists: an adapter, or a full checkpoint.
+
+    Raises:
+        CheckpointError: it holds neither; the message lists what it does hold.
+    """
+    location = _absolute(path)
+    names = sorted(entry.name for entry in path.iterdir())
+    has_full_weights = any(name in names for name in _FULL_WEIGHTS)
+    if ADAPTER_CONFIG in names and not (CONFIG in names and has_full_weights):
+        from forgetguard.checkpoints.files import read_json
+
+        named = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+        base = named if isinstance(named, str) and named else None
+        return CheckpointSpec(role, given, "adapter", location, base=base)
+    if CONFIG in names:
+        return CheckpointSpec(role, given, "directory", location)
+    raise CheckpointError(
+        f"{role}={given}: {location} holds no checkpoint. Found: {_listing(names)}. Needed: "
+        f"config.json with model.safetensors (or its shards and index), or a peft adapter's "
+        f"{ADAPTER_CONFIG} with adapter_model.safetensors{_inner_checkpoint(path, role)}"
+    )
+
+
+def _resolve_alias(text: str, role: str) -> CheckpointSpec:
+    name = text.removeprefix("tiny:")
+    if name not in TINY:
+        known = ", ".join(f"tiny:{known}" for known in TINY)
+        raise CheckpointError(f"{role}={text}: no such alias; the embedded checkpoints are {known}")
+    path = Path(__file__).parent / "tiny" / name
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{role}={text}: this installation lacks the embedded checkpoints (no {path}); "
+            f"install forgetguard again"
+        )
+    return resolve_directory(path, given=text, role=role)
+
+
+def _resolve_hub_id(text: str, role: str) -> CheckpointSpec:
+    match = _HUB_ID.fullmatch(text)
+    if match is None:
+        raise CheckpointError(
+            f"{role}={text} is neither a directory that exists nor a hub id: give a directory, "
+            f"org/name, or org/name@revision"
+        )
+    return CheckpointSpec(role, text, "hub", match["id"], revision=match["revision"])
+
+
+def _looks_like_a_path(text: str) -> bool:
+    separators = {os.sep, os.altsep} - {None}
+    name = text.partition("@")[0]
+    return (
+        text.startswith((".", "~", *(s for s in separators if s)))
+        or any(text.endswith(s) for s in separators if s)
+        or sum(name.count(s) for s in separators if s) > 1
+        or Path(text).is_absolute()
+    )
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)
+
+
+def _nearest(path: Path) -> str:
+    """The next step for a path that is not there: where it stops to exist."""
+    parent = Path(_absolute(path)).parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    try:
+        names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
+    except OSError:
+        names = []
+    return f"{parent} has the directories: {_listing(names)}"
+
+
+def _inner_checkpoint(path: Path, role: str) -> str:
+    """Point at `checkpoint-500/` and the like, when a training output directory was given."""
+    inner = [
+        child
+        for child in sorted(path.iterdir(), key=lambda child: child.stat().st_mtime)
+        if child.is_dir() and ((child / CONFIG).is_file() or (child / ADAPTER_CONFIG).is_file())
+    ]
+    return f"; did you mean {role}={inner[-1]}?" if inner else ""
+
+
+def _listing(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

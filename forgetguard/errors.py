@@ -1,0 +1,31 @@
+"""The one family of errors that forgetguard raises on purpose.
+
+Each message says what is wrong, where, what was received and what to do next, so that a front end
+(pytest, the command line) can print it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class ForgetguardError(Exception):
+    """Anything that stops forgetguard and that its user can mend."""
+
+
+class SpecificationError(ForgetguardError):
+    """A circuit file, a prompt file or an option does not say something that can be run."""
+
+
+class CheckpointError(ForgetguardError):
+    """A checkpoint cannot be found, read or trusted, or two checkpoints do not belong together."""
+
+
+class AnatomyError(ForgetguardError):
+    """The attention heads of a model cannot be found, or do not add up to its attention output."""
+
+
+class CapabilityError(ForgetguardError):
+    """Prompt pairs do not fit the tokenizer, or the base model cannot do the capability."""
+
+
+class MeasurementError(ForgetguardError):
+    """A number came out that cannot be right (not finite, out of memory, a failed self-check)."""

@@ -1,0 +1,1 @@
+"""Declared limits in, verdicts out: the YAML schema, the statistics, the decision."""

@@ -1,0 +1,676 @@
+"""`*.circuit.yaml`: a circuit, and how much of it a release may lose. [light]"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from forgetguard.anatomy.heads import Head
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.errors import SpecificationError
+from forgetguard.gate import yaml_lines as lines
+from forgetguard.gate.prompt_files import (
+    FEWEST_PAIRS,
+    PAIR_KEYS,
+    REQUIRED_PAIR_KEYS,
+    check_pairs,
+    pair_texts,
+    read_prompt_file,
+)
+from forgetguard.gate.yaml_lines import Problems, line_of, nearest
+
+VERSION = 1
+SUFFIXES = (".circuit.yaml", ".circuit.yml")
+READOUTS = ("logit_diff", "logprob")
+SITES = ("contribution", "z")
+LIMITS = {
+    "dcv.circuit": "DCV of the whole circuit, all its heads patched at once",
+    "dcv.head": "DCV of every head of the circuit, one by one, corrected for their number",
+    "accuracy.drop": "accuracy of base minus accuracy of tuned",
+    "readout.drop": "(mean F(base) - mean F(tuned)) / |mean F(base)|",
+    "dcv.circuit.over_reference": "DCV of the circuit, tuned minus reference",
+    "dcv.head.over_reference": "DCV of every head, tuned minus reference",
+}
+MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
+CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
+_KEYS = (
+    "forgetguard", "name", "capability", "description", "fits", "pairs", "chat_template",
+    "readout", "circuit", "site", "confidence", "limits", "found",
+)  # fmt: skip
+_REQUIRED = ("capability", "pairs", "readout", "circuit", "limits")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A declared maximum of one measure; `key` is one of `LIMITS`. Being out of bounds is a loss,
+    so `maximum` is 0 or more. `line` (1-based) is where it was declared."""
+
+    key: str
+    maximum: float
+    line: int = field(default=0, compare=False)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with a third checkpoint."""
+        return self.key.endswith(".over_reference")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPairs:
+    """`count` pairs from the generator `task`, drawn with `seed`."""
+
+    task: str
+    count: int
+    seed: int = 0
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePairs:
+    """The first `count` pairs (None: all) of a JSONL file; `path` is absolute, `pairs` its content
+    as read with the circuit file."""
+
+    path: Path
+    count: int | None = None
+    pairs: tuple[PromptPair, ...] = field(default=(), compare=False, repr=False)
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InlinePairs:
+    """Pairs written into the circuit file itself. Equal when their texts and templates are."""
+
+    pairs: tuple[PromptPair, ...]
+    line: int = 0
+
+    def _texts(self) -> tuple[object, ...]:
+        return tuple((pair_texts(pair), pair.template) for pair in self.pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InlinePairs) and self._texts() == other._texts()
+
+    def __hash__(self) -> int:
+        return hash(self._texts())
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Which base a circuit belongs to; what is None is not compared."""
+
+    alias: str | None = None
+    architecture: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitSpec:
+    """One circuit file. Lines and the path say where it came from and are no part of equality.
+
+    `heads` is empty and `auto` true for `circuit: auto`. `confidence` is the one-sided level of
+    each decision. `found` is provenance, kept verbatim.
+    """
+
+    name: str
+    capability: str
+    pairs: TaskPairs | FilePairs | InlinePairs
+    readout: str
+    heads: tuple[Head, ...]
+    limits: tuple[Limit, ...]
+    auto: bool = False
+    description: str = ""
+    fits: Fits | None = None
+    chat_template: bool = False
+    site: str = "contribution"
+    confidence: float = 0.95
+    found: Mapping[str, Any] | None = field(default=None, hash=False)
+    path: Path | None = field(default=None, compare=False)
+    head_lines: tuple[int, ...] = field(default=(), compare=False)
+    circuit_line: int = field(default=0, compare=False)
+
+    def where(self, line: int) -> str:
+        """`file:line` for a message; the circuit's name where it came from no file."""
+        return f"{self.path}:{line}" if self.path else f"circuit {self.name!r}"
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def load_circuit_file(path: str | Path) -> CircuitSpec:
+    """Read a circuit file, and the prompt file it names.
+
+    Raises:
+        SpecificationError: everything that is wrong with it, one `file:line: what` a line.
+    """
+    path = Path(path)
+    return parse_circuit(lines.read_text(path, "circuit file"), path)
+
+
+def parse_circuit(text: str, path: str | Path) -> CircuitSpec:
+    """Read a circuit from text; `path` names it in messages, and prompt files are looked up
+    relative to its directory.
+
+    Raises:
+        SpecificationError: everything that is wrong with it, one `file:line: what` a line.
+    """
+    path = Path(path)
+    problems = Problems(str(path))
+    root = lines.compose(text, str(path))
+    if root is None:
+        raise SpecificationError(f"{path}:1: the file is empty: write e.g. forgetguard: {VERSION}")
+    if not isinstance(root, yaml.MappingNode):
+        raise SpecificationError(
+            f"{path}:{line_of(root)}: a circuit file must be a mapping (forgetguard: {VERSION}, "
+            f"capability: ...), got {lines.shown(root)}"
+        )
+    _check_version(root, str(path))
+    nodes = lines.mapping(root, "", problems, known=_KEYS, required=_REQUIRED)
+    spec = _read_spec(nodes, path, problems)
+    problems.raise_any()
+    return spec
+
+
+def _check_version(root: yaml.MappingNode, file: str) -> None:
+    # Alone and first: another version's keys are not ours to judge.
+    for key, value in root.value:
+        if key.value == "forgetguard":
+            if value.value != str(VERSION):
+                raise SpecificationError(
+                    f"{file}:{line_of(value)}: forgetguard must be {VERSION}, the version of the "
+                    f"file's format, got {lines.shown(value)}: this release reads version {VERSION}"
+                )
+            return
+    raise SpecificationError(
+        f"{file}:{line_of(root)}: 'forgetguard' is missing: begin with forgetguard: {VERSION}"
+    )
+
+
+def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> CircuitSpec:
+    capability = _optional(nodes, "capability", lines.text, problems) or ""
+    if "\n" in capability:
+        problems.add(line_of(nodes["capability"]), "capability must be one line of text")
+    readout = _choice(nodes, "readout", READOUTS, READOUTS[0], problems)
+    heads, head_lines = _read_heads(nodes.get("circuit"), problems)
+    confidence, found = nodes.get("confidence"), nodes.get("found")
+    return CircuitSpec(
+        name=_read_name(nodes.get("name"), path, problems),
+        capability=capability,
+        pairs=_read_pairs(nodes.get("pairs"), readout, path, problems),
+        readout=readout,
+        heads=heads,
+        limits=_read_limits(nodes.get("limits"), problems),
+        auto=_is_auto(nodes.get("circuit")),
+        description=_optional(nodes, "description", lines.text, problems) or "",
+        fits=_read_fits(nodes.get("fits"), problems),
+        chat_template=_optional(nodes, "chat_template", lines.flag, problems) or False,
+        site=_choice(nodes, "site", SITES, SITES[0], problems),
+        confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
+        found=None if found is None else _read_found(found, problems),
+        path=path,
+        head_lines=head_lines,
+        circuit_line=line_of(nodes["circuit"]) if "circuit" in nodes else 0,
+    )
+
+
+def _optional(nodes: dict[str, yaml.Node], key: str, read: Any, problems: Problems) -> Any:
+    return read(nodes[key], key, problems) if key in nodes else None
+
+
+def _choice(
+    nodes: dict[str, yaml.Node],
+    key: str,
+    known: tuple[str, ...],
+    default: str,
+    problems: Problems,
+) -> str:
+    value: str | None = _optional(nodes, key, lines.text, problems)
+    if value is not None and value not in known:
+        problems.add(line_of(nodes[key]), f"unknown {key} {value!r}: {nearest(value, known)}")
+    return value if value in known else default
+
+
+def stem(path: Path) -> str:
+    """A circuit file's name without its suffix: `ioi` for `ioi.circuit.yaml`."""
+    for suffix in SUFFIXES:
+        if path.name.endswith(suffix):
+            return path.name.removesuffix(suffix)
+    return path.stem
+
+
+def _read_name(node: yaml.Node | None, path: Path, problems: Problems) -> str:
+    name = stem(path) if node is None else lines.text(node, "name", problems)
+    if name is not None and not _NAME.fullmatch(name):
+        rule = "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
+        if node is None:
+            problems.add(1, f"the file's name gives the circuit the name {name!r}: {rule}, "
+                         "or add name: ...")  # fmt: skip
+        else:
+            problems.add(line_of(node), f"name {name!r} cannot name a test: {rule}")
+    return name or ""
+
+
+def _read_confidence(node: yaml.Node, problems: Problems) -> float:
+    low, high = CONFIDENCES
+    value = lines.number(node, "confidence", "confidence: 0.95", problems)
+    if value is not None and not low < value <= high:
+        problems.add(
+            line_of(node),
+            f"confidence must be above {low} and at most {high}, got {value:g} (write e.g. 0.95)",
+        )
+    return 0.95 if value is None else value
+
+
+def _read_found(node: yaml.Node, problems: Problems) -> Mapping[str, Any] | None:
+    if not isinstance(node, yaml.MappingNode):
+        problems.add(line_of(node), f"found must be a mapping, got {lines.shown(node)}")
+        return None
+    value: dict[str, Any] | None = lines.plain_value(node, "found", problems)
+    return value
+
+
+def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
+    if node is None:
+        return None
+    known = tuple(Fits.__dataclass_fields__)
+    nodes = lines.mapping(node, "fits", problems, known=known)
+    if isinstance(node, yaml.MappingNode) and not node.value:
+        problems.add(line_of(node), f"fits: says nothing: give one or more of {', '.join(known)}")
+    values: dict[str, Any] = {}
+    for key, value in nodes.items():
+        if key in ("layers", "heads"):
+            values[key] = _count(value, f"fits: {key}", f"{key}: 4", 1, problems)
+        else:
+            values[key] = lines.text(value, f"fits: {key}", problems)
+    return Fits(**values)
+
+
+def _count(node: yaml.Node, label: str, example: str, least: int, problems: Problems) -> int | None:
+    value = lines.integer(node, label, example, problems)
+    if value is not None and not least <= value <= MOST_PAIRS:
+        problems.add(
+            line_of(node), f"{label} must be between {least} and {MOST_PAIRS}, got {value}"
+        )
+        return None
+    return value
+
+
+def _is_auto(node: yaml.Node | None) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == "auto"
+
+
+def _read_heads(
+    node: yaml.Node | None, problems: Problems
+) -> tuple[tuple[Head, ...], tuple[int, ...]]:
+    if node is None or _is_auto(node):
+        return (), ()
+    items = lines.sequence(node, "circuit", "[L2H1, L0H4], or auto", problems)
+    if isinstance(node, yaml.SequenceNode) and not items:
+        problems.add(line_of(node), "circuit is empty: name its heads, e.g. [L2H1, L0H4], or auto")
+    first: dict[Head, int] = {}
+    found = []
+    for item in items:
+        name = lines.text(item, "circuit: a head", problems)
+        try:
+            head = None if name is None else Head.parse(name)
+        except SpecificationError as error:
+            problems.add(line_of(item), f"circuit: {error}")
+            continue
+        if head is None:
+            continue
+        if head in first:
+            problems.add(
+                line_of(item),
+                f"circuit: {head} is given twice, on lines {first[head]} and {line_of(item)}: "
+                "keep one",
+            )
+            continue
+        first[head] = line_of(item)
+        found.append((head, line_of(item)))
+    return tuple(head for head, _ in found), tuple(line for _, line in found)
+
+
+def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...]:
+    if node is None:
+        return ()
+    nodes = lines.mapping(node, "limits", problems, known=tuple(LIMITS))
+    if isinstance(node, yaml.MappingNode) and not node.value:
+        problems.add(
+            line_of(node), "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
+        )
+    limits = []
+    for key, value in nodes.items():
+        where = f"limits.{key}"
+        entry = lines.mapping(value, where, problems, known=("max",), required=("max",))
+        if "max" in entry:
+            maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
+            if maximum is not None:
+                _check_maximum(key, maximum, where, line_of(entry["max"]), problems)
+                limits.append(Limit(key, maximum, line_of(value)))
+    return tuple(limits)
+
+
+def _check_maximum(key: str, maximum: float, where: str, line: int, problems: Problems) -> None:
+    # A limit is a loss that is tolerated. A negative one would demand an improvement, which is no
+    # question of forgetting; in practice it is a sign that somebody thought of a change.
+    if maximum < 0:
+        problems.add(
+            line,
+            f"{where}: max must be 0 or more, got {maximum:g}: it is the loss allowed, "
+            f"write {-maximum:g} to allow a loss of {-maximum:g}",
+        )
+    if key == "accuracy.drop" and maximum >= 1:
+        problems.add(
+            line, f"{where}: max must be below 1, got {maximum:g}: accuracy cannot drop by more "
+            "(write 0.02 for two points in a hundred)"
+        )  # fmt: skip
+
+
+def _read_pairs(
+    node: yaml.Node | None, readout: str, path: Path, problems: Problems
+) -> TaskPairs | FilePairs | InlinePairs:
+    if isinstance(node, yaml.SequenceNode):
+        return _read_inline(node, readout, problems)
+    if not isinstance(node, yaml.MappingNode):
+        if node is not None:
+            problems.add(
+                line_of(node), f"pairs must be {{task: ..., count: 64}}, {{file: ...}} or a list "
+                f"of pairs, got {lines.shown(node)}"
+            )  # fmt: skip
+        return InlinePairs(())
+    keys = {key.value for key, _ in node.value}
+    if "task" in keys and "file" in keys:
+        problems.add(line_of(node), "pairs: give task or file, not both")
+    elif "task" in keys:
+        return _read_task(node, problems)
+    elif "file" in keys:
+        return _read_file(node, readout, path, problems)
+    else:
+        lines.mapping(node, "pairs", problems, known=("task", "file", "count", "seed"))
+        problems.add(line_of(node), "pairs: 'task' or 'file' is missing: add one of them")
+    return InlinePairs(())
+
+
+def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
+    from forgetguard.capabilities.tasks import TASKS  # noqa: PLC0415 - read only where named
+
+    known = ("task", "count", "seed")
+    nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
+    task = lines.text(nodes["task"], "pairs: task", problems)
+    if task is not None and task not in TASKS:
+        problems.add(
+            line_of(nodes["task"]), f"pairs: unknown task {task!r}: {nearest(task, tuple(TASKS))}"
+        )
+    count = None
+    if "count" in nodes:
+        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
+    seed = None
+    if "seed" in nodes:
+        seed = lines.integer(nodes["seed"], "pairs: seed", "seed: 0", problems)
+        if seed is not None and seed < 0:
+            problems.add(line_of(nodes["seed"]), f"pairs: seed must be 0 or more, got {seed}")
+    return TaskPairs(task or "", count or 0, seed or 0, line_of(node))
+
+
+def _read_file(node: yaml.MappingNode, readout: str, path: Path, problems: Problems) -> FilePairs:
+    nodes = lines.mapping(node, "pairs", problems, known=("file", "count"))
+    written = lines.text(nodes["file"], "pairs: file", problems)
+    count = None
+    if "count" in nodes:
+        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
+    file = path.parent / (written or "")
+    pairs: list[PromptPair] = []
+    if written is not None:
+        try:
+            pairs = read_prompt_file(file, readout=readout, count=count)
+        except SpecificationError as error:
+            problems.add(line_of(nodes["file"]), f"pairs: file:\n{_indented(str(error))}")
+    return FilePairs(Path(os.path.abspath(file)), count, tuple(pairs), line_of(node))
+
+
+def _indented(message: str) -> str:
+    return "\n".join(f"  {line}" for line in message.split("\n"))
+
+
+def _read_inline(node: yaml.SequenceNode, readout: str, problems: Problems) -> InlinePairs:
+    pairs = []
+    for item in node.value:
+        nodes = lines.mapping(item, "pairs", problems, known=PAIR_KEYS, required=REQUIRED_PAIR_KEYS)
+        texts = {
+            key: lines.text(value, f"pairs: {key}", problems)
+            for key, value in nodes.items()
+            if key in REQUIRED_PAIR_KEYS or not lines.is_null(value)
+        }
+        clean, counterfactual, answer = (texts.get(key) for key in REQUIRED_PAIR_KEYS)
+        if clean is not None and counterfactual is not None and answer is not None:
+            distractor, template = texts.get("distractor"), texts.get("template") or ""
+            line = line_of(item)
+            pairs.append(PromptPair(clean, counterfactual, answer, distractor, template, line))
+    check_pairs(pairs, readout, problems)
+    if len(node.value) < FEWEST_PAIRS:
+        problems.add(
+            line_of(node),
+            f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
+        )
+    return InlinePairs(tuple(pairs), line_of(node))
+
+
+# --- what needs more than one file, or a model -----------------------------------------------
+
+
+def check_names(specs: Iterable[CircuitSpec]) -> None:
+    """Every circuit of one run must have a name of its own.
+
+    Raises:
+        SpecificationError: two have the same; the message names both files.
+    """
+    first: dict[str, CircuitSpec] = {}
+    clashes = []
+    for spec in specs:
+        other = first.setdefault(spec.name, spec)
+        if other is not spec:
+            clashes.append(
+                f"{spec.where(1)}: circuit {spec.name!r} has the name of the one in "
+                f"{other.path or 'this run'}: give one of them another with name: ..."
+            )
+    if clashes:
+        raise SpecificationError("\n".join(clashes))
+
+
+def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
+    """Every head of the circuit must exist in a base with that many layers and query heads.
+
+    Raises:
+        SpecificationError: some do not; one `file:line` each.
+    """
+    missing = []
+    for position, head in enumerate(spec.heads):
+        if head.layer < layers and head.index < heads_per_layer:
+            continue
+        line = spec.head_lines[position] if position < len(spec.head_lines) else 0
+        missing.append(
+            f"{spec.where(line)}: circuit: {head} is not in this base: it has layers 0 to "
+            f"{layers - 1} and heads 0 to {heads_per_layer - 1} in each: was the circuit found "
+            "in another model?"
+        )
+    if missing:
+        raise SpecificationError("\n".join(missing))
+
+
+def check_supported(spec: CircuitSpec) -> None:
+    """The one place that refuses what can be written already but not be run yet.
+
+    Raises:
+        SpecificationError: `circuit: auto`.
+    """
+    if spec.auto:
+        raise SpecificationError(
+            f"{spec.where(spec.circuit_line)}: circuit: auto is not supported yet: run discovery "
+            "and write down the heads it finds, e.g. circuit: [L2H1, L0H4]"
+        )
+
+
+def check_reference(specs: Iterable[CircuitSpec]) -> None:
+    """To be called where no reference is given: no limit may need one.
+
+    Raises:
+        SpecificationError: some do; one `file:line` each.
+    """
+    needy = [
+        f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
+        for spec in specs
+        for limit in spec.limits
+        if limit.needs_reference
+    ]
+    if needy:
+        raise SpecificationError("\n".join(needy))
+
+
+def fits_base(
+    spec: CircuitSpec,
+    config: Mapping[str, Any],
+    weights_fingerprint: str | None,
+    *,
+    alias: str | None = None,
+) -> bool:
+    """Whether a bundled circuit belongs to a base.
+
+    All that its `fits` gives must match, and its heads must exist. A circuit without `fits` does
+    not say whose it is, so it belongs to no base by itself; what is not known does not match.
+
+    Args:
+        spec: the circuit.
+        config: the base's config.json.
+        weights_fingerprint: of the base's weights; None when not computed.
+        alias: the base as the user named it, where that is an alias such as `tiny:base`.
+    """
+    fits = spec.fits
+    if fits is None:
+        return False
+    text_config = config.get("text_config")
+    inner: Mapping[str, Any] = text_config if isinstance(text_config, Mapping) else {}
+
+    def size(*names: str) -> int | None:
+        values = [source[name] for source in (config, inner) for name in names if name in source]
+        return int(values[0]) if values and isinstance(values[0], int) else None
+
+    layers = size("num_hidden_layers", "n_layer", "num_layers")
+    heads = size("num_attention_heads", "n_head", "num_heads")
+    inside = all(
+        (layers is None or head.layer < layers) and (heads is None or head.index < heads)
+        for head in spec.heads
+    )
+    return (
+        inside
+        and (fits.alias is None or fits.alias == alias)
+        and (fits.architecture is None or fits.architecture in (config.get("architectures") or ()))
+        and (fits.layers is None or fits.layers == layers)
+        and (fits.heads is None or fits.heads == heads)
+        and (fits.weights is None or fits.weights == weights_fingerprint)
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
+    """YAML that loads back to an equal circuit.
+
+    Args:
+        spec: what to write.
+        directory: where the file will lie, so that a prompt file is named relative to it; without
+            it the prompt file's path is absolute.
+    """
+    document: dict[str, Any] = {
+        "forgetguard": VERSION,
+        "name": spec.name,
+        "capability": spec.capability,
+    }
+    if spec.description:
+        document["description"] = spec.description
+    if spec.fits is not None:
+        names = Fits.__dataclass_fields__
+        given = {name: getattr(spec.fits, name) for name in names}
+        document["fits"] = {name: value for name, value in given.items() if value is not None}
+    document["pairs"] = _dump_pairs(spec.pairs, directory)
+    if spec.chat_template:
+        document["chat_template"] = True
+    document["readout"] = spec.readout
+    document["circuit"] = "auto" if spec.auto else [str(head) for head in spec.heads]
+    if spec.site != SITES[0]:
+        document["site"] = spec.site
+    if spec.confidence != CircuitSpec.__dataclass_fields__["confidence"].default:
+        document["confidence"] = spec.confidence
+    document["limits"] = {limit.key: {"max": limit.maximum} for limit in spec.limits}
+    if spec.found is not None:
+        document["found"] = dict(spec.found)
+    return yaml.safe_dump(
+        document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+
+
+def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Path | None) -> Any:
+    if isinstance(pairs, TaskPairs):
+        return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed}
+    if isinstance(pairs, FilePairs):
+        file = str(pairs.path) if directory is None else os.path.relpath(pairs.path, directory)
+        written: dict[str, Any] = {"file": file.replace(os.sep, "/")}
+        return written if pairs.count is None else written | {"count": pairs.count}
+    entries = []
+    for pair in pairs.pairs:
+        entry = dict(zip(REQUIRED_PAIR_KEYS, pair_texts(pair)[:3], strict=True))
+        if pair.distractor is not None:
+            entry["distractor"] = pair.distractor
+        entries.append(entry | ({"template": pair.template} if pair.template else {}))
+    return entries
+
+
+def save(spec: CircuitSpec, path: str | Path) -> CircuitSpec:
+    """Write a circuit file, whole or not at all, and return the circuit as it now reads.
+
+    Raises:
+        SpecificationError: the circuit does not make a valid file, or it cannot be written; then
+            whatever was at `path` is untouched.
+    """
+    path = Path(path)
+    try:
+        text = dump(spec, path.parent)
+    except yaml.YAMLError as error:
+        raise SpecificationError(f"{path}: cannot be written as YAML: {error}") from None
+    written = parse_circuit(text, path)
+    if written != replace(spec, path=path):
+        raise SpecificationError(
+            f"{path}: circuit {spec.name!r} would not read back as it is: keep `found` and the "
+            "texts to plain values"
+        )
+    try:
+        _write_atomically(text, path)
+    except OSError as error:
+        raise SpecificationError(f"{path}: cannot be written: {error.strerror}") from None
+    return written
+
+
+def _write_atomically(text: str, path: Path) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,76 @@
+"""A verdict: what was declared, what was measured, what was decided, and the evidence."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Outcome(enum.Enum):
+    """What a limit came to. Only `PASS` lets a release through."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    ABSTAIN = "abstain"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its two-sided confidence interval.
+
+    `confidence` is the coverage of [low, high], so each bound is one-sided at
+    `1 - (1 - confidence) / 2`. `n` counts the prompt pairs it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEvidence:
+    """One head's numbers, as the report shows them. `dcv` is None where the head abstains, and
+    `note` then says why."""
+
+    head: str
+    importance: Estimate
+    dcv: Estimate | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PairEvidence:
+    """A prompt pair that the patched damage hurt: readouts F in nats (logit or log-probability)."""
+
+    clean: str
+    counterfactual: str
+    answer: str
+    distractor: str | None
+    base: float  # F(base, x)
+    patched: float  # F(base, x with the circuit's contributions from tuned)
+    tuned: float  # F(tuned, x)
+
+    @property
+    def loss(self) -> float:
+        """What the tuned heads cost on this pair, in nats."""
+        return self.base - self.patched
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision on one declared limit of one circuit."""
+
+    circuit: str  # the circuit's name
+    capability: str
+    limit: str  # "dcv.circuit", "dcv.head", "accuracy.drop", ...
+    bound: float  # the declared maximum
+    outcome: Outcome
+    estimate: Estimate | None  # None only when it abstains
+    reason: str  # one sentence: why this outcome
+    worst_heads: tuple[HeadEvidence, ...] = ()  # most vulnerable first
+    worst_pairs: tuple[PairEvidence, ...] = ()  # most hurt first
+    file: str = ""  # where the limit was declared
+    line: int = 0  # 1-based
+    notes: tuple[str, ...] = field(default=())  # dropped pairs, resized vocabulary, ...

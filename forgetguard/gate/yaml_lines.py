@@ -1,0 +1,270 @@
+"""YAML whose every value knows its line; errors collected as `file:line: what`. [light]"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from forgetguard.errors import SpecificationError
+
+_TAG = "tag:yaml.org,2002:"
+# Written out rather than left to YAML 1.1, which reads 1e-1 as text, 010 as 8 and 1:30 as 90.
+_INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(slots=True)
+class Problems:
+    """Everything that is wrong with some files, so that one run reports it all."""
+
+    file: str
+    _found: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def add(self, line: int, message: str) -> None:
+        """Note that `message` holds at `line` (1-based) of the file; a repeat is kept once."""
+        if (self.file, line, message) not in self._found:
+            self._found.append((self.file, line, message))
+
+    def extend(self, other: Problems) -> None:
+        """Take over what was found in another file, after what was found here."""
+        self._found.extend(other._found)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __str__(self) -> str:
+        files = list(dict.fromkeys(file for file, _, _ in self._found))
+        ordered = sorted(self._found, key=lambda found: (files.index(found[0]), found[1]))
+        return "\n".join(f"{file}:{line}: {message}" for file, line, message in ordered)
+
+    def raise_any(self) -> None:
+        """Raise all of it, one problem a line, in the order of the lines.
+
+        Raises:
+            SpecificationError: something was found.
+        """
+        if self._found:
+            raise SpecificationError(str(self))
+
+
+def read_text(path: Path, what: str) -> str:
+    """The UTF-8 text of a file.
+
+    Raises:
+        SpecificationError: it is not there, not readable or not UTF-8 (with the line).
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise SpecificationError(f"{path}: no such {what}: check the path") from None
+    except OSError as error:
+        raise SpecificationError(f"{path}: the {what} cannot be read: {error.strerror}") from None
+    return decode(raw, str(path))
+
+
+def decode(raw: bytes, file: str) -> str:
+    """UTF-8 bytes, with or without a byte order mark, as text.
+
+    Raises:
+        SpecificationError: they are not UTF-8; the message has the line of the first bad byte.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SpecificationError(
+            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        ) from None
+
+
+def compose(text: str, file: str) -> yaml.Node | None:
+    """The one YAML document of `text` as nodes with their marks; None when there is none.
+
+    Raises:
+        SpecificationError: it is not YAML, holds two documents, or nests too deeply.
+    """
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        return node
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        message = error.problem or error.context or "syntax error"
+        hint = " (indent with spaces, not tabs)" if "\\t" in message else ""
+        raise SpecificationError(f"{file}:{line}: not valid YAML: {message}{hint}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: int(error.position)].count("\n") + 1
+        raise SpecificationError(
+            f"{file}:{line}: not valid YAML: character U+{int(error.character):04X} "
+            "is not allowed: remove it"
+        ) from None
+    except RecursionError:
+        raise SpecificationError(f"{file}:1: not valid YAML here: nested too deeply") from None
+
+
+def line_of(node: yaml.Node) -> int:
+    """The 1-based line on which a node starts."""
+    return int(node.start_mark.line) + 1
+
+
+def is_null(node: yaml.Node) -> bool:
+    """Whether nothing (or `null`, or `~`) was written."""
+    return bool(node.tag == _TAG + "null")
+
+
+def shown(node: yaml.Node) -> str:
+    """What was received, as an error quotes it."""
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return "nothing" if is_null(node) else repr(node.value)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The help for a name that is not known: the nearest one that is, else all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def mapping(
+    node: yaml.Node,
+    where: str,
+    problems: Problems,
+    *,
+    known: Collection[str] | None = None,
+    required: Sequence[str] = (),
+) -> dict[str, yaml.Node]:
+    """A mapping's values by key. Keys that are unknown (when `known` is given), given twice, not
+    text, or missing go to `problems`; a node that is no mapping does too, and reads as empty."""
+    prefix = f"{where}: " if where else ""
+    if not isinstance(node, yaml.MappingNode):
+        keys = ", ".join(known) if known else "key: value"
+        problems.add(line_of(node), f"{prefix}must be a mapping (keys: {keys}), got {shown(node)}")
+        return {}
+    lines: dict[str, int] = {}
+    values: dict[str, yaml.Node] = {}
+    for key_node, value in node.value:
+        line = line_of(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.add(line, f"{prefix}a key must be text, got {shown(key_node)}")
+            continue
+        key = str(key_node.value)
+        if key in lines:
+            problems.add(
+                line, f"{prefix}{key!r} is given twice, on lines {lines[key]} and {line}: keep one"
+            )
+            continue
+        lines[key] = line
+        if known is not None and key not in known:
+            problems.add(line, f"{prefix}unknown key {key!r}: {nearest(key, known)}")
+        else:
+            values[key] = value
+    for key in required:
+        if key not in lines:
+            problems.add(line_of(node), f"{prefix}{key!r} is missing: add it")
+    return values
+
+
+def sequence(node: yaml.Node, label: str, example: str, problems: Problems) -> list[yaml.Node]:
+    """A list's items; anything else goes to `problems` and reads as an empty list."""
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    problems.add(line_of(node), f"{label} must be a list, got {shown(node)} (write e.g. {example})")
+    return []
+
+
+def text(node: yaml.Node, label: str, problems: Problems) -> str | None:
+    """A non-empty string, or None and an entry in `problems`."""
+    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
+        if node.value:
+            return str(node.value)
+        problems.add(line_of(node), f"{label} must not be empty")
+    elif isinstance(node, yaml.ScalarNode) and not is_null(node):
+        problems.add(
+            line_of(node),
+            f"{label} must be text, got {node.value} (put it in quotes: {node.value!r})",
+        )
+    else:
+        problems.add(line_of(node), f"{label} must be text, got {shown(node)}")
+    return None
+
+
+def integer(node: yaml.Node, label: str, example: str, problems: Problems) -> int | None:
+    """A whole number, or None and an entry in `problems`."""
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and _INTEGER.fullmatch(node.value):
+        return int(node.value)
+    problems.add(
+        line_of(node), f"{label} must be a whole number, got {shown(node)} (write e.g. {example})"
+    )
+    return None
+
+
+def number(node: yaml.Node, label: str, example: str, problems: Problems) -> float | None:
+    """A finite number, or None and an entry in `problems`."""
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and _NUMBER.fullmatch(node.value) and abs(float(node.value)) != float("inf"):
+        return float(node.value)
+    infinite = plain and node.tag == _TAG + "float"
+    kind = "a finite number" if infinite else "a number"
+    problems.add(line_of(node), f"{label} must be {kind}, got {shown(node)} (write e.g. {example})")
+    return None
+
+
+def flag(node: yaml.Node, label: str, problems: Problems) -> bool | None:
+    """true or false, or None and an entry in `problems`."""
+    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "bool":
+        return bool(node.value.lower() in ("true", "yes", "on"))
+    problems.add(line_of(node), f"{label} must be true or false, got {shown(node)}")
+    return None
+
+
+def plain_value(node: yaml.Node, label: str, problems: Problems) -> Any:
+    """Whatever is written there as plain Python values, kept as it is; keys given twice at any
+    depth, and values that only code could build, go to `problems`."""
+    before = bool(problems)
+    _check_keys(node, label, problems, path=frozenset())
+    if problems and not before:
+        return None
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else line_of(node)
+        problems.add(line, f"{label}: {error.problem}: write plain values only")
+    except (ValueError, OverflowError, RecursionError) as error:
+        problems.add(line_of(node), f"{label} cannot be read: {error}")
+    finally:
+        loader.dispose()
+    return None
+
+
+def _check_keys(
+    node: yaml.Node,
+    label: str,
+    problems: Problems,
+    path: frozenset[int],
+    seen: set[int] | None = None,
+) -> None:
+    """Duplicate keys and values that contain themselves, each shared node looked at once."""
+    seen = set() if seen is None else seen
+    if id(node) in path:
+        problems.add(line_of(node), f"{label} contains itself: remove the alias")
+        return
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    below = path | {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        for value in mapping(node, label, problems).values():
+            _check_keys(value, label, problems, below, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value, label, problems, below, seen)

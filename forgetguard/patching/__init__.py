@@ -1,0 +1,1 @@
+"""Interventions on attention heads: capture, and the wavefront pass that patches many at once."""

@@ -1,0 +1,64 @@
+"""How many rows fit: the default row budget, and halving it when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.errors import MeasurementError
+
+T = TypeVar("T")
+
+# On a CPU the matrix products are as fast with 2,000 tokens as with 20,000, and what lies between
+# them stays in cache (benchmarks/wavefront.py --budgets).
+CPU_TOKENS = 2048
+_LARGEST_GPU_TOKENS = 131_072
+
+
+def default_budget(anatomy: Anatomy, n_positions: int, n_readout: int) -> int:
+    """Tokens (rows times positions) that a wavefront may hold at once on the model's device.
+
+    On a GPU half of the free memory, at the widest intermediate of a layer and float32 logits.
+    """
+    parameter = next(anatomy.model.parameters())
+    if parameter.device.type != "cuda":
+        return CPU_TOKENS
+    config = anatomy.model.config.get_text_config()  # type: ignore[operator, union-attr]
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    per_token = (12 * width + 3 * inner) * parameter.element_size()
+    per_token += 12 * config.vocab_size * n_readout // n_positions
+    free, _ = torch.cuda.mem_get_info(parameter.device)
+    return int(max(n_positions, min(_LARGEST_GPU_TOKENS, free // 2 // per_token)))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device or the machine ran out of memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def halving(work: Callable[[int], T], rows: int) -> T:
+    """`work(rows)`, retried with half the rows whenever memory runs out.
+
+    Raises:
+        MeasurementError: one row is too many.
+    """
+    while True:
+        try:
+            return work(rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if rows == 1:
+                raise MeasurementError(
+                    "out of memory with a single patched row: use a smaller dtype "
+                    "(--forgetguard-dtype bfloat16), shorter prompts or a device with more memory"
+                ) from error
+            rows //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

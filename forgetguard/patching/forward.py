@@ -1,0 +1,70 @@
+"""One forward pass of a causal language model, with logits only where a readout reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.errors import MeasurementError
+from forgetguard.patching.hooks import first_tensor, hooked, with_first_tensor
+
+
+def forward(
+    anatomy: Anatomy,
+    ids: Int[Tensor, "row pos"],
+    positions: Sequence[int],
+    *,
+    past: Any = None,
+) -> Float[Tensor, "row readout vocab"]:
+    """Logits at `positions` (counted within `ids`), in the model's dtype.
+
+    Rows have one length, so there is no padding and no attention mask. Only the hidden states of
+    `positions` reach the unembedding.
+    """
+    index = torch.tensor(list(positions))
+
+    def slice_positions(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = first_tensor(args, kwargs)
+        return with_first_tensor(args, kwargs, hidden.index_select(1, index.to(hidden.device)))
+
+    extra = {"use_cache": False} if past is None else {"past_key_values": past, "use_cache": True}
+    with hooked(before=[(anatomy.unembedding, slice_positions)], after=[]):
+        output = anatomy.model(input_ids=ids.to(input_device(anatomy)), **extra)
+    logits = output.logits
+    assert isinstance(logits, Tensor)
+    return logits
+
+
+def input_device(anatomy: Anatomy) -> torch.device:
+    """Where the model takes its token ids: the device of its embedding."""
+    embedding = anatomy.model.get_input_embeddings()  # type: ignore[operator]
+    device = next(embedding.parameters()).device
+    assert isinstance(device, torch.device)
+    return device
+
+
+def check_finite(logits: Tensor, what: str) -> None:
+    """Raises MeasurementError where `logits` are not all finite."""
+    if not torch.isfinite(logits).all():
+        raise MeasurementError(
+            f"{what} gave logits that are NaN or infinite; no number can be read from it. "
+            "Try --forgetguard-dtype float32 (float16 overflows in some models)"
+        )
+
+
+@contextmanager
+def full_float32() -> Any:
+    """Float32 matrix products in float32, not TF32, while inside: on GPUs TF32 keeps 10 bits of
+    mantissa, which is of the size of the effects that a gate measures."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,43 @@
+"""Hooks that live exactly as long as a `with` block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+PreHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+PostHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+
+
+@contextmanager
+def hooked(
+    before: list[tuple[nn.Module, PreHook]], after: list[tuple[nn.Module, PostHook]]
+) -> Iterator[None]:
+    """Hold forward pre-hooks and forward hooks (both with keyword arguments) on modules."""
+    with ExitStack() as stack:
+        for module, pre_hook in before:
+            handle = module.register_forward_pre_hook(pre_hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        for module, post_hook in after:
+            handle = module.register_forward_hook(post_hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states that a module of a Hugging Face model was called with."""
+    found = args[0] if args else kwargs["hidden_states"]
+    assert isinstance(found, Tensor)
+    return found
+
+
+def with_first_tensor(
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with other hidden states."""
+    if args:
+        return (hidden, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": hidden}

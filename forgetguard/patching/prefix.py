@@ -1,0 +1,64 @@
+"""Keys and values of a shared prefix of positions, so that patched runs start after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.patching.forward import forward
+
+
+@dataclass(slots=True)
+class LiveRows:
+    """Which clean row each row of the batch descends from, as the wavefront grows."""
+
+    index: Int[Tensor, "row"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+
+
+class PrefixLayer(DynamicLayer):
+    """One layer's clean keys and values before `start`, handed to every live row.
+
+    Unlike transformers' own cache layers it keeps nothing of what it is given: each patched run
+    continues the same clean prefix.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, live: LiveRows) -> None:
+        super().__init__()
+        self.keys, self.values, self.live = keys, values, live
+        self.dtype, self.device = keys.dtype, keys.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        rows = self.live.index.to(self.keys.device)
+        return (
+            torch.cat([self.keys.index_select(0, rows), key_states], dim=-2),
+            torch.cat([self.values.index_select(0, rows), value_states], dim=-2),
+        )
+
+
+def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> DynamicCache | None:
+    """Keys and values of `ids` before position `start`, or None where the model does not keep all
+    of its state in them (recurrent and hybrid models)."""
+    if any(site is None for site in anatomy.sites):
+        return None
+    cache = DynamicCache()
+    with torch.no_grad():
+        forward(anatomy, ids[:, :start], [start - 1], past=cache)
+    complete = len(cache.layers) == anatomy.n_layers and all(
+        isinstance(layer, DynamicLayer) and layer.get_seq_length() == start
+        for layer in cache.layers
+    )
+    return cache if complete else None
+
+
+def prefix_cache(prefix: DynamicCache, live: LiveRows) -> Cache:
+    """A cache that gives `prefix` to the rows of `live`, for one forward pass of a wavefront."""
+    return Cache(layers=[PrefixLayer(layer.keys, layer.values, live) for layer in prefix.layers])

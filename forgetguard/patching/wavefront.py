@@ -1,0 +1,350 @@
+"""The wavefront: many patched runs of one model in one forward pass.
+
+At each layer the batch grows by the runs whose first patched head lies there; they start from the
+clean run's residual stream, so no run recomputes what lies before its first intervention, and every
+layer's weights are read once for all runs. Cost, in token-layers, is the sum over runs and rows of
+(layers from the first patched one) x (positions from the first differing one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from forgetguard.anatomy.heads import Head
+from forgetguard.patching.budget import default_budget, halving
+from forgetguard.patching.clean import CleanPass
+from forgetguard.patching.forward import check_finite, forward, full_float32
+from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
+from forgetguard.patching.prefix import LiveRows, clean_prefix, prefix_cache
+from forgetguard.patching.rows import Carrier, TokenDependentError, grow, keep_rows
+from forgetguard.patching.sources import Run, contribution_change, unchanged_rows
+
+Reduce = Callable[
+    [Float[Tensor, "row readout vocab"], Int[Tensor, "row"]], Shaped[Tensor, "row ..."]
+]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive rows of a wavefront that belong to one run."""
+
+    run: Run
+    first: int
+    rows: Int[Tensor, "row"]  # the clean rows they descend from
+
+    @property
+    def span(self) -> slice:
+        return slice(self.first, self.first + len(self.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    run: int
+    row: int
+
+
+def wavefront(
+    clean: CleanPass,
+    runs: Sequence[Run],
+    reduce: Reduce,
+    *,
+    budget: int | None = None,
+    progress: Progress | None = None,
+) -> Shaped[Tensor, "run row ..."]:
+    """Patch every run into every row and read each patched run.
+
+    Args:
+        clean: the clean run; it must hold every head of `runs`.
+        runs: what to patch. Runs are independent of each other.
+        reduce: from float32 logits [row, readout, vocab] and the indices of the clean rows to one
+            entry a row. Called on a part of the rows at a time, never on all logits at once.
+        budget: tokens held at once, by default what the device has room for. Results do not depend
+            on it beyond rounding. Halved when memory runs out.
+        progress: called with (rows done, rows in all).
+
+    Returns:
+        `reduce`'s entries, [run, row, ...]. A run that changes nothing in a row (the source's
+        contributions are bitwise the clean ones) has exactly the clean run's entry.
+
+    Raises:
+        MeasurementError: logits are not finite, or memory does not suffice for one row.
+    """
+    n_rows = len(clean.ids)
+    # Unlike the sources, nothing here may carry a stale shape: rows are checked where they enter.
+    clean_values = reduce(clean.logits.float(), torch.arange(n_rows))
+    slots: list[Tensor] = [clean_values[row] for _ in runs for row in range(n_rows)]
+    by_start: dict[int, list[_Job]] = {}
+    for number, run in enumerate(runs):
+        start = run.source.start
+        for row in _changed_rows(clean, run):
+            by_start.setdefault(start, []).append(_Job(number, row))
+    total = sum(len(jobs) for jobs in by_start.values())
+    done = 0
+    with full_float32():
+        for start, jobs in sorted(by_start.items()):
+            for chunk, values in _waves(clean, runs, jobs, start, reduce, budget):
+                for job, value in zip(chunk, values, strict=True):
+                    slots[job.run * n_rows + job.row] = value
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+    return torch.stack(slots).unflatten(0, (len(runs), n_rows))
+
+
+def _changed_rows(clean: CleanPass, run: Run) -> list[int]:
+    """The rows in which `run` changes anything."""
+    changed = torch.zeros(len(clean.ids), dtype=torch.bool)
+    for head in run.heads:
+        foreign = None if run.source.weights is None else run.source.weights[head]
+        own, z = clean.own[head], clean.z[head]
+        source_z = run.source.z[head].to(z.device)
+        moved = None if foreign is None else foreign.to(own.device)
+        changed |= ~unchanged_rows(z, source_z, own, moved)
+    return [int(row) for row in changed.nonzero().flatten()]
+
+
+def _waves(
+    clean: CleanPass,
+    runs: Sequence[Run],
+    jobs: list[_Job],
+    start: int,
+    reduce: Reduce,
+    budget: int | None,
+) -> Iterator[tuple[list[_Job], Tensor]]:
+    """Cut `jobs` into waves that fit the budget, deepest start last, and run them."""
+    prefix = clean_prefix(clean.anatomy, clean.ids, start) if start > 0 else None
+    if prefix is None:
+        start = 0
+    n_positions = clean.ids.shape[1] - start
+    tokens = budget or default_budget(clean.anatomy, n_positions, len(clean.positions))
+    size = max(1, tokens // n_positions)
+    pending = sorted(jobs, key=lambda job: (runs[job.run].first_layer, job.run, job.row))
+    while pending:
+
+        def one_wave(rows: int) -> tuple[list[_Job], Tensor]:
+            chunk = pending[:rows]
+            blocks = _blocks(runs, chunk)
+            index = torch.cat([block.rows for block in blocks])
+            logits = _wave(clean, blocks, index, start, prefix).float()
+            check_finite(logits, "a patched run")
+            return chunk, reduce(logits, index)
+
+        chunk, values = halving(one_wave, min(size, len(pending)))
+        size = min(size, max(1, len(chunk))) if len(chunk) < len(pending) else size
+        yield chunk, values
+        pending = pending[len(chunk) :]
+
+
+def _blocks(runs: Sequence[Run], jobs: list[_Job]) -> list[Block]:
+    rows: dict[int, list[int]] = {}
+    for job in jobs:
+        rows.setdefault(job.run, []).append(job.row)
+    blocks, first = [], 0
+    for run, indices in rows.items():
+        blocks.append(Block(runs[run], first, torch.tensor(indices)))
+        first += len(indices)
+    return blocks
+
+
+def _wave(
+    clean: CleanPass,
+    blocks: list[Block],
+    index: Int[Tensor, "row"],
+    start: int,
+    prefix: DynamicCache | None,
+) -> Float[Tensor, "row readout vocab"]:
+    try:
+        return _Wave(clean, blocks, index, start, prefix, full_carrier=False).logits()
+    except TokenDependentError:
+        return _Wave(clean, blocks, index, start, prefix, full_carrier=True).logits()
+
+
+class _Wave:
+    """One forward pass that grows: the hooks and the state they share."""
+
+    def __init__(
+        self,
+        clean: CleanPass,
+        blocks: list[Block],
+        index: Tensor,
+        start: int,
+        prefix: DynamicCache | None,
+        *,
+        full_carrier: bool,
+    ) -> None:
+        self.clean, self.anatomy = clean, clean.anatomy
+        self.blocks, self.index, self.start, self.prefix = blocks, index, start, prefix
+        n_positions = clean.ids.shape[1] - start
+        self.carrier = Carrier.build(len(clean.ids), n_positions, full=full_carrier)
+        self.live = LiveRows(self.carrier.rows)
+        self.first_layer = blocks[0].run.first_layer
+        # Rows alive in each layer: those of the runs that start in it or before it.
+        self.alive = [
+            sum(len(block.rows) for block in blocks if block.run.first_layer <= layer)
+            for layer in range(self.anatomy.n_layers)
+        ]
+        # A layer's new rows take its attention output from the clean run where that is possible.
+        # Not where a batch axis could be mistaken for a position axis in the attention's arguments.
+        self.skips = {
+            layer
+            for layer in clean.attention
+            if self._new(layer) > 0 and self.alive[layer] != n_positions
+        }
+
+    def logits(self) -> Float[Tensor, "row readout vocab"]:
+        before: list[tuple[nn.Module, PreHook]] = []
+        after: list[tuple[nn.Module, PostHook]] = []
+        patched = {head.layer for block in self.blocks for head in block.run.heads}
+        for layer, module in enumerate(self.anatomy.layers):
+            before.append((module, self._enter(layer)))
+            if layer in self.skips:
+                attention = self.anatomy.site(layer).attention
+                before.append((attention, self._narrow(layer)))
+                after.append((attention, self._widen(layer)))
+            if layer in patched:
+                after.append((self.anatomy.site(layer).output_projection, self._patch(layer)))
+        ids = self.clean.ids[self.carrier.rows, self.start :]
+        positions = [position - self.start for position in self.clean.positions]
+        past = None if self.prefix is None else prefix_cache(self.prefix, self.live)
+        with hooked(before=before, after=after):
+            return forward(self.anatomy, ids, positions, past=past)
+
+    def _old(self, layer: int) -> int:
+        """Rows that come from the layer before."""
+        return self.alive[layer - 1] if layer > self.first_layer else 0
+
+    def _new(self, layer: int) -> int:
+        """Rows that start in this layer."""
+        return self.alive[layer] - (self.alive[layer - 1] if layer else 0)
+
+    def _clean_rows(self, stored: Tensor, layer: int) -> Tensor:
+        """A clean run's tensor for the rows that start in `layer`."""
+        rows = self.index[self._old(layer) : self.alive[layer]].to(stored.device)
+        return stored[:, self.start :].index_select(0, rows)
+
+    def _enter(self, layer: int) -> PreHook:
+        """Give the decoder layer its rows: those that arrive, and those that start here."""
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if layer < self.first_layer:
+                return None
+            hidden = first_tensor(args, kwargs)
+            parts = [hidden] if layer > self.first_layer else []
+            if self._new(layer):
+                parts.append(self._clean_rows(self.clean.residual[layer], layer))
+            rows = self.index[: self.alive[layer]]
+            self.live.index = rows
+            carried = self.carrier_index(rows)
+            n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
+            grown_args, grown_kwargs = with_first_tensor(
+                args, kwargs, torch.cat(parts) if len(parts) > 1 else parts[0]
+            )
+            rest = tuple(grow(value, self.carrier, carried, n_heads) for value in grown_args[1:])
+            named = {
+                key: value
+                if key == "hidden_states"
+                else grow(value, self.carrier, carried, n_heads)
+                for key, value in grown_kwargs.items()
+            }
+            return (*grown_args[:1], *rest), named
+
+        return enter
+
+    def carrier_index(self, rows: Tensor) -> Tensor:
+        """The carrier row that stands for each clean row."""
+        return rows if self.carrier.full else torch.zeros_like(rows)
+
+    def _narrow(self, layer: int) -> PreHook:
+        """Let the attention see only the rows that need it."""
+
+        def narrow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            kept = max(1, self._old(layer))  # an attention of no rows at all is not defined
+            self.live.index = self.index[:kept]
+            return (
+                keep_rows(args, self.alive[layer], kept),
+                keep_rows(kwargs, self.alive[layer], kept),
+            )
+
+        return narrow
+
+    def _widen(self, layer: int) -> PostHook:
+        """Append the new rows: the clean attention output and their patches."""
+
+        def widen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            self.live.index = self.index[: self.alive[layer]]
+            attended = output[0] if isinstance(output, tuple) else output
+            fresh = self._clean_rows(self.clean.attention[layer], layer)
+            offset = self._old(layer)
+            for block in self.blocks:
+                if block.run.first_layer == layer:
+                    span = slice(block.first - offset, block.first - offset + len(block.rows))
+                    change = self._change(block, layer, None)
+                    fresh = _add(fresh, span, change)
+            joined = torch.cat([attended[:offset], fresh])
+            return (joined, *output[1:]) if isinstance(output, tuple) else joined
+
+        return widen
+
+    def _patch(self, layer: int) -> PostHook:
+        """Replace contributions of the rows that went through this layer's output projection."""
+
+        def patch(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            z = first_tensor(args, kwargs)
+            for block in self.blocks:
+                starts_here = block.run.first_layer == layer
+                if not block.run.at(layer) or (starts_here and layer in self.skips):
+                    continue
+                output = _add(output, block.span, self._change(block, layer, z[block.span]))
+            return output
+
+        return patch
+
+    def _change(self, block: Block, layer: int, z: Tensor | None) -> Float[Tensor, "row pos d"]:
+        """What the run's heads in `layer` change, summed; `z` is the live input of the output
+        projection for the block's rows, or None to take the clean run's."""
+        source, site = block.run.source, self.anatomy.site(layer)
+        total: Tensor | None = None
+        for place, head in block.run.at(layer):
+            stored = self.clean.z[head]
+            rows = block.rows.to(stored.device)
+            live = (
+                stored[:, self.start :].index_select(0, rows)
+                if z is None
+                else z[..., site.slice(head)]
+            )
+            change = contribution_change(
+                live,
+                self._source_z(source.z[head], rows),
+                self.clean.own[head],
+                None if source.weights is None else source.weights[head].to(live.device),
+            )
+            if block.run.strength is not None:
+                change = change * block.run.strength[place].to(change.device)
+            total = change if total is None else total + change
+        assert total is not None
+        return total
+
+    def _source_z(self, z: Tensor, rows: Tensor) -> Tensor:
+        z = z.to(rows.device)[:, self.start :]
+        return z if len(z) == 1 else z.index_select(0, rows)
+
+
+def _add(output: Tensor, span: slice, change: Tensor) -> Tensor:
+    """`output` with `change` (float32) added to the rows of `span`."""
+    if torch.is_grad_enabled() and (change.requires_grad or output.requires_grad):
+        output = output.clone()
+    output[span] = (output[span].float() + change).to(output.dtype)
+    return output
+
+
+def heads_of(runs: Sequence[Run]) -> tuple[Head, ...]:
+    """Every head that `runs` patch, once, in order: what their clean pass must hold."""
+    return tuple(sorted({head for run in runs for head in run.heads}))

@@ -1,0 +1,92 @@
+"""The tiny family's words, and its tokenizer: one token a word, the leading space a part of it.
+
+Like GPT-2's, " Mary" (inside a text) and "Mary" (at its start) are different tokens, so text makes
+the round trip unchanged and an answer that begins with a space is one token in place and alone.
+"""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from forgetguard.capabilities.tasks import (
+    fact_recall,
+    greater_than,
+    indirect_object,
+    induction,
+    key_value,
+    words,
+)
+from forgetguard.recipes.tiny import science
+
+PIECES = r" ?[A-Za-z]+| ?[^A-Za-z ]"
+END, PADDING, UNKNOWN = "<end>", "<pad>", "<unk>"
+
+COUNTRIES = tuple(words.LANGUAGES)[:14]
+
+# The words that prompts draw from: the head of each list, and all of the new task's substances.
+DRAWN = (
+    *words.NAMES[:28],
+    *words.PLACES[:14],
+    *words.OBJECTS[:22],
+    *words.COLORS[:9],
+    *words.NOUNS[:9],
+    *science.SUBSTANCES,
+    *words.NUMBERS,
+    *COUNTRIES,
+    *(words.CAPITALS[country] for country in COUNTRIES),
+    *(words.LANGUAGES[country] for country in COUNTRIES),
+)
+
+
+def fits(word: str) -> bool:
+    """Whether the tiny tokenizer has a token for " word"; what a task's generator asks for."""
+    return word in _DRAWN
+
+
+_DRAWN = frozenset(DRAWN)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The family's tokenizer: no special token is added to a text, nothing is split or lost."""
+    pieces = dict.fromkeys([PADDING, END, UNKNOWN, *(f" {word}" for word in DRAWN), *_of_frames()])
+    model = Tokenizer(
+        models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token=UNKNOWN)
+    )
+    model.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    model.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        pad_token=PADDING,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+        model_max_length=128,
+    )
+
+
+def _of_frames() -> list[str]:
+    """Every piece of every sentence frame, with the slots left out."""
+    texts = [
+        *induction.FRAMES.values(),
+        *indirect_object.FRAMES.values(),
+        *greater_than.FRAMES.values(),
+        *fact_recall.FRAMES.values(),
+        *science.FRAMES.values(),
+        *(f" {word}" for word in science.PROPERTIES),
+    ]
+    for frame in key_value.FRAMES.values():
+        texts += [frame.opening, frame.fact, frame.joint, frame.question]
+    return [piece for text in texts for piece in _pieces(text)]
+
+
+def _pieces(frame: str) -> list[str]:
+    # A slot becomes a word and takes the space before it with it; the word is then dropped.
+    text = "".join(
+        literal + ("" if slot is None else "SLOT") for literal, slot, _, _ in Formatter().parse(frame)
+    )
+    return [piece for piece in re.findall(PIECES, text) if piece.strip() != "SLOT"]
