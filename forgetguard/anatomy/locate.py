@@ -39,7 +39,7 @@ class AttentionSite:
 class Anatomy:
     """The parts of a causal language model that measuring its heads needs.
 
-    `sites` has one entry a decoder layer; None where a layer has no attention heads (hybrid models).
+    `sites` has one entry a decoder layer: None where a layer of a hybrid model has no heads.
     """
 
     model: nn.Module

@@ -1,0 +1,1 @@
+"""Which heads carry a capability: one algorithm a file, each returning scored heads."""

@@ -31,20 +31,25 @@ class PrefixLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor, live: LiveRows) -> None:
         super().__init__()
         self.keys, self.values, self.live = keys, values, live
+        self._prefix = keys, values
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        rows = self.live.index.to(self.keys.device)
+        keys, values = self._prefix
+        rows = self.live.index.to(keys.device)
         return (
-            torch.cat([self.keys.index_select(0, rows), key_states], dim=-2),
-            torch.cat([self.values.index_select(0, rows), value_states], dim=-2),
+            torch.cat([keys.index_select(0, rows), key_states], dim=-2),
+            torch.cat([values.index_select(0, rows), value_states], dim=-2),
         )
 
 
-def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> DynamicCache | None:
+Prefix = list[tuple[Tensor, Tensor]]  # keys and values of each layer, [row, kv head, pos, dim]
+
+
+def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> Prefix | None:
     """Keys and values of `ids` before position `start`, or None where the model does not keep all
     of its state in them (recurrent and hybrid models)."""
     if any(site is None for site in anatomy.sites):
@@ -52,13 +57,15 @@ def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> D
     cache = DynamicCache()
     with torch.no_grad():
         forward(anatomy, ids[:, :start], [start - 1], past=cache)
-    complete = len(cache.layers) == anatomy.n_layers and all(
-        isinstance(layer, DynamicLayer) and layer.get_seq_length() == start
+    found = [
+        (layer.keys, layer.values)
         for layer in cache.layers
-    )
-    return cache if complete else None
+        if isinstance(layer, DynamicLayer) and layer.get_seq_length() == start
+    ]
+    prefix = [(keys, values) for keys, values in found if keys is not None and values is not None]
+    return prefix if len(prefix) == anatomy.n_layers else None
 
 
-def prefix_cache(prefix: DynamicCache, live: LiveRows) -> Cache:
+def prefix_cache(prefix: Prefix, live: LiveRows) -> Cache:
     """A cache that gives `prefix` to the rows of `live`, for one forward pass of a wavefront."""
-    return Cache(layers=[PrefixLayer(layer.keys, layer.values, live) for layer in prefix.layers])
+    return Cache(layers=[PrefixLayer(keys, values, live) for keys, values in prefix])

@@ -64,7 +64,7 @@ def _grow_tensor(value: Tensor, carrier: Carrier, rows: Tensor, n_heads: int) ->
     if value.shape[0] == carrier.size:
         per_row = value
     elif value.dim() >= 2 and value.shape[0] == carrier.size * n_heads:
-        per_row = value.unflatten(0, (carrier.size, n_heads))
+        per_row = value.reshape(carrier.size, n_heads, *value.shape[1:])
     else:
         return value
     if carrier.full:

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
 
 from forgetguard.anatomy.heads import Head
 from forgetguard.patching.budget import default_budget, halving
 from forgetguard.patching.clean import CleanPass
 from forgetguard.patching.forward import check_finite, forward, full_float32
 from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
-from forgetguard.patching.prefix import LiveRows, clean_prefix, prefix_cache
+from forgetguard.patching.prefix import LiveRows, Prefix, clean_prefix, prefix_cache
 from forgetguard.patching.rows import Carrier, TokenDependentError, grow, keep_rows
 from forgetguard.patching.sources import Run, contribution_change, unchanged_rows
 
@@ -90,13 +89,14 @@ def wavefront(
     done = 0
     with full_float32():
         for start, jobs in sorted(by_start.items()):
-            for chunk, values in _waves(clean, runs, jobs, start, reduce, budget):
-                for job, value in zip(chunk, values, strict=True):
+            for chunk, entries in _waves(clean, runs, jobs, start, reduce, budget):
+                for job, value in zip(chunk, entries, strict=True):
                     slots[job.run * n_rows + job.row] = value
                 done += len(chunk)
                 if progress is not None:
                     progress(done, total)
-    return torch.stack(slots).unflatten(0, (len(runs), n_rows))
+    values = torch.stack(slots)
+    return values.reshape(len(runs), n_rows, *values.shape[1:])
 
 
 def _changed_rows(clean: CleanPass, run: Run) -> list[int]:
@@ -127,20 +127,21 @@ def _waves(
     tokens = budget or default_budget(clean.anatomy, n_positions, len(clean.positions))
     size = max(1, tokens // n_positions)
     pending = sorted(jobs, key=lambda job: (runs[job.run].first_layer, job.run, job.row))
+
+    def one_wave(rows: int) -> tuple[list[_Job], Tensor]:
+        chunk = pending[:rows]
+        blocks = _blocks(runs, chunk)
+        index = torch.cat([block.rows for block in blocks])
+        logits = _wave(clean, blocks, index, start, prefix).float()
+        check_finite(logits, "a patched run")
+        return chunk, reduce(logits, index)
+
     while pending:
-
-        def one_wave(rows: int) -> tuple[list[_Job], Tensor]:
-            chunk = pending[:rows]
-            blocks = _blocks(runs, chunk)
-            index = torch.cat([block.rows for block in blocks])
-            logits = _wave(clean, blocks, index, start, prefix).float()
-            check_finite(logits, "a patched run")
-            return chunk, reduce(logits, index)
-
-        chunk, values = halving(one_wave, min(size, len(pending)))
-        size = min(size, max(1, len(chunk))) if len(chunk) < len(pending) else size
+        size = min(size, len(pending))
+        chunk, values = halving(one_wave, size)
+        size = len(chunk)  # what fitted once is what the rest is cut into
         yield chunk, values
-        pending = pending[len(chunk) :]
+        pending = pending[size:]
 
 
 def _blocks(runs: Sequence[Run], jobs: list[_Job]) -> list[Block]:
@@ -159,7 +160,7 @@ def _wave(
     blocks: list[Block],
     index: Int[Tensor, "row"],
     start: int,
-    prefix: DynamicCache | None,
+    prefix: Prefix | None,
 ) -> Float[Tensor, "row readout vocab"]:
     try:
         return _Wave(clean, blocks, index, start, prefix, full_carrier=False).logits()
@@ -176,7 +177,7 @@ class _Wave:
         blocks: list[Block],
         index: Tensor,
         start: int,
-        prefix: DynamicCache | None,
+        prefix: Prefix | None,
         *,
         full_carrier: bool,
     ) -> None:

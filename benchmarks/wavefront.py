@@ -1,0 +1,199 @@
+"""Speed of the wavefront against its alternatives and its arithmetic floor, as ratios in one run.
+
+    python benchmarks/wavefront.py                # every 4th head, three rounds
+    python benchmarks/wavefront.py --every 1      # all 144 heads
+
+A 12-layer, 12-head, d=768 decoder (vocabulary 32,000, random weights), 16 prompts of 32 tokens,
+contributions from another model. Alternatives, on the same work with the same results:
+
+    per head            one batched forward for each head, all prompts in it: what TransformerLens'
+                        get_act_patch_attn_head_out_all_pos does
+    per head, prompt    one forward for each head and prompt
+    floor               the arithmetic of the recomputed suffixes alone, at the matrix rate measured
+                        in the same round (products of the model's own shapes, nothing else)
+
+Machines are noisy: rounds interleave the variants, and the median ratio is the one to quote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import transformers
+from torch import Tensor
+
+from forgetguard.anatomy.contributions import output_slices
+from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.patching.capture import capture
+from forgetguard.patching.clean import clean_pass
+from forgetguard.patching.sources import Run, Source
+from forgetguard.patching.wavefront import wavefront
+
+LAYERS, WIDTH, HEADS, INNER, VOCAB = 12, 768, 12, 2048, 32_000
+ROWS, TOKENS = 16, 32
+
+
+def build(seed: int) -> Anatomy:
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+    )
+    return locate(transformers.LlamaForCausalLM(config).eval().requires_grad_(False))
+
+
+def last_position(logits: Tensor, rows: Tensor) -> Tensor:
+    return logits[:, -1, :8]
+
+
+def patch_one(anatomy: Anatomy, ids: Tensor, run: Run, rows: slice) -> Tensor:
+    """One ordinary forward with one head patched, by a hook on its output projection."""
+    (head,) = run.heads
+    site, weights = anatomy.site(head.layer), run.source.weights
+    assert weights is not None
+    own = output_slices(anatomy, [head])[head]
+
+    def patch(_: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        z = args[0][..., site.slice(head)]
+        return output + run.source.z[head][rows] @ weights[head] - z @ own
+
+    handle = site.output_projection.register_forward_hook(patch)
+    logits = anatomy.model(input_ids=ids[rows], use_cache=False, logits_to_keep=1).logits
+    handle.remove()
+    return logits[:, -1, :8]
+
+
+def suffix_flops(heads: Sequence[Head], rows: int, tokens: int) -> float:
+    """Floating-point operations of the recomputed layers: projections, attention, MLP, logits."""
+    per_token = 2 * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER) + 4 * tokens * WIDTH
+    layers = sum(LAYERS - head.layer for head in heads)
+    return rows * (layers * tokens * per_token + len(heads) * 2 * WIDTH * VOCAB)
+
+
+def matrix_rate() -> float:
+    """Floating-point operations a second of the model's own two matrix shapes, in turn."""
+    x = torch.randn(2048, WIDTH)
+    square, wide = torch.randn(WIDTH, WIDTH), torch.randn(WIDTH, INNER)
+    for matrix in (square, wide):
+        x @ matrix
+    began, flops = time.perf_counter(), 0.0
+    while time.perf_counter() - began < 1.5:
+        for matrix in (square, wide):
+            x @ matrix
+            flops += 2.0 * x.numel() * matrix.shape[1]
+    return flops / (time.perf_counter() - began)
+
+
+def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    began = time.perf_counter()
+    with torch.no_grad():
+        result = work()
+    return time.perf_counter() - began, result
+
+
+def compare(every: int, rounds: int, budget: int | None) -> None:
+    base, tuned = build(0), build(1)
+    ids = torch.randint(0, VOCAB, (ROWS, TOKENS))
+    heads = base.heads[::every]
+    foreign = capture(tuned, ids, [TOKENS - 1], heads)
+    source = Source(foreign.z, output_slices(tuned, heads))
+    runs = [Run((head,), source) for head in heads]
+
+    def wave() -> Tensor:
+        clean = clean_pass(base, ids, [TOKENS - 1], heads)
+        return wavefront(clean, runs, last_position, budget=budget)
+
+    def per_head() -> Tensor:
+        return torch.stack([patch_one(base, ids, run, slice(None)) for run in runs])
+
+    def per_prompt() -> Tensor:
+        return torch.stack(
+            [
+                torch.cat([patch_one(base, ids, run, slice(i, i + 1)) for i in range(ROWS)])
+                for run in runs
+            ]
+        )
+
+    timed(wave)
+    print(
+        f"{len(heads)} heads x {ROWS} prompts x {TOKENS} tokens, {torch.get_num_threads()} threads"
+    )
+    print("round  wavefront s  per head  per head, prompt  of the floor")
+    ratios = []
+    for number in range(rounds):
+        before = matrix_rate()
+        seconds, values = timed(wave)
+        floor = suffix_flops(heads, ROWS, TOKENS) / ((before + matrix_rate()) / 2)
+        batched, expected = timed(per_head)
+        single, _ = timed(per_prompt)
+        torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+        ratios.append((batched / seconds, single / seconds, seconds / floor))
+        print(f"{number:5d}  {seconds:11.2f}" + "".join(f"  {ratio:8.2f}x" for ratio in ratios[-1]))
+    medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
+    print("median " + " " * 11 + "".join(f"  {ratio:8.2f}x" for ratio in medians))
+
+
+def prefix_gain(every: int) -> None:
+    """Another prompt of the same model as the source: the gain over the shared prefix's length."""
+    base = build(0)
+    ids = torch.randint(0, VOCAB, (ROWS, TOKENS))
+    heads = base.heads[::every]
+    print("shared prefix of", TOKENS, "positions: speed against recomputing every position")
+    for start in (0, 8, 16, 24, 28):
+        other = ids.clone()
+        other[:, start:] = torch.randint(0, VOCAB, (ROWS, TOKENS - start))
+        z = capture(base, other, [TOKENS - 1], heads).z
+        clean = clean_pass(base, ids, [TOKENS - 1], heads)
+        runs = {at: [Run((h,), Source(z, start=at)) for h in heads] for at in (0, start)}
+        whole, expected = timed(partial(wavefront, clean, runs[0], last_position))
+        short, values = timed(partial(wavefront, clean, runs[start], last_position))
+        torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+        print(f"  {start:2d} positions shared: {whole / short:5.2f}x")
+
+
+def budgets(every: int) -> None:
+    """Seconds of one wavefront over its row budget."""
+    base, tuned = build(0), build(1)
+    ids = torch.randint(0, VOCAB, (ROWS, TOKENS))
+    heads = base.heads[::every]
+    source = Source(capture(tuned, ids, [TOKENS - 1], heads).z, output_slices(tuned, heads))
+    runs = [Run((head,), source) for head in heads]
+    clean = clean_pass(base, ids, [TOKENS - 1], heads)
+    for tokens in (512, 1024, 2048, 4096, 8192, 32768):
+        best = min(
+            timed(partial(wavefront, clean, runs, last_position, budget=tokens))[0]
+            for _ in range(2)
+        )
+        print(f"budget {tokens:6d} tokens: {best:6.2f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--every", type=int, default=4, help="patch every Nth head")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=None, help="tokens held at once")
+    parser.add_argument("--prefix", action="store_true", help="only the gain over prefix length")
+    parser.add_argument("--budgets", action="store_true", help="only the cost over row budgets")
+    options = parser.parse_args()
+    if options.prefix:
+        prefix_gain(options.every)
+    elif options.budgets:
+        budgets(options.every)
+    else:
+        compare(options.every, options.rounds, options.budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
+
+Users add a readout by adding a function to READOUTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from forgetguard.capabilities.batches import Batch
+from forgetguard.errors import CapabilityError
+
+Logits = Float[Tensor, "row readout vocab"]
+Targets = Int[Tensor, "row readout"]
+Readout = Callable[[Logits, Targets, Targets | None], Float[Tensor, "row"]]
+
+
+def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Logit of the answer y minus logit of the distractor y', both single tokens.
+
+    Raises:
+        CapabilityError: there is no distractor, or one of them has several tokens.
+    """
+    if distractor is None or answer.shape[1] != 1 or distractor.shape[1] != 1:
+        raise CapabilityError(
+            "readout logit_diff needs an answer and a distractor of one token each; "
+            "use readout: logprob, which scores every token of the answer"
+        )
+    return (logits[:, 0].gather(1, answer) - logits[:, 0].gather(1, distractor)).squeeze(1)
+
+
+def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Mean log-probability of the answer's tokens, each given the ones before it; its exponential
+    is the geometric-mean probability of arXiv 2605.28860. No token is left out, however unlikely.
+    """
+    per_token = torch.log_softmax(logits, dim=-1).gather(2, answer.unsqueeze(2)).squeeze(2)
+    return per_token.mean(dim=1)
+
+
+READOUTS: dict[str, Readout] = {"logit_diff": logit_diff, "logprob": logprob}
+
+
+def correct(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
+    """Whether every token of the answer is the most likely one of the whole vocabulary."""
+    return (logits.argmax(dim=-1) == answer).all(dim=1)
+
+
+def score(
+    readout: Readout, logits: Float[Tensor, "row readout vocab"], batch: Batch, rows: Tensor
+) -> Float[Tensor, "row"]:
+    """F of the rows of `batch` that `logits` belong to; both may lie on any device."""
+    answer = batch.answer[rows].to(logits.device)
+    distractor = None if batch.distractor is None else batch.distractor[rows].to(logits.device)
+    return readout(logits, answer, distractor)

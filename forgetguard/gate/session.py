@@ -1,0 +1,255 @@
+"""Measures circuits on the checkpoints of a pair, once each, and judges their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.encoding import check_same_ids
+from forgetguard.checkpoints.described import full_config
+from forgetguard.checkpoints.local import localise
+from forgetguard.errors import ForgetguardError
+from forgetguard.gate import decision
+from forgetguard.gate.decision import Measurement
+from forgetguard.gate.schema import (
+    CircuitSpec,
+    InlinePairs,
+    Limit,
+    TaskPairs,
+    check_heads,
+    check_names,
+    check_reference,
+    check_supported,
+)
+from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.vulnerability import (
+    Drops,
+    ForeignHeads,
+    PatchedDrops,
+    capture_heads,
+    patched_drops,
+)
+from forgetguard.patching.selfcheck import check_patching, check_sums
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import Checkpoint, ModelPair
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(slots=True)
+class _Planned:
+    """A circuit on its way to being measured; `failed` is what stopped it, for it alone."""
+
+    spec: CircuitSpec
+    capability: EncodedCapability | None = None
+    foreign: dict[str, ForeignHeads] | None = None
+    measurement: Measurement | None = None
+    failed: ForgetguardError | None = None
+
+
+class GateSession:
+    """Circuits of one base, measured on demand.
+
+    The first measurement opens the tuned model (and the reference) once and captures from it the
+    heads of every circuit; after that only the base is needed. So two models never need to be in
+    memory together, and none is loaded twice. What is wrong with one circuit (its prompts do not
+    suit the tokenizer, say) is raised for that circuit only.
+
+    Raises:
+        SpecificationError: two circuits share a name, a limit needs a reference that is not there,
+            or a circuit asks for what cannot be run.
+    """
+
+    def __init__(
+        self,
+        pair: ModelPair,
+        circuits: Sequence[CircuitSpec],
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        check_names(circuits)
+        if pair.reference is None:
+            check_reference(circuits)
+        for spec in circuits:
+            check_supported(spec)
+        self._pair, self._seed, self._progress = pair, seed, progress
+        self._plans = {spec.name: _Planned(spec) for spec in circuits}
+        self._captured = False
+        self._summed: set[str] = set()
+        self._vocabulary: int | None = None
+
+    def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict:
+        """Measure the circuit, if it has not been yet, and decide one of its limits.
+
+        Raises:
+            ForgetguardError: the circuit cannot be measured; the message says why.
+        """
+        return decision.judge(circuit, limit, self.measurement(circuit), seed=self._seed)
+
+    def measurement(self, circuit: CircuitSpec) -> Measurement:
+        """The circuit's numbers, pair by pair (raises ForgetguardError)."""
+        plan = self._plans[circuit.name]
+        if not self._captured:
+            self._capture()
+        if plan.failed is not None:
+            raise plan.failed
+        if plan.measurement is None:
+            with self._blame(plan):
+                plan.measurement = self._measure(plan)
+        if plan.failed is not None:
+            raise plan.failed
+        assert plan.measurement is not None
+        return plan.measurement
+
+    def close(self) -> None:
+        """Free the models and what was captured from them."""
+        self._pair.close()
+        self._plans.clear()
+
+    @contextmanager
+    def _blame(self, plan: _Planned) -> Iterator[None]:
+        """Keep an error of one circuit for the limits of that circuit."""
+        try:
+            yield
+        except ForgetguardError as error:
+            plan.failed = error
+
+    def _others(self) -> list[Checkpoint]:
+        return [checkpoint for checkpoint in self._pair.checkpoints if checkpoint.role != "base"]
+
+    def _capture(self) -> None:
+        """Encode every circuit's prompts; read its heads from every model but the base."""
+        self._vocabulary = shared_vocabulary(self._pair)
+        for plan in self._plans.values():
+            with self._blame(plan):
+                plan.capability = self._encode(plan.spec)
+                plan.foreign = {}
+        for checkpoint in self._others():
+            with checkpoint.open() as model:
+                anatomy = locate(model)
+                for number, plan in enumerate(self._plans.values()):
+                    self._report(f"reading {checkpoint.role}", number, len(self._plans))
+                    if plan.failed is None:
+                        with self._blame(plan):
+                            self._read(plan, anatomy, checkpoint.role)
+        self._captured = True
+
+    def _encode(self, spec: CircuitSpec) -> EncodedCapability:
+        capability = as_capability(spec)
+        encoded = capability.encoded(self._pair.base.tokenizer)
+        for checkpoint in self._others():
+            theirs = capability.encoded(checkpoint.tokenizer)
+            check_same_ids(encoded.encoded, theirs.encoded.pairs, checkpoint.role)
+        return encoded
+
+    def _read(self, plan: _Planned, anatomy: Anatomy, role: str) -> None:
+        assert plan.capability is not None
+        assert plan.foreign is not None
+        _check_heads(plan.spec, anatomy)
+        self._check_sums(role, anatomy, plan.capability)
+        plan.foreign[role] = capture_heads(
+            anatomy, plan.capability, plan.spec.heads, vocabulary=self._vocabulary
+        )
+
+    def _measure(self, plan: _Planned) -> Measurement:
+        spec, capability = plan.spec, plan.capability
+        assert capability is not None
+        assert plan.foreign is not None
+        with self._pair.base.open() as model:
+            anatomy = locate(model)
+            self._check_sums("base", anatomy, capability)
+            batch = capability.batches[0]
+            rows = slice(0, 2)
+            check_patching(
+                anatomy,
+                batch.clean[rows],
+                batch.counterfactual[rows],
+                batch.positions,
+                spec.heads,
+                start=batch.start,
+            )
+            drops = patched_drops(
+                anatomy,
+                capability,
+                spec.heads,
+                plan.foreign,
+                site=spec.site,
+                vocabulary=self._vocabulary,
+                progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
+            )
+        return as_measurement(capability, drops, plan.foreign)
+
+    def _check_sums(self, role: str, anatomy: Anatomy, capability: EncodedCapability) -> None:
+        if role not in self._summed:
+            check_sums(anatomy, capability.batches[0].clean[:1])
+            self._summed.add(role)
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(what, done, total)
+
+
+def as_capability(spec: CircuitSpec) -> Capability:
+    """The capability that a circuit file declares."""
+    pairs: dict[str, Any]
+    if isinstance(spec.pairs, TaskPairs):
+        pairs = {"task": spec.pairs.task, "count": spec.pairs.count, "seed": spec.pairs.seed}
+    elif isinstance(spec.pairs, InlinePairs):
+        pairs = {"pairs": spec.pairs.pairs}
+    else:
+        pairs = {"pairs": spec.pairs.pairs[: spec.pairs.count]}
+    return Capability(
+        name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **pairs
+    )
+
+
+def shared_vocabulary(pair: ModelPair) -> int | None:
+    """The number of token ids that every model of the pair has logits for; None when not known.
+
+    Fine-tuning may have added rows to the vocabulary; they are left out of every comparison.
+    """
+    sizes = []
+    for checkpoint in pair.checkpoints:
+        if checkpoint.spec.kind != "adapter":
+            config = full_config(localise(checkpoint.spec, pair.options, weights=False))
+            sizes.append(config.get("vocab_size"))
+    known = [size for size in sizes if isinstance(size, int)]
+    return min(known) if known and len(known) == len(sizes) else None
+
+
+def as_measurement(
+    capability: EncodedCapability, drops: PatchedDrops, foreign: dict[str, ForeignHeads]
+) -> Measurement:
+    """The arrays that limits are decided on."""
+    tuned = foreign["tuned"].behaviour
+    damage = drops.damage["tuned"]
+    reference: Drops | None = drops.damage.get("reference")
+    encoded = capability.encoded
+    dropped = [f"{n} prompt pairs left out: {why}" for why, n in sorted(encoded.dropped.items())]
+    return Measurement(
+        pairs=tuple(pair.pair for pair in encoded.pairs),
+        base_readout=drops.base.readout,
+        tuned_readout=tuned.readout,
+        base_correct=drops.base.correct,
+        tuned_correct=tuned.correct,
+        circuit_importance=drops.importance.circuit,
+        circuit_damage=damage.circuit,
+        head_importance=drops.importance.heads,
+        head_damage=damage.heads,
+        reference_circuit_damage=None if reference is None else reference.circuit,
+        reference_head_damage={} if reference is None else reference.heads,
+        dropped=encoded.n_dropped,
+        notes=tuple(dropped),
+    )
+
+
+def _check_heads(spec: CircuitSpec, anatomy: Anatomy) -> None:
+    fewest = min(site.n_heads for site in anatomy.sites if site is not None)
+    check_heads(spec, anatomy.n_layers, fewest)
+    anatomy.check(spec.heads)

@@ -1,0 +1,67 @@
+"""What one model does on a capability: its readout and its accuracy, pair by pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.readouts import READOUTS, correct, score
+from forgetguard.patching.forward import check_finite, forward
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Behaviour:
+    """F(model, x) in nats, and whether the model answers right, float64 and bool [pair]."""
+
+    readout: npt.NDArray[np.float64]
+    correct: npt.NDArray[np.bool_]
+
+
+def read_batch(
+    capability: EncodedCapability,
+    batch: Batch,
+    logits: Float[Tensor, "row readout vocab"],
+    vocabulary: int | None,
+    into: Behaviour,
+) -> None:
+    """Score one batch's clean logits and put the results where its pairs stand in `into`.
+
+    `vocabulary` cuts the logits to that many ids, so that rows added by fine-tuning do not change
+    what is compared.
+    """
+    logits = logits[..., :vocabulary].float()
+    check_finite(logits, "a clean prompt")
+    where = list(batch.pairs)
+    everything = torch.arange(len(where))
+    readout = READOUTS[capability.capability.readout]
+    into.readout[where] = score(readout, logits, batch, everything).double().cpu().numpy()
+    into.correct[where] = correct(logits, batch.answer.to(logits.device)).cpu().numpy()
+
+
+def empty_behaviour(n_pairs: int) -> Behaviour:
+    """Room for `n_pairs` results; NaN until they are there."""
+    return Behaviour(np.full(n_pairs, np.nan), np.zeros(n_pairs, dtype=np.bool_))
+
+
+def behaviour(
+    anatomy: Anatomy, capability: EncodedCapability, *, vocabulary: int | None = None
+) -> Behaviour:
+    """Run a model on every clean prompt of a capability.
+
+    Raises:
+        MeasurementError: logits are not finite.
+    """
+    result = empty_behaviour(capability.n_pairs)
+    with torch.no_grad():
+        for batch in capability.batches:
+            logits = forward(anatomy, batch.clean, batch.positions)
+            read_batch(capability, batch, logits, vocabulary, result)
+    return result
