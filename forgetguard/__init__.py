@@ -1,0 +1,50 @@
+"""forgetguard: the regression test for what fine-tuning makes a language model forget.
+
+The public names, imported when they are used: importing forgetguard imports neither torch nor
+transformers. What is not named here is not promised.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forgetguard.anatomy.heads import Head
+    from forgetguard.api import Circuit, Vulnerability, capability, discover, load, vulnerability
+    from forgetguard.capabilities.pairs import PromptPair
+    from forgetguard.errors import ForgetguardError
+
+_HOMES = {
+    "Circuit": "forgetguard.api",
+    "ForgetguardError": "forgetguard.errors",
+    "Head": "forgetguard.anatomy.heads",
+    "PromptPair": "forgetguard.capabilities.pairs",
+    "Vulnerability": "forgetguard.api",
+    "capability": "forgetguard.api",
+    "discover": "forgetguard.api",
+    "load": "forgetguard.api",
+    "vulnerability": "forgetguard.api",
+}
+
+__all__ = [
+    "Circuit",
+    "ForgetguardError",
+    "Head",
+    "PromptPair",
+    "Vulnerability",
+    "capability",
+    "discover",
+    "load",
+    "vulnerability",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'forgetguard' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
