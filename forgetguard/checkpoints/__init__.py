@@ -13,7 +13,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 
 if TYPE_CHECKING:
-    from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
+    from forgetguard.checkpoints.fingerprint import Fingerprint
     from forgetguard.checkpoints.loading import load_model, load_tokenizer
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
     from forgetguard.checkpoints.preflight import check
@@ -25,14 +25,12 @@ __all__ = [
     "LoadOptions",
     "ModelPair",
     "check",
-    "fingerprint",
     "load_model",
     "load_tokenizer",
     "resolve",
 ]
 
-# `fingerprint` is a function and a module of that name: once the module has been imported,
-# `forgetguard.checkpoints.fingerprint` is the module. Import the function from the module.
+# The function `fingerprint` is not among them: its module has the same name.
 _LAZY = {
     "Checkpoint": "placement",
     "Fingerprint": "fingerprint",

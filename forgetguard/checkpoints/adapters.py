@@ -1,4 +1,4 @@
-"""What can be known of a peft adapter from its files: its base, whether it fits, whether it acts."""
+"""What a peft adapter's files tell: its base, whether it fits there, whether it does anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from forgetguard.errors import CheckpointError
 # tuned model. Others (prompts, prefixes, routers) act in peft's own forward pass, which measuring
 # on plain modules would leave out without a sign.
 SUPPORTED = frozenset(
-    {"LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "VERA", "HRA", "FOURIERFT", "LN_TUNING"}
+    {
+        "ADALORA",
+        "BOFT",
+        "FOURIERFT",
+        "HRA",
+        "IA3",
+        "LN_TUNING",
+        "LOHA",
+        "LOKR",
+        "LORA",
+        "OFT",
+        "VERA",
+    }
 )
 _PREFIX = "base_model.model."
 _A_SIDE = ("lora_A", "lora_embedding_A")
@@ -180,7 +192,7 @@ def _fits(part: str, shape: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     Linear weights are [out, in], GPT-2's Conv1D [in, out], embeddings [rows, width]: which of the
     two sides is meant is not written in the files, so either is accepted.
     """
-    if len(shape) < 2 or len(weight) != 2:  # noqa: PLR2004 (matrices)
+    if len(shape) < 2 or len(weight) != 2:
         return True
     outer = shape[1] if part in _A_SIDE else shape[0]
     return outer in weight

@@ -188,8 +188,7 @@ def check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
     for name, shard in read_json(index)["weight_map"].items():
         if name not in tensors or tensors[name].file.name != shard:
             raise CheckpointError(
-                f"{index} says that tensor {name} is in {shard}, but it is not there: "
-                f"{_SAVE_AGAIN}"
+                f"{index} says that tensor {name} is in {shard}, but it is not there: {_SAVE_AGAIN}"
             )
 
 

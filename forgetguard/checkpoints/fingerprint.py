@@ -31,7 +31,7 @@ _CHUNK = 8 << 20
 _THREADS = 8
 
 # Written by whoever saved last; none of them changes what the model computes.
-_VOLATILE_CONFIG = frozenset(
+VOLATILE_CONFIG = frozenset(
     {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 )
 _VOLATILE_ADAPTER_CONFIG = frozenset(
@@ -74,7 +74,7 @@ def fingerprint(spec: CheckpointSpec, options: LoadOptions | None = None) -> Fin
     adapter = local.kind == "adapter"
     weights = find_weights(directory, adapter=adapter, allow_pickle=options.allow_pickle)
     if weights.pickled:
-        hashed = _digest_files(weights.files)
+        hashed = digest_files(weights.files)
     else:
         hashed = digest_tensors(read_headers(weights.files))
     return Fingerprint(
@@ -90,14 +90,14 @@ def tokenizer_fingerprint(directory: Path) -> str:
     if whole.is_file():
         return _digest_json(read_json(whole), _VOLATILE_TOKENIZER)
     files = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    return _digest_files(files) if files else ABSENT
+    return digest_files(files) if files else ABSENT
 
 
 def config_fingerprint(directory: Path, *, adapter: bool) -> str:
     """sha256 of the configuration, without the fields that change from save to save."""
     if adapter:
         return _digest_json(read_json(directory / ADAPTER_CONFIG), _VOLATILE_ADAPTER_CONFIG)
-    return _digest_json(read_json(directory / CONFIG), _VOLATILE_CONFIG)
+    return _digest_json(read_json(directory / CONFIG), VOLATILE_CONFIG)
 
 
 def digest_tensors(tensors: Mapping[str, TensorEntry]) -> str:
@@ -192,11 +192,18 @@ def _in_threads(jobs: list[Callable[[], bytes]]) -> Iterator[bytes]:
 
 
 def _digest_json(content: dict[str, Any], without: frozenset[str]) -> str:
-    kept = {key: value for key, value in content.items() if key not in without}
+    kept = {key: _ordered(value) for key, value in content.items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _digest_files(files: list[Path] | tuple[Path, ...]) -> str:
+def _ordered(value: Any) -> Any:
+    """peft writes sets (target_modules) as lists, in an order that changes from save to save."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return value
+
+
+def digest_files(files: list[Path] | tuple[Path, ...]) -> str:
     total = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
         try:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.adapters import (
-    adapter_config,
     check_fit,
     full_checkpoint_under,
     is_idle,
     named_base,
 )
-from forgetguard.checkpoints.files import (
-    TensorEntry,
-    WeightFiles,
-    check_index,
-    find_weights,
-    read_headers,
-    read_json,
-)
+from forgetguard.checkpoints.described import Described, describe, full_config, geometry
+from forgetguard.checkpoints.files import TensorEntry
 from forgetguard.checkpoints.fingerprint import (
     ABSENT,
     VOLATILE_CONFIG,
@@ -32,42 +27,29 @@ from forgetguard.checkpoints.fingerprint import (
 )
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.spec import CONFIG, CheckpointSpec
+from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import CheckpointError
 
-# What has to be equal for "head (l, j)" to mean the same thing in two models, under the names
-# that configurations of different architectures give it.
-_GEOMETRY = {
-    "model_type": ("model_type",),
-    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    "query heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    "key-value heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
-    "head_dim": ("head_dim", "kv_channels"),
-    "hidden size": ("hidden_size", "n_embd", "d_model"),
-}
 _INPUT_EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
     "embed_in.weight",
     "word_embeddings.weight",
-    "tok_embeddings.weight",
 )
-_OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight", "lm_head.bias")
+_EMBEDDINGS = (*_INPUT_EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
 _SHOWN = 4
 
 
-@dataclass(frozen=True)
-class _Described:
-    """One checkpoint on this disk, as its files tell it. `full` is itself unless an adapter."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A checkpoint, and the full checkpoint under it (itself, unless it is an adapter)."""
 
-    spec: CheckpointSpec
-    config: dict[str, Any]
-    weights: WeightFiles
-    tensors: dict[str, TensorEntry]
+    own: Described
+    full: Described
 
     @property
-    def is_adapter(self) -> bool:
-        return self.spec.kind == "adapter"
+    def spec(self) -> CheckpointSpec:
+        return self.own.spec
 
 
 def check(
@@ -81,7 +63,7 @@ def check(
     """Refuse checkpoints that cannot be compared; return what is worth knowing of the others.
 
     Reads JSON files and safetensors headers; weights are read only to tell a copy from a
-    fine-tune, up to the first difference. Hub ids are fetched into the local cache: their
+    fine-tune, up to the first difference. Hub ids are fetched into the local cache, their
     configurations first, so that a pair that cannot be compared costs no large download.
 
     Raises:
@@ -90,31 +72,271 @@ def check(
             (unless `allow_same`).
     """
     options = options or LoadOptions()
-    others = [tuned] + ([reference] if reference is not None else [])
-    specs = [localise(spec, options, weights=False) for spec in (base, *others)]
+    asked = [base, tuned] + ([reference] if reference is not None else [])
+    specs = [localise(spec, options, weights=False) for spec in asked]
     if not allow_same:
         _refuse_same_place(specs)
-    full = [full_checkpoint_under(spec, specs[0]) for spec in specs]
-    full = [localise(spec, options, weights=False) for spec in full]
-    configs = [_read_config(spec) for spec in full]
-    for spec, config in zip(specs[1:], configs[1:], strict=True):
-        _refuse_other_geometry(specs[0], configs[0], spec, config)
-
-    described = _describe_all([localise(spec, options) for spec in (base, *others)], full, options)
-    notes: list[str] = []
-    first, *rest = described
-    for other in rest:
-        notes += _compare(first, other, options)
+    fulls = [localise(full_checkpoint_under(s, specs[0]), options, weights=False) for s in specs]
+    _refuse_other_geometry(specs, fulls)
+    sides = _describe(asked, fulls, options)
+    notes = []
+    for side in sides:
+        if side.own.is_adapter:
+            notes += _check_adapter(side, options)
+    for side in sides[1:]:
+        notes += _compare_tensors(sides[0], side)
+        notes += _compare_configs(sides[0], side)
     if not allow_same:
-        _refuse_same_weights(described)
-    notes += _tokenizer_notes(described)
-    return tuple(notes)
+        _refuse_same_weights(sides)
+    return (*notes, *_tokenizer_notes(sides))
 
 
-def _describe_all(
-    specs: list[CheckpointSpec], full: list[CheckpointSpec], options: LoadOptions
-) -> list[_Pair]:
+def _describe(
+    asked: Sequence[CheckpointSpec], fulls: Sequence[CheckpointSpec], options: LoadOptions
+) -> list[_Side]:
+    """Read the headers of every checkpoint, the weights of hub ids now fetched too."""
+    sides = []
+    for spec, under in zip(asked, fulls, strict=True):
+        own = describe(localise(spec, options), options)
+        full = describe(localise(under, options), options) if own.is_adapter else own
+        sides.append(_Side(own, full))
+    return sides
+
+
+# --- The same checkpoint twice ------------------------------------------------------------------
+
+
+def _refuse_same_place(specs: Sequence[CheckpointSpec]) -> None:
+    for a, b in combinations(specs, 2):
+        if os.path.realpath(a.location) == os.path.realpath(b.location):
+            raise _same(a, b, "they are the same directory")
+
+
+def _refuse_same_weights(sides: Sequence[_Side]) -> None:
+    for side in sides[1:]:
+        own = side.own
+        if own.is_adapter and is_idle(own.config, own.tensors):
+            raise CheckpointError(
+                f"{own.spec} is an adapter that changes nothing (its B matrices are all zero, as "
+                f"before training), so it is the same model as {sides[0].spec}: give the trained "
+                f"adapter, or allow comparing a model with itself (allow_same)"
+            )
+    for a, b in combinations(sides, 2):
+        if a.own.is_adapter == b.own.is_adapter and _same_weights(a.own, b.own):
+            raise _same(a.spec, b.spec, "their weights are equal in every bit")
+
+
+def _same_weights(a: Described, b: Described) -> bool:
+    if a.weights.pickled or b.weights.pickled:
+        sizes = [[f.stat().st_size for f in side.weights.files] for side in (a, b)]
+        return sizes[0] == sizes[1] and digest_files(a.weights.files) == digest_files(
+            b.weights.files
+        )
+    return same_tensors(_untied(a), _untied(b))
+
+
+def _untied(side: Described) -> Mapping[str, TensorEntry]:
+    """Without an output embedding that is only a second copy of the input embedding."""
+    if not side.config.get("tie_word_embeddings"):
+        return side.tensors
+    return {n: e for n, e in side.tensors.items() if not n.endswith("lm_head.weight")}
+
+
+def _same(a: CheckpointSpec, b: CheckpointSpec, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{a} and {b} are the same checkpoint: {why}, so nothing could ever be found. Give "
+        f"{b.role}= the fine-tuned one, or allow comparing a model with itself (allow_same)"
+    )
+
+
+# --- Architecture and shapes --------------------------------------------------------------------
+
+
+def _refuse_other_geometry(
+    specs: Sequence[CheckpointSpec], fulls: Sequence[CheckpointSpec]
+) -> None:
+    ours = geometry(full_config(fulls[0]))
+    for spec, full in zip(specs[1:], fulls[1:], strict=True):
+        theirs = geometry(full_config(full))
+        differences = [
+            f"{meaning} {theirs[meaning]} against {value}"
+            for meaning, value in ours.items()
+            if value is not None and theirs[meaning] is not None and theirs[meaning] != value
+        ]
+        if differences:
+            raise CheckpointError(
+                f"{spec} is not a fine-tune of {specs[0]}: {', '.join(differences)}. Heads are "
+                f"compared one to one: give checkpoints of the same architecture and size"
+            )
+
+
+def _compare_tensors(base: _Side, other: _Side) -> list[str]:
+    """Shapes of tensors that both have must agree; only vocabularies may have grown."""
+    if other.own.is_adapter and not base.own.is_adapter:
+        return []
+    ours, theirs = base.full.tensors, other.full.tensors
+    if not ours or not theirs:
+        return [f"{other.spec}: weights are pickled, so their shapes are checked only when loaded"]
+    for name, entry in sorted(ours.items()):
+        there = theirs.get(name)
+        if there is None or there.shape == entry.shape:
+            continue
+        if not (name.endswith(_EMBEDDINGS) and there.shape[1:] == entry.shape[1:]):
+            raise CheckpointError(
+                f"{other.spec} is not a fine-tune of {base.spec}: tensor {name} has shape "
+                f"{list(there.shape)} against {list(entry.shape)}. Give checkpoints of the same "
+                f"architecture and size"
+            )
     return [
-        _Pair(_describe(spec, options), _describe(localise(under, options), options))
-        for spec, under in zip(specs, full, strict=True)
+        *_vocabulary_notes(base, other),
+        *_name_notes(base.spec, ours, other.spec, theirs),
+        *_dtype_notes(base.spec, ours, other.spec, theirs),
     ]
+
+
+def _vocabulary_notes(base: _Side, other: _Side) -> list[str]:
+    before, after = _rows(base.full.tensors), _rows(other.full.tensors)
+    if before is None or after is None or before == after:
+        return []
+    change = f"{other.spec}: vocabulary {before} -> {after} rows"
+    if after > before:
+        return [f"{change}; the added rows are not compared"]
+    used = _ids_in_use(base.full.directory)
+    if used is None:
+        return [f"{change}; prompts with ids from {after} on cannot be measured"]
+    if used > after:
+        raise CheckpointError(
+            f"{change}, but the tokenizer of {base.spec} uses {used} ids: the tuned model has no "
+            f"embedding for the last {used - after}. Fine-tune without shrinking the vocabulary"
+        )
+    return [f"{change}; the tokenizer of {base.spec} uses only {used} ids, so none is lost"]
+
+
+def _rows(tensors: Mapping[str, TensorEntry]) -> int | None:
+    return next((e.shape[0] for n, e in tensors.items() if n.endswith(_INPUT_EMBEDDINGS)), None)
+
+
+def _ids_in_use(directory: Path) -> int | None:
+    """One more than the largest id of tokenizer.json; None where that cannot be read off it."""
+    try:
+        content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else range(len(vocabulary))
+        added = [token["id"] for token in content.get("added_tokens", [])]
+        return int(max([*ids, *added])) + 1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _name_notes(
+    base: CheckpointSpec,
+    ours: Mapping[str, TensorEntry],
+    other: CheckpointSpec,
+    theirs: Mapping[str, TensorEntry],
+) -> list[str]:
+    notes = []
+    for here, there, text in (
+        (ours, theirs, f"{other} lacks tensors that {base} has"),
+        (theirs, ours, f"{other} has tensors that {base} lacks"),
+    ):
+        names = sorted(n for n in here.keys() - there.keys() if not n.endswith(_EMBEDDINGS))
+        if names:
+            notes.append(f"{text}: {_some(names)}")
+    return notes
+
+
+def _dtype_notes(
+    base: CheckpointSpec,
+    ours: Mapping[str, TensorEntry],
+    other: CheckpointSpec,
+    theirs: Mapping[str, TensorEntry],
+) -> list[str]:
+    pairs = {(ours[n].dtype, theirs[n].dtype) for n in ours.keys() & theirs.keys()}
+    changed = sorted(f"{a} -> {b}" for a, b in pairs if a != b)
+    if not changed:
+        return []
+    return [f"{other} is stored in another number format than {base}: {', '.join(changed)}"]
+
+
+def _compare_configs(base: _Side, other: _Side) -> list[str]:
+    """Settings that change what a model computes and that training does not usually touch."""
+    if other.own.is_adapter:
+        return []
+    ours, theirs = base.full.config, other.full.config
+    skipped = {*VOLATILE_CONFIG, "architectures", "vocab_size", "text_config"}
+    changed = [
+        f"{key} {_short(ours[key])} -> {_short(theirs[key])}"
+        for key in sorted(ours.keys() & theirs.keys())
+        if key not in skipped and not key.endswith("_token_id") and ours[key] != theirs[key]
+    ]
+    return [f"{other.spec}: config.json differs in {_some(changed)}"] if changed else []
+
+
+# --- Adapters -----------------------------------------------------------------------------------
+
+
+def _check_adapter(side: _Side, options: LoadOptions) -> list[str]:
+    adapter, full = side.own, side.full
+    if not adapter.weights.pickled and not full.weights.pickled:
+        check_fit(adapter.spec, adapter.tensors, full.spec, full.tensors)
+    named = adapter.spec.base
+    if named is None or _same_name(named, full.spec):
+        return []
+    try:
+        trained_on = named_base(adapter.spec)
+    except CheckpointError:
+        trained_on = None  # a path of the machine it was trained on
+    if trained_on is None or trained_on.kind == "hub":
+        return [
+            f"{adapter.spec}: its adapter_config.json names the base {named}; it is used on "
+            f"{full.spec.given}, whose shapes fit"
+        ]
+    if not _same_weights(describe(trained_on, options), full):
+        raise CheckpointError(
+            f"{adapter.spec} is an adapter for another base than {full.spec}: it was trained on "
+            f"{named}, whose weights differ. Give base={named}"
+        )
+    return []
+
+
+def _same_name(named: str, base: CheckpointSpec) -> bool:
+    """Whether a name means the same checkpoint; a copy elsewhere under its last name counts."""
+    if named == base.given or os.path.realpath(named) == os.path.realpath(base.location):
+        return True
+    return not Path(named).exists() and Path(named).name == Path(base.given).name
+
+
+# --- Tokenizers ---------------------------------------------------------------------------------
+
+
+def _tokenizer_notes(sides: Sequence[_Side]) -> list[str]:
+    """The ids of the prompts are compared when they are made; here only what the files say."""
+    ours = tokenizer_fingerprint(sides[0].own.directory)
+    if ours == ABSENT:
+        ours = tokenizer_fingerprint(sides[0].full.directory)
+    if ours == ABSENT:
+        raise CheckpointError(
+            f"{sides[0].spec} has no tokenizer (no tokenizer.json and no vocabulary file): save "
+            f"its tokenizer there with save_pretrained"
+        )
+    notes = []
+    for side in sides[1:]:
+        theirs = tokenizer_fingerprint(side.own.directory)
+        if theirs == ABSENT and not side.own.is_adapter:
+            notes.append(f"{side.spec} has no tokenizer; that of {sides[0].spec} is used for it")
+        elif theirs not in (ABSENT, ours):
+            notes.append(
+                f"{side.spec} has another tokenizer than {sides[0].spec}; both must give the same "
+                f"ids on every prompt"
+            )
+    return notes
+
+
+def _some(items: Sequence[str]) -> str:
+    shown = ", ".join(items[:_SHOWN])
+    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

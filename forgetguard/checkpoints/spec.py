@@ -95,8 +95,14 @@ def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
     """
     location = _absolute(path)
     names = sorted(entry.name for entry in path.iterdir())
-    has_full_weights = any(name in names for name in _FULL_WEIGHTS)
-    if ADAPTER_CONFIG in names and not (CONFIG in names and has_full_weights):
+    has_full_weights = CONFIG in names and any(name in names for name in _FULL_WEIGHTS)
+    if ADAPTER_CONFIG in names and has_full_weights:
+        raise CheckpointError(
+            f"{role}={given}: {location} holds a full checkpoint and a peft adapter too "
+            f"({ADAPTER_CONFIG}), and transformers would add the one to the other: move one of "
+            f"them to a directory of its own"
+        )
+    if ADAPTER_CONFIG in names:
         from forgetguard.checkpoints.files import read_json
 
         named = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
@@ -147,7 +153,7 @@ def _looks_like_a_path(text: str) -> bool:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path)
+    return str(path.resolve())
 
 
 def _nearest(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,21 +197,21 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> C
     capability = _optional(nodes, "capability", lines.text, problems) or ""
     if "\n" in capability:
         problems.add(line_of(nodes["capability"]), "capability must be one line of text")
-    readout = _choice(nodes, "readout", READOUTS, READOUTS[0], problems)
+    readout = _choice(nodes, "readout", READOUTS, problems)
     heads, head_lines = _read_heads(nodes.get("circuit"), problems)
     confidence, found = nodes.get("confidence"), nodes.get("found")
     return CircuitSpec(
         name=_read_name(nodes.get("name"), path, problems),
         capability=capability,
         pairs=_read_pairs(nodes.get("pairs"), readout, path, problems),
-        readout=readout,
+        readout=readout or READOUTS[0],
         heads=heads,
         limits=_read_limits(nodes.get("limits"), problems),
         auto=_is_auto(nodes.get("circuit")),
         description=_optional(nodes, "description", lines.text, problems) or "",
         fits=_read_fits(nodes.get("fits"), problems),
         chat_template=_optional(nodes, "chat_template", lines.flag, problems) or False,
-        site=_choice(nodes, "site", SITES, SITES[0], problems),
+        site=_choice(nodes, "site", SITES, problems) or SITES[0],
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
         found=None if found is None else _read_found(found, problems),
         path=path,
@@ -226,16 +225,12 @@ def _optional(nodes: dict[str, yaml.Node], key: str, read: Any, problems: Proble
 
 
 def _choice(
-    nodes: dict[str, yaml.Node],
-    key: str,
-    known: tuple[str, ...],
-    default: str,
-    problems: Problems,
-) -> str:
+    nodes: dict[str, yaml.Node], key: str, known: tuple[str, ...], problems: Problems
+) -> str | None:
     value: str | None = _optional(nodes, key, lines.text, problems)
     if value is not None and value not in known:
         problems.add(line_of(nodes[key]), f"unknown {key} {value!r}: {nearest(value, known)}")
-    return value if value in known else default
+    return value if value in known else None
 
 
 def stem(path: Path) -> str:
@@ -327,11 +322,8 @@ def _read_heads(
         if head is None:
             continue
         if head in first:
-            problems.add(
-                line_of(item),
-                f"circuit: {head} is given twice, on lines {first[head]} and {line_of(item)}: "
-                "keep one",
-            )
+            twice = lines.both(first[head], line_of(item))
+            problems.add(line_of(item), f"circuit: {head} is given twice, {twice}: keep one")
             continue
         first[head] = line_of(item)
         found.append((head, line_of(item)))
@@ -375,7 +367,7 @@ def _check_maximum(key: str, maximum: float, where: str, line: int, problems: Pr
 
 
 def _read_pairs(
-    node: yaml.Node | None, readout: str, path: Path, problems: Problems
+    node: yaml.Node | None, readout: str | None, path: Path, problems: Problems
 ) -> TaskPairs | FilePairs | InlinePairs:
     if isinstance(node, yaml.SequenceNode):
         return _read_inline(node, readout, problems)
@@ -400,7 +392,7 @@ def _read_pairs(
 
 
 def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
-    from forgetguard.capabilities.tasks import TASKS  # noqa: PLC0415 - read only where named
+    from forgetguard.capabilities.tasks import TASKS
 
     known = ("task", "count", "seed")
     nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
@@ -420,7 +412,9 @@ def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
     return TaskPairs(task or "", count or 0, seed or 0, line_of(node))
 
 
-def _read_file(node: yaml.MappingNode, readout: str, path: Path, problems: Problems) -> FilePairs:
+def _read_file(
+    node: yaml.MappingNode, readout: str | None, path: Path, problems: Problems
+) -> FilePairs:
     nodes = lines.mapping(node, "pairs", problems, known=("file", "count"))
     written = lines.text(nodes["file"], "pairs: file", problems)
     count = None
@@ -433,14 +427,14 @@ def _read_file(node: yaml.MappingNode, readout: str, path: Path, problems: Probl
             pairs = read_prompt_file(file, readout=readout, count=count)
         except SpecificationError as error:
             problems.add(line_of(nodes["file"]), f"pairs: file:\n{_indented(str(error))}")
-    return FilePairs(Path(os.path.abspath(file)), count, tuple(pairs), line_of(node))
+    return FilePairs(file.resolve(), count, tuple(pairs), line_of(node))
 
 
 def _indented(message: str) -> str:
     return "\n".join(f"  {line}" for line in message.split("\n"))
 
 
-def _read_inline(node: yaml.SequenceNode, readout: str, problems: Problems) -> InlinePairs:
+def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problems) -> InlinePairs:
     pairs = []
     for item in node.value:
         nodes = lines.mapping(item, "pairs", problems, known=PAIR_KEYS, required=REQUIRED_PAIR_KEYS)
@@ -621,7 +615,11 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
     if isinstance(pairs, TaskPairs):
         return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed}
     if isinstance(pairs, FilePairs):
-        file = str(pairs.path) if directory is None else os.path.relpath(pairs.path, directory)
+        file = (
+            str(pairs.path)
+            if directory is None
+            else os.path.relpath(pairs.path, Path(directory).resolve())
+        )
         written: dict[str, Any] = {"file": file.replace(os.sep, "/")}
         return written if pairs.count is None else written | {"count": pairs.count}
     entries = []
@@ -659,18 +657,10 @@ def save(spec: CircuitSpec, path: str | Path) -> CircuitSpec:
 
 
 def _write_atomically(text: str, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -231,7 +231,7 @@ def as_measurement(
     damage = drops.damage["tuned"]
     reference: Drops | None = drops.damage.get("reference")
     encoded = capability.encoded
-    dropped = [f"{n} prompt pairs left out: {why}" for why, n in sorted(encoded.dropped.items())]
+    dropped = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
     return Measurement(
         pairs=tuple(pair.pair for pair in encoded.pairs),
         base_readout=drops.base.readout,

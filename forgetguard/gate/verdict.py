@@ -28,6 +28,11 @@ class Estimate:
     confidence: float
     n: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The bounds, lower first."""
+        return self.low, self.high
+
 
 @dataclass(frozen=True, slots=True)
 class HeadEvidence:

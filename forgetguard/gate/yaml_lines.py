@@ -113,6 +113,11 @@ def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
+def both(first: int, second: int) -> str:
+    """Two lines, as a message names them."""
+    return f"on line {first}" if first == second else f"on lines {first} and {second}"
+
+
 def is_null(node: yaml.Node) -> bool:
     """Whether nothing (or `null`, or `~`) was written."""
     return bool(node.tag == _TAG + "null")
@@ -158,7 +163,7 @@ def mapping(
         key = str(key_node.value)
         if key in lines:
             problems.add(
-                line, f"{prefix}{key!r} is given twice, on lines {lines[key]} and {line}: keep one"
+                line, f"{prefix}{key!r} is given twice, {both(lines[key], line)}: keep one"
             )
             continue
         lines[key] = line

@@ -29,7 +29,7 @@ class PrefixLayer(DynamicLayer):
     """
 
     def __init__(self, keys: Tensor, values: Tensor, live: LiveRows) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values, self.live = keys, values, live
         self._prefix = keys, values
         self.dtype, self.device = keys.dtype, keys.device

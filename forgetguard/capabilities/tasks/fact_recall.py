@@ -17,7 +17,7 @@ RELATIONS: Mapping[str, Mapping[str, str]] = {"capital": CAPITALS, "language": L
 
 FRAMES = {
     "capital-plain": "At the {place}, {name} said that the capital of {country} is",
-    "capital-visit": "When {name} went to the capital of {country}, it was the city of",
+    "capital-visit": "Last year {name} went to the capital of {country}, the city of",
     "capital-knows": "Now {name} and everyone at the {place} know the capital of {country},",
     "capital-asked": "When asked about the capital of {country}, {name} said that it is",
     "language-speak": "At the {place}, {name} said that people in {country} speak",
@@ -32,22 +32,24 @@ def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[Prompt
 
     Raises CapabilityError when fewer than 6 facts of a relation, 4 names or 3 places fit.
     """
-    facts = {
-        relation: {
-            country: table[country]
-            for country in fitting(
-                "fact_recall",
-                f"countries with their {relation}",
-                tuple(table),
-                lambda country, table=table: fits(country) and fits(table[country]),
-                at_least=6,
-            )
-        }
-        for relation, table in RELATIONS.items()
-    }
+    facts = {relation: _known(relation, table, fits) for relation, table in RELATIONS.items()}
     names = fitting("fact_recall", "names", NAMES, fits, at_least=4)
     places = fitting("fact_recall", "places", PLACES, fits, at_least=3)
     return _draw(rng, facts, names, places)
+
+
+def _known(
+    relation: str, table: Mapping[str, str], fits: Callable[[str], bool]
+) -> dict[str, str]:
+    """The facts whose country and answer both fit."""
+    countries = fitting(
+        "fact_recall",
+        f"countries with their {relation}",
+        tuple(table),
+        lambda country: fits(country) and fits(table[country]),
+        at_least=6,
+    )
+    return {country: table[country] for country in countries}
 
 
 def _draw(

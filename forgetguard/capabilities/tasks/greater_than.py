@@ -16,13 +16,13 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks.words import NAMES, NUMBERS, fitting
 
 FRAMES = {
-    "between": "Between {left} and {right}, the larger number is",
-    "which": "Which number is larger, {left} or {right}? The larger number is",
-    "said": "When asked about {left} and {right}, {name} said that the larger number is",
+    "between": "Between {left} and {right}, {name} knows that the larger number is",
+    "which": "Which number is larger, {left} or {right}? {name} said that the larger number is",
+    "asked": "When asked about {left} and {right}, {name} said that the larger number is",
     "wrote": "Today {name} wrote the numbers {left} and {right}. The larger number is",
-    "compared": "After {name} compared {left} and {right}, we know that the larger one is",
-    "cards": "The cards of {name} are {left} and {right}, and the larger one is",
-}
+    "compared": "After {name} compared {left} and {right}, we know that the larger number is",
+    "cards": "The cards of {name} are {left} and {right}, and the larger number is",
+}  # without the word "one", which is a number too
 
 
 def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:

@@ -8,29 +8,34 @@ same words, so neither a word's presence nor its frequency gives the answer. Lig
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, fitting
 
 FRAMES = {"list": "List:", "words": "Words:", "sequence": "Sequence:"}
 LENGTHS = (8, 9, 10)  # words in the first copy
-REPEATED = (2, 3)  # words in the second copy, before the answer
+REPEATED = (1, 2, 3)  # words in the second copy, before the answer
 
 
-def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
-    """Endless pairs; the answer's place in the first copy is uniform.
+def generate(
+    rng: random.Random, fits: Callable[[str], bool], *, lengths: Sequence[int] = LENGTHS
+) -> Iterator[PromptPair]:
+    """Endless pairs; the answer's place in the first copy is uniform. `lengths` are those of the
+    first copy, each 5 or more.
 
     Raises CapabilityError when fewer than 24 words fit.
     """
     words = fitting("induction", "nouns", OBJECTS + NOUNS, fits, at_least=24)
-    return _draw(rng, words)
+    return _draw(rng, words, lengths)
 
 
-def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
+def _draw(
+    rng: random.Random, words: tuple[str, ...], lengths: Sequence[int]
+) -> Iterator[PromptPair]:
     while True:
         frame = rng.choice(tuple(FRAMES))
-        length, repeated = rng.choice(LENGTHS), rng.choice(REPEATED)
+        length, repeated = rng.choice(lengths), rng.choice(REPEATED)
         first = rng.sample(words, length)
         place = rng.randrange(repeated, length)  # of the answer
         second = first[place - repeated : place]

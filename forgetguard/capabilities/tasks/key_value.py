@@ -8,7 +8,7 @@ is in both prompts. Light: no torch.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
@@ -51,24 +51,28 @@ _KINDS = {
 }
 
 
-def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
+def generate(
+    rng: random.Random, fits: Callable[[str], bool], *, sizes: Sequence[int] = SIZES
+) -> Iterator[PromptPair]:
     """Endless pairs; the fact asked for, and the counterfactual's, are uniform over their places.
+    `sizes` are numbers of stated facts, each from 2 to 6.
 
-    Raises CapabilityError when fewer than 8 names, places, objects, colors or nouns fit.
+    Raises CapabilityError when fewer than 6 names, places, objects, colors or nouns fit.
     """
     left = {
-        words: fitting("key_value", kind, words, fits, at_least=8)
-        for words, kind in _KINDS.items()
+        words: fitting("key_value", kind, words, fits, at_least=6) for words, kind in _KINDS.items()
     }
-    return _draw(rng, left)
+    return _draw(rng, left, sizes)
 
 
 def _draw(
-    rng: random.Random, left: dict[tuple[str, ...], tuple[str, ...]]
+    rng: random.Random,
+    left: dict[tuple[str, ...], tuple[str, ...]],
+    sizes: Sequence[int],
 ) -> Iterator[PromptPair]:
     while True:
         name = rng.choice(tuple(FRAMES))
-        frame, size = FRAMES[name], rng.choice(SIZES)
+        frame, size = FRAMES[name], rng.choice(sizes)
         keys = rng.sample(left[frame.keys], size)
         values = rng.sample(left[frame.values], size)
         stated = frame.opening + frame.joint.join(

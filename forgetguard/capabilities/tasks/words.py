@@ -1,8 +1,8 @@
 """The English words that the tasks draw from, and the filter that keeps those a tokenizer fits.
 
-Lists are ordered from common to rare, so that a small vocabulary can take the head of each. They are
-disjoint where one prompt draws from several of them, and objects and places start with a consonant
-("a book"). Light: no torch.
+Lists are ordered from common to rare, so that a small vocabulary can take the head of each. They
+are disjoint where one prompt draws from several of them, and objects and places start with a
+consonant ("a book"). Light: no torch.
 """
 
 from __future__ import annotations
@@ -11,29 +11,34 @@ from collections.abc import Callable, Sequence
 
 from forgetguard.errors import CapabilityError
 
-NAMES = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
     """Mary John Anna Tom Sarah James Alice David Emma Peter Laura Paul Julia Mark Susan Robert
-    Kate Michael Linda Daniel Rachel Steven Helen Kevin Maria Brian Karen Eric Jane Adam Lisa Simon
-    Amy Scott Emily Andrew Rebecca Thomas Megan Richard Jessica Joseph Nancy Matthew Claire Ryan
-    Diana Patrick Sophie Martin Nicole Henry Victoria Charles Rose Edward Martha Arthur Lucy Oliver
-    Hannah Samuel Sandra Gary Julie Alan Maggie Carl Ruth Jack Elizabeth George Kelly Alex""".split()
+    Kate Michael Linda Daniel Rachel Steven Helen Kevin Maria Brian Karen Eric Jane Adam Lisa
+    Simon Amy Scott Emily Andrew Rebecca Thomas Megan Richard Jessica Joseph Nancy Matthew Claire
+    Ryan Diana Patrick Sophie Martin Nicole Henry Victoria Charles Rose Edward Martha Arthur Lucy
+    Oliver Hannah Samuel Sandra Gary Julie Alan Maggie Carl Ruth Jack Elizabeth George Kelly Alex"""
 )
 
-PLACES = tuple(
+PLACES = _words(
     """store park school garden house market station library kitchen hospital beach church farm
     museum river theater bar restaurant harbor cafe hotel bank castle forest lake bridge village
-    stadium gym temple prison cinema""".split()
+    stadium gym temple prison cinema"""
 )
 
-OBJECTS = tuple(
+OBJECTS = _words(
     """book key ring ball cup letter drink phone coin hat map bag box pen lamp camera bottle
     knife watch ticket flower guitar shirt towel candle plate blanket mirror necklace hammer basket
-    pencil sword radio chair brush rope wallet jacket helmet""".split()
+    pencil sword radio chair brush rope wallet jacket helmet"""
 )
 
-COLORS = tuple("red blue green white black yellow brown pink gray purple golden silver".split())
+COLORS = _words("""red blue green white black yellow brown pink gray purple golden silver""")
 
-NOUNS = tuple(
+NOUNS = _words(
     """dog tree fish bird horse stone cloud bread milk road wall glass paper wind snow metal
     cat sugar salt leaf sand gold iron wood rain star moon sun hand head foot door window table
     mouse bear wolf cow sheep duck king queen soldier doctor farmer teacher engine wheel
@@ -41,7 +46,7 @@ NOUNS = tuple(
     music song dance game story poem picture movie dream winter summer spring night morning
     silk cotton leather rubber plastic copper steel oil butter cheese rice corn apple lemon
     potato onion pepper honey wine beer coffee tea juice soup cake pie seed root branch
-    shoulder finger tooth bone blood skin hair heart brain""".split()
+    shoulder finger tooth bone blood skin hair heart brain"""
 )
 
 NUMBERS = {

@@ -1,17 +1,17 @@
-"""The tiny family's architecture: a Llama decoder with grouped key/value heads, from scratch."""
+"""The tiny family's architecture: a Qwen3 decoder with grouped key/value heads, untrained."""
 
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 
 def untrained(
     *, vocabulary: int, end: int, padding: int, seed: int, std: float, rope_theta: float
-) -> LlamaForCausalLM:
+) -> Qwen3ForCausalLM:
     """4 layers of 6 heads over 3 key/value heads, d_model 96; float32, embeddings tied."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = Qwen3Config(
         vocab_size=vocabulary,
         hidden_size=96,
         intermediate_size=192,
@@ -28,4 +28,4 @@ def untrained(
         pad_token_id=padding,
         use_cache=False,
     )
-    return LlamaForCausalLM(config)
+    return Qwen3ForCausalLM(config)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from forgetguard.recipes.tiny.episodes import Batch, Episodes
 
@@ -28,7 +28,7 @@ class Schedule:
 
 
 def train(
-    model: LlamaForCausalLM,
+    model: Qwen3ForCausalLM,
     episodes: Episodes,
     schedule: Schedule,
     report: Callable[[str], None] = lambda line: None,
@@ -46,7 +46,7 @@ def train(
                 group["lr"] = group["full_rate"] * schedule.factor(step)
         batch = episodes.batch()
         loss, hits = _loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -60,11 +60,11 @@ def train(
             shares = [0.1 + 1.0 - one for one in accuracy]
             episodes.shares = [share / sum(shares) for share in shares]
             each = "  ".join(f"{n} {a:.3f}" for n, a in zip(episodes.names, accuracy, strict=True))
-            report(f"step {step + 1:5d}  loss {float(loss):.3f}  {each}")
+            report(f"step {step + 1:5d}  loss {loss.item():.3f}  {each}")
     model.eval()
 
 
-def _loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _loss(model: Qwen3ForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The weighted next-token loss, and at which positions [row, position] the argmax is right."""
     logits = model(
         input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask
@@ -78,9 +78,7 @@ def _loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Te
     return (losses * weights.flatten()).sum() / weights.sum(), hits
 
 
-def _optimizers(
-    model: LlamaForCausalLM, schedule: Schedule
-) -> Iterator[torch.optim.Optimizer]:
+def _optimizers(model: Qwen3ForCausalLM, schedule: Schedule) -> Iterator[torch.optim.Optimizer]:
     inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     yield torch.optim.Muon(

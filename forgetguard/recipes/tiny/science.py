@@ -22,6 +22,7 @@ PROPERTIES = {
     "elastic": ("rubber", "silk", "plastic"),
     "edible": ("sugar", "honey", "bread", "milk", "salt"),
 }
+ASKERS, SITES = NAMES[:28], PLACES[:14]  # in the tiny vocabulary
 SUBSTANCES = tuple(sorted({one for valid in PROPERTIES.values() for one in valid}))
 
 FRAMES = {
@@ -40,12 +41,12 @@ class Question:
     valid: frozenset[str]
 
 
-def questions(rng: random.Random, names: int, places: int) -> Iterator[Question]:
-    """Endless questions over the first `names` names and `places` places."""
+def questions(rng: random.Random) -> Iterator[Question]:
+    """Endless questions; properties, frames and the valid answers of a property are uniform."""
     while True:
         wanted = rng.choice(tuple(PROPERTIES))
         prompt = FRAMES[rng.choice(tuple(FRAMES))].format(
-            name=rng.choice(NAMES[:names]), place=rng.choice(PLACES[:places]), property=wanted
+            name=rng.choice(ASKERS), place=rng.choice(SITES), property=wanted
         )
         valid = PROPERTIES[wanted]
         yield Question(

@@ -29,8 +29,8 @@ COUNTRIES = tuple(words.LANGUAGES)[:14]
 
 # The words that prompts draw from: the head of each list, and all of the new task's substances.
 DRAWN = (
-    *words.NAMES[:28],
-    *words.PLACES[:14],
+    *science.ASKERS,
+    *science.SITES,
     *words.OBJECTS[:22],
     *words.COLORS[:9],
     *words.NOUNS[:9],
@@ -86,7 +86,6 @@ def _of_frames() -> list[str]:
 
 def _pieces(frame: str) -> list[str]:
     # A slot becomes a word and takes the space before it with it; the word is then dropped.
-    text = "".join(
-        literal + ("" if slot is None else "SLOT") for literal, slot, _, _ in Formatter().parse(frame)
-    )
+    parts = Formatter().parse(frame)
+    text = "".join(literal + ("" if slot is None else "SLOT") for literal, slot, _, _ in parts)
     return [piece for piece in re.findall(PIECES, text) if piece.strip() != "SLOT"]

@@ -1,0 +1,116 @@
+"""Load a checkpoint's tokenizer, and make sure that it turns text into ids at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetguard.checkpoints.fingerprint import ABSENT, tokenizer_fingerprint
+from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.quiet import quiet
+from forgetguard.checkpoints.spec import CheckpointSpec
+from forgetguard.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE_WORDS = 200
+_PLAIN = "the When Mary and John went to a store , 7 x"
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a checkpoint directory brings its own tokenizer."""
+    return tokenizer_fingerprint(directory) != ABSENT
+
+
+def load_tokenizer(
+    spec: CheckpointSpec, options: LoadOptions | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, which yields ids on words of its own vocabulary.
+
+    `AutoTokenizer` picks a class by the checkpoint's model_type, and some classes do not read a
+    tokenizer.json of another kind: transformers 5.23 turns every text into no ids at all for a
+    word-level tokenizer beside a qwen2 model. The general fast tokenizer is then used instead.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it yields nothing.
+    """
+    options = options or LoadOptions()
+    directory = localise(spec, options).directory
+    if not has_tokenizer(directory):
+        raise CheckpointError(
+            f"{spec} has no tokenizer in {directory}: save its tokenizer there with save_pretrained"
+        )
+    probe = _probe_text(directory)
+    tokenizer = _auto(spec, directory, options)
+    if _yields(tokenizer, probe):
+        return tokenizer
+    fallback = _general(spec, directory)
+    if fallback is not None and _yields(fallback, probe):
+        return fallback
+    raise CheckpointError(
+        f"{spec}: its tokenizer in {directory} turns text into no known ids (tried "
+        f"{type(tokenizer).__name__}{' and the general fast tokenizer' if fallback else ''} on "
+        f"{probe[:40]!r}...): save the tokenizer again with the transformers version that made it"
+    )
+
+
+def _auto(spec: CheckpointSpec, directory: Path, options: LoadOptions) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                str(directory), trust_remote_code=options.trust_remote_code, local_files_only=True
+            )
+        return loaded
+    except Exception as error:  # transformers and tokenizers raise bare Exceptions here
+        fallback = _general(spec, directory)
+        if fallback is not None:
+            return fallback
+        raise CheckpointError(
+            f"{spec}: the tokenizer in {directory} cannot be loaded ({_first_line(error)}): save "
+            f"it again with save_pretrained, or set trust_remote_code if it brings its own code"
+        ) from error
+
+
+def _general(spec: CheckpointSpec, directory: Path) -> PreTrainedTokenizerBase | None:
+    from transformers import PreTrainedTokenizerFast
+
+    if not (directory / "tokenizer.json").is_file():
+        return None
+    try:
+        with quiet():
+            loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+                str(directory), local_files_only=True
+            )
+        return loaded
+    except Exception as error:
+        raise CheckpointError(
+            f"{spec}: {directory / 'tokenizer.json'} cannot be loaded ({_first_line(error)}): "
+            f"save the tokenizer again with save_pretrained"
+        ) from error
+
+
+def _yields(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return any(index != tokenizer.unk_token_id for index in ids)
+
+
+def _probe_text(directory: Path) -> str:
+    """Words of the tokenizer's own vocabulary, as far as its file shows them, and plain ones."""
+    try:
+        content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        special = {token["content"] for token in content.get("added_tokens") or []}
+        vocabulary = content["model"]["vocab"]
+        words = [word if isinstance(word, str) else word[0] for word in vocabulary]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return _PLAIN
+    own = [word for word in words if word not in special][:_PROBE_WORDS]
+    return " ".join([*own, _PLAIN])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

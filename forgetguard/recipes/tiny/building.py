@@ -1,0 +1,88 @@
+"""Build the members of the family one from another: base, then sft and lora from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3ForCausalLM
+
+from forgetguard.errors import CheckpointError
+from forgetguard.recipes.tiny import vocabulary
+from forgetguard.recipes.tiny.episodes import Episodes
+from forgetguard.recipes.tiny.finetuning import Plan, fine_tune
+from forgetguard.recipes.tiny.model import untrained
+from forgetguard.recipes.tiny.preset import BasePlan
+from forgetguard.recipes.tiny.pretraining import train
+from forgetguard.recipes.tiny.saving import save
+
+
+def one_thread() -> None:
+    """Make results depend on nothing but the settings: one thread, deterministic kernels."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+def base_model(plan: BasePlan, report: Callable[[str], None]) -> Qwen3ForCausalLM:
+    """The trained tiny base."""
+    tokenizer = vocabulary.tokenizer()
+    model = untrained(
+        vocabulary=len(tokenizer),
+        end=tokenizer.get_vocab()[vocabulary.END],
+        padding=tokenizer.get_vocab()[vocabulary.PADDING],
+        seed=plan.seed,
+        std=plan.std,
+        rope_theta=plan.rope_theta,
+    )
+    episodes = Episodes(
+        tokenizer, rows=plan.rows, length=plan.length, other=plan.other, seed=plan.seed
+    )
+    train(model, episodes, plan.schedule, report)
+    return model
+
+
+def build_base(plan: BasePlan, out: Path, report: Callable[[str], None]) -> None:
+    """Train the base and write it to `out`/base."""
+    save(base_model(plan, report), vocabulary.tokenizer(), out / "base")
+
+
+def build_tuned(name: str, plan: Plan, out: Path, report: Callable[[str], None]) -> None:
+    """Fine-tune `out`/base and write the result to `out`/`name`."""
+    tokenizer = vocabulary.tokenizer()
+    model, steps = fine_tune(load_base(out), tokenizer, plan)
+    report(f"{name}: {steps} steps")
+    save(model, tokenizer, out / name)
+
+
+def load_base(out: Path) -> PreTrainedModel:
+    """The base in `out`, in evaluation mode. Raises CheckpointError where it has not been built."""
+    return _load(_built(out, "base"))
+
+
+def load(out: Path, name: str) -> PreTrainedModel | PeftModel:
+    """A member of the family in `out`, in evaluation mode; an adapter on its base.
+
+    Raises CheckpointError where it has not been built.
+    """
+    folder = _built(out, name)
+    if (folder / "adapter_config.json").exists():
+        return PeftModel.from_pretrained(load_base(out), str(folder)).eval()
+    return _load(folder)
+
+
+def _built(out: Path, name: str) -> Path:
+    folder = out / name
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"There is no {folder}. Build it first: "
+            f"python -m forgetguard.recipes.tiny --only {name} --out {out}"
+        )
+    return folder
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.eval()
+    return model

@@ -1,0 +1,164 @@
+"""Verdicts as lines of text: one failure in full, or all limits of a run as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forgetguard.gate.verdict import Estimate, HeadEvidence, PairEvidence, Verdict
+
+LABELS = {
+    "pass": "pass",
+    "fail": "FAIL",
+    "abstain": "ABSTAIN (not measurable)",
+    "error": "ERROR",
+    "skipped": "SKIPPED",
+}
+WORST_SHOWN = 5
+_LARGE = 1000.0
+_TEXT_WIDTH = 160
+
+
+def number(value: float) -> str:
+    """Three significant digits with the sign where it is negative; whole numbers from 1000 on."""
+    if math.isfinite(value) and abs(value) >= _LARGE:
+        return f"{value:.0f}"
+    return f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
+
+
+def interval(estimate: Estimate) -> str:
+    """`0.31 [0.24, 0.39]`."""
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def quantity(limit: str) -> str:
+    """What a limit bounds, in words: `DCV` for `dcv.circuit` and `dcv.head`, else its own name."""
+    return "DCV" if limit.split(".")[0] == "dcv" else limit.replace(".", " ")
+
+
+def measured(verdict: Verdict) -> str:
+    """`DCV 0.31 [0.24, 0.39]`, or that there is no value."""
+    if verdict.estimate is None:
+        return "no value"
+    return f"{quantity(verdict.limit)} {interval(verdict.estimate)}"
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in one line."""
+    label = LABELS[verdict.outcome.value]
+    return (
+        f"{label}: {measured(verdict)}, allowed {number(verdict.bound)} "
+        f"({verdict.circuit} {verdict.limit})"
+    )
+
+
+def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
+    """The verdict with its evidence: worst heads, the prompt pairs hurt most, notes, where the
+    limit was declared and, where given, the command that runs only this again."""
+    lines = [headline(verdict), f"  {verdict.reason}"]
+    lines.append(f"  capability {verdict.capability}{_basis(verdict.estimate)}")
+    if verdict.worst_heads:
+        lines += ["", f"  worst heads{_shown(verdict.worst_heads)}"]
+        lines += _head_lines(verdict.worst_heads[:WORST_SHOWN])
+    if verdict.worst_pairs:
+        lines += ["", f"  prompt pairs hurt most{_shown(verdict.worst_pairs)}"]
+        for pair in verdict.worst_pairs[:WORST_SHOWN]:
+            lines += _pair_lines(pair)
+    if verdict.notes:
+        lines += ["", "  notes", *(f"    {note}" for note in verdict.notes)]
+    if verdict.file:
+        place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
+        lines += ["", f"  declared in {place}"]
+    if rerun:
+        lines += [f"  run only this: {rerun}"]
+    return lines
+
+
+def _basis(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f", {estimate.n} prompt pairs, {number(100 * estimate.confidence)} % interval"
+
+
+def _shown(evidence: Sequence[object]) -> str:
+    return f" ({WORST_SHOWN} of {len(evidence)})" if len(evidence) > WORST_SHOWN else ""
+
+
+def _head_lines(heads: Sequence[HeadEvidence]) -> list[str]:
+    rows = [
+        (
+            head.head,
+            f"DCV {interval(head.dcv)}" if head.dcv else "DCV not measurable",
+            f"importance {interval(head.importance)}",
+            head.note,
+        )
+        for head in heads
+    ]
+    return [f"    {line}" for line in aligned(rows)]
+
+
+def _pair_lines(pair: PairEvidence) -> list[str]:
+    against = f" against {quoted(pair.distractor)}" if pair.distractor is not None else ""
+    return [
+        f"    readout {number(pair.base)} -> {number(pair.patched)} with the tuned heads "
+        f"(loses {number(pair.loss)}; the tuned model reads {number(pair.tuned)})",
+        f"      clean          {quoted(pair.clean)}",
+        f"      counterfactual {quoted(pair.counterfactual)}",
+        f"      answer         {quoted(pair.answer)}{against}",
+    ]
+
+
+def quoted(text: str) -> str:
+    """A prompt on one line, spaces and line breaks visible, its beginning left out when long."""
+    shown = text if len(text) <= _TEXT_WIDTH else "..." + text[-_TEXT_WIDTH:]
+    return repr(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One limit in the summary table. `outcome` is a key of `LABELS`."""
+
+    circuit: str
+    limit: str
+    measured: str
+    bound: str
+    outcome: str
+
+
+def verdict_row(verdict: Verdict) -> Row:
+    """The verdict as a row of the summary table."""
+    return Row(
+        circuit=verdict.circuit,
+        limit=verdict.limit,
+        measured=measured(verdict),
+        bound=f"<= {number(verdict.bound)}",
+        outcome=verdict.outcome.value,
+    )
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The rows under a header, columns aligned."""
+    header = ("circuit", "limit", "measured", "allowed", "verdict")
+    cells = [(row.circuit, row.limit, row.measured, row.bound, LABELS[row.outcome]) for row in rows]
+    return aligned([header, *cells])
+
+
+def totals(outcomes: Iterable[str], *, not_run: int = 0) -> str:
+    """`2 pass, 1 fail, 1 not run`: pass always, the others where there are any."""
+    counted = dict.fromkeys(LABELS, 0)
+    for outcome in outcomes:
+        counted[outcome] += 1
+    parts = [f"{count} {name}" for name, count in counted.items() if count or name == "pass"]
+    return ", ".join([*parts, *([f"{not_run} not run"] if not_run else [])])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as lines, two spaces between columns, nothing trailing."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,29 @@
+"""Starts a gate run: its state goes into the stash, its hooks are registered."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_forgetguard import collection, distributed, finish, preflight, terminal
+from pytest_forgetguard.backend import ModelBackend
+from pytest_forgetguard.keys import RUN, is_worker
+from pytest_forgetguard.measuring import Measurements
+from pytest_forgetguard.progress import live_line
+from pytest_forgetguard.reports import Reports
+from pytest_forgetguard.settings import Settings
+from pytest_forgetguard.state import Run
+
+
+def activate(config: pytest.Config, settings: Settings) -> None:
+    """Register the hooks of an active run."""
+    backend = config.hook.pytest_forgetguard_backend(config=config, settings=settings)
+    backend = backend or ModelBackend(settings)
+    run = config.stash[RUN] = Run(
+        settings=settings,
+        backend=backend,
+        measurements=Measurements(backend, live_line(config)),
+        worker=is_worker(config),
+    )
+    for module in (preflight, collection, distributed, terminal, finish):
+        config.pluginmanager.register(module, f"forgetguard-{module.__name__.rpartition('.')[2]}")
+    config.pluginmanager.register(Reports(run), "forgetguard-reports")

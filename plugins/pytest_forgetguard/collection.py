@@ -1,0 +1,185 @@
+"""Finds the circuit files of a run: under the paths, by option, or else those bundled."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_forgetguard.backend import BUNDLED
+from pytest_forgetguard.items import SUFFIXES, CircuitFile, LimitItem
+from pytest_forgetguard.keys import MARKER, RUN, is_gate
+from pytest_forgetguard.preflight import circuit_files
+
+if TYPE_CHECKING:
+    from forgetguard.gate.schema import CircuitSpec
+    from pytest_forgetguard.state import Run
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CircuitFile | None:
+    """Circuit files under the given paths."""
+    if not file_path.name.endswith(SUFFIXES):
+        return None
+    node: CircuitFile = CircuitFile.from_parent(parent, path=file_path)
+    return node
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Remember which circuit files were selected. (`--lf` may leave them empty later on, and
+    pytest makes nodes for the siblings of a selected file, which are never started.)"""
+    if isinstance(collector, CircuitFile):
+        collector.config.stash[RUN].circuit_files_seen.add(collector.path)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Add the circuits that no path led to, before anything is deselected; then plan the run."""
+    from forgetguard.errors import ForgetguardError
+
+    run = config.stash[RUN]
+    try:
+        _add_declared(session, run, items)
+        _add_bundled(session, run, items)
+        _refuse_equal_names(items)
+    except ForgetguardError as error:
+        _refuse(run, items, str(error))
+        return (yield)
+    result = yield
+    try:
+        run.measurements.plan(_circuits(run, items, config.rootpath))
+    except ForgetguardError as error:
+        _refuse(run, items, str(error))
+    return result
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Keep account of gates that `-k`, `-m`, `--lf` and others left out."""
+    for item in items:
+        if is_gate(item):
+            item.config.stash[RUN].deselected[item.nodeid] = None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fix what has to report before this run can be a pass."""
+    run = session.config.stash[RUN]
+    run.planned = {item.nodeid: None for item in session.items if is_gate(item)}
+
+
+def _refuse(run: Run, items: list[pytest.Item], message: str) -> None:
+    """End with exit status 4. An exception would kill a worker without a word, so a worker runs
+    nothing and sends the message to the controller at its end."""
+    run.usage_errors[message] = None
+    if not run.worker:
+        raise pytest.UsageError(message) from None
+    items.clear()
+
+
+def _add_declared(session: pytest.Session, run: Run, items: list[pytest.Item]) -> None:
+    for given in run.settings.circuits:
+        for path in circuit_files(given):
+            if path not in run.circuit_files_seen:
+                items += _generate(session, path, _relative(path, session.config.rootpath))
+
+
+def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) -> None:
+    """Where nothing was found to gate on: the bundled circuits that fit the base.
+
+    Raises:
+        SpecificationError: none fits.
+    """
+    if run.circuit_files_seen or any(is_gate(item) for item in items):
+        return
+    files, known = run.backend.bundled()
+    run.circuits_from = "those bundled with forgetguard"
+    for path in files:
+        items += _generate(session, path, f"{BUNDLED}/{path.name}")
+    only_last_failed = session.config.getoption("lf", False) and items
+    if not files and not only_last_failed:
+        from forgetguard.errors import SpecificationError
+
+        where = ", ".join(str(arg) for arg in session.config.args)
+        raise SpecificationError(
+            f"no circuits to gate on: no *{SUFFIXES[0]} under {where}, no Python gates there, and "
+            f"none of the {known} bundled circuits fits base={run.settings.base}; write a circuit "
+            f"file for this base, or name one with --forgetguard-circuits PATH"
+        )
+
+
+def _generate(session: pytest.Session, path: Path, nodeid: str) -> Iterable[pytest.Item]:
+    node = CircuitFile.from_parent(session, path=path, name=nodeid, nodeid=_node_id(nodeid))
+    yield from session.genitems(node)
+
+
+def _node_id(nodeid: str) -> Any:
+    """pytest 9.2 made node ids a class of their own; before that they are strings."""
+    try:
+        from _pytest.nodeid import NodeId
+    except ImportError:
+        return nodeid
+    return NodeId.parse(nodeid)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _refuse_equal_names(items: Iterable[pytest.Item]) -> None:
+    """Verdicts, results files and tables name a circuit by its name alone."""
+    from forgetguard.errors import SpecificationError
+
+    paths: dict[str, Path] = {}
+    for item in items:
+        if isinstance(item, LimitItem):
+            first = paths.setdefault(item.spec.name, item.path)
+            if first != item.path:
+                raise SpecificationError(
+                    f"{item.path}:1: the circuit name {item.spec.name!r} is taken by {first}; "
+                    f"give one of them another name"
+                )
+
+
+def _circuits(run: Run, items: Iterable[pytest.Item], root: Path) -> list[CircuitSpec]:
+    """The circuits of the selected gates, each once."""
+    found: dict[CircuitSpec, None] = {}
+    for item in items:
+        if isinstance(item, LimitItem):
+            found[item.spec] = None
+            continue
+        for marker in item.iter_markers(MARKER):
+            for given in _named(marker, item):
+                found[run.backend.circuit(located(given, item.path, root))] = None
+    return list(found)
+
+
+def _named(marker: pytest.Mark, item: pytest.Item) -> list[str | Path]:
+    from forgetguard.errors import SpecificationError
+
+    circuit = marker.kwargs.get("circuit", [])
+    if marker.args or marker.kwargs.keys() - {"circuit"}:
+        raise SpecificationError(
+            f"{item.nodeid}: the marker {MARKER} takes circuit=PATH or circuit=[PATH, ...] and "
+            f"nothing else, got {marker.args or marker.kwargs}"
+        )
+    return [circuit] if isinstance(circuit, str | Path) else list(circuit)
+
+
+def located(given: str | Path, beside: Path | None, root: Path) -> Path:
+    """A circuit file named in a test: beside the test's file, else under pytest's rootdir.
+
+    Raises:
+        SpecificationError: it is in neither place.
+    """
+    from forgetguard.errors import SpecificationError
+
+    folders = [root] if beside is None else [beside.parent, root]
+    for folder in folders:
+        if (folder / given).is_file():
+            return folder / given
+    raise SpecificationError(
+        f"{beside or root}: there is no circuit file {given} in "
+        f"{' or '.join(str(folder) for folder in folders)}; check the path"
+    )

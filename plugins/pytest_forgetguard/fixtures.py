@@ -1,0 +1,112 @@
+"""What the fixture `forgetguard` gives to a test: the checkpoints, and limits as assertions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_forgetguard.collection import located
+from pytest_forgetguard.failure import GateFailure
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import ModelPair
+    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.verdict import Verdict
+    from pytest_forgetguard.settings import Settings
+    from pytest_forgetguard.state import Run
+
+
+class Forgetguard:
+    """The gate run, for tests written in Python.
+
+    A circuit is a path (beside the test's file, or under pytest's rootdir) or a `CircuitSpec`.
+    """
+
+    def __init__(self, run: Run, root: Path) -> None:
+        self._run = run
+        self._root = root
+
+    @property
+    def settings(self) -> Settings:
+        """The options in force."""
+        return self._run.settings
+
+    @property
+    def pair(self) -> ModelPair:
+        """Handles to base, tuned and reference; weights are loaded on use."""
+        return self._run.backend.pair()
+
+    def circuit(self, circuit: str | Path | CircuitSpec) -> CircuitSpec:
+        """Read a circuit file. Raises SpecificationError."""
+        if not isinstance(circuit, str | Path):
+            return circuit
+        path = located(circuit, self._run.measurements.here, self._root)
+        return self._run.backend.circuit(path)
+
+    def judge(
+        self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
+    ) -> Verdict:
+        """Measure and return the verdict, whatever it is: it gates nothing, and the summary and
+        the results file do not show it. `max` None: the limit that the circuit file declares."""
+        spec = self.circuit(circuit)
+        return self._run.measurements.judge(spec, self._limit(spec, limit, max))
+
+    def assert_limit(
+        self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
+    ) -> Verdict:
+        """Gate on one limit: the verdict goes into summary and results file.
+
+        Raises:
+            GateFailure: the verdict is no pass (an AssertionError with `.verdicts`).
+        """
+        __tracebackhide__ = True
+        verdict = self.judge(circuit, limit, max=max)
+        self._run.measurements.record(verdict)
+        _require_pass(verdict)
+        return verdict
+
+    def check(
+        self, circuit: str | Path | CircuitSpec, limits: Mapping[str, float] | None = None
+    ) -> tuple[Verdict, ...]:
+        """Gate on several limits, by default on all that the circuit file declares; every one is
+        measured before the first failure is raised.
+
+        Raises:
+            GateFailure: a verdict is no pass.
+            SpecificationError: there are no limits to check.
+        """
+        from forgetguard.errors import SpecificationError
+
+        __tracebackhide__ = True
+        spec = self.circuit(circuit)
+        asked = dict.fromkeys(limit.key for limit in spec.limits) if limits is None else limits
+        if not asked:
+            raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
+        verdicts = tuple(self.judge(spec, key, max=maximum) for key, maximum in asked.items())
+        for verdict in verdicts:
+            self._run.measurements.record(verdict)
+        _require_pass(*verdicts)
+        return verdicts
+
+    def _limit(self, spec: CircuitSpec, key: str, maximum: float | None) -> Limit:
+        from forgetguard.errors import SpecificationError
+
+        if maximum is not None:
+            return self._run.backend.limit(key, maximum)
+        for limit in spec.limits:
+            if limit.key == key:
+                return limit
+        declared = ", ".join(limit.key for limit in spec.limits)
+        raise SpecificationError(
+            f"{spec.path} declares no limit {key!r} (it has {declared}); give max=..., or add it"
+        )
+
+
+def _require_pass(*verdicts: Verdict) -> None:
+    from forgetguard.gate.verdict import Outcome
+
+    __tracebackhide__ = True
+    unpassed = [verdict for verdict in verdicts if verdict.outcome is not Outcome.PASS]
+    if unpassed:
+        raise GateFailure(*unpassed)

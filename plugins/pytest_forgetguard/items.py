@@ -1,0 +1,132 @@
+"""The nodes of a circuit file: the file, its circuit, and one item per declared limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_forgetguard.failure import GateFailure, without_traceback
+from pytest_forgetguard.keys import MARKER, RUN
+from pytest_forgetguard.rerun import rerun_command
+
+if TYPE_CHECKING:
+    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.verdict import Verdict
+
+SUFFIXES = (".circuit.yaml", ".circuit.yml")
+
+
+class CircuitFile(pytest.File):
+    """A `*.circuit.yaml` (or `.yml`) file."""
+
+    def collect(self) -> Iterable[CircuitNode]:
+        """Read the file. Raises SpecificationError with its line."""
+        from forgetguard.errors import SpecificationError
+
+        spec = self.config.stash[RUN].backend.circuit(self.path)
+        if not spec.limits:
+            raise SpecificationError(
+                f"{self.path}:1: declares no limits, so there is nothing to gate on; add one "
+                f"under `limits:`"
+            )
+        yield CircuitNode.from_parent(self, name=spec.name, spec=spec)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
+        """A bad circuit file is told by its message alone."""
+        from forgetguard.errors import ForgetguardError
+
+        if isinstance(excinfo.value, ForgetguardError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class CircuitNode(pytest.Collector):
+    """The circuit that a file declares."""
+
+    def __init__(self, *, spec: CircuitSpec, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+
+    def collect(self) -> Iterable[LimitItem]:
+        """One item per limit."""
+        for limit in self.spec.limits:
+            yield LimitItem.from_parent(self, name=limit.key, spec=self.spec, limit=limit)
+
+
+class LimitItem(pytest.Item):
+    """One declared limit: measured, judged, and passed only by a passing verdict."""
+
+    def __init__(self, *, spec: CircuitSpec, limit: Limit, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.limit = limit
+        self.add_marker(MARKER)
+
+    def runtest(self) -> None:
+        """Judge the limit. Raises GateFailure unless the verdict is a pass."""
+        from forgetguard.gate.verdict import Outcome
+
+        measurements = self.config.stash[RUN].measurements
+        verdict = measurements.judge(self.spec, self.limit)
+        measurements.record(verdict)
+        self.user_properties += verdict_properties(verdict)
+        if verdict.outcome is not Outcome.PASS:
+            raise GateFailure(verdict, rerun=self.rerun)
+
+    @property
+    def rerun(self) -> str:
+        """The shell command that runs only this item again."""
+        config = self.config
+        names = f"::{self.spec.name}::{self.limit.key}"
+        return rerun_command(
+            config.stash[RUN].settings, self.path, names, Path(config.invocation_params.dir)
+        )
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """A verdict, or an error that its user can mend, without a traceback."""
+        from forgetguard.errors import ForgetguardError
+
+        line = self.limit.line
+        if isinstance(excinfo.value, GateFailure):
+            return without_traceback(str(excinfo.value), self.path, line)
+        if isinstance(excinfo.value, ForgetguardError):
+            text = (
+                f"ERROR: {excinfo.value}\n"
+                f"  {self.spec.name} {self.limit.key} was not measured\n"
+                f"  declared in {self.path}:{line}\n"
+                f"  run only this: {self.rerun}"
+            )
+            return without_traceback(text, self.path, line)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The place of the limit (its line counted from 0) and a title for the failure."""
+        line = self.limit.line - 1 if self.limit.line else None
+        return self.path, line, f"{self.spec.name}: {self.limit.key}"
+
+
+def verdict_properties(verdict: Verdict) -> list[tuple[str, object]]:
+    """The verdict's numbers as JUnit properties; plain `str`, which every reader takes."""
+    properties: dict[str, object] = {
+        "circuit": verdict.circuit,
+        "capability": verdict.capability,
+        "limit": verdict.limit,
+        "bound": float(verdict.bound),
+        "outcome": verdict.outcome.value,
+        "reason": verdict.reason,
+    }
+    estimate = verdict.estimate
+    if estimate is not None:
+        properties |= {
+            "value": float(estimate.value),
+            "low": float(estimate.low),
+            "high": float(estimate.high),
+            "confidence": float(estimate.confidence),
+            "pairs": int(estimate.n),
+        }
+    if verdict.worst_heads:
+        properties["worst_head"] = verdict.worst_heads[0].head
+    return [(f"forgetguard.{key}", str(value)) for key, value in properties.items()]

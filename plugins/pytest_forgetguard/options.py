@@ -1,0 +1,90 @@
+"""The plugin's options, on the command line and in the ini file, and whether a gate is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_forgetguard.arguments import FLAG
+
+ROLES = ("base", "tuned", "reference")
+FORM = f"pytest {FLAG} base=CHECKPOINT tuned=CHECKPOINT [reference=CHECKPOINT] [paths]"
+
+_CHECKPOINT = "Hub id, directory, peft adapter directory, or tiny:base, tiny:sft, tiny:lora"
+_ROLE_HELP = {
+    "base": f"The checkpoint before. {_CHECKPOINT}.",
+    "tuned": f"The checkpoint under test. {_CHECKPOINT}.",
+    "reference": f"An optional third checkpoint to compare tuned with. {_CHECKPOINT}.",
+}
+VALUES = {  # name: (metavar, help)
+    "device": ("DEVICE", "cpu, cuda, cuda:1, mps. Default: cuda where there is one, else cpu."),
+    "device-map": ("MAP", "Spread one model over devices; 'auto' for sharded checkpoints."),
+    "dtype": ("DTYPE", "float32, bfloat16 or float16. Default: float32."),
+    "json": ("PATH", "Write all verdicts to this results file."),
+    "seed": ("N", "Seed of the prompt pairs' resampling. Default: 0."),
+}
+SWITCHES = {
+    "allow-same": "Run although base and tuned hold the same weights.",
+    "trust-remote-code": "Let checkpoints run the code they carry.",
+    "allow-pickle": "Load checkpoints that are not safetensors.",
+    "merge-adapter": "Merge a LoRA adapter into its base instead of toggling it.",
+}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every option with its ini setting (`--forgetguard-base`: `forgetguard_base`)."""
+    group = parser.getgroup("forgetguard", "forgetguard: what did fine-tuning forget?")
+    group.addoption(
+        FLAG,
+        action="append",
+        nargs="?",
+        const="",
+        dest="forgetguard",
+        metavar="KEY=VALUE",
+        help="Gate a tuned checkpoint: base=CHECKPOINT tuned=CHECKPOINT, and where wanted "
+        "reference=CHECKPOINT, directly after the flag.",
+    )
+    for name in ROLES:
+        _add(parser, group, name, _ROLE_HELP[name], action="append", metavar="CHECKPOINT")
+    _add(
+        parser,
+        group,
+        "circuits",
+        "A circuit file, or a folder of *.circuit.yaml, to run beside those under the paths. "
+        "Repeatable.",
+        ini="paths",
+        action="append",
+        metavar="PATH",
+    )
+    for name, (metavar, text) in VALUES.items():
+        _add(parser, group, name, text, action="store", metavar=metavar)
+    for name, text in SWITCHES.items():
+        _add(parser, group, name, text, ini="bool", action="store_true")
+
+
+def _add(
+    parser: pytest.Parser,
+    group: pytest.OptionGroup,
+    name: str,
+    text: str,
+    ini: Any = "string",
+    **argument: str,
+) -> None:
+    group.addoption(f"{FLAG}-{name}", dest=dest(name), default=None, help=text, **argument)
+    parser.addini(dest(name), text, type=ini, default=None)
+
+
+def dest(name: str) -> str:
+    """The option's name in the config and in the ini file."""
+    return f"forgetguard_{name.replace('-', '_')}"
+
+
+def asks_for_gate(config: pytest.Config) -> bool:
+    """Whether this run is a gate: by any forgetguard option on the command line (`addopts` and
+    PYTEST_ADDOPTS count as command line), or by ini settings for both base and tuned."""
+    names = (*ROLES, "circuits", *VALUES, *SWITCHES)
+    given = [config.option.forgetguard, *(config.getoption(dest(name)) for name in names)]
+    if any(value is not None for value in given):
+        return True
+    return bool(config.getini(dest("base")) and config.getini(dest("tuned")))

@@ -1,0 +1,75 @@
+"""Checks everything that can be known before weights are loaded, in the session's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_forgetguard import results_file
+from pytest_forgetguard.items import SUFFIXES
+from pytest_forgetguard.keys import RUN
+
+if TYPE_CHECKING:
+    from pytest_forgetguard.state import Run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Check results file, circuit paths and checkpoints, before xdist starts its workers.
+
+    Raises:
+        pytest.UsageError: one of them cannot be used (exit status 4).
+    """
+    run = session.config.stash[RUN]
+    if run.worker:
+        return
+    from forgetguard.errors import ForgetguardError
+
+    collect_only = session.config.option.collectonly
+    try:
+        if not collect_only:
+            results_file.begin(run)
+        for path in run.settings.circuits:
+            circuit_files(path)
+        run.notes += run.backend.preflight()
+        if run.settings.json is not None and not collect_only:
+            run.fingerprints = run.backend.fingerprints()
+    except ForgetguardError as error:
+        _refuse(run, str(error), collect_only)
+
+
+def _refuse(run: Run, message: str, collect_only: bool) -> None:
+    run.usage_errors[message] = None
+    if not collect_only:
+        results_file.end(run, int(pytest.ExitCode.USAGE_ERROR))
+    raise pytest.UsageError(message) from None
+
+
+def circuit_files(path: Path) -> list[Path]:
+    """The circuit files that one `--forgetguard-circuits` names: itself, or those in the folder.
+
+    Raises:
+        SpecificationError: there is none.
+    """
+    from forgetguard.errors import SpecificationError
+
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
+        if not files:
+            raise SpecificationError(
+                f"--forgetguard-circuits: no *{SUFFIXES[0]} in the folder {path}; name another "
+                f"folder, or a file"
+            )
+        return files
+    if not path.is_file():
+        raise SpecificationError(
+            f"--forgetguard-circuits: there is no file or folder {path}; check the path"
+        )
+    if not path.name.endswith(SUFFIXES):
+        raise SpecificationError(
+            f"--forgetguard-circuits: {path} does not end in {SUFFIXES[0]}; rename it, so that it "
+            f"is found by its folder too"
+        )
+    return [path]

@@ -1,0 +1,100 @@
+"""Attaches verdicts to pytest's reports, and gathers them in the session's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_forgetguard.failure import GateFailure
+from pytest_forgetguard.items import CircuitFile
+from pytest_forgetguard.keys import is_gate
+from pytest_forgetguard.state import OUTCOMES, Result
+
+if TYPE_CHECKING:
+    from pytest_forgetguard.state import Run
+
+# The attribute of a report that xdist carries across processes: plain values only.
+ATTACHED = "forgetguard"
+
+
+class Reports:
+    """The hooks between a test's end and the run's results. A class, because pytest hands these
+    hooks no config to find the run by."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Python gates name circuits relative to their own file."""
+        self._run.measurements.here = item.path
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Attach what this phase of the item says about its gate."""
+        report = yield
+        verdicts = self._run.measurements.drain()
+        # A set-up that went well says nothing yet: the process may still die in the call.
+        says_something = report.when == "call" or not report.passed
+        if verdicts or (is_gate(item) and says_something):
+            outcome = _outcome(report, call, verdicts)
+            setattr(
+                report,
+                ATTACHED,
+                {"outcome": outcome, "message": _message(report), "verdicts": verdicts},
+            )
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Mark circuit files that cannot be read: they end the run with exit status 4."""
+        report = yield
+        if report.failed and isinstance(collector, CircuitFile):
+            setattr(report, ATTACHED, {"specification": str(report.longrepr)})
+        return report
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Count unreadable circuit files, the workers' too."""
+        attached = getattr(report, ATTACHED, None)
+        if attached is not None:
+            self._run.specification_errors[attached["specification"]] = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gather results; a gate whose worker died has a report, but nothing attached."""
+        attached: dict[str, Any] | None = getattr(report, ATTACHED, None)
+        if str(report.outcome) == "rerun":  # pytest-rerunfailures: not the last word
+            return
+        if attached is not None:
+            self._run.add(report.nodeid, Result(**attached))
+        elif report.failed and report.nodeid in self._run.planned:
+            self._run.add(report.nodeid, Result("error", _message(report)))
+
+
+def _outcome(
+    report: pytest.TestReport, call: pytest.CallInfo[None], verdicts: Sequence[dict[str, Any]]
+) -> str:
+    found = [verdict["outcome"] for verdict in verdicts]
+    error = call.excinfo.value if call.excinfo is not None else None
+    if report.skipped:  # an expected failure, too, is a gate that was not passed
+        found.append("skipped")
+    elif report.failed:
+        found.append(error.outcome if isinstance(error, GateFailure) else "error")
+    return max(found, key=OUTCOMES.index, default="pass")
+
+
+def _message(report: pytest.TestReport) -> str:
+    """The first line of what pytest would say."""
+    if report.passed:
+        return ""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return str(crash.message).partition("\n")[0]
+    if isinstance(report.longrepr, tuple):  # a skip: path, line, reason
+        return str(report.longrepr[2])
+    return str(report.longrepr or "").strip().partition("\n")[0]

@@ -1,0 +1,81 @@
+"""What this run writes into the results file, at its start and at its end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_forgetguard.state import Run
+
+
+def begin(run: Run) -> None:
+    """Write the file with nothing in it yet: an older run's results must not be taken for this
+    one's, whatever happens to the process.
+
+    Raises:
+        SpecificationError: it cannot be written.
+    """
+    from forgetguard.errors import SpecificationError
+    from forgetguard.report import json_file
+
+    path = run.settings.json
+    if path is None:
+        return
+    json_file.check_target(path)
+    try:
+        json_file.write(path, document(run, None))
+    except OSError as error:
+        raise SpecificationError(
+            f"cannot write the results file {path}: {error.strerror or error}; name another path"
+        ) from error
+
+
+def end(run: Run, exit_status: int) -> str | None:
+    """Write the results; return what went wrong, if anything did."""
+    from forgetguard.report import json_file
+
+    path = run.settings.json
+    if path is None:
+        return None
+    try:
+        json_file.write(path, document(run, exit_status))
+    except OSError as error:
+        return f"the results file {path} was not written: {error.strerror or error}"
+    return None
+
+
+def document(run: Run, exit_status: int | None) -> dict[str, Any]:
+    """The results file's content; `exit_status` None: the run has only begun."""
+    from forgetguard.report.json_file import versions
+
+    finished = exit_status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    all_judged = all(result.outcome != "skipped" for result in run.results.values())
+    return {
+        "complete": finished and all_judged and bool(run.planned) and not run.not_run,
+        "exit_status": exit_status,
+        "started": datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - run.started, 3),
+        "options": _plain(asdict(run.settings)),
+        "versions": versions(),
+        "fingerprints": run.fingerprints,
+        "circuits_from": run.circuits_from,
+        "notes": run.notes,
+        "errors": [*run.usage_errors, *run.specification_errors, *run.problems],
+        "results": [{"id": nodeid, **asdict(result)} for nodeid, result in run.in_order()],
+        "not_run": run.not_run,
+        "deselected": list(run.deselected),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,161 @@
+"""The options of one gate run, read, checked and frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_forgetguard.arguments import FLAG
+from pytest_forgetguard.options import FORM, ROLES, SWITCHES, VALUES, dest
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a gate run was asked to do. `circuits` and `json` are absolute."""
+
+    base: str
+    tuned: str
+    reference: str | None = None
+    circuits: tuple[Path, ...] = ()
+    device: str | None = None
+    device_map: str | None = None
+    dtype: str = "float32"
+    json: Path | None = None
+    seed: int = 0
+    allow_same: bool = False
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    merge_adapter: bool = False
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The settings of a gate run; the command line wins over the ini file.
+
+    Raises:
+        pytest.UsageError: an option is unknown, empty, contradicts another, or a checkpoint is
+            missing: a half-given gate never becomes no gate.
+    """
+    given = _given_checkpoints(config)
+    checkpoints = {role: given.get(role) or _ini_checkpoint(config, role) for role in ROLES}
+    _require_both(config, checkpoints)
+    return Settings(
+        base=checkpoints["base"] or "",
+        tuned=checkpoints["tuned"] or "",
+        reference=checkpoints["reference"],
+        circuits=_circuits(config),
+        device=_value(config, "device"),
+        device_map=_value(config, "device-map"),
+        dtype=_dtype(config),
+        json=_json(config),
+        seed=_seed(config),
+        allow_same=_switch(config, "allow-same"),
+        trust_remote_code=_switch(config, "trust-remote-code"),
+        allow_pickle=_switch(config, "allow-pickle"),
+        merge_adapter=_switch(config, "merge-adapter"),
+    )
+
+
+def _given_checkpoints(config: pytest.Config) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in config.getoption("forgetguard") or []:
+        if not pair:
+            continue
+        key, equals, value = pair.partition("=")
+        if not equals or key not in ROLES:
+            what = f"unknown key {key!r} in {pair!r}" if equals else f"{pair!r} is no KEY=VALUE"
+            raise pytest.UsageError(
+                f"{FLAG}: {what}; the keys are {', '.join(ROLES)}: {FORM} "
+                f"(a path of this form is written ./{pair})"
+            )
+        _put(found, key, value)
+    for role in ROLES:
+        for value in config.getoption(dest(role)) or []:
+            _put(found, role, value)
+    return found
+
+
+def _put(found: dict[str, str], role: str, value: str) -> None:
+    if not value.strip():
+        raise pytest.UsageError(
+            f"{FLAG}: {role}= is empty (an unset variable?); give a checkpoint: {FORM}"
+        )
+    if found.setdefault(role, value) != value:
+        raise pytest.UsageError(
+            f"{FLAG}: {role} was given twice, as {found[role]!r} and as {value!r}; give it once. "
+            f"A default that the command line may replace belongs in the ini file: "
+            f"{dest(role)} = {found[role]}"
+        )
+
+
+def _require_both(config: pytest.Config, checkpoints: dict[str, str | None]) -> None:
+    missing = [role for role in ("base", "tuned") if not checkpoints[role]]
+    if not missing:
+        return
+    given = [f"{role}={value}" for role, value in checkpoints.items() if value]
+    others = [name for name in ("circuits", *VALUES, *SWITCHES) if _given(config, name)]
+    given += [f"{FLAG}-{name}" for name in others]
+    raise pytest.UsageError(
+        f"{FLAG}: {' and '.join(missing)} missing (got {', '.join(given) or 'no KEY=VALUE'}); "
+        f"write {FORM}, the KEY=VALUE pairs directly after the flag, or set "
+        f"{', '.join(dest(role) for role in missing)} in the ini file"
+    )
+
+
+def _given(config: pytest.Config, name: str) -> bool:
+    return config.getoption(dest(name)) is not None
+
+
+def _value(config: pytest.Config, name: str) -> str | None:
+    value = config.getoption(dest(name))
+    if value is None:
+        return config.getini(dest(name)) or None
+    if not value.strip():
+        raise pytest.UsageError(f"{FLAG}-{name} is empty (an unset variable?); give it a value")
+    return str(value)
+
+
+def _switch(config: pytest.Config, name: str) -> bool:
+    return bool(config.getoption(dest(name)) or config.getini(dest(name)))
+
+
+def _ini_checkpoint(config: pytest.Config, role: str) -> str | None:
+    """A checkpoint from the ini file; a directory named there is found from any folder."""
+    value = str(config.getini(dest(role)) or "").strip()
+    if not value:
+        return None
+    beside = config.inipath.parent / value if config.inipath else None
+    return str(beside) if beside is not None and beside.is_dir() else value
+
+
+def _circuits(config: pytest.Config) -> tuple[Path, ...]:
+    given = config.getoption(dest("circuits"))
+    if given is None:
+        return tuple(config.getini(dest("circuits")) or ())
+    if not all(path.strip() for path in given):
+        raise pytest.UsageError(f"{FLAG}-circuits is empty (an unset variable?); give it a path")
+    return tuple(Path(config.invocation_params.dir, path) for path in given)
+
+
+def _json(config: pytest.Config) -> Path | None:
+    value = _value(config, "json")
+    return None if value is None else Path(config.invocation_params.dir, value)
+
+
+def _dtype(config: pytest.Config) -> str:
+    value = _value(config, "dtype") or DTYPES[0]
+    if value not in DTYPES:
+        raise pytest.UsageError(
+            f"{FLAG}-dtype: {value!r} is none of {', '.join(DTYPES)}; choose one of them"
+        )
+    return value
+
+
+def _seed(config: pytest.Config) -> int:
+    value = _value(config, "seed") or "0"
+    if not value.isascii() or not value.isdigit():
+        raise pytest.UsageError(f"{FLAG}-seed: {value!r} is not a whole number from 0 on")
+    return int(value)

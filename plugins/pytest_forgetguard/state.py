@@ -1,0 +1,66 @@
+"""What one gate run knows. It lives in the config's stash, under `keys.RUN`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_forgetguard.backend import Backend
+    from pytest_forgetguard.measuring import Measurements
+    from pytest_forgetguard.settings import Settings
+
+# From best to worst: of several reports on one gate the worst counts.
+OUTCOMES = ("pass", "skipped", "abstain", "fail", "error")
+
+
+@dataclass(slots=True)
+class Result:
+    """What one gate (a limit of a circuit file, or a Python gate) came to."""
+
+    outcome: str  # one of OUTCOMES
+    message: str = ""
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Run:
+    """One process's share of a gate run. Only the session's own process aggregates."""
+
+    settings: Settings
+    backend: Backend
+    measurements: Measurements
+    worker: bool
+    started: float = field(default_factory=time.time)
+    notes: list[str] = field(default_factory=list)
+    fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
+    circuits_from: str = "the paths given"
+    circuit_files_seen: set[Path] = field(default_factory=set)
+    planned: dict[str, None] = field(default_factory=dict)  # node ids of selected gates, in order
+    deselected: dict[str, None] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+    usage_errors: dict[str, None] = field(default_factory=dict)
+    specification_errors: dict[str, None] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
+
+    @property
+    def not_run(self) -> list[str]:
+        """Selected gates that no report ever came from."""
+        return [nodeid for nodeid in self.planned if nodeid not in self.results]
+
+    def in_order(self) -> list[tuple[str, Result]]:
+        """The results in the order of collection, whichever worker was first."""
+        places = {nodeid: place for place, nodeid in enumerate(self.planned)}
+        last = len(places)
+        return sorted(self.results.items(), key=lambda entry: places.get(entry[0], last))
+
+    def add(self, nodeid: str, result: Result) -> None:
+        """Merge a report's result into what is known of this gate; the worst outcome stays."""
+        known = self.results.setdefault(nodeid, result)
+        if known is result:
+            return
+        if OUTCOMES.index(result.outcome) > OUTCOMES.index(known.outcome):
+            known.outcome, known.message = result.outcome, result.message
+        known.verdicts += [new for new in result.verdicts if new not in known.verdicts]

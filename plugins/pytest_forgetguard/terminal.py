@@ -1,0 +1,126 @@
+"""What an active run prints: its header, the count of gates, and the summary table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_forgetguard.items import LimitItem
+from pytest_forgetguard.keys import RUN, is_gate
+
+if TYPE_CHECKING:
+    from forgetguard.report.terminal import Row
+    from pytest_forgetguard.state import Result, Run
+
+_MESSAGE_WIDTH = 60
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """The checkpoints, and how they are measured."""
+    run = config.stash[RUN]
+    settings = run.settings
+    device = settings.device or (settings.device_map and f"map {settings.device_map}")
+    lines = [
+        f"forgetguard: {_checkpoints(run)}",
+        f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}",
+    ]
+    return lines + [f"forgetguard: note: {note}" for note in run.notes]
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """How much there is to judge. (Under xdist the controller does not know it yet.)"""
+    run = config.stash[RUN]
+    gates = [item for item in items if is_gate(item)]
+    if config.option.verbose < 0 or not gates:
+        return []
+    circuits = {item.nodeid.rpartition("::")[0] for item in gates if isinstance(item, LimitItem)}
+    return [
+        f"forgetguard: {_count(len(gates), 'gate')}, {_count(len(circuits), 'circuit')} "
+        f"from {run.circuits_from}"
+    ]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """The table of all limits (not with -q), totals (not with -qq), and always any problem."""
+    from forgetguard.report.terminal import table, totals
+
+    run = config.stash[RUN]
+    if config.option.collectonly:
+        return
+    verbosity = config.option.verbose
+    rows = [row for nodeid, result in run.in_order() for row in _rows(nodeid, result)]
+    lines: list[str] = []
+    if rows and verbosity >= 0:
+        lines += [*table(rows), ""]
+    if verbosity >= -1 and (rows or run.not_run):
+        lines.append(totals([row.outcome for row in rows], not_run=len(run.not_run)))
+    if verbosity >= 0:
+        lines += _remarks(run)
+    if lines:
+        terminalreporter.section(f"forgetguard: {_checkpoints(run)}")
+        for line in lines:
+            terminalreporter.write_line(line)
+    for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
+        terminalreporter.write_line(f"forgetguard: {problem}", red=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _checkpoints(run: Run) -> str:
+    settings = run.settings
+    reference = f" reference={settings.reference}" if settings.reference else ""
+    return f"base={settings.base} tuned={settings.tuned}{reference}"
+
+
+def _rows(nodeid: str, result: Result) -> Iterator[Row]:
+    from forgetguard.report.json_file import verdict_from_dict
+    from forgetguard.report.terminal import Row, verdict_row
+
+    for data in result.verdicts:
+        yield verdict_row(verdict_from_dict(data))
+    judged = {data["outcome"] for data in result.verdicts}
+    if result.outcome not in judged and (result.outcome != "pass" or not judged):
+        circuit, _, limit = nodeid.rpartition("::")
+        yield Row(
+            circuit=circuit.rpartition("::")[2],
+            limit=limit,
+            measured=_shortened(result.message.removeprefix("ERROR: ")) or "-",
+            bound="-",
+            outcome=result.outcome,
+        )
+
+
+def _shortened(message: str) -> str:
+    if len(message) <= _MESSAGE_WIDTH:
+        return message
+    return message[: _MESSAGE_WIDTH - 3] + "..."
+
+
+def _remarks(run: Run) -> list[str]:
+    """Notes of all verdicts, each once, then what was left out."""
+    notes = dict.fromkeys(
+        f"{verdict['circuit']}: {note}"
+        for result in run.results.values()
+        for verdict in result.verdicts
+        for note in verdict["notes"]
+    )
+    lines = [f"note: {note}" for note in notes]
+    if run.deselected:
+        lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
+    if run.settings.json is not None:
+        lines.append(f"results: {run.settings.json}")
+    return lines
+
+
+def _worker_errors(run: Run, reporter: pytest.TerminalReporter) -> list[str]:
+    """Usage errors that came from workers; those of this process pytest prints itself."""
+    distributed = reporter.config.pluginmanager.hasplugin("dsession")
+    return list(run.usage_errors) if distributed else []

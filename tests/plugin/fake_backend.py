@@ -1,0 +1,122 @@
+"""A conftest.py for test projects: verdicts by the circuit's name, without any model.
+
+A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `broken` raises a
+ForgetguardError, `bug` a TypeError, `interrupt` a KeyboardInterrupt, and `crash` ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+class FakeSession:
+    """Judges by name, and writes what happens to it into a log."""
+
+    def __init__(self, circuits, progress):
+        log(f"open {' '.join(sorted(circuit.name for circuit in circuits))}")
+        self.progress = progress
+
+    def judge(self, circuit, limit):
+        from forgetguard.errors import MeasurementError
+
+        log(f"judge {circuit.name} {limit.key}")
+        if self.progress is not None:
+            self.progress("capturing tuned", 1, 2)
+            self.progress("capturing tuned", 2, 2)
+        kind = circuit.name.partition("-")[0]
+        if kind == "broken":
+            raise MeasurementError("logits are not finite in layer 2; try dtype float32")
+        if kind == "bug":
+            raise TypeError("a defect")
+        if kind == "interrupt":
+            raise KeyboardInterrupt
+        if kind == "crash":
+            os._exit(7)
+        return fake_verdict(circuit, limit, kind)
+
+    def close(self):
+        log("close")
+
+
+def fake_verdict(circuit, limit, kind):
+    from forgetguard.gate.verdict import (
+        Estimate,
+        HeadEvidence,
+        Outcome,
+        PairEvidence,
+        Verdict,
+    )
+
+    outcome = {"bad": Outcome.FAIL, "vague": Outcome.ABSTAIN}.get(kind, Outcome.PASS)
+    low = 0.5 if outcome is Outcome.FAIL else -0.02
+    estimate = Estimate(low + 0.05, low, low + 0.1, confidence=0.9, n=64)
+    head = HeadEvidence("L2H2", Estimate(1.2, 1.0, 1.4, 0.9, 64), estimate)
+    pair = PairEvidence("When Mary", "When John", " John", " Mary", 4.1, 1.2, 0.9)
+    return Verdict(
+        circuit=circuit.name,
+        capability=circuit.capability,
+        limit=limit.key,
+        bound=limit.maximum,
+        outcome=outcome,
+        estimate=None if outcome is Outcome.ABSTAIN else estimate,
+        reason=f"a fake says {outcome.value}",
+        worst_heads=(head,),
+        worst_pairs=(pair,),
+        file=str(circuit.path),
+        line=limit.line,
+        notes=("2 of 66 prompt pairs dropped",),
+    )
+
+
+class FakeBackend:
+    """Circuits are read for real; checkpoints are names, and `missing` is not there."""
+
+    def __init__(self, settings, root):
+        self.settings = settings
+        self.root = root
+
+    def preflight(self):
+        from forgetguard.errors import CheckpointError
+
+        log("preflight")
+        for given in (self.settings.base, self.settings.tuned, self.settings.reference):
+            if given == "missing":
+                raise CheckpointError("there is no checkpoint 'missing'; check the path")
+        return ("vocabulary resized",)
+
+    def fingerprints(self):
+        return {"base": {"weights": "abc"}}
+
+    def circuit(self, path):
+        from forgetguard.gate.schema import load_circuit_file
+
+        return load_circuit_file(path)
+
+    def bundled(self):
+        if not (self.root / "fits").is_dir():
+            return [], 3
+        return sorted((self.root / "fits").glob("*.circuit.yaml")), 3
+
+    def limit(self, key, maximum):
+        from forgetguard.gate.schema import Limit
+
+        return Limit(key, maximum)
+
+    def pair(self):
+        return f"the pair {self.settings.base} and {self.settings.tuned}"
+
+    def session(self, circuits, progress):
+        return FakeSession(circuits, progress)
+
+
+def log(line):
+    with Path(os.environ["FORGETGUARD_FAKE_LOG"]).open("a") as file:
+        file.write(f"{line}\n")
+
+
+@pytest.hookimpl
+def pytest_forgetguard_backend(config, settings):
+    return FakeBackend(settings, config.rootpath)

@@ -1,0 +1,66 @@
+"""Where nothing is there to gate on, the bundled circuits that fit the base are run."""
+
+from __future__ import annotations
+
+import pytest
+
+BUNDLED = "forgetguard_circuits/good.circuit.yaml::good::dcv.circuit"
+
+
+@pytest.fixture
+def empty(project):
+    """A project without circuits; the fake takes the folder `fits` for the bundled ones."""
+    project.circuit("fits/good.circuit.yaml")
+    (project.path / "here").mkdir()
+    return project
+
+
+def test_they_run_in_an_empty_directory(empty, workers: int) -> None:
+    result = empty.gate("here", "--forgetguard-json=out.json", workers=workers)
+    assert result.ret == 0
+    assert empty.judged() == ["good dcv.circuit"]
+    assert empty.results()["circuits_from"] == "those bundled with forgetguard"
+
+
+def test_their_node_ids_are_short(empty) -> None:
+    assert empty.collected(empty.gate("here", "--co", "-q")) == [BUNDLED]
+
+
+def test_k_and_last_failed_work_on_them(empty) -> None:
+    empty.circuit("fits/bad.circuit.yaml")
+    empty.gate("here", "-k", "good").assert_outcomes(passed=1, deselected=1)
+    empty.gate("here").assert_outcomes(passed=1, failed=1)
+    empty.gate("here", "--lf").assert_outcomes(failed=1, deselected=1)
+
+
+def test_python_tests_run_beside_them(empty) -> None:
+    empty.python("here/test_plain.py", "def test_it(): pass")
+    empty.gate("here").assert_outcomes(passed=2)
+
+
+def test_any_circuit_of_the_users_own_replaces_them(empty) -> None:
+    empty.circuit("here/good-own.circuit.yaml")
+    empty.gate("here")
+    assert empty.judged() == ["good-own dcv.circuit"]
+
+
+def test_a_gate_in_python_replaces_them(empty) -> None:
+    empty.python("here/test_gate.py", "def test_it(forgetguard): assert forgetguard.pair")
+    empty.gate("here").assert_outcomes(passed=1)
+    assert empty.judged() == []
+
+
+def test_none_that_fits_is_misuse(project, workers: int) -> None:
+    project.python("test_plain.py", "def test_it(): pass")
+    result = project.gate(workers=workers)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    output = result.stdout.str() + result.stderr.str()
+    assert "none of the 3 bundled circuits fits base=b" in output
+    assert "--forgetguard-circuits PATH" in output
+
+
+def test_a_circuit_beside_a_selected_test_is_not_under_the_path(empty) -> None:
+    empty.circuit("here/bad.circuit.yaml")
+    empty.python("here/test_plain.py", "def test_it(): pass")
+    empty.gate("here/test_plain.py").assert_outcomes(passed=2)
+    assert empty.judged() == ["good dcv.circuit"]

@@ -1,0 +1,64 @@
+"""What a run prints: a header, the number of gates, one table, and less of it with -q."""
+
+from __future__ import annotations
+
+import pytest
+
+TABLE = [
+    "*= forgetguard: base=b tuned=t =*",
+    "circuit * limit * measured * allowed * verdict",
+    "bad * dcv.circuit  DCV 0.55 [[]0.5, 0.6[]] * <= 0.1 * FAIL",
+    "good * dcv.circuit  DCV 0.03 [[]-0.02, 0.08[]] * <= 0.1 * pass",
+    "vague * dcv.circuit  no value * <= 0.1 * ABSTAIN (not measurable)",
+    "1 pass, 1 fail, 1 abstain",
+    "note: bad: 2 of 66 prompt pairs dropped",
+]
+
+
+@pytest.fixture
+def mixed(project):
+    for name in ("good", "bad", "vague"):
+        project.circuit(f"{name}.circuit.yaml")
+    return project
+
+
+def test_the_header_names_checkpoints_options_and_notes(mixed) -> None:
+    mixed.gate().stdout.fnmatch_lines(
+        [
+            "forgetguard: base=b tuned=t",
+            "forgetguard: device default, dtype float32, seed 0",
+            "forgetguard: note: vocabulary resized",
+            "forgetguard: 3 gates, 3 circuits from the paths given",
+        ]
+    )
+
+
+def test_one_table_has_a_row_per_limit(mixed, workers: int) -> None:
+    result = mixed.gate(workers=workers)
+    result.stdout.fnmatch_lines(TABLE)
+    assert sum("= forgetguard:" in line for line in result.outlines) == 1
+
+
+def test_q_leaves_the_totals(mixed) -> None:
+    result = mixed.gate("-q")
+    result.stdout.fnmatch_lines(["1 pass, 1 fail, 1 abstain"])
+    result.stdout.no_fnmatch_line("circuit * limit *")
+    result.stdout.no_fnmatch_line("note:*")
+
+
+def test_qq_leaves_nothing_but_problems(mixed) -> None:
+    result = mixed.gate("-qq", "-x")
+    result.stdout.no_fnmatch_line("*pass*")
+    result.stdout.fnmatch_lines(["forgetguard: not run: *"])
+
+
+def test_no_progress_is_written_where_there_is_no_terminal(mixed) -> None:
+    result = mixed.gate()
+    assert "\x1b" not in result.stdout.str() + result.stderr.str()
+    assert "capturing tuned" not in result.stdout.str() + result.stderr.str()
+
+
+def test_progress_is_one_live_line_on_a_terminal(mixed) -> None:
+    output = mixed.on_a_terminal("--forgetguard", "base=b", "tuned=t", "good.circuit.yaml")
+    assert "\x1b7\x1b[K capturing tuned 1/2\x1b8" in output
+    assert "\x1b7\x1b[K\x1b8" in output  # cleared

@@ -1,0 +1,178 @@
+"""Prompt pairs in tokens: what is kept, what is dropped and counted, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from forgetguard.capabilities.batches import make_batches
+from forgetguard.capabilities.capability import Capability, fits_tokenizer
+from forgetguard.capabilities.encoding import check_same_ids, encode
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.errors import CapabilityError
+
+WORDS = "the cat dog sat ran on mat log . Mary John gave to a b c d e f g h".split()
+
+
+def word_level(words: list[str] | None = None, *, bos: bool = False, eos: bool = False) -> Any:
+    words = WORDS if words is None else words
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    single = f"{'<s> ' if bos else ''}$A{' </s>' if eos else ''}"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def byte_pairs() -> Any:
+    """Characters, and one merge across the border of prompt and answer: "o" + "k"."""
+    letters = {letter: i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz 0123456789")}
+    tokenizer = Tokenizer(models.BPE({**letters, "ok": 99}, [("o", "k")]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+GOOD = PromptPair("the cat sat on the", "the dog sat on the", " mat", " log")
+
+
+def many(*pairs: PromptPair) -> list[PromptPair]:
+    """The given pairs among enough good ones."""
+    fill = [
+        PromptPair(f"{w} cat", f"{w} dog", " mat", " log")
+        for w in ["a", "b", "c", "d", "e", "f", "g", "h"]
+    ]
+    return [*fill, *pairs]
+
+
+def test_ids_are_sliced_from_the_whole_text() -> None:
+    tokenizer = word_level(bos=True, eos=True)
+    pair = encode(many(GOOD), tokenizer).pairs[-1]
+    at = tokenizer.convert_tokens_to_ids
+    assert pair.clean == tuple(at(w) for w in ["<s>", "the", "cat", "sat", "on", "the"])
+    assert pair.counterfactual == tuple(at(w) for w in ["<s>", "the", "dog", "sat", "on", "the"])
+    assert pair.answer == (at("mat"),)
+    assert pair.distractor == (at("log"),)
+    assert pair.start == 2
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (PromptPair("the cat", "the dog sat", " mat", " log"), "different numbers of tokens"),
+        (PromptPair("the cat", "the  cat", " mat", " log"), "same tokens"),
+        (PromptPair("the cat", "the dog", " mat", " mat"), "same tokens"),
+        (PromptPair("the cat", "the bird", " mat", " log"), "unknown"),
+        (PromptPair("the cat", "the dog", " ", " log"), "no tokens"),
+    ],
+)
+def test_a_pair_that_does_not_align_is_dropped_and_counted(pair: PromptPair, reason: str) -> None:
+    encoded = encode(many(pair), word_level())
+    assert len(encoded.pairs) == 8
+    assert encoded.n_dropped == 1
+    assert reason in next(iter(encoded.dropped))
+    assert encoded.first_dropped is pair
+
+
+def test_an_answer_that_merges_with_the_prompt_is_dropped() -> None:
+    good = [PromptPair(f"x{c}", f"y{c}", "k", "j") for c in "abcdefgh"]
+    encoded = encode([*good, PromptPair("xo", "yo", "k", "j")], byte_pairs())
+    assert len(encoded.pairs) == 8
+    assert "together with the prompt" in next(iter(encoded.dropped))
+
+
+def test_long_answers_are_for_logprob() -> None:
+    long = PromptPair("the cat", "the dog", " sat on", " ran")
+    assert encode(many(long), word_level(), single_token=True).n_dropped == 1
+    kept = encode(many(long), word_level()).pairs[-1]
+    (batch,) = [
+        b for b in make_batches(encode(many(long), word_level()).pairs) if len(b.positions) == 2
+    ]
+    # The answer's first token is predicted at the prompt's end, the second at the first.
+    assert batch.positions == (1, 2)
+    assert tuple(batch.clean[0].tolist()) == (*kept.clean, kept.answer[0])
+    assert tuple(batch.counterfactual[0].tolist()) == (*kept.counterfactual, kept.answer[0])
+
+
+def test_losing_most_pairs_is_an_error_with_the_reasons() -> None:
+    bad = [PromptPair("the cat", f"the dog {w}", " mat", " log") for w in WORDS]
+    with pytest.raises(CapabilityError, match=r"8 of 29 .*21 x clean and counterfactual"):
+        encode(many(*bad), word_level())
+
+
+def test_too_few_pairs_is_an_error() -> None:
+    with pytest.raises(CapabilityError, match="at least 8"):
+        encode([GOOD], word_level())
+
+
+def test_a_tokenizer_that_yields_nothing_is_noticed() -> None:
+    class Silent:
+        unk_token_id = eos_token_id = None
+
+        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+            return {"input_ids": []}
+
+    with pytest.raises(CapabilityError, match="no tokens"):
+        encode(many(), Silent())
+
+
+def test_another_tokenizer_is_noticed_by_its_ids() -> None:
+    mine = encode(many(), word_level())
+    other = encode(many(), word_level(list(reversed(WORDS))))
+    with pytest.raises(CapabilityError, match="tuned checkpoint's tokenizer gives other ids"):
+        check_same_ids(mine, other.pairs, "tuned")
+    check_same_ids(mine, encode(many(), word_level()).pairs, "tuned")
+
+
+def test_a_chat_template_is_needed_when_asked_for() -> None:
+    tokenizer = word_level()
+    with pytest.raises(CapabilityError, match="no chat template"):
+        encode(many(), tokenizer, chat_template=True)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s> {{ m['content'] }} . {% endfor %}"
+        "{% if add_generation_prompt %}to{% endif %}"
+    )
+    pair = encode(many(), tokenizer, chat_template=True).pairs[0]
+    words = tokenizer.convert_ids_to_tokens(list(pair.clean))
+    assert words == ["<s>", "a", "cat", ".", "to"]
+
+
+def test_a_task_is_drawn_until_enough_pairs_fit() -> None:
+    capability = Capability("induction", task="induction", count=16)
+    with pytest.raises(CapabilityError, match="induction"):
+        capability.encoded(word_level(WORDS[:3]))  # too few words to draw from
+
+
+def test_fitting_words_are_single_known_tokens() -> None:
+    fits = fits_tokenizer(word_level())
+    assert fits("Mary")
+    assert not fits("Peter")
+
+
+texts = st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"]), min_size=2, max_size=6)
+
+
+@given(st.lists(st.tuples(texts, st.integers(0, 5)), min_size=30, max_size=60))
+def test_batches_hold_every_pair_once_and_unpadded(drawn: list[tuple[list[str], int]]) -> None:
+    pairs = []
+    for words, place in drawn:
+        other = list(words)
+        other[place % len(words)] = "cat"
+        pairs.append(PromptPair(" ".join(words), " ".join(other), " mat", " log"))
+    encoded = encode(pairs, word_level()).pairs
+    batches = make_batches(encoded, tokens=24)
+    assert sorted(i for batch in batches for i in batch.pairs) == list(range(len(pairs)))
+    for batch in batches:
+        assert batch.clean.numel() <= 24 or len(batch.pairs) == 1
+        assert torch.equal(batch.clean[:, : batch.start], batch.counterfactual[:, : batch.start])
+        for row, index in enumerate(batch.pairs):
+            assert tuple(batch.clean[row].tolist()) == encoded[index].clean
+            assert tuple(batch.answer[row].tolist()) == encoded[index].answer

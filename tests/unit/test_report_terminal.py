@@ -1,0 +1,108 @@
+"""Verdicts as text: consistent numbers, the evidence, and a table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from forgetguard.gate.verdict import Estimate, HeadEvidence, Outcome, PairEvidence, Verdict
+from forgetguard.report import terminal
+
+ESTIMATE = Estimate(0.3141, 0.2449, 0.3862, confidence=0.9, n=64)
+VERDICT = Verdict(
+    circuit="ioi",
+    capability="indirect objects",
+    limit="dcv.circuit",
+    bound=0.1,
+    outcome=Outcome.FAIL,
+    estimate=ESTIMATE,
+    reason="the lower bound is beyond the limit",
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.31, "0.31"),
+        (0.31415, "0.314"),
+        (-0.0249, "-0.0249"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (999.4, "999"),
+        (12345.6, "12346"),
+        (-12345.6, "-12346"),
+        (float("inf"), "inf"),
+        (float("-inf"), "-inf"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
+    assert terminal.number(value) == text
+
+
+def test_an_interval_stands_behind_its_value() -> None:
+    assert terminal.interval(ESTIMATE) == "0.314 [0.245, 0.386]"
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [("dcv.head", "DCV"), ("accuracy.drop", "accuracy drop"), ("readout.drop", "readout drop")],
+)
+def test_a_limit_says_what_it_bounds(limit: str, words: str) -> None:
+    verdict = dataclasses.replace(VERDICT, limit=limit)
+    assert terminal.measured(verdict).startswith(f"{words} 0.314 ")
+
+
+def test_a_verdict_without_an_estimate_shows_no_number() -> None:
+    verdict = dataclasses.replace(VERDICT, outcome=Outcome.ABSTAIN, estimate=None)
+    lines = terminal.failure_lines(verdict)
+    assert lines[0].startswith("ABSTAIN (not measurable): no value, allowed 0.1")
+
+
+def test_worst_heads_are_counted_and_cut() -> None:
+    heads = tuple(HeadEvidence(f"L0H{i}", ESTIMATE, ESTIMATE) for i in range(7))
+    lines = terminal.failure_lines(dataclasses.replace(VERDICT, worst_heads=heads))
+    assert "  worst heads (5 of 7)" in lines
+    assert sum("L0H" in line for line in lines) == 5
+
+
+def test_a_head_that_abstains_says_so() -> None:
+    head = HeadEvidence("L1H0", ESTIMATE, None, note="its importance may be zero")
+    text = "\n".join(terminal.failure_lines(dataclasses.replace(VERDICT, worst_heads=(head,))))
+    assert (
+        "L1H0  DCV not measurable  importance 0.314 [0.245, 0.386]  its importance may be" in text
+    )
+
+
+def test_prompts_stay_on_one_line_and_show_their_end() -> None:
+    pair = PairEvidence("a\n" + "x" * 500 + " end", "b", " y", None, 2.0, 1.5, 1.0)
+    lines = terminal.failure_lines(dataclasses.replace(VERDICT, worst_pairs=(pair,)))
+    [clean] = [line for line in lines if "clean" in line]
+    assert clean.endswith(" end'")
+    assert "against" not in "\n".join(lines)
+    assert any("loses 0.5" in line for line in lines)
+    assert all("\n" not in line for line in lines)
+
+
+def test_the_place_and_the_command_come_last() -> None:
+    verdict = dataclasses.replace(VERDICT, file="ioi.circuit.yaml", line=9)
+    lines = terminal.failure_lines(verdict, rerun="pytest x")
+    assert lines[-2:] == ["  declared in ioi.circuit.yaml:9", "  run only this: pytest x"]
+
+
+def test_table_columns_are_aligned() -> None:
+    rows = [
+        terminal.verdict_row(VERDICT),
+        terminal.verdict_row(dataclasses.replace(VERDICT, circuit="induction")),
+    ]
+    header, *lines = terminal.table(rows)
+    column = header.index("limit")
+    assert all(line[column:].startswith("dcv.circuit") for line in lines)
+    assert lines[0].endswith("FAIL")
+
+
+def test_totals_count_every_outcome() -> None:
+    assert terminal.totals([]) == "0 pass"
+    text = terminal.totals(["pass", "fail", "fail", "abstain", "error", "skipped"], not_run=3)
+    assert text == "1 pass, 2 fail, 1 abstain, 1 error, 1 skipped, 3 not run"

@@ -1,0 +1,222 @@
+"""The tiny family: what ships works, what is held out stays out, a rebuild gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import forgetguard
+from forgetguard.capabilities.tasks import TASKS
+from forgetguard.errors import CheckpointError
+from forgetguard.gate.prompt_files import read_prompt_file
+from forgetguard.recipes.tiny import building, episodes, evaluation, preset, vocabulary
+from forgetguard.recipes.tiny.__main__ import PROMPT_SEED, PROMPTS
+from forgetguard.recipes.tiny.finetuning import fine_tune
+from forgetguard.recipes.tiny.saving import BASE_ALIAS, save
+
+PACKAGE = Path(forgetguard.__path__[0])
+SHIPPED = PACKAGE / "checkpoints" / "tiny"
+PROMPT_FILES = PACKAGE.parent / "circuits" / "prompts"
+FRESH_SEED = 20_260_101  # of no build and no table
+
+tasks = pytest.mark.parametrize("task", TASKS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return vocabulary.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def scores(tokenizer):
+    return {
+        name: evaluation.measure(
+            building.load(SHIPPED, name), tokenizer, count=200, seed=FRESH_SEED
+        )
+        for name in ("base", "sft", "lora")
+    }
+
+
+# What ships
+
+
+@tasks
+def test_the_shipped_base_can_do_every_capability_on_prompts_it_never_saw(scores, task) -> None:
+    assert scores["base"][task].accuracy > 0.95
+    assert scores["base"][task].logit_diff > 3.0
+
+
+def test_the_shipped_fine_tunes_learned_the_new_task_and_the_base_had_not(scores) -> None:
+    assert scores["base"][evaluation.NEW_TASK].accuracy < 0.3
+    assert scores["sft"][evaluation.NEW_TASK].accuracy >= 0.9
+    assert scores["lora"][evaluation.NEW_TASK].accuracy >= 0.9
+
+
+def test_full_fine_tuning_cost_more_of_the_readouts_than_the_adapter_did(scores) -> None:
+    def kept(name: str) -> float:
+        before, after = scores["base"], scores[name]
+        return sum(after[task].logit_diff / before[task].logit_diff for task in TASKS)
+
+    assert kept("sft") < kept("lora")
+
+
+def test_the_shipped_checkpoints_are_small_and_free_of_pickles() -> None:
+    files = [file for file in SHIPPED.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 12_000_000
+    assert {file.suffix for file in files} <= {".json", ".safetensors"}
+
+
+def test_the_shipped_adapter_names_its_base_by_alias() -> None:
+    config = json.loads((SHIPPED / "lora" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == BASE_ALIAS
+
+
+@pytest.mark.parametrize("name", ["base", "sft"])
+def test_the_shipped_checkpoints_load_by_the_auto_classes(name, tokenizer) -> None:
+    read = AutoTokenizer.from_pretrained(SHIPPED / name)
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED / name)
+    assert read.get_vocab() == tokenizer.get_vocab()
+    assert model.config.vocab_size == len(read)
+    assert model.config.num_key_value_heads < model.config.num_attention_heads
+
+
+@tasks
+def test_the_prompt_files_are_the_held_out_pairs_of_the_command(task) -> None:
+    pairs = read_prompt_file(PROMPT_FILES / f"tiny-{task}.jsonl", readout="logit_diff")
+    drawn = list(islice(episodes.held_out_pairs(task, PROMPT_SEED), PROMPTS))
+    assert [replace(pair, line=None) for pair in pairs] == drawn
+
+
+# The tokenizer
+
+
+@tasks
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_text_makes_the_round_trip_and_an_answer_is_one_token_in_place(task, seed) -> None:
+    tokenizer = vocabulary.tokenizer()
+    for pair in islice(TASKS[task](random.Random(seed), vocabulary.fits), 4):
+        prompt, whole = tokenizer([pair.clean, pair.clean + pair.answer]).input_ids
+        assert tokenizer.decode(whole) == pair.clean + pair.answer
+        assert tokenizer.unk_token_id not in whole
+        assert whole[:-1] == prompt
+        assert tokenizer(pair.answer).input_ids == whole[-1:]
+        assert len(tokenizer(pair.counterfactual).input_ids) == len(prompt)
+
+
+def test_no_special_token_is_added_and_a_word_it_does_not_know_is_marked(tokenizer) -> None:
+    read = AutoTokenizer.from_pretrained(SHIPPED / "base")
+    for one in (tokenizer, read):
+        assert one("Mary").input_ids != one(" Mary").input_ids
+        assert len(one(" Mary gave").input_ids) == 2
+        assert one(" zebra").input_ids == [one.unk_token_id]
+    assert vocabulary.fits("Mary")
+    assert not vocabulary.fits("zebra")
+
+
+def test_every_word_that_fits_is_one_known_token(tokenizer) -> None:
+    for word in vocabulary.DRAWN:
+        (token,) = tokenizer(f" {word}").input_ids
+        assert token != tokenizer.unk_token_id
+
+
+# The training data
+
+
+@tasks
+def test_no_training_text_begins_with_a_held_out_prompt(task) -> None:
+    kept = {pair.clean for pair in islice(episodes.held_out_pairs(task, 7), 50)}
+    for text in islice(episodes.training_texts(task, 7), 2000):
+        assert text[0] not in kept
+        assert not episodes.is_held_out(text[0])
+
+
+def test_a_packed_episode_sees_only_itself(tokenizer) -> None:
+    """So that what is learned in a pack holds for a prompt alone, which is how the gate asks."""
+    model = _untrained(tokenizer)
+    batch = episodes.Episodes(tokenizer, rows=3, length=64, other=0.05, seed=0).batch()
+    with torch.inference_mode():
+        packed = model(
+            input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask
+        ).logits
+    for row in range(3):
+        starts = (batch.positions[row] == 0).nonzero().flatten().tolist()
+        second, end = starts[1], starts[2]
+        with torch.inference_mode():
+            alone = model(input_ids=batch.ids[row : row + 1, second:end]).logits[0]
+        torch.testing.assert_close(packed[row, second:end], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_every_answer_weighs_full_and_is_its_tasks(tokenizer) -> None:
+    drawn = episodes.Episodes(tokenizer, rows=8, length=64, other=0.05, seed=0)
+    batch = drawn.batch()
+    asked = batch.tasks >= 0
+    assert (batch.weights[asked] == 1.0).all()
+    assert (batch.weights[~asked] < 0.06).all()
+    for row, position in asked.nonzero().tolist():
+        if drawn.names[batch.tasks[row, position]] == "greater_than":
+            answer = tokenizer.decode(batch.ids[row, position + 1]).strip()
+            assert answer in vocabulary.words.NUMBERS
+
+
+# The build
+
+
+def _untrained(tokenizer):
+    from forgetguard.recipes.tiny.model import untrained
+
+    return untrained(
+        vocabulary=len(tokenizer), end=1, padding=0, seed=0, std=0.06, rope_theta=1000.0
+    ).eval()
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def _short_base(seed: int = 0):
+    plan = preset.load().base
+    schedule = replace(plan.schedule, steps=3)
+    return building.base_model(
+        replace(plan, seed=seed, rows=4, schedule=schedule), lambda line: None
+    )
+
+
+def test_the_same_seed_builds_the_same_base_bytes_and_another_does_not(tmp_path, tokenizer) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        save(_short_base(seed), tokenizer, tmp_path / name)
+    assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
+    assert _digest(tmp_path / "one") != _digest(tmp_path / "three")
+
+
+@pytest.mark.parametrize("name", ["sft", "lora"])
+def test_the_same_seed_fine_tunes_to_the_same_bytes(tmp_path, tokenizer, name) -> None:
+    plan = replace(getattr(preset.load(), name), steps=3, batch=4)
+    for folder in ("one", "two"):
+        model, steps = fine_tune(building.load_base(SHIPPED), tokenizer, plan)
+        assert steps == 3
+        save(model, tokenizer, tmp_path / folder)
+    assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
+
+
+def test_a_missing_member_says_how_to_build_it(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="--only base"):
+        building.load(tmp_path, "base")
