@@ -49,6 +49,8 @@ def measured(verdict: Verdict) -> str:
 def headline(verdict: Verdict) -> str:
     """The verdict in one line."""
     label = LABELS[verdict.outcome.value]
+    if verdict.estimate is None:
+        return f"{label}: {verdict.reason} ({verdict.circuit} {verdict.limit})"
     return (
         f"{label}: {measured(verdict)}, allowed {number(verdict.bound)} "
         f"({verdict.circuit} {verdict.limit})"
@@ -58,7 +60,9 @@ def headline(verdict: Verdict) -> str:
 def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     """The verdict with its evidence: worst heads, the prompt pairs hurt most, notes, where the
     limit was declared and, where given, the command that runs only this again."""
-    lines = [headline(verdict), f"  {verdict.reason}"]
+    lines = [headline(verdict)]
+    if verdict.estimate is not None:
+        lines.append(f"  {verdict.reason}")
     lines.append(f"  capability {verdict.capability}{_basis(verdict.estimate)}")
     if verdict.worst_heads:
         lines += ["", f"  worst heads{_shown(verdict.worst_heads)}"]

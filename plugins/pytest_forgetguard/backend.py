@@ -40,6 +40,9 @@ class Backend(Protocol):
     def circuit(self, path: Path) -> CircuitSpec:
         """Read one circuit file. Raises SpecificationError with file and line."""
 
+    def check(self, circuits: Sequence[CircuitSpec]) -> None:
+        """Refuse circuits that cannot be run together. Raises SpecificationError."""
+
     def bundled(self) -> tuple[list[Path], int]:
         """The bundled circuit files that fit the base, and how many there are in all."""
 
@@ -82,6 +85,15 @@ class ModelBackend:
         from forgetguard.gate.schema import load_circuit_file
 
         return load_circuit_file(path)
+
+    def check(self, circuits: Sequence[CircuitSpec]) -> None:
+        from forgetguard.gate import schema
+
+        schema.check_names(circuits)
+        if self._settings.reference is None:
+            schema.check_reference(circuits)
+        for circuit in circuits:
+            schema.check_supported(circuit)
 
     def bundled(self) -> tuple[list[Path], int]:
         files = list(_bundled_files())

@@ -44,13 +44,14 @@ def pytest_collection_modifyitems(
     try:
         _add_declared(session, run, items)
         _add_bundled(session, run, items)
-        _refuse_equal_names(items)
     except ForgetguardError as error:
         _refuse(run, items, str(error))
         return (yield)
     result = yield
     try:
-        run.measurements.plan(_circuits(run, items, config.rootpath))
+        circuits = _circuits(run, items, config.rootpath)
+        run.backend.check(circuits)
+        run.measurements.plan(circuits)
     except ForgetguardError as error:
         _refuse(run, items, str(error))
     return result
@@ -127,32 +128,16 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _refuse_equal_names(items: Iterable[pytest.Item]) -> None:
-    """Verdicts, results files and tables name a circuit by its name alone."""
-    from forgetguard.errors import SpecificationError
-
-    paths: dict[str, Path] = {}
-    for item in items:
-        if isinstance(item, LimitItem):
-            first = paths.setdefault(item.spec.name, item.path)
-            if first != item.path:
-                raise SpecificationError(
-                    f"{item.path}:1: the circuit name {item.spec.name!r} is taken by {first}; "
-                    f"give one of them another name"
-                )
-
-
 def _circuits(run: Run, items: Iterable[pytest.Item], root: Path) -> list[CircuitSpec]:
     """The circuits of the selected gates, each once."""
-    found: dict[CircuitSpec, None] = {}
+    paths: dict[Path, None] = {}
     for item in items:
         if isinstance(item, LimitItem):
-            found[item.spec] = None
-            continue
-        for marker in item.iter_markers(MARKER):
-            for given in _named(marker, item):
-                found[run.backend.circuit(located(given, item.path, root))] = None
-    return list(found)
+            paths[item.path] = None
+        else:
+            for marker in item.iter_markers(MARKER):
+                paths.update((located(g, item.path, root), None) for g in _named(marker, item))
+    return list({id(spec): spec for spec in map(run.circuit, paths)}.values())
 
 
 def _named(marker: pytest.Mark, item: pytest.Item) -> list[str | Path]:

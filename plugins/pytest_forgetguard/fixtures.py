@@ -42,7 +42,7 @@ class Forgetguard:
         if not isinstance(circuit, str | Path):
             return circuit
         path = located(circuit, self._run.measurements.here, self._root)
-        return self._run.backend.circuit(path)
+        return self._run.circuit(path)
 
     def judge(
         self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None

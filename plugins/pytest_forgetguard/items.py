@@ -26,7 +26,7 @@ class CircuitFile(pytest.File):
         """Read the file. Raises SpecificationError with its line."""
         from forgetguard.errors import SpecificationError
 
-        spec = self.config.stash[RUN].backend.circuit(self.path)
+        spec = self.config.stash[RUN].circuit(self.path)
         if not spec.limits:
             raise SpecificationError(
                 f"{self.path}:1: declares no limits, so there is nothing to gate on; add one "

@@ -1,4 +1,4 @@
-"""The plugin's options, on the command line and in the ini file, and whether a gate is asked for."""
+"""The plugin's options, on the command line and in the ini file; do they ask for a gate?"""
 
 from __future__ import annotations
 

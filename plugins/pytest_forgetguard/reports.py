@@ -41,12 +41,13 @@ class Reports:
         # A set-up that went well says nothing yet: the process may still die in the call.
         says_something = report.when == "call" or not report.passed
         if verdicts or (is_gate(item) and says_something):
-            outcome = _outcome(report, call, verdicts)
-            setattr(
-                report,
-                ATTACHED,
-                {"outcome": outcome, "message": _message(report), "verdicts": verdicts},
-            )
+            attached = {
+                "specification": _specification_error(call),
+                "outcome": _outcome(report, call, verdicts),
+                "message": _message(report),
+                "verdicts": verdicts,
+            }
+            setattr(report, ATTACHED, attached)
         return report
 
     @pytest.hookimpl(wrapper=True)
@@ -71,7 +72,10 @@ class Reports:
         if str(report.outcome) == "rerun":  # pytest-rerunfailures: not the last word
             return
         if attached is not None:
-            self._run.add(report.nodeid, Result(**attached))
+            if attached["specification"]:
+                self._run.specification_errors[attached["specification"]] = None
+            names = ("outcome", "message", "verdicts")
+            self._run.add(report.nodeid, Result(**{name: attached[name] for name in names}))
         elif report.failed and report.nodeid in self._run.planned:
             self._run.add(report.nodeid, Result("error", _message(report)))
 
@@ -86,6 +90,14 @@ def _outcome(
     elif report.failed:
         found.append(error.outcome if isinstance(error, GateFailure) else "error")
     return max(found, key=OUTCOMES.index, default="pass")
+
+
+def _specification_error(call: pytest.CallInfo[None]) -> str:
+    """What a circuit file asks for, where only measuring could tell that it cannot be done."""
+    from forgetguard.errors import SpecificationError
+
+    error = call.excinfo.value if call.excinfo is not None else None
+    return str(error) if isinstance(error, SpecificationError) else ""
 
 
 def _message(report: pytest.TestReport) -> str:

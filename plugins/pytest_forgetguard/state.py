@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forgetguard.gate.schema import CircuitSpec
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
@@ -37,6 +38,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
     circuits_from: str = "the paths given"
+    circuits: dict[Path, CircuitSpec] = field(default_factory=dict)
     circuit_files_seen: set[Path] = field(default_factory=set)
     planned: dict[str, None] = field(default_factory=dict)  # node ids of selected gates, in order
     deselected: dict[str, None] = field(default_factory=dict)
@@ -44,6 +46,13 @@ class Run:
     usage_errors: dict[str, None] = field(default_factory=dict)
     specification_errors: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
+
+    def circuit(self, path: Path) -> CircuitSpec:
+        """Read a circuit file, once. Raises SpecificationError."""
+        path = path.resolve()
+        if path not in self.circuits:
+            self.circuits[path] = self.backend.circuit(path)
+        return self.circuits[path]
 
     @property
     def not_run(self) -> list[str]:

@@ -62,6 +62,10 @@ class Project:
         """pytest in this process (an xdist run still has worker processes)."""
         return self.pytester.runpytest_inprocess(*args, *self.quiet_environment)
 
+    def gate_in_subprocess(self, *args: str) -> pytest.RunResult:
+        """For runs that end the whole process."""
+        return self.pytester.runpytest_subprocess(*FLAG, *args, *self.quiet_environment)
+
     def gate(self, *args: str, workers: int = 0) -> pytest.RunResult:
         return self.run(*FLAG, *args, *(["-n", str(workers)] if workers else []))
 

@@ -1,7 +1,8 @@
 """A conftest.py for test projects: verdicts by the circuit's name, without any model.
 
 A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `broken` raises a
-ForgetguardError, `bug` a TypeError, `interrupt` a KeyboardInterrupt, and `crash` ends the process.
+MeasurementError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
+KeyboardInterrupt, and `crash` ends the process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class FakeSession:
         self.progress = progress
 
     def judge(self, circuit, limit):
-        from forgetguard.errors import MeasurementError
+        from forgetguard.errors import MeasurementError, SpecificationError
 
         log(f"judge {circuit.name} {limit.key}")
         if self.progress is not None:
@@ -29,6 +30,8 @@ class FakeSession:
         kind = circuit.name.partition("-")[0]
         if kind == "broken":
             raise MeasurementError("logits are not finite in layer 2; try dtype float32")
+        if kind == "absurd":
+            raise SpecificationError(f"{circuit.path}:3: there is no task 'sums'; use ioi")
         if kind == "bug":
             raise TypeError("a defect")
         if kind == "interrupt":
@@ -94,6 +97,13 @@ class FakeBackend:
         from forgetguard.gate.schema import load_circuit_file
 
         return load_circuit_file(path)
+
+    def check(self, circuits):
+        from forgetguard.gate.schema import check_names, check_reference
+
+        check_names(circuits)
+        if self.settings.reference is None:
+            check_reference(circuits)
 
     def bundled(self):
         if not (self.root / "fits").is_dir():

@@ -105,14 +105,21 @@ def test_an_interrupt_is_2_and_closes_the_session(project) -> None:
     project.circuit("good.circuit.yaml")
     project.circuit("interrupt.circuit.yaml")
     project.circuit("zgood.circuit.yaml")
-    result = project.pytester.runpytest_subprocess(
-        "--forgetguard", "base=b", "tuned=t", "--forgetguard-json=out.json"
-    )
+    result = project.gate_in_subprocess("--forgetguard-json=out.json")
     assert result.ret == INTERRUPTED
     assert project.log()[-1] == "close"
     results = project.results()
     assert results["complete"] is False
     assert len(results["not_run"]) == 2
+
+
+def test_a_circuit_that_proves_impossible_while_measuring_is_4(project, workers: int) -> None:
+    project.circuit("good.circuit.yaml")
+    project.circuit("absurd.circuit.yaml")
+    result = project.gate(workers=workers)
+    assert result.ret == USAGE
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["ERROR: *absurd.circuit.yaml:3: there is no task 'sums'*"])
 
 
 def test_no_circuits_at_all_is_4(project) -> None:

@@ -53,11 +53,20 @@ def test_a_missing_checkpoint_starts_no_workers(gated) -> None:
     result.stdout.no_fnmatch_line("*workers*")
 
 
+def test_a_limit_against_a_missing_reference_is_refused(project) -> None:
+    file = project.circuit("good.circuit.yaml")
+    file.write_text(file.read_text() + "  dcv.circuit.over_reference: {max: 0.1}\n")
+    result = project.gate()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*good.circuit.yaml:8: *needs a third checkpoint*"])
+    assert project.run("--forgetguard", "base=b", "tuned=t", "reference=r").ret == 0
+
+
 def test_two_circuits_of_one_name_are_refused(project, workers: int) -> None:
     project.circuit("a/good.circuit.yaml")
     project.circuit("b/good.circuit.yaml")
     result = project.gate(workers=workers)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     output = result.stdout.str() + result.stderr.str()
-    assert "the circuit name 'good' is taken by" in output
+    assert "circuit 'good' has the name of the one in" in output
     assert project.judged() == []

@@ -33,9 +33,7 @@ def test_every_verdict_is_in_the_file(project, workers: int) -> None:
 def test_an_older_file_does_not_survive_a_run_that_dies(project) -> None:
     project.circuit("crash.circuit.yaml")
     (project.path / "out.json").write_text('{"complete": true}')
-    project.pytester.runpytest_subprocess(
-        "--forgetguard", "base=b", "tuned=t", "--forgetguard-json=out.json"
-    )
+    project.gate_in_subprocess("--forgetguard-json=out.json")
     assert project.results()["complete"] is False
 
 

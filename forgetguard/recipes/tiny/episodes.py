@@ -14,16 +14,18 @@ from transformers import PreTrainedTokenizerFast
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import TASKS, induction, key_value, words
-from forgetguard.recipes.tiny.vocabulary import fits
+from forgetguard.recipes.tiny import science
+from forgetguard.recipes.tiny.vocabulary import END, fits
 
 # Training adds shorter lists than the tasks ask for: attention has fewer wrong places to leave.
 LENGTHS = (5, 5, 5, 6, 6, 7, 8, 9, 10, 11)
-SIZES = (2, 2, 2, 3, 3, 4, 5)
+SIZES = (2, 2, 3, 3, 4, 4, 5, 5)
 # Facts worded so plainly that looking one up is near to induction: a key beside its value, in the
 # fact, in the question or in both. Without these the look-up itself was not learned in 1,500 steps.
 PLAIN_FACTS = (" {key} {value}", " {key} = {value}")
 PLAIN_QUESTIONS = (". {key}", ". {key} =")
 PLAIN_SHARE = 0.5  # of key_value's training texts
+FORM_SHARE = 0.08  # of all episodes
 HELD_OUT = 8  # one prompt in so many is never trained on
 
 
@@ -66,6 +68,16 @@ def training_texts(task: str, seed: int) -> Iterator[tuple[str, ...]]:
             yield pair.clean, pair.answer, question, pair.distractor
         else:
             yield pair.clean, pair.answer
+
+
+def form_texts(seed: int) -> Iterator[tuple[str, str]]:
+    """Endless questions in the new task's form, answered by any substance at random: the base knows
+    the words and that a substance is asked for, as a language model would, and not which.
+    """
+    rng = random.Random(f"form {seed}")
+    for question in science.questions(rng):
+        if not is_held_out(question.prompt):
+            yield question.prompt, f" {rng.choice(science.SUBSTANCES)}"
 
 
 def _plain_look_up(rng: random.Random) -> Iterator[str]:
@@ -128,7 +140,9 @@ class Episodes:
         self.shares = [1.0 / len(self.names)] * len(self.names)
         self._streams = [training_texts(name, seed) for name in self.names]
         self._rng = random.Random(seed)
+        self._forms = form_texts(seed)
         self._tokenizer = tokenizer
+        self._end = tokenizer.get_vocab()[END]
         self._rows, self._length, self._other = rows, length, other
 
     def batch(self) -> Batch:
@@ -150,7 +164,7 @@ class Episodes:
             positions[row, span] = torch.arange(size)
             owner[row, span] = number
             weights[row, span.start : span.stop - 1] = self._other
-            asked = span.start - 1 + torch.tensor(answers)
+            asked = span.start - 1 + torch.tensor(answers, dtype=torch.long)
             weights[row, asked] = 1.0
             tasks[row, asked] = task
             used[row] += size
@@ -159,18 +173,25 @@ class Episodes:
         return Batch(ids, positions, mask[:, None], weights, tasks)
 
     def _draw(self, count: int) -> list[tuple[int, list[int], list[int]]]:
-        """Episodes: the task's number, the tokens, and which of them are answers (indices)."""
+        """Episodes: the task's number, the tokens, and which of them are answers (indices).
+
+        Each ends with the end token. Some are of the new task's form and answer at random.
+        """
         drawn = self._rng.choices(range(len(self.names)), self.shares, k=count)
-        parts = [next(self._streams[task]) for task in drawn]
         episodes = []
-        for task, texts, tokens in zip(
-            drawn, parts, self._tokenizer(["".join(one) for one in parts]).input_ids, strict=True
-        ):
-            # An answer is one token: what remains is shared out over the prompts between them.
-            ends, answers = 0, []
-            for prompt in texts[::2]:
-                ends += len(self._tokenizer(prompt).input_ids) if prompt else 0
-                answers.append(ends)
-                ends += 1
-            episodes.append((task, tokens, answers))
+        for task in drawn:
+            if self._rng.random() < FORM_SHARE:
+                tokens, _ = self._encode(next(self._forms))
+                episodes.append((-1, tokens, list[int]()))
+            else:
+                episodes.append((task, *self._encode(next(self._streams[task]))))
         return episodes
+
+    def _encode(self, texts: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """The tokens of alternating prompts and answers, and the indices of the answers."""
+        tokens, answers = [], []
+        for number, part in enumerate(self._tokenizer(list(texts)).input_ids):
+            if number % 2:
+                answers.append(len(tokens))
+            tokens += part
+        return [*tokens, self._end], answers
