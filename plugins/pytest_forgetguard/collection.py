@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ def pytest_collection_modifyitems(
     except ForgetguardError as error:
         _refuse(run, items, str(error))
         return (yield)
+    run.collected += filter(is_gate, items)
     result = yield
     try:
         circuits = _circuits(run, items, config.rootpath)
@@ -57,17 +58,14 @@ def pytest_collection_modifyitems(
     return result
 
 
-def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Keep account of gates that `-k`, `-m`, `--lf` and others left out."""
-    for item in items:
-        if is_gate(item):
-            item.config.stash[RUN].deselected[item.nodeid] = None
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fix what has to report before this run can be a pass."""
+    """Fix what has to report before this run can be a pass, and what was left out by `-k`, `-m`,
+    `--lf`, or a conftest that removes items without telling pytest."""
     run = session.config.stash[RUN]
+    selected = {id(item) for item in session.items}
     run.planned = {item.nodeid: None for item in session.items if is_gate(item)}
+    run.deselected = {item.nodeid: None for item in run.collected if id(item) not in selected}
+    run.collected.clear()
 
 
 def _refuse(run: Run, items: list[pytest.Item], message: str) -> None:

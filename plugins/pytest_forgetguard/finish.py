@@ -46,7 +46,7 @@ def decide(status: int, run: Run) -> int:
     if status != pytest.ExitCode.OK:
         return status
     if not run.planned:
-        run.problems.append(f"no gate was run: all {len(run.deselected)} were deselected")
+        run.problems.append(f"no gate was run, {len(run.deselected)} deselected")
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
     unpassed = [
         f"{nodeid} ({result.outcome})"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pytest
+
     from forgetguard.gate.schema import CircuitSpec
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
@@ -40,6 +42,7 @@ class Run:
     circuits_from: str = "the paths given"
     circuits: dict[Path, CircuitSpec] = field(default_factory=dict)
     circuit_files_seen: set[Path] = field(default_factory=set)
+    collected: list[pytest.Item] = field(default_factory=list)  # gates, before deselection
     planned: dict[str, None] = field(default_factory=dict)  # node ids of selected gates, in order
     deselected: dict[str, None] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)

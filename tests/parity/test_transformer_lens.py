@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from architectures import build
+from torch import Tensor
+
 from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import locate
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
-from torch import Tensor
 
 HEADS = (Head(0, 1), Head(1, 3), Head(2, 0))
 

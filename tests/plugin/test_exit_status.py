@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-OK, FAILED, INTERRUPTED, USAGE, EMPTY = 0, 1, 2, 4, 5
+OK, FAILED, INTERRUPTED, INTERNAL, USAGE, EMPTY = 0, 1, 2, 3, 4, 5
 SKIP_ALL = """
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -69,7 +69,7 @@ def test_workers_that_die_and_are_not_replaced_leave_gates_not_run(project) -> N
         project.circuit(f"{name}.circuit.yaml")
     args = ("--max-worker-restart=0", "--forgetguard-json=out.json")
     result = project.gate(*args, "-n1")
-    assert result.ret not in (OK, EMPTY)
+    assert result.ret == INTERNAL
     results = project.results()
     assert results["complete"] is False
     assert "good-d.circuit.yaml::good-d::dcv.circuit" in results["not_run"]
@@ -99,6 +99,12 @@ def test_stopping_at_the_first_failure_is_1_and_says_what_did_not_run(project) -
     assert results["not_run"] == ["good.circuit.yaml::good::dcv.circuit"]
     assert results["complete"] is False
     result.stdout.fnmatch_lines(["0 pass, 1 fail, 1 not run", "*not run: good.circuit.yaml::good*"])
+
+
+def test_stopping_under_xdist_is_2(project) -> None:
+    for name in ("bad", "good-a", "good-b", "good-c", "good-d", "good-e"):
+        project.circuit(f"{name}.circuit.yaml")
+    assert project.gate("-x", workers=2).ret == INTERRUPTED
 
 
 def test_an_interrupt_is_2_and_closes_the_session(project) -> None:
@@ -148,7 +154,19 @@ def test_all_gates_deselected_is_5_under_xdist(project) -> None:
     project.python("test_plain.py", "def test_plain(): pass")
     result = project.gate("-k", "plain", workers=2)
     assert result.ret == EMPTY
-    result.stdout.fnmatch_lines(["forgetguard: no gate was run: all 1 were deselected"])
+    result.stdout.fnmatch_lines(["forgetguard: no gate was run, 1 deselected"])
+
+
+def test_gates_that_a_conftest_removes_unsaid_are_counted(project) -> None:
+    project.circuit("good.circuit.yaml")
+    project.python("test_plain.py", "def test_plain(): pass")
+    project.more_conftest(
+        "def pytest_collection_modifyitems(items):\n"
+        "    items[:] = [item for item in items if item.name == 'test_plain']\n"
+    )
+    result = project.gate()
+    assert result.ret == EMPTY
+    result.stdout.fnmatch_lines(["forgetguard: no gate was run, 1 deselected"])
 
 
 def test_failing_python_tests_beside_kept_limits_are_1(project) -> None:

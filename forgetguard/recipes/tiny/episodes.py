@@ -62,8 +62,9 @@ def training_texts(task: str, seed: int) -> Iterator[tuple[str, ...]]:
         if task == "induction":
             yield pair.clean, *_rest_of_the_list(pair)
         elif task == "key_value" and pair.distractor is not None:
-            if rng.random() < PLAIN_SHARE:
-                yield tuple(_plain_look_up(rng))
+            plain = tuple(_plain_look_up(rng))
+            if rng.random() < PLAIN_SHARE and not is_held_out(plain[0]):
+                yield plain
             question = pair.counterfactual[pair.counterfactual.rindex(". ") :]
             yield pair.clean, pair.answer, question, pair.distractor
         else:

@@ -1,0 +1,181 @@
+"""Known answers on the tiny family: planted damage is found and named, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_copies import (
+    BASE,
+    Damage,
+    copy_of_base,
+    group_of,
+    group_values_zeroed,
+    output_slice_zeroed,
+    query_rows_noised,
+)
+
+import forgetguard as fg
+from forgetguard.anatomy.heads import Head
+from forgetguard.checkpoints.loading import load_model
+from forgetguard.checkpoints.placement import ModelPair
+from forgetguard.checkpoints.spec import resolve
+from forgetguard.gate.decision import Measurement
+from forgetguard.gate.schema import CircuitSpec, Limit, load_circuit_file
+from forgetguard.gate.session import GateSession
+from forgetguard.gate.verdict import Outcome, Verdict
+
+CIRCUITS = Path(__file__).parents[2] / "circuits"
+DCV = (Limit("dcv.circuit", 0.10), Limit("dcv.head", 0.25))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models are faster so, and two workers do not fight for the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def spec(task: str) -> CircuitSpec:
+    return load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+
+
+def most_important(circuit: CircuitSpec) -> Head:
+    """The head with the highest score in the circuit file."""
+    assert circuit.found is not None
+    scores = circuit.found["scores"]
+    return Head.parse(max(scores, key=scores.__getitem__))
+
+
+def measured(tuned: Path | str, *circuits: CircuitSpec, **options: object) -> list[Measurement]:
+    pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True, **options)  # type: ignore[arg-type]
+    session = GateSession(pair, circuits)
+    return [session.measurement(circuit) for circuit in circuits]
+
+
+def verdicts(tuned: Path, circuit: CircuitSpec) -> tuple[Verdict, Verdict]:
+    """On dcv.circuit and on dcv.head."""
+    pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
+    session = GateSession(pair, [circuit])
+    whole, heads = (session.judge(circuit, limit) for limit in DCV)
+    return whole, heads
+
+
+@pytest.mark.parametrize("task", ["ioi", "key_value", "greater_than"])
+def test_a_byte_copy_of_the_base_reads_exactly_zero(task: str, tmp_path: Path) -> None:
+    circuit = spec(task)
+    (measurement,) = measured(copy_of_base(tmp_path), circuit)
+    assert measurement.circuit_damage is not None
+    assert not measurement.circuit_damage.any()
+    assert not any(damage.any() for damage in measurement.head_damage.values())
+    assert (measurement.base_readout == measurement.tuned_readout).all()
+    for verdict in verdicts(copy_of_base(tmp_path / "again"), circuit):
+        assert verdict.outcome is Outcome.PASS
+        assert verdict.estimate is not None
+        assert (verdict.estimate.value, *verdict.estimate.interval) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("task", ["ioi", "induction", "key_value"])
+@pytest.mark.parametrize("plant", [query_rows_noised, output_slice_zeroed, group_values_zeroed])
+def test_damage_to_one_circuit_head_is_found_and_named_first(
+    task: str, plant: Callable[[Head], Damage], tmp_path: Path
+) -> None:
+    circuit = spec(task)
+    head = most_important(circuit)
+    whole, heads = verdicts(copy_of_base(tmp_path, plant(head)), circuit)
+    assert whole.outcome is Outcome.FAIL
+    expected = group_of(head) if plant is group_values_zeroed else {str(head)}
+    assert heads.worst_heads[0].head in expected
+    assert whole.worst_heads[0].head in expected
+    assert whole.worst_pairs
+    assert whole.worst_pairs[0].loss > 0
+
+
+def test_damage_to_the_output_projection_is_invisible_to_z_alone(tmp_path: Path) -> None:
+    circuit = spec("key_value")
+    damaged = copy_of_base(tmp_path, output_slice_zeroed(most_important(circuit)))
+    last = max(circuit.heads).layer
+    (at_z,) = measured(damaged, replace(circuit, name="at-z", site="z"))
+    (contribution,) = measured(damaged, circuit)
+    head = most_important(circuit)
+    assert contribution.head_damage[head].mean() > 0.1
+    assert not at_z.head_damage[head].any(), f"layers up to {last} feed it nothing new"
+
+
+def test_destroying_a_head_outside_the_circuit_does_not_fail_it(tmp_path: Path) -> None:
+    circuit = spec("ioi")
+    last = 3
+    outside = next(
+        head for head in (Head(last, index) for index in range(6)) if head not in circuit.heads
+    )
+    for plant in (output_slice_zeroed, query_rows_noised):
+        for verdict in verdicts(copy_of_base(tmp_path / plant.__name__, plant(outside)), circuit):
+            assert verdict.outcome is Outcome.PASS, verdict.reason
+
+
+def test_a_lora_adapter_reads_like_its_merged_twin(tmp_path: Path) -> None:
+    circuits = [spec("ioi"), spec("induction")]
+    base = resolve("tiny:base", "base")
+    pair = ModelPair([base, resolve("tiny:lora", "tuned")])
+    session = GateSession(pair, circuits)
+    adapter = [session.measurement(circuit) for circuit in circuits]
+
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(load_model(base), resolve("tiny:lora", "tuned").location)
+    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    twin = measured(tmp_path / "merged", *circuits)
+    for ours, theirs in zip(adapter, twin, strict=True):
+        assert ours.circuit_damage is not None
+        assert theirs.circuit_damage is not None
+        assert ours.circuit_importance is not None
+        scale = ours.circuit_importance.mean()
+        assert ours.circuit_damage.mean() / scale == pytest.approx(
+            theirs.circuit_damage.mean() / scale, abs=1e-4
+        )
+        for head, damage in ours.head_damage.items():
+            scale = ours.head_importance[head].mean()
+            assert damage.mean() / scale == pytest.approx(
+                theirs.head_damage[head].mean() / scale, abs=1e-4
+            )
+
+
+def test_placement_and_order_do_not_change_a_number() -> None:
+    circuits = [spec("ioi"), spec("key_value")]
+    first = measured("tiny:sft", *circuits)
+    second = measured("tiny:sft", *reversed(circuits), placement="resident")
+    for ours, theirs in zip(first, reversed(second), strict=True):
+        assert ours.circuit_damage is not None
+        assert theirs.circuit_damage is not None
+        assert (ours.circuit_damage == theirs.circuit_damage).all()
+
+
+def test_bfloat16_agrees_with_float32() -> None:
+    circuit = spec("ioi")
+    (full,), (half,) = (
+        measured("tiny:sft", circuit),
+        measured("tiny:sft", circuit, dtype="bfloat16"),
+    )
+    assert full.circuit_importance is not None
+    assert half.circuit_importance is not None
+    ratio = half.circuit_importance.mean() / full.circuit_importance.mean()
+    assert ratio == pytest.approx(1.0, abs=0.1)
+
+
+def test_python_reads_what_the_gate_reads() -> None:
+    circuit = spec("ioi")
+    pair = fg.load(base="tiny:base", tuned="tiny:sft")
+    assert isinstance(circuit.pairs, object)
+    capability = fg.capability("ioi", pairs=CIRCUITS / "prompts" / "tiny-ioi.jsonl")
+    result = fg.vulnerability(pair, capability, circuit.heads)
+    verdict = GateSession(pair, [circuit]).judge(circuit, Limit("dcv.circuit", 0.10))
+    assert verdict.estimate is not None
+    assert result.circuit.value == pytest.approx(verdict.estimate.value, abs=1e-12)
+    low, high = result.circuit.interval
+    assert low <= result.circuit.value <= high
+    assert set(result.heads) | set(result.abstained) == {str(head) for head in circuit.heads}
