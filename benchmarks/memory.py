@@ -103,7 +103,7 @@ def main() -> None:
         peaks = {}
         for what in ("one_model", "sequential"):
             command = [sys.executable, __file__, "--only", what, *map(str, paths)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             peaks[what] = float(output.splitlines()[-1])
     print(
         f"weights {size:.0f} MB; peaks: " + ", ".join(f"{k} {v:.0f} MB" for k, v in peaks.items())

@@ -75,9 +75,9 @@ def load(
             architecture, the same weights unless `allow_same`, ...).
     """
     options = LoadOptions(
-        dtype=dtype,  # type: ignore[arg-type]  # validated by LoadOptions
+        dtype=dtype,
         device=device,
-        device_map=device_map,  # type: ignore[arg-type]
+        device_map=device_map,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
@@ -172,18 +172,22 @@ def discover(
     *,
     method: str = "activation_patching",
     share: float = 0.8,
+    each: float = 0.1,
 ) -> Circuit:
     """Find the heads of `base` that carry `capability`: the fewest top-ranked ones that, patched
-    from the counterfactual together, lose at least `share` of what patching every head loses.
+    from the counterfactual together, lose at least `share` of what patching every head loses, and
+    every further head that alone loses at least `each` of it.
 
     Raises:
-        SpecificationError: unknown method, or `share` is not in (0, 1].
+        SpecificationError: unknown method, or `share` or `each` is not in (0, 1].
         CapabilityError: the pairs do not suit the tokenizer, or no heads carry the capability.
     """
     if method not in METHODS:
         raise SpecificationError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if not 0 < share <= 1:
-        raise SpecificationError(f"share must be above 0 and at most 1, got {share}")
+    if not (0 < share <= 1 and 0 < each <= 1):
+        raise SpecificationError(
+            f"share and each must be above 0 and at most 1, got {share} and {each}"
+        )
     encoded = capability.encoded(base.tokenizer)
     with base.open() as model:
         anatomy = locate(model)
@@ -198,7 +202,7 @@ def discover(
             start=batch.start,
         )
         found = METHODS[method](anatomy, encoded)
-    return Circuit(capability, tuple(sorted(found.smallest(share))), found)
+    return Circuit(capability, found.circuit(share, each), found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

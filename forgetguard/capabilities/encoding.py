@@ -149,7 +149,7 @@ def _chat(prompt: str, tokenizer: Any) -> str:
 
 
 def _ids(text: str, tokenizer: Any, *, special: bool) -> tuple[int, ...]:
-    ids = list(tokenizer(text, add_special_tokens=special)["input_ids"])
+    ids = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
     end = tokenizer.eos_token_id
     # An end-of-text token that the tokenizer appends would stand between prompt and answer.
     if special and end is not None and len(ids) > 1 and ids[-1] == end:

@@ -95,7 +95,7 @@ def _general(spec: CheckpointSpec, directory: Path) -> PreTrainedTokenizerBase |
 
 
 def _yields(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return any(index != tokenizer.unk_token_id for index in ids)
 
 

@@ -52,6 +52,7 @@ def activation_patching(
         )
     return ScoredHeads(
         {head: float(drop) for head, drop in ranked},
+        float(losses[-1]),
         tuple(float(loss / losses[-1]) for loss in losses),
         "activation_patching",
     )

@@ -12,7 +12,7 @@ from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
-from forgetguard.errors import ForgetguardError
+from forgetguard.errors import CapabilityError, ForgetguardError
 from forgetguard.gate import decision
 from forgetguard.gate.decision import Measurement
 from forgetguard.gate.schema import (
@@ -152,6 +152,7 @@ class GateSession:
         assert plan.capability is not None
         assert plan.foreign is not None
         _check_heads(plan.spec, anatomy)
+        _check_length(plan.capability, anatomy)
         self._check_sums(role, anatomy, plan.capability)
         plan.foreign[role] = capture_heads(
             anatomy, plan.capability, plan.spec.heads, vocabulary=self._vocabulary
@@ -253,3 +254,15 @@ def _check_heads(spec: CircuitSpec, anatomy: Anatomy) -> None:
     fewest = min(site.n_heads for site in anatomy.sites if site is not None)
     check_heads(spec, anatomy.n_layers, fewest)
     anatomy.check(spec.heads)
+
+
+def _check_length(capability: EncodedCapability, anatomy: Anatomy) -> None:
+    """Prompts must fit the positions that the model has, or it would fail, or read garbage."""
+    config = anatomy.model.config.get_text_config()  # type: ignore[operator, union-attr]
+    most = getattr(config, "max_position_embeddings", None)
+    longest = max(batch.clean.shape[1] for batch in capability.batches)
+    if isinstance(most, int) and longest > most:
+        raise CapabilityError(
+            f"capability {capability.capability.name}: a prompt has {longest} tokens and the model "
+            f"{most} positions; shorten the prompts"
+        )

@@ -13,9 +13,9 @@ from pytest_forgetguard.keys import RUN
 KEY = "forgetguard"
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In a worker: send what only the worker's collection knows."""
+    """In a worker, after the models were closed: send what only the worker knows."""
     run = session.config.stash[RUN]
     if not run.worker:
         return
@@ -25,6 +25,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "deselected": list(run.deselected),
         "usage_errors": list(run.usage_errors),
         "specification_errors": list(run.specification_errors),
+        "problems": run.problems,
         "circuits_from": run.circuits_from,
     }
 
@@ -46,4 +47,5 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     run = node.config.stash[RUN]
     for name in ("planned", "deselected", "usage_errors", "specification_errors"):
         getattr(run, name).update(dict.fromkeys(sent[name]))
+    run.problems += [problem for problem in sent["problems"] if problem not in run.problems]
     run.circuits_from = sent["circuits_from"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-OK, FAILED, INTERRUPTED, INTERNAL, USAGE, EMPTY = 0, 1, 2, 3, 4, 5
+OK, FAILED, INTERRUPTED, USAGE, EMPTY = 0, 1, 2, 4, 5
 SKIP_ALL = """
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -69,7 +69,7 @@ def test_workers_that_die_and_are_not_replaced_leave_gates_not_run(project) -> N
         project.circuit(f"{name}.circuit.yaml")
     args = ("--max-worker-restart=0", "--forgetguard-json=out.json")
     result = project.gate(*args, "-n1")
-    assert result.ret == INTERNAL
+    assert result.ret == FAILED
     results = project.results()
     assert results["complete"] is False
     assert "good-d.circuit.yaml::good-d::dcv.circuit" in results["not_run"]

@@ -30,11 +30,11 @@ def test_without_selected_gates_nothing_is_opened(project) -> None:
     assert project.log() == ["preflight"]
 
 
-def test_a_session_that_cannot_be_closed_is_no_pass(project) -> None:
+def test_a_session_that_cannot_be_closed_is_no_pass(project, workers: int) -> None:
     project.more_conftest(
         "def close(self): raise RuntimeError('stuck')\nFakeSession.close = close\n"
     )
     project.circuit("good.circuit.yaml")
-    result = project.gate()
+    result = project.gate(workers=workers)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["forgetguard: closing the models failed: *stuck*"])

@@ -38,9 +38,7 @@ def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[Prompt
     return _draw(rng, facts, names, places)
 
 
-def _known(
-    relation: str, table: Mapping[str, str], fits: Callable[[str], bool]
-) -> dict[str, str]:
+def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], bool]) -> dict[str, str]:
     """The facts whose country and answer both fit."""
     countries = fitting(
         "fact_recall",

@@ -20,7 +20,6 @@ from forgetguard.recipes.tiny.episodes import held_out_pairs
 # Heads are found on other prompts than those that the gate measures on.
 _SEED = 1001
 _PAIRS = 128
-_SHARE = 0.8  # of what patching every head loses
 # DESIGN's example limits; 0.10 for accuracy, because 64 pairs cannot show a drop below 0.05.
 _LIMITS = {"dcv.circuit": 0.10, "dcv.head": 0.25, "accuracy.drop": 0.10}
 
@@ -41,7 +40,7 @@ def write_circuits(base: Path, folder: Path, report: Callable[[str], None]) -> N
         pairs = tuple(islice(held_out_pairs(task, _SEED), _PAIRS))
         capability = Capability(task, pairs=pairs)
         found = activation_patching(anatomy, capability.encoded(tokenizer))
-        heads = tuple(sorted(found.smallest(_SHARE)))
+        heads = found.circuit()
         path = folder / f"tiny-{task}.circuit.yaml"
         prompts = folder / "prompts" / f"tiny-{task}.jsonl"
         save(

@@ -19,12 +19,13 @@ from forgetguard.recipes.tiny.vocabulary import END, fits
 
 # Training adds shorter lists than the tasks ask for: attention has fewer wrong places to leave.
 LENGTHS = (5, 5, 5, 6, 6, 7, 8, 9, 10, 11)
-SIZES = (2, 2, 3, 3, 4, 4, 5, 5)
+SIZES = (2, 2, 2, 3, 3, 4, 5)
 # Facts worded so plainly that looking one up is near to induction: a key beside its value, in the
 # fact, in the question or in both. Without these the look-up itself was not learned in 1,500 steps.
 PLAIN_FACTS = (" {key} {value}", " {key} = {value}")
 PLAIN_QUESTIONS = (". {key}", ". {key} =")
-PLAIN_SHARE = 0.5  # of key_value's training texts
+PLAIN_SHARE = 0.6  # of key_value's training texts
+PLAIN_SIZES = (2, 3, 3, 4, 5)
 FORM_SHARE = 0.08  # of all episodes
 HELD_OUT = 8  # one prompt in so many is never trained on
 
@@ -65,6 +66,7 @@ def training_texts(task: str, seed: int) -> Iterator[tuple[str, ...]]:
             plain = tuple(_plain_look_up(rng))
             if rng.random() < PLAIN_SHARE and not is_held_out(plain[0]):
                 yield plain
+                continue
             question = pair.counterfactual[pair.counterfactual.rindex(". ") :]
             yield pair.clean, pair.answer, question, pair.distractor
         else:
@@ -82,15 +84,15 @@ def form_texts(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def _plain_look_up(rng: random.Random) -> Iterator[str]:
-    """Facts and three questions about them, in training only."""
+    """Facts and two or three questions about them, in training only."""
     keys_from, values_from = rng.sample([_NOUNS, _OBJECTS, _PLACES, _COLORS, _NAMES], 2)
-    size = rng.choice((3, 4, 5))
+    size = rng.choice(PLAIN_SIZES)
     keys, values = rng.sample(keys_from, size), rng.sample(values_from, size)
     fact, question = rng.choice(PLAIN_FACTS), rng.choice(PLAIN_QUESTIONS)
     prompt = "Codes:" + ",".join(
         fact.format(key=key, value=value) for key, value in zip(keys, values, strict=True)
     )
-    for asked in rng.sample(range(size), 3):
+    for asked in rng.sample(range(size), min(size, 3)):
         yield prompt + question.format(key=keys[asked])
         yield f" {values[asked]}"
         prompt = ""
@@ -190,7 +192,8 @@ class Episodes:
 
     def _encode(self, texts: tuple[str, ...]) -> tuple[list[int], list[int]]:
         """The tokens of alternating prompts and answers, and the indices of the answers."""
-        tokens, answers = [], []
+        tokens: list[int] = []
+        answers: list[int] = []
         for number, part in enumerate(self._tokenizer(list(texts)).input_ids):
             if number % 2:
                 answers.append(len(tokens))
