@@ -94,6 +94,7 @@ def judge(
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
         notes=_notes(case) + decision.notes,
+        head=decision.head,
     )
 
 
@@ -104,6 +105,7 @@ class _Decision:
     reason: str
     heads: tuple[HeadEvidence, ...] = ()
     notes: tuple[str, ...] = ()
+    head: str = ""
 
 
 def _abstain(reason: str, estimate: Estimate | None = None, **more: object) -> _Decision:
@@ -453,7 +455,7 @@ def _decide_family(case: _Case, judged: Sequence[_Judged]) -> _Decision:
             f"{_limit(limit)} (lower bound corrected for {count} heads "
             f"{_number(first.corrected_low)}){also}"
         )
-        return _Decision(Outcome.FAIL, first.held, reason)
+        return _Decision(Outcome.FAIL, first.held, reason, head=str(first.head))
     undecided = [one for one in judged if one.held.high > limit]
     if not undecided:
         first = max(judged, key=lambda one: (one.held.high, one.measurable))
@@ -461,7 +463,7 @@ def _decide_family(case: _Case, judged: Sequence[_Judged]) -> _Decision:
             f"every head is within {_limit(limit)} on {case.count} pairs; nearest to it is "
             f"{_measure(case, first)} {_interval(first.held)}"
         )
-        return _Decision(Outcome.PASS, first.held, reason)
+        return _Decision(Outcome.PASS, first.held, reason, head=str(first.head))
     first = undecided[0]
     wanted = [_family_pairs(one, limit) for one in undecided]
     most = None if None in wanted else max(one for one in wanted if one is not None)
@@ -471,7 +473,7 @@ def _decide_family(case: _Case, judged: Sequence[_Judged]) -> _Decision:
         f"bound corrected for {count} heads {_number(first.corrected_low)}, holds "
         f"{_limit(limit)}{others}; {_wanted(most)}"
     )
-    return _abstain(reason, first.held)
+    return _abstain(reason, first.held, head=str(first.head))
 
 
 def _family_pairs(one: _Judged, limit: float) -> int | None:

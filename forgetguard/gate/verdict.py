@@ -79,3 +79,4 @@ class Verdict:
     file: str = ""  # where the limit was declared
     line: int = 0  # 1-based
     notes: tuple[str, ...] = field(default=())  # dropped pairs, resized vocabulary, ...
+    head: str = ""  # for a limit on every head: the one that decided, whose estimate this is

@@ -41,6 +41,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "limit": verdict.limit,
         "bound": _number(verdict.bound),
         "outcome": verdict.outcome.value,
+        "head": verdict.head,
         "estimate": _estimate(verdict.estimate),
         "reason": verdict.reason,
         "worst_heads": [
@@ -90,6 +91,7 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
             file=data["file"],
             line=data["line"],
             notes=tuple(data["notes"]),
+            head=data["head"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SpecificationError(

@@ -40,10 +40,11 @@ def quantity(limit: str) -> str:
 
 
 def measured(verdict: Verdict) -> str:
-    """`DCV 0.31 [0.24, 0.39]`, or that there is no value."""
+    """`DCV 0.31 [0.24, 0.39]`, `L5H3 DCV 0.31 [0.24, 0.39]`, or that there is no value."""
     if verdict.estimate is None:
         return "no value"
-    return f"{quantity(verdict.limit)} {interval(verdict.estimate)}"
+    head = f"{verdict.head} " if verdict.head else ""
+    return f"{head}{quantity(verdict.limit)} {interval(verdict.estimate)}"
 
 
 def headline(verdict: Verdict) -> str:

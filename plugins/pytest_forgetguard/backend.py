@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -145,14 +146,23 @@ class ModelBackend:
         )
 
     def _fits(self, circuit: CircuitSpec) -> bool:
-        from forgetguard.checkpoints.fingerprint import fingerprint
         from forgetguard.gate.schema import fits_base
 
-        base = self._specs()["base"]
-        by_weights = circuit.fits is not None and circuit.fits.weights is not None
-        # A fingerprint reads every byte of the weights: only for a circuit that asks for it.
-        weights = fingerprint(base, self._load_options()).weights if by_weights else None
-        return fits_base(circuit, self._base_config(), weights, alias=self._settings.base)
+        config, alias = self._base_config(), self._settings.base
+        asked = circuit.fits.weights if circuit.fits is not None else None
+        if circuit.fits is not None and asked is not None:
+            # A fingerprint reads every byte of the weights: only where all else fits.
+            rest = replace(circuit, fits=replace(circuit.fits, weights=None))
+            if not fits_base(rest, config, None, alias=alias):
+                return False
+        weights = None if asked is None else self._base_weights
+        return fits_base(circuit, config, weights, alias=alias)
+
+    @cached_property
+    def _base_weights(self) -> str:
+        from forgetguard.checkpoints.fingerprint import fingerprint
+
+        return fingerprint(self._specs()["base"], self._load_options()).weights
 
     def _base_config(self) -> dict[str, Any]:
         from forgetguard.checkpoints.described import full_config

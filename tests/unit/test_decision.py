@@ -380,3 +380,12 @@ def test_a_verdict_says_where_its_limit_was_declared() -> None:
     found = verdict("dcv.circuit", 0.1, measured(), spec=spec(path=Path("x/c.circuit.yaml")))
     assert (found.file, found.line) == (str(Path("x/c.circuit.yaml")), 7)
     json.dumps([found.reason, *found.notes])
+
+
+def test_a_limit_on_every_head_says_which_one_decided() -> None:
+    limit = Limit("dcv.head", 0.25)
+    failed = judge(spec(), limit, measured(heads={Head(3, 0): 0.9}))
+    assert (failed.outcome, failed.head) == (Outcome.FAIL, "L3H0")
+    passed = judge(spec(), limit, measured(heads={Head(0, 4): 0.1}))
+    assert (passed.outcome, passed.head) == (Outcome.PASS, "L0H4")
+    assert judge(spec(), Limit("dcv.circuit", 0.25), measured()).head == ""
