@@ -6,9 +6,10 @@
 A 12-layer, 12-head, d=768 decoder (vocabulary 32,000, random weights), 16 prompts of 32 tokens,
 contributions from another model. Alternatives, on the same work with the same results:
 
-    per head            one batched forward for each head, all prompts in it: what TransformerLens'
-                        get_act_patch_attn_head_out_all_pos does
-    per head, prompt    one forward for each head and prompt
+    per head            one batched forward for each head, all prompts in it, and all logits: what
+                        TransformerLens' get_act_patch_attn_head_out_all_pos does
+    last logits         the same with the logits of the last position only
+    per head, prompt    one forward for each head and prompt, logits of the last position only
     floor               the arithmetic of the recomputed suffixes alone, at the matrix rate measured
                         in the same round (products of the model's own shapes, nothing else)
 
@@ -56,8 +57,9 @@ def last_position(logits: Tensor, rows: Tensor) -> Tensor:
     return logits[:, -1, :8]
 
 
-def patch_one(anatomy: Anatomy, ids: Tensor, run: Run, rows: slice) -> Tensor:
-    """One ordinary forward with one head patched, by a hook on its output projection."""
+def patch_one(anatomy: Anatomy, ids: Tensor, run: Run, rows: slice, keep: int) -> Tensor:
+    """One ordinary forward with one head patched, by a hook on its output projection; `keep`: the
+    number of last positions that get logits, 0 for all."""
     (head,) = run.heads
     site, weights = anatomy.site(head.layer), run.source.weights
     assert weights is not None
@@ -68,7 +70,7 @@ def patch_one(anatomy: Anatomy, ids: Tensor, run: Run, rows: slice) -> Tensor:
         return output + run.source.z[head][rows] @ weights[head] - z @ own
 
     handle = site.output_projection.register_forward_hook(patch)
-    logits = anatomy.model(input_ids=ids[rows], use_cache=False, logits_to_keep=1).logits
+    logits = anatomy.model(input_ids=ids[rows], use_cache=False, logits_to_keep=keep).logits
     handle.remove()
     return logits[:, -1, :8]
 
@@ -113,13 +115,13 @@ def compare(every: int, rounds: int, budget: int | None) -> None:
         clean = clean_pass(base, ids, [TOKENS - 1], heads)
         return wavefront(clean, runs, last_position, budget=budget)
 
-    def per_head() -> Tensor:
-        return torch.stack([patch_one(base, ids, run, slice(None)) for run in runs])
+    def per_head(keep: int) -> Tensor:
+        return torch.stack([patch_one(base, ids, run, slice(None), keep) for run in runs])
 
     def per_prompt() -> Tensor:
         return torch.stack(
             [
-                torch.cat([patch_one(base, ids, run, slice(i, i + 1)) for i in range(ROWS)])
+                torch.cat([patch_one(base, ids, run, slice(i, i + 1), 1) for i in range(ROWS)])
                 for run in runs
             ]
         )
@@ -128,19 +130,20 @@ def compare(every: int, rounds: int, budget: int | None) -> None:
     print(
         f"{len(heads)} heads x {ROWS} prompts x {TOKENS} tokens, {torch.get_num_threads()} threads"
     )
-    print("round  wavefront s  per head  per head, prompt  of the floor")
+    print("round  wavefront s   per head  last logits  per head, prompt  of the floor")
     ratios = []
     for number in range(rounds):
         before = matrix_rate()
         seconds, values = timed(wave)
         floor = suffix_flops(heads, ROWS, TOKENS) / ((before + matrix_rate()) / 2)
-        batched, expected = timed(per_head)
+        whole, expected = timed(partial(per_head, 0))
+        last, _ = timed(partial(per_head, 1))
         single, _ = timed(per_prompt)
         torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
-        ratios.append((batched / seconds, single / seconds, seconds / floor))
-        print(f"{number:5d}  {seconds:11.2f}" + "".join(f"  {ratio:8.2f}x" for ratio in ratios[-1]))
+        ratios.append((whole / seconds, last / seconds, single / seconds, seconds / floor))
+        print(f"{number:5d}  {seconds:11.2f}" + "".join(f"  {ratio:9.2f}x" for ratio in ratios[-1]))
     medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
-    print("median " + " " * 11 + "".join(f"  {ratio:8.2f}x" for ratio in medians))
+    print("median " + " " * 11 + "".join(f"  {ratio:9.2f}x" for ratio in medians))
 
 
 def prefix_gain(every: int) -> None:
