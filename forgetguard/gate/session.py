@@ -33,6 +33,7 @@ from forgetguard.measures.vulnerability import (
     capture_heads,
     patched_drops,
 )
+from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
 if TYPE_CHECKING:
@@ -154,15 +155,16 @@ class GateSession:
         _check_heads(plan.spec, anatomy)
         _check_length(plan.capability, anatomy)
         self._check_sums(role, anatomy, plan.capability)
-        plan.foreign[role] = capture_heads(
-            anatomy, plan.capability, plan.spec.heads, vocabulary=self._vocabulary
-        )
+        with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
+            plan.foreign[role] = capture_heads(
+                anatomy, plan.capability, plan.spec.heads, vocabulary=self._vocabulary
+            )
 
     def _measure(self, plan: _Planned) -> Measurement:
         spec, capability = plan.spec, plan.capability
         assert capability is not None
         assert plan.foreign is not None
-        with self._pair.base.open() as model:
+        with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_sums("base", anatomy, capability)
             batch = capability.batches[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,10 @@ T = TypeVar("T")
 # them stays in cache (benchmarks/wavefront.py --budgets).
 CPU_TOKENS = 2048
 _LARGEST_GPU_TOKENS = 131_072
+_NO_ROOM = (
+    "out of memory; use a smaller dtype (--forgetguard-dtype bfloat16), several devices "
+    "(--forgetguard-device-map auto), shorter prompts or a device with more memory"
+)
 
 
 def default_budget(anatomy: Anatomy, n_positions: int, n_readout: int) -> int:
@@ -42,6 +47,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+@contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn running out of memory inside the block into a MeasurementError that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MeasurementError(f"{what}: {_NO_ROOM}") from error
+
+
 def halving(work: Callable[[int], T], rows: int) -> T:
     """`work(rows)`, retried with half the rows whenever memory runs out.
 
@@ -55,10 +71,7 @@ def halving(work: Callable[[int], T], rows: int) -> T:
             if not is_out_of_memory(error):
                 raise
             if rows == 1:
-                raise MeasurementError(
-                    "out of memory with a single patched row: use a smaller dtype "
-                    "(--forgetguard-dtype bfloat16), shorter prompts or a device with more memory"
-                ) from error
+                raise MeasurementError(f"a single patched row is too much: {_NO_ROOM}") from error
             rows //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

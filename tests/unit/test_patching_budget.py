@@ -13,7 +13,7 @@ from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.errors import MeasurementError
 from forgetguard.patching import wavefront as module
-from forgetguard.patching.budget import halving
+from forgetguard.patching.budget import halving, memory_errors
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import CleanPass, clean_pass
 from forgetguard.patching.sources import Run, Source
@@ -39,6 +39,14 @@ def test_one_row_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
 
     with pytest.raises(MeasurementError, match="bfloat16"):
         halving(work, 4)
+
+
+def test_running_out_of_memory_outside_a_wave_is_clear_too() -> None:
+    with pytest.raises(MeasurementError, match=r"patching ioi: out of memory; .*bfloat16"):
+        with memory_errors("patching ioi"):
+            raise torch.OutOfMemoryError("no room")
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors("patching ioi"):
+        raise RuntimeError("shapes do not match")
 
 
 def test_other_errors_are_not_mistaken_for_memory() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetguard.capabilities.readouts import correct, logit_diff, logprob
+from forgetguard.capabilities.readouts import READOUTS, correct, logit_diff, logprob
 from forgetguard.errors import CapabilityError
+from forgetguard.gate import schema
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
 
@@ -61,3 +62,8 @@ def test_readouts_do_not_change_when_all_logits_shift(shift: float, y: int, othe
 
     moved = both(LOGITS[:, :1].double() + shift)
     assert moved == pytest.approx(both(LOGITS[:, :1].double()), abs=1e-9)
+
+
+def test_circuit_files_know_every_readout() -> None:
+    # The schema names them itself, so that reading a circuit file imports no torch.
+    assert set(schema.READOUTS) == set(READOUTS)
