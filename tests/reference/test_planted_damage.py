@@ -21,7 +21,6 @@ from tiny_copies import (
 import forgetguard as fg
 from forgetguard.anatomy.heads import Head
 from forgetguard.checkpoints.loading import load_model
-from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.decision import Measurement
 from forgetguard.gate.schema import CircuitSpec, Limit, load_circuit_file
@@ -118,31 +117,47 @@ def test_destroying_a_head_outside_the_circuit_does_not_fail_it(tmp_path: Path) 
             assert verdict.outcome is Outcome.PASS, verdict.reason
 
 
-def test_a_lora_adapter_reads_like_its_merged_twin(tmp_path: Path) -> None:
-    circuits = [spec("ioi"), spec("induction")]
-    base = resolve("tiny:base", "base")
-    pair = ModelPair([base, resolve("tiny:lora", "tuned")])
-    session = GateSession(pair, circuits)
-    adapter = [session.measurement(circuit) for circuit in circuits]
+def random_adapter(directory: Path) -> Path:
+    """A LoRA adapter on every projection of the attention, the output's too, with random weights:
+    the shipped one leaves some of them alone."""
+    from peft import LoraConfig, get_peft_model
 
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=modules, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    model = get_peft_model(load_model(resolve("tiny:base", "base")), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    model.save_pretrained(directory / "adapter")
+    return directory / "adapter"
+
+
+@pytest.mark.parametrize("which", ["tiny:lora", "random"])
+def test_a_lora_adapter_reads_like_its_merged_twin(which: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    merged = PeftModel.from_pretrained(load_model(base), resolve("tiny:lora", "tuned").location)
-    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    given = str(random_adapter(tmp_path)) if which == "random" else which
+    circuits = [spec("ioi"), spec("induction")]
+    adapter = measured(given, *circuits)
+    base = load_model(resolve("tiny:base", "base"))
+    merged = PeftModel.from_pretrained(base, resolve(given, "tuned").location).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
     twin = measured(tmp_path / "merged", *circuits)
     for ours, theirs in zip(adapter, twin, strict=True):
-        assert ours.circuit_damage is not None
-        assert theirs.circuit_damage is not None
-        assert ours.circuit_importance is not None
-        scale = ours.circuit_importance.mean()
-        assert ours.circuit_damage.mean() / scale == pytest.approx(
-            theirs.circuit_damage.mean() / scale, abs=1e-4
-        )
-        for head, damage in ours.head_damage.items():
-            scale = ours.head_importance[head].mean()
-            assert damage.mean() / scale == pytest.approx(
-                theirs.head_damage[head].mean() / scale, abs=1e-4
-            )
+        assert dcvs(ours) == pytest.approx(dcvs(theirs), abs=1e-4)
+        assert any(abs(value) > 1e-3 for value in dcvs(ours)), "an adapter that does nothing"
+
+
+def dcvs(measurement: Measurement) -> list[float]:
+    """DCV of the circuit, then of every head."""
+    assert measurement.circuit_damage is not None
+    assert measurement.circuit_importance is not None
+    ratios = [measurement.circuit_damage.mean() / measurement.circuit_importance.mean()]
+    for head, damage in measurement.head_damage.items():
+        ratios.append(damage.mean() / measurement.head_importance[head].mean())
+    return ratios
 
 
 def test_placement_and_order_do_not_change_a_number() -> None:
@@ -170,7 +185,6 @@ def test_bfloat16_agrees_with_float32() -> None:
 def test_python_reads_what_the_gate_reads() -> None:
     circuit = spec("ioi")
     pair = fg.load(base="tiny:base", tuned="tiny:sft")
-    assert isinstance(circuit.pairs, object)
     capability = fg.capability("ioi", pairs=CIRCUITS / "prompts" / "tiny-ioi.jsonl")
     result = fg.vulnerability(pair, capability, circuit.heads)
     verdict = GateSession(pair, [circuit]).judge(circuit, Limit("dcv.circuit", 0.10))

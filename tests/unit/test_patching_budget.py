@@ -42,9 +42,9 @@ def test_one_row_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_running_out_of_memory_outside_a_wave_is_clear_too() -> None:
-    with pytest.raises(MeasurementError, match=r"patching ioi: out of memory; .*bfloat16"):
-        with memory_errors("patching ioi"):
-            raise torch.OutOfMemoryError("no room")
+    clear = pytest.raises(MeasurementError, match=r"patching ioi: out of memory; .*bfloat16")
+    with clear, memory_errors("patching ioi"):
+        raise torch.OutOfMemoryError("no room")
     with pytest.raises(RuntimeError, match="shapes"), memory_errors("patching ioi"):
         raise RuntimeError("shapes do not match")
 
