@@ -53,6 +53,7 @@ class Measurement:
     circuit_damage: FloatArray | None = None  # F(base, x) - F(base, x, circuit from (tuned, x))
     head_importance: Mapping[Head, FloatArray] = field(default_factory=dict)
     head_damage: Mapping[Head, FloatArray] = field(default_factory=dict)
+    head_own_damage: Mapping[Head, FloatArray] = field(default_factory=dict)  # not inherited
     reference_circuit_damage: FloatArray | None = None  # with the reference instead of tuned
     reference_head_damage: Mapping[Head, FloatArray] = field(default_factory=dict)
     dropped: int = 0  # pairs that did not align, already left out of the arrays
@@ -252,6 +253,7 @@ def _ordered(spec: CircuitSpec, data: Measurement) -> Measurement:
         circuit_damage=maybe(data.circuit_damage, "damage of the circuit"),
         head_importance=by_head(data.head_importance, "importance"),
         head_damage=by_head(data.head_damage, "damage"),
+        head_own_damage=by_head(data.head_own_damage, "own damage"),
         reference_circuit_damage=maybe(
             data.reference_circuit_damage, "damage of the circuit by the reference"
         ),
@@ -395,15 +397,16 @@ class _Judged:
     held: Estimate
     corrected_low: float
     measurable: bool
+    own: Estimate | None
 
 
 def _judge_family(case: _Case) -> list[_Judged]:
     damage, importance = case.head_arrays()
     shown = case.means(importance)
-    own = np.array([statistics.measurable(estimate) for estimate in shown])
+    measurable = np.array([statistics.measurable(estimate) for estimate in shown])
     scale = importance
-    if not own.all():
-        scale = np.where(own[:, None], importance, case.circuit_importance()[None])
+    if not measurable.all():
+        scale = np.where(measurable[:, None], importance, case.circuit_importance()[None])
     family = statistics.ratios_of_means(
         damage,
         scale,
@@ -411,13 +414,42 @@ def _judge_family(case: _Case) -> list[_Judged]:
         seed=case.seed,
         clusters=case.clusters,
     )
-    judged = [
-        _Judged(*row)
-        for row in zip(
-            case.heads, shown, family.estimates, family.corrected_low, own.tolist(), strict=True
-        )
-    ]
+    rows = zip(
+        case.heads,
+        shown,
+        family.estimates,
+        family.corrected_low,
+        measurable.tolist(),
+        _own_damage(case, scale),
+        strict=True,
+    )
+    judged = [_Judged(*row) for row in rows]
     return sorted(judged, key=lambda one: (not one.measurable, -one.held.value, one.head))
+
+
+def _own_damage(case: _Case, scale: FloatArray) -> Sequence[Estimate | None]:
+    """Each head's own damage over `scale`; None where it was not measured, and for differences."""
+    own = case.data.head_own_damage
+    if case.limit.needs_reference or any(head not in own for head in case.heads):
+        return [None] * len(case.heads)
+    return statistics.ratios_of_means(
+        np.stack([own[head] for head in case.heads]),
+        scale,
+        confidence=case.spec.confidence,
+        seed=case.seed,
+        clusters=case.clusters,
+    ).estimates
+
+
+def _worst_first(case: _Case, judged: Sequence[_Judged]) -> tuple[HeadEvidence, ...]:
+    """Heads whose own damage is established lead, for that is where to look: those after them in
+    the model inherit it, and may read a larger DCV for it. The rest stand by their DCV."""
+
+    def place(one: _Judged) -> tuple[bool, float]:
+        damaged = one.measurable and one.own is not None and one.own.low > 0
+        return not damaged, -one.own.value if damaged and one.own is not None else 0.0
+
+    return tuple(_evidence(case, one) for one in sorted(judged, key=place))
 
 
 def _judge_heads(case: _Case) -> _Decision:
@@ -425,7 +457,7 @@ def _judge_heads(case: _Case) -> _Decision:
     if not statistics.measurable(importance):
         return _abstain(_no_importance(case, importance))
     judged = _judge_family(case)
-    heads = tuple(_evidence(case, one) for one in judged)
+    heads = _worst_first(case, judged)
     if not any(one.measurable for one in judged):
         return _abstain(
             f"no head of {_names(judged)} has an importance that {case.count} pairs can tell from "
@@ -483,7 +515,7 @@ def _family_pairs(one: _Judged, limit: float) -> int | None:
 def _evidence(case: _Case, one: _Judged) -> HeadEvidence:
     note = "tuned minus reference" if case.limit.needs_reference else ""
     if one.measurable:
-        return HeadEvidence(str(one.head), one.importance, one.held, note)
+        return HeadEvidence(str(one.head), one.importance, one.held, note, one.own)
     return HeadEvidence(
         str(one.head),
         one.importance,
@@ -506,7 +538,7 @@ def _head_evidence(case: _Case) -> tuple[HeadEvidence, ...]:
         return ()
     if not statistics.measurable(case.mean(data.circuit_importance)):
         return ()
-    return tuple(_evidence(case, one) for one in _judge_family(case))
+    return _worst_first(case, _judge_family(case))
 
 
 # --- evidence and words ----------------------------------------------------------------------

@@ -245,6 +245,7 @@ def as_measurement(
         circuit_damage=damage.circuit,
         head_importance=drops.importance.heads,
         head_damage=damage.heads,
+        head_own_damage=drops.own["tuned"],
         reference_circuit_damage=None if reference is None else reference.circuit,
         reference_head_damage={} if reference is None else reference.heads,
         dropped=encoded.n_dropped,

@@ -37,12 +37,14 @@ class Estimate:
 @dataclass(frozen=True, slots=True)
 class HeadEvidence:
     """One head's numbers, as the report shows them. `dcv` is None where the head abstains, and
-    `note` then says why."""
+    `note` then says why. `own` is the part of the damage that the head does itself, not inherits
+    from heads before it; None where it was not measured."""
 
     head: str
     importance: Estimate
     dcv: Estimate | None
     note: str = ""
+    own: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Verdict:
     outcome: Outcome
     estimate: Estimate | None  # None only when it abstains
     reason: str  # one sentence: why this outcome
-    worst_heads: tuple[HeadEvidence, ...] = ()  # most vulnerable first
+    worst_heads: tuple[HeadEvidence, ...] = ()  # damaged themselves first, then by DCV
     worst_pairs: tuple[PairEvidence, ...] = ()  # most hurt first
     file: str = ""  # where the limit was declared
     line: int = 0  # 1-based

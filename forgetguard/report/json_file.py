@@ -50,6 +50,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
                 "importance": _estimate(head.importance),
                 "dcv": _estimate(head.dcv),
                 "note": head.note,
+                "own": _estimate(head.own),
             }
             for head in verdict.worst_heads
         ],
@@ -133,7 +134,8 @@ def _to_head(data: Mapping[str, Any]) -> HeadEvidence:
     importance = _to_estimate(data["importance"])
     if importance is None:
         raise ValueError(f"head {data['head']} has no importance")
-    return HeadEvidence(data["head"], importance, _to_estimate(data["dcv"]), data["note"])
+    dcv, own = _to_estimate(data["dcv"]), _to_estimate(data["own"])
+    return HeadEvidence(data["head"], importance, dcv, data["note"], own)
 
 
 def _to_pair(data: Mapping[str, Any]) -> PairEvidence:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LABELS = {
     "pass": "pass",
     "fail": "FAIL",
-    "abstain": "ABSTAIN (not measurable)",
+    "abstain": "ABSTAIN",
     "error": "ERROR",
     "skipped": "SKIPPED",
 }
@@ -97,6 +97,7 @@ def _head_lines(heads: Sequence[HeadEvidence]) -> list[str]:
         (
             head.head,
             f"DCV {interval(head.dcv)}" if head.dcv else "DCV not measurable",
+            f"own damage {number(head.own.value)}" if head.own else "",
             f"importance {interval(head.importance)}",
             head.note,
         )
@@ -161,8 +162,11 @@ def totals(outcomes: Iterable[str], *, not_run: int = 0) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equal length as lines, two spaces between columns, nothing trailing."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    """Rows of equal length as lines, two spaces between columns, nothing trailing. Columns that
+    are empty throughout are left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    rows = list(zip(*columns, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

@@ -28,12 +28,12 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         locate(transformers.AutoModelForCausalLM.from_pretrained(folder[role]).eval())
         for role in ("base", "sft")
     )
-    vocabulary = json.loads(Path(folder["base"], "tokenizer.json").read_text())["model"]["vocab"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder["base"])
     lines = (CIRCUITS / "prompts" / f"tiny-{task}.jsonl").read_text().splitlines()[:12]
     rows = [json.loads(line) for line in lines]
 
     def ids(text: str) -> torch.Tensor:
-        return torch.tensor([[vocabulary[word] for word in text.split()]])
+        return torch.tensor([tokenizer(text)["input_ids"]])
 
     sets = [(head,) for head in circuit.heads] + [circuit.heads]
     damage, importance = torch.zeros(len(sets)), torch.zeros(len(sets))

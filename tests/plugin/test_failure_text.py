@@ -40,7 +40,7 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
 def test_an_abstention_is_labelled(project) -> None:
     project.circuit("vague.circuit.yaml")
     project.gate().stdout.fnmatch_lines(
-        ["ABSTAIN (not measurable): a fake says abstain (vague dcv.circuit)"]
+        ["ABSTAIN: a fake says abstain (vague dcv.circuit)"]
     )
 
 

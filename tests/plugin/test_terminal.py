@@ -9,7 +9,7 @@ TABLE = [
     "circuit * limit * measured * allowed * verdict",
     "bad * dcv.circuit  DCV 0.55 [[]0.5, 0.6[]] * <= 0.1 * FAIL",
     "good * dcv.circuit  DCV 0.03 [[]-0.02, 0.08[]] * <= 0.1 * pass",
-    "vague * dcv.circuit  no value * <= 0.1 * ABSTAIN (not measurable)",
+    "vague * dcv.circuit  no value * <= 0.1 * ABSTAIN",
     "1 pass, 1 fail, 1 abstain",
     "note: bad: 2 of 66 prompt pairs dropped",
 ]

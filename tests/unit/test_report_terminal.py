@@ -57,7 +57,7 @@ def test_a_limit_says_what_it_bounds(limit: str, words: str) -> None:
 def test_a_verdict_without_an_estimate_shows_no_number() -> None:
     verdict = dataclasses.replace(VERDICT, outcome=Outcome.ABSTAIN, estimate=None)
     lines = terminal.failure_lines(verdict)
-    assert lines[0] == f"ABSTAIN (not measurable): {VERDICT.reason} (ioi dcv.circuit)"
+    assert lines[0] == f"ABSTAIN: {VERDICT.reason} (ioi dcv.circuit)"
     assert "0.3" not in "\n".join(lines)
 
 

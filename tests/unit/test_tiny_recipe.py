@@ -30,6 +30,10 @@ PROMPT_FILES = PACKAGE.parent / "circuits" / "prompts"
 FRESH_SEED = 20_260_101  # of no build and no table
 
 tasks = pytest.mark.parametrize("task", TASKS)
+# peft's and TRL's own code still says gradient_checkpointing, which transformers 5.23 renamed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,6 +18,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -86,6 +87,7 @@ def fine_tune(
             peft_config=_lora(plan.adapter),
             callbacks=[watch],
         )
+        trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
         trainer.train()
     trained = trainer.accelerator.unwrap_model(trainer.model)
     return trained.eval(), trainer.state.global_step

@@ -25,7 +25,8 @@ def save(
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = BASE_ALIAS
-        model.save_pretrained(str(folder))
+        # With its default, peft would look for the alias on the hub.
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         _sort_lists(folder / "adapter_config.json")
     else:

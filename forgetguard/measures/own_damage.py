@@ -1,0 +1,99 @@
+"""What a head does wrong itself: the tuned head's weights on the base's own inputs.
+
+A head's contribution may differ because its weights do, or because heads before it feed it other
+inputs. Own damage is DCV's numerator with r_h computed by the tuned model's attention of that layer
+(its query, key, value and output weights) from what the base's attention was given.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.locate import Anatomy, AttentionSite
+from forgetguard.patching.forward import forward
+from forgetguard.patching.hooks import PreHook, first_tensor, hooked
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetachedAttention:
+    """A copy of one layer's attention, with its output projection, on the CPU: it outlives the
+    model that it is from. A circuit's layers, and only their attention, are copied."""
+
+    site: AttentionSite
+
+
+def detach_attention(anatomy: Anatomy, layers: Sequence[int]) -> dict[int, DetachedAttention]:
+    """Copies of the attention of `layers`, adapters as they are switched now."""
+    copies = {}
+    for layer in layers:
+        site = anatomy.site(layer)
+        # One copy of both, so that the projection stays a part of its attention.
+        attention, projection = copy.deepcopy((site.attention, site.output_projection))
+        _unhook(attention)
+        attention = attention.cpu().requires_grad_(False)
+        copies[layer] = DetachedAttention(
+            AttentionSite(attention, projection, site.n_heads, site.head_dim)
+        )
+    return copies
+
+
+def _unhook(attention: nn.Module) -> None:
+    """Take off what accelerate puts on modules of a model spread over devices."""
+    if any(hasattr(module, "_hf_hook") for module in attention.modules()):
+        from accelerate.hooks import remove_hook_from_module
+
+        remove_hook_from_module(attention, recurse=True)
+
+
+def attention_calls(
+    anatomy: Anatomy, ids: Int[Tensor, "row pos"], layers: Sequence[int]
+) -> dict[int, Call]:
+    """What the model's attention is called with in each of `layers`, on a clean run."""
+    calls: dict[int, Call] = {}
+
+    def keep(layer: int) -> PreHook:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls[layer] = args, kwargs
+
+        return hook
+
+    hooks = [(anatomy.site(layer).attention, keep(layer)) for layer in layers]
+    with torch.no_grad(), hooked(before=hooks, after=[]):
+        forward(anatomy, ids, [ids.shape[1] - 1])
+    return calls
+
+
+def own_activations(
+    attention: Mapping[int, DetachedAttention], calls: Mapping[int, Call], heads: Sequence[Head]
+) -> dict[Head, Float[Tensor, "row pos head_dim"]]:
+    """z of `heads`, computed by `attention` from the inputs of another model's attention."""
+    z: dict[Head, Tensor] = {}
+    for layer, (args, kwargs) in calls.items():
+        site = attention[layer].site
+        wanted = [head for head in heads if head.layer == layer]
+
+        def read(
+            _: nn.Module,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            site: AttentionSite = site,
+            wanted: list[Head] = wanted,
+        ) -> None:
+            hidden = first_tensor(args, kwargs)
+            z.update({head: hidden[..., site.slice(head)].clone() for head in wanted})
+
+        device = first_tensor(args, kwargs).device
+        with torch.no_grad(), hooked(before=[(site.output_projection, read)], after=[]):
+            site.attention.to(device)(*args, **kwargs)
+        site.attention.cpu()
+    return z
