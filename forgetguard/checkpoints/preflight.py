@@ -38,6 +38,7 @@ _INPUT_EMBEDDINGS = (
 )
 _EMBEDDINGS = (*_INPUT_EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
 _SHOWN = 4
+ALLOW = "--forgetguard-allow-same; in Python allow_same=True"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _refuse_same_weights(sides: Sequence[_Side]) -> None:
             raise CheckpointError(
                 f"{own.spec} is an adapter that changes nothing (its B matrices are all zero, as "
                 f"before training), so it is the same model as {sides[0].spec}: give the trained "
-                f"adapter, or allow comparing a model with itself (allow_same)"
+                f"adapter, or allow it: {ALLOW}"
             )
     for a, b in combinations(sides, 2):
         if a.own.is_adapter == b.own.is_adapter and _same_weights(a.own, b.own):
@@ -145,7 +146,7 @@ def _untied(side: Described) -> Mapping[str, TensorEntry]:
 def _same(a: CheckpointSpec, b: CheckpointSpec, why: str) -> CheckpointError:
     return CheckpointError(
         f"{a} and {b} are the same checkpoint: {why}, so nothing could ever be found. Give "
-        f"{b.role}= the fine-tuned one, or allow comparing a model with itself (allow_same)"
+        f"{b.role}= the fine-tuned one, or allow it: {ALLOW}"
     )
 
 

@@ -67,3 +67,78 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         if str(head) in result.heads:
             value = result.heads[str(Head(head.layer, head.index))].value
             assert value == pytest.approx(expected[number].item(), rel=1e-3, abs=1e-4)
+
+
+def by_hand(layer: torch.nn.Module, hidden: torch.Tensor, rotary: torch.nn.Module) -> torch.Tensor:
+    """z of every head of a Qwen3 attention on `hidden`, [row, pos, head, head_dim], written out."""
+    attention, width = layer.self_attn, layer.self_attn.head_dim
+    rows, length, _ = hidden.shape
+
+    def split(matrix: torch.nn.Linear) -> torch.Tensor:
+        return (hidden @ matrix.weight.T).view(rows, length, -1, width)
+
+    def normed(values: torch.Tensor, scale: torch.nn.Module) -> torch.Tensor:
+        size = values.pow(2).mean(-1, keepdim=True) + scale.variance_epsilon
+        return values * size.rsqrt() * scale.weight
+
+    def turned(values: torch.Tensor) -> torch.Tensor:
+        angles = torch.arange(length)[:, None] * rotary.inv_freq
+        cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+        a, b = values.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+    q = turned(normed(split(attention.q_proj), attention.q_norm))
+    k = turned(normed(split(attention.k_proj), attention.k_norm))
+    v = split(attention.v_proj)
+    group = q.shape[2] // k.shape[2]
+    k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+    scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / width**0.5
+    causal = torch.ones(length, length).triu(1).bool()
+    weights = scores.masked_fill(causal, float("-inf")).softmax(-1)
+    return torch.einsum("rhqk,rkhd->rqhd", weights, v)
+
+
+def test_own_damage_equals_attention_written_out_by_hand() -> None:
+    """The tuned head's weights on the base's own inputs, with no code of the engine's."""
+    models = {
+        role: transformers.AutoModelForCausalLM.from_pretrained(
+            resolve(f"tiny:{role}", "base").location
+        ).eval()
+        for role in ("base", "sft")
+    }
+    base, tuned = (locate(models[role]) for role in ("base", "sft"))
+    heads = (Head(0, 1), Head(1, 2), Head(2, 2))
+    pairs = fg.capability("key_value", pairs=8, seed=3)
+    pair = fg.load(base="tiny:base", tuned="tiny:sft")
+    encoded = pairs.encoded(pair.base.tokenizer)
+    result = fg.vulnerability(pair, pairs, heads)
+    for batch in encoded.batches:
+        inputs: dict[int, torch.Tensor] = {}
+        handles = [
+            layer.self_attn.register_forward_pre_hook(
+                lambda _, args, kwargs, i=i: inputs.update({i: kwargs["hidden_states"]}),
+                with_kwargs=True,
+            )
+            for i, layer in enumerate(base.layers)
+        ]
+        clean = literal.logits(base, batch.clean, {})
+        for handle in handles:
+            handle.remove()
+        y, other = batch.answer, batch.distractor
+        assert other is not None
+
+        def readout(
+            logits: torch.Tensor, y: torch.Tensor = y, other: torch.Tensor = other
+        ) -> torch.Tensor:
+            return (logits[:, -1].gather(1, y) - logits[:, -1].gather(1, other))[:, 0]
+
+        for head in heads:
+            with torch.no_grad():
+                z = by_hand(
+                    tuned.layers[head.layer], inputs[head.layer], models["sft"].model.rotary_emb
+                )[:, :, head.index]
+            patched = literal.logits(base, batch.clean, {head: z}, tuned)
+            expected = (readout(clean) - readout(patched)).numpy()
+            measured = result.measurement.head_own_damage[head][list(batch.pairs)]
+            assert measured == pytest.approx(expected, abs=2e-4)
+            assert abs(expected).max() > 1e-3
