@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import literal
 import pytest
@@ -12,7 +13,7 @@ import transformers
 
 import forgetguard as fg
 from forgetguard.anatomy.heads import Head
-from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.schema import load_circuit_file
 
@@ -98,6 +99,23 @@ def by_hand(layer: torch.nn.Module, hidden: torch.Tensor, rotary: torch.nn.Modul
     return torch.einsum("rhqk,rkhd->rqhd", weights, v)
 
 
+def attention_inputs(anatomy: Anatomy, ids: torch.Tensor) -> dict[int, torch.Tensor]:
+    """What each layer's attention is given."""
+    inputs: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        return lambda _, args, kwargs: inputs.update({layer: kwargs["hidden_states"]})
+
+    handles = [
+        layer.self_attn.register_forward_pre_hook(keep(i), with_kwargs=True)
+        for i, layer in enumerate(anatomy.layers)
+    ]
+    literal.logits(anatomy, ids, {})
+    for handle in handles:
+        handle.remove()
+    return inputs
+
+
 def test_own_damage_equals_attention_written_out_by_hand() -> None:
     """The tuned head's weights on the base's own inputs, with no code of the engine's."""
     models = {
@@ -113,17 +131,8 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
     encoded = pairs.encoded(pair.base.tokenizer)
     result = fg.vulnerability(pair, pairs, heads)
     for batch in encoded.batches:
-        inputs: dict[int, torch.Tensor] = {}
-        handles = [
-            layer.self_attn.register_forward_pre_hook(
-                lambda _, args, kwargs, i=i: inputs.update({i: kwargs["hidden_states"]}),
-                with_kwargs=True,
-            )
-            for i, layer in enumerate(base.layers)
-        ]
+        inputs = attention_inputs(base, batch.clean)
         clean = literal.logits(base, batch.clean, {})
-        for handle in handles:
-            handle.remove()
         y, other = batch.answer, batch.distractor
         assert other is not None
 
