@@ -13,9 +13,9 @@ from forgetguard.errors import MeasurementError
 
 T = TypeVar("T")
 
-# On a CPU the matrix products are as fast with 2,000 tokens as with 20,000, and what lies between
-# them stays in cache (benchmarks/wavefront.py --budgets).
-CPU_TOKENS = 2048
+# On a CPU matrix products gain little beyond this, and memory grows with it
+# (benchmarks/wavefront.py --budgets).
+CPU_TOKENS = 4096
 _LARGEST_GPU_TOKENS = 131_072
 _NO_ROOM = (
     "out of memory; use a smaller dtype (--forgetguard-dtype bfloat16), several devices "

@@ -8,6 +8,7 @@ layer's weights are read once for all runs. Cost, in token-layers, is the sum ov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,8 @@ def _waves(
         start = 0
     n_positions = clean.ids.shape[1] - start
     tokens = budget or default_budget(clean.anatomy, n_positions, len(clean.positions))
-    size = max(1, tokens // n_positions)
+    most = max(1, tokens // n_positions)
+    size = math.ceil(len(jobs) / math.ceil(len(jobs) / most))  # waves of equal size
     pending = sorted(jobs, key=lambda job: (runs[job.run].first_layer, job.run, job.row))
 
     def one_wave(rows: int) -> tuple[list[_Job], Tensor]:
