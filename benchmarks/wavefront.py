@@ -6,12 +6,12 @@
 A 12-layer, 12-head, d=768 decoder (vocabulary 32,000, random weights), 16 prompts of 32 tokens,
 contributions from another model. Alternatives, on the same work with the same results:
 
-    per head            one batched forward for each head, all prompts in it, and all logits: what
+    per head            one batched forward for each head, all prompts in it, all logits: what
                         TransformerLens' get_act_patch_attn_head_out_all_pos does
     last logits         the same with the logits of the last position only
-    per head, prompt    one forward for each head and prompt, logits of the last position only
-    floor               the arithmetic of the recomputed suffixes alone, at the matrix rate measured
-                        before and after (products of the model's own shapes, nothing else)
+    per head, prompt    one forward for each head and prompt, all logits
+    floor               the arithmetic of the recomputed suffixes alone, at the rate (measured
+                        before and after) of the model's own matrix products and nothing else
 
 Machines are noisy: the variants take turns on a part of the heads at a time, and the ratios of the
 sums are the ones to quote.
@@ -82,17 +82,17 @@ def suffix_flops(heads: Sequence[Head], rows: int, tokens: int) -> float:
     return rows * (layers * tokens * per_token + len(heads) * 2 * WIDTH * VOCAB)
 
 
-def matrix_rate() -> float:
-    """Floating-point operations a second of the model's own two matrix shapes, in turn."""
-    x = torch.randn(2048, WIDTH)
-    square, wide = torch.randn(WIDTH, WIDTH), torch.randn(WIDTH, INNER)
-    for matrix in (square, wide):
-        x @ matrix
+def matrix_rate(anatomy: Anatomy) -> float:
+    """Floating-point operations a second of the layers' matrix products alone: the model's own
+    weights in their order, on 2,048 tokens, for three seconds."""
+    x, inner = torch.randn(2048, WIDTH), torch.randn(2048, INNER)
     began, flops = time.perf_counter(), 0.0
     while time.perf_counter() - began < 3.0:
-        for matrix in (square, wide):
-            x @ matrix
-            flops += 2.0 * x.numel() * matrix.shape[1]
+        for layer in anatomy.layers:
+            for name, parameter in layer.named_parameters():
+                if parameter.dim() == 2:
+                    torch.nn.functional.linear(inner if "down" in name else x, parameter)
+                    flops += 2.0 * 2048 * parameter.numel()
     return flops / (time.perf_counter() - began)
 
 
@@ -138,11 +138,11 @@ def _variants(
     def per_prompt() -> Tensor:
         few = runs[::4]  # a quarter of the heads, spread over the layers, for time's sake
         rows = [slice(i, i + 1) for i in range(ROWS)]
-        return torch.cat([patch_one(base, ids, run, row, 1) for run in few for row in rows])
+        return torch.cat([patch_one(base, ids, run, row, 0) for run in few for row in rows])
 
-    before = matrix_rate()
+    before = matrix_rate(base)
     wave_seconds, values = timed(wave)
-    between = matrix_rate()
+    between = matrix_rate(base)
     whole, expected = timed(partial(per_head, 0))
     last, _ = timed(partial(per_head, 1))
     single, _ = timed(per_prompt)

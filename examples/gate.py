@@ -19,7 +19,8 @@ def gate(tuned: str) -> int:
     arguments = ["--forgetguard", "base=tiny:base", f"tuned={tuned}"]
     print(f"\n$ pytest {' '.join(arguments)}", flush=True)
     with tempfile.TemporaryDirectory() as empty:  # the bundled circuits, and no other tests
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        # --tb=no: the table alone. Without it every failed limit shows its evidence.
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=no", *arguments]
         return subprocess.run(command, cwd=empty, check=False).returncode
 
 
@@ -32,7 +33,8 @@ def main() -> int:
     if wrong:
         print("\nThe gate did not decide as expected:", *wrong, sep="\n  ")
         return 1
-    print("\nAs expected: tiny:lora keeps what the base can do, tiny:sft does not.")
+    print("\nAs expected: tiny:lora keeps what the base can do, tiny:sft does not. What broke:")
+    print("    .venv/bin/pytest --forgetguard base=tiny:base tuned=tiny:sft circuits -k induction")
     return 0
 
 

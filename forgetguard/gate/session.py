@@ -82,6 +82,7 @@ class GateSession:
         self._pair, self._seed, self._progress = pair, seed, progress
         self._plans = {spec.name: _Planned(spec) for spec in circuits}
         self._captured = False
+        self._failed: ForgetguardError | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
 
@@ -96,8 +97,14 @@ class GateSession:
     def measurement(self, circuit: CircuitSpec) -> Measurement:
         """The circuit's numbers, pair by pair (raises ForgetguardError)."""
         plan = self._plans[circuit.name]
+        if self._failed is not None:  # loading gigabytes again would fail again
+            raise self._failed
         if not self._captured:
-            self._capture()
+            try:
+                self._capture()
+            except ForgetguardError as error:
+                self._failed = error
+                raise
         if plan.failed is not None:
             raise plan.failed
         if plan.measurement is None:
@@ -234,7 +241,9 @@ def as_measurement(
     damage = drops.damage["tuned"]
     reference: Drops | None = drops.damage.get("reference")
     encoded = capability.encoded
-    dropped = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
+    notes = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
+    if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
+        notes.append(f"only {len(encoded.pairs)} of the {encoded.asked} pairs asked for exist")
     return Measurement(
         pairs=tuple(pair.pair for pair in encoded.pairs),
         base_readout=drops.base.readout,
@@ -249,7 +258,7 @@ def as_measurement(
         reference_circuit_damage=None if reference is None else reference.circuit,
         reference_head_damage={} if reference is None else reference.heads,
         dropped=encoded.n_dropped,
-        notes=tuple(dropped),
+        notes=tuple(notes),
     )
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # On a CPU matrix products gain little beyond this, and memory grows with it
 # (benchmarks/wavefront.py --budgets).
-CPU_TOKENS = 4096
+CPU_TOKENS = 2048
 _LARGEST_GPU_TOKENS = 131_072
 _NO_ROOM = (
     "out of memory; use a smaller dtype (--forgetguard-dtype bfloat16), several devices "

@@ -151,6 +151,13 @@ def test_a_task_is_drawn_until_enough_pairs_fit() -> None:
         capability.encoded(word_level(WORDS[:3]))  # too few words to draw from
 
 
+def test_a_task_that_runs_dry_is_noticed() -> None:
+    few = many()  # eight pairs that align
+    assert encode(iter(few), word_level(), count=12).asked == 12
+    with pytest.raises(CapabilityError, match="8 of 64"):
+        encode(iter(few), word_level(), count=64)
+
+
 def test_fitting_words_are_single_known_tokens() -> None:
     fits = fits_tokenizer(word_level())
     assert fits("Mary")
