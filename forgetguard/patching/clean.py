@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class CleanPass:
     attention: the output of that layer's attention module, kept only where it is the output
         projection's output, so that a run may start from it without recomputing attention.
     own: the output-projection slices of `heads`, [head_dim, d_model].
+    read: from the last decoder layer's input to its attention's input (its norm, or nothing), where
+        a clean run shows that this is all that happens between them; else None.
     """
 
     anatomy: Anatomy
@@ -36,6 +39,7 @@ class CleanPass:
     residual: dict[int, Float[Tensor, "row pos d_model"]]
     attention: dict[int, Float[Tensor, "row pos d_model"]]
     own: dict[Head, Float[Tensor, "head_dim d_model"]]
+    read: Callable[[Tensor], Tensor] | None
 
 
 def clean_pass(
@@ -50,40 +54,77 @@ def clean_pass(
         AnatomyError: one of `heads` is not in the model.
     """
     anatomy.check(heads)
-    residual: dict[int, Tensor] = {}
-    attention: dict[int, Tensor] = {}
-    projected: dict[int, Tensor] = {}
-
-    def keep_input(layer: int) -> PreHook:
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            residual[layer] = first_tensor(args, kwargs)
-
-        return keep
-
-    def keep_output(layer: int, store: dict[int, Tensor]) -> PostHook:
-        def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            store[layer] = output[0] if isinstance(output, tuple) else output
-
-        return keep
-
     layers = sorted({head.layer for head in heads})
-    before = [(anatomy.layers[layer], keep_input(layer)) for layer in layers]
-    after = [(anatomy.site(i).output_projection, keep_output(i, projected)) for i in layers]
-    after += [(anatomy.site(i).attention, keep_output(i, attention)) for i in layers]
-    with hooked(before=before, after=after):
+    watch = _Watch(anatomy, [*layers, anatomy.n_layers - 1])
+    with watch.hooks():
         captured = capture(anatomy, ids, positions, heads)
-    startable = {
-        layer: output
-        for layer, output in attention.items()
-        if output.shape == projected[layer].shape and torch.equal(output, projected[layer])
-    }
     return CleanPass(
         anatomy,
         ids,
         tuple(positions),
         captured.logits,
         captured.z,
-        residual,
-        startable,
+        {layer: watch.entered[layer] for layer in layers},
+        {layer: watch.attended[layer] for layer in layers if watch.returns_projection(layer)},
         output_slices(anatomy, heads),
+        watch.read_by_last(),
     )
+
+
+class _Watch:
+    """What passes through some decoder layers during one forward pass."""
+
+    def __init__(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        self.anatomy = anatomy
+        self.layers = [layer for layer in dict.fromkeys(layers) if anatomy.sites[layer]]
+        self.entered: dict[int, Tensor] = {}  # the layer's input
+        self.asked: dict[int, Tensor] = {}  # its attention's input
+        self.attended: dict[int, Tensor] = {}  # its attention's output
+        self.projected: dict[int, Tensor] = {}  # its output projection's output
+        self.last = anatomy.n_layers - 1
+        self.parts: list[tuple[nn.Module, Tensor]] = []  # what the last layer's parts returned
+
+    def hooks(self) -> AbstractContextManager[None]:
+        before: list[tuple[nn.Module, PreHook]] = []
+        after: list[tuple[nn.Module, PostHook]] = []
+        for i in self.layers:
+            site = self.anatomy.site(i)
+            before.append((self.anatomy.layers[i], _keep_input(self.entered, i)))
+            before.append((site.attention, _keep_input(self.asked, i)))
+            after.append((site.attention, _keep_output(self.attended, i)))
+            after.append((site.output_projection, _keep_output(self.projected, i)))
+        after += [(part, self._keep_part) for part in self.anatomy.layers[self.last].children()]
+        return hooked(before=before, after=after)
+
+    def _keep_part(self, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.parts.append((part, output))
+
+    def returns_projection(self, layer: int) -> bool:
+        """Whether the attention returns its projection's output and nothing else (Bloom's adds the
+        residual stream)."""
+        attended, projected = self.attended[layer], self.projected[layer]
+        return attended.shape == projected.shape and torch.equal(attended, projected)
+
+    def read_by_last(self) -> Callable[[Tensor], Tensor] | None:
+        """See `CleanPass.read`."""
+        if self.last not in self.layers or not self.returns_projection(self.last):
+            return None
+        asked = self.asked[self.last]
+        if asked is self.entered[self.last]:
+            return lambda hidden: hidden
+        return next((part for part, output in self.parts if output is asked), None)
+
+
+def _keep_input(store: dict[int, Tensor], layer: int) -> PreHook:
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store[layer] = first_tensor(args, kwargs)
+
+    return keep
+
+
+def _keep_output(store: dict[int, Tensor], layer: int) -> PostHook:
+    def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        store[layer] = output[0] if isinstance(output, tuple) else output
+
+    return keep

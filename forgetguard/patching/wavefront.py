@@ -194,6 +194,10 @@ class _Wave:
             sum(len(block.rows) for block in blocks if block.run.first_layer <= layer)
             for layer in range(self.anatomy.n_layers)
         ]
+        # The last layer is run at the readout positions only, but for what its attention reads.
+        self.at = torch.tensor([position - start for position in clean.positions])
+        self.trims = clean.read is not None and len(self.at) < n_positions
+        self.full: Tensor | None = None  # the last layer's input at every position
         # A layer's new rows take its attention output from the clean run where that is possible.
         # Not where a batch axis could be mistaken for a position axis in the attention's arguments.
         self.skips = {
@@ -214,11 +218,15 @@ class _Wave:
                 after.append((attention, self._widen(layer)))
             if layer in patched:
                 after.append((self.anatomy.site(layer).output_projection, self._patch(layer)))
+        if self.trims:
+            site = self.anatomy.site(self.anatomy.n_layers - 1)
+            before.append((site.attention, self._reread))
+            before.append((site.output_projection, self._keep_readout))
+            after.append((self.anatomy.layers[-1], self._restore))
         ids = self.clean.ids[self.carrier.rows, self.start :]
-        positions = [position - self.start for position in self.clean.positions]
         past = None if self.prefix is None else prefix_cache(self.prefix, self.live)
         with hooked(before=before, after=after):
-            return forward(self.anatomy, ids, positions, past=past)
+            return forward(self.anatomy, ids, self.at.tolist(), past=past)
 
     def _old(self, layer: int) -> int:
         """Rows that come from the layer before."""
@@ -232,6 +240,33 @@ class _Wave:
         """A clean run's tensor for the rows that start in `layer`."""
         rows = self.index[self._old(layer) : self.alive[layer]].to(stored.device)
         return stored[:, self.start :].index_select(0, rows)
+
+    def _trimmed(self, values: Tensor, layer: int) -> Tensor:
+        """`values` at the positions that `layer` is run at behind its attention."""
+        if not self.trims or layer < self.anatomy.n_layers - 1:
+            return values
+        return values.index_select(1, self.at.to(values.device))
+
+    def _reread(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the last layer's attention read every position; its caller has the readout's."""
+        assert self.full is not None
+        assert self.clean.read is not None
+        rows = len(first_tensor(args, kwargs))
+        return with_first_tensor(args, kwargs, self.clean.read(self.full[:rows]))
+
+    def _keep_readout(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Project z of the last layer at the readout positions."""
+        z = first_tensor(args, kwargs)
+        return with_first_tensor(args, kwargs, self._trimmed(z, self.anatomy.n_layers - 1))
+
+    def _restore(self, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """Hand on every position, for what follows may rely on their number (GPT-2 reshapes):
+        those that were not run are zero, and are cut off before the unembedding."""
+        assert self.full is not None
+        values = output[0] if isinstance(output, tuple) else output
+        index = self.at.to(values.device)
+        whole = values.new_zeros(self.full.shape).index_copy(1, index, values)
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
 
     def _enter(self, layer: int) -> PreHook:
         """Give the decoder layer its rows: those that arrive, and those that start here."""
@@ -247,8 +282,9 @@ class _Wave:
             self.live.index = rows
             carried = self.carrier_index(rows)
             n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
+            self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
             grown_args, grown_kwargs = with_first_tensor(
-                args, kwargs, torch.cat(parts) if len(parts) > 1 else parts[0]
+                args, kwargs, self._trimmed(self.full, layer)
             )
             rest = tuple(grow(value, self.carrier, carried, n_heads) for value in grown_args[1:])
             named = {
@@ -284,7 +320,7 @@ class _Wave:
         def widen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             self.live.index = self.index[: self.alive[layer]]
             attended = output[0] if isinstance(output, tuple) else output
-            fresh = self._clean_rows(self.clean.attention[layer], layer)
+            fresh = self._trimmed(self._clean_rows(self.clean.attention[layer], layer), layer)
             offset = self._old(layer)
             for block in self.blocks:
                 if block.run.first_layer == layer:
@@ -319,13 +355,13 @@ class _Wave:
             stored = self.clean.z[head]
             rows = block.rows.to(stored.device)
             live = (
-                stored[:, self.start :].index_select(0, rows)
+                self._trimmed(stored[:, self.start :].index_select(0, rows), layer)
                 if z is None
                 else z[..., site.slice(head)]
             )
             change = contribution_change(
                 live,
-                self._source_z(source.z[head], rows),
+                self._trimmed(self._source_z(source.z[head], rows), layer),
                 self.clean.own[head],
                 None if source.weights is None else source.weights[head].to(live.device),
             )
