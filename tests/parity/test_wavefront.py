@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import literal
 import pytest
 import torch
@@ -93,6 +95,42 @@ def test_the_wavefront_equals_patching_one_by_one(name: str) -> None:
         one_by_one(anatomy, ids, foreign, tuned),
     )
     assert_close(patched(anatomy, ids, Source(foreign)), one_by_one(anatomy, ids, foreign))
+
+
+def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
+    """A run is recomputed from its first patched layer, its attention not there, and at the last
+    layer for the readout positions alone."""
+    anatomy = locate(build("llama"))
+    ids, counterfactual = prompts()
+    z = literal.activations(anatomy, counterfactual)
+    clean = clean_pass(anatomy, ids, [TOKENS - 1], HEADS)
+    carrier = 2
+    seen: dict[str, int] = {}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[name] = output.shape[0] * output.shape[1]
+
+        return hook
+
+    handles = []
+    for i, layer in enumerate(anatomy.layers):
+        handles.append(layer.mlp.register_forward_hook(count(f"mlp {i}")))
+        handles.append(layer.self_attn.q_proj.register_forward_hook(count(f"attention {i}")))
+    runs = [Run((head,), Source(z, start=START)) for head in (Head(1, 1), Head(1, 3), Head(2, 2))]
+    with torch.no_grad():
+        wavefront(clean, runs, keep)
+    for handle in handles:
+        handle.remove()
+    rest = TOKENS - START
+    assert seen == {
+        "attention 0": carrier * rest,
+        "mlp 0": carrier * rest,
+        "attention 1": 1 * rest,  # two runs start here: one row, because none is not defined
+        "mlp 1": 2 * ROWS * rest,
+        "attention 2": 2 * ROWS * rest,
+        "mlp 2": 3 * ROWS * 1,
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -17,6 +17,7 @@ from forgetguard.patching.budget import halving, memory_errors
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import CleanPass, clean_pass
 from forgetguard.patching.sources import Run, Source
+from forgetguard.patching.wave import Block
 from forgetguard.patching.wavefront import wavefront
 
 
@@ -91,7 +92,7 @@ def test_running_out_of_memory_costs_time_and_no_results(
         whole = wavefront(clean, runs, last)
         original: Callable[..., Tensor] = module._wave
 
-        def small(clean: CleanPass, blocks: list[module.Block], *rest: object) -> Tensor:
+        def small(clean: CleanPass, blocks: list[Block], *rest: object) -> Tensor:
             if sum(len(block.rows) for block in blocks) > 5:
                 raise torch.OutOfMemoryError("no room")
             return original(clean, blocks, *rest)

@@ -1,0 +1,244 @@
+"""One forward pass that grows: the rows of one wave, and the hooks that make room for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from forgetguard.patching.clean import CleanPass
+from forgetguard.patching.forward import forward
+from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
+from forgetguard.patching.prefix import LiveRows, Prefix, prefix_cache
+from forgetguard.patching.rows import Carrier, grow, keep_rows
+from forgetguard.patching.sources import Run, contribution_change
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive rows of a wavefront that belong to one run."""
+
+    run: Run
+    first: int
+    rows: Int[Tensor, "row"]  # the clean rows they descend from
+
+    @property
+    def span(self) -> slice:
+        return slice(self.first, self.first + len(self.rows))
+
+
+class Wave:
+    """One forward pass that grows: the hooks and the state they share."""
+
+    def __init__(
+        self,
+        clean: CleanPass,
+        blocks: list[Block],
+        index: Tensor,
+        start: int,
+        prefix: Prefix | None,
+        *,
+        full_carrier: bool,
+    ) -> None:
+        self.clean, self.anatomy = clean, clean.anatomy
+        self.blocks, self.index, self.start, self.prefix = blocks, index, start, prefix
+        n_positions = clean.ids.shape[1] - start
+        self.carrier = Carrier.build(len(clean.ids), n_positions, full=full_carrier)
+        self.live = LiveRows(self.carrier.rows)
+        self.first_layer = blocks[0].run.first_layer
+        # Rows alive in each layer: those of the runs that start in it or before it.
+        self.alive = [
+            sum(len(block.rows) for block in blocks if block.run.first_layer <= layer)
+            for layer in range(self.anatomy.n_layers)
+        ]
+        # The last layer is run at the readout positions only, but for what its attention reads.
+        self.at = torch.tensor([position - start for position in clean.positions])
+        self.trims = clean.read is not None and len(self.at) < n_positions
+        self.full: Tensor | None = None  # the last layer's input at every position
+        # A layer's new rows take its attention output from the clean run where that is possible.
+        # Not where a batch axis could be mistaken for a position axis in the attention's arguments.
+        self.skips = {
+            layer
+            for layer in clean.attention
+            if self._new(layer) > 0 and self.alive[layer] != n_positions
+        }
+
+    def logits(self) -> Float[Tensor, "row readout vocab"]:
+        before: list[tuple[nn.Module, PreHook]] = []
+        after: list[tuple[nn.Module, PostHook]] = []
+        patched = {head.layer for block in self.blocks for head in block.run.heads}
+        for layer, module in enumerate(self.anatomy.layers):
+            before.append((module, self._enter(layer)))
+            if layer in self.skips:
+                attention = self.anatomy.site(layer).attention
+                before.append((attention, self._narrow(layer)))
+                after.append((attention, self._widen(layer)))
+            if layer in patched:
+                after.append((self.anatomy.site(layer).output_projection, self._patch(layer)))
+        if self.trims:
+            site = self.anatomy.site(self.anatomy.n_layers - 1)
+            before.append((site.attention, self._reread))
+            before.append((site.output_projection, self._keep_readout))
+            after.append((self.anatomy.layers[-1], self._restore))
+        ids = self.clean.ids[self.carrier.rows, self.start :]
+        past = None if self.prefix is None else prefix_cache(self.prefix, self.live)
+        with hooked(before=before, after=after):
+            return forward(self.anatomy, ids, self.at.tolist(), past=past)
+
+    def _old(self, layer: int) -> int:
+        """Rows that come from the layer before."""
+        return self.alive[layer - 1] if layer > self.first_layer else 0
+
+    def _new(self, layer: int) -> int:
+        """Rows that start in this layer."""
+        return self.alive[layer] - (self.alive[layer - 1] if layer else 0)
+
+    def _clean_rows(self, stored: Tensor, layer: int) -> Tensor:
+        """A clean run's tensor for the rows that start in `layer`."""
+        rows = self.index[self._old(layer) : self.alive[layer]].to(stored.device)
+        return stored[:, self.start :].index_select(0, rows)
+
+    def _trimmed(self, values: Tensor, layer: int) -> Tensor:
+        """`values` at the positions that `layer` is run at behind its attention."""
+        if not self.trims or layer < self.anatomy.n_layers - 1:
+            return values
+        return values.index_select(1, self.at.to(values.device))
+
+    def _reread(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the last layer's attention read every position; its caller has the readout's."""
+        assert self.full is not None
+        assert self.clean.read is not None
+        rows = len(first_tensor(args, kwargs))
+        return with_first_tensor(args, kwargs, self.clean.read(self.full[:rows]))
+
+    def _keep_readout(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Project z of the last layer at the readout positions."""
+        z = first_tensor(args, kwargs)
+        return with_first_tensor(args, kwargs, self._trimmed(z, self.anatomy.n_layers - 1))
+
+    def _restore(self, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """Hand on every position, for what follows may rely on their number (GPT-2 reshapes):
+        those that were not run are zero, and are cut off before the unembedding."""
+        assert self.full is not None
+        values = output[0] if isinstance(output, tuple) else output
+        index = self.at.to(values.device)
+        whole = values.new_zeros(self.full.shape).index_copy(1, index, values)
+        return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+    def _enter(self, layer: int) -> PreHook:
+        """Give the decoder layer its rows: those that arrive, and those that start here."""
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if layer < self.first_layer:
+                return None
+            hidden = first_tensor(args, kwargs)
+            parts = [hidden] if layer > self.first_layer else []
+            if self._new(layer):
+                parts.append(self._clean_rows(self.clean.residual[layer], layer))
+            rows = self.index[: self.alive[layer]]
+            self.live.index = rows
+            carried = self.carrier_index(rows)
+            n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
+            self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
+            grown_args, grown_kwargs = with_first_tensor(
+                args, kwargs, self._trimmed(self.full, layer)
+            )
+            rest = tuple(grow(value, self.carrier, carried, n_heads) for value in grown_args[1:])
+            named = {
+                key: value
+                if key == "hidden_states"
+                else grow(value, self.carrier, carried, n_heads)
+                for key, value in grown_kwargs.items()
+            }
+            return (*grown_args[:1], *rest), named
+
+        return enter
+
+    def carrier_index(self, rows: Tensor) -> Tensor:
+        """The carrier row that stands for each clean row."""
+        return rows if self.carrier.full else torch.zeros_like(rows)
+
+    def _narrow(self, layer: int) -> PreHook:
+        """Let the attention see only the rows that need it."""
+
+        def narrow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            kept = max(1, self._old(layer))  # an attention of no rows at all is not defined
+            self.live.index = self.index[:kept]
+            return (
+                keep_rows(args, self.alive[layer], kept),
+                keep_rows(kwargs, self.alive[layer], kept),
+            )
+
+        return narrow
+
+    def _widen(self, layer: int) -> PostHook:
+        """Append the new rows: the clean attention output and their patches."""
+
+        def widen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            self.live.index = self.index[: self.alive[layer]]
+            attended = output[0] if isinstance(output, tuple) else output
+            fresh = self._trimmed(self._clean_rows(self.clean.attention[layer], layer), layer)
+            offset = self._old(layer)
+            for block in self.blocks:
+                if block.run.first_layer == layer:
+                    span = slice(block.first - offset, block.first - offset + len(block.rows))
+                    change = self._change(block, layer, None)
+                    fresh = _add(fresh, span, change)
+            joined = torch.cat([attended[:offset], fresh])
+            return (joined, *output[1:]) if isinstance(output, tuple) else joined
+
+        return widen
+
+    def _patch(self, layer: int) -> PostHook:
+        """Replace contributions of the rows that went through this layer's output projection."""
+
+        def patch(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            z = first_tensor(args, kwargs)
+            for block in self.blocks:
+                starts_here = block.run.first_layer == layer
+                if not block.run.at(layer) or (starts_here and layer in self.skips):
+                    continue
+                output = _add(output, block.span, self._change(block, layer, z[block.span]))
+            return output
+
+        return patch
+
+    def _change(self, block: Block, layer: int, z: Tensor | None) -> Float[Tensor, "row pos d"]:
+        """What the run's heads in `layer` change, summed; `z` is the live input of the output
+        projection for the block's rows, or None to take the clean run's."""
+        source, site = block.run.source, self.anatomy.site(layer)
+        total: Tensor | None = None
+        for place, head in block.run.at(layer):
+            stored = self.clean.z[head]
+            rows = block.rows.to(stored.device)
+            live = (
+                self._trimmed(stored[:, self.start :].index_select(0, rows), layer)
+                if z is None
+                else z[..., site.slice(head)]
+            )
+            change = contribution_change(
+                live,
+                self._trimmed(self._source_z(source.z[head], rows), layer),
+                self.clean.own[head],
+                None if source.weights is None else source.weights[head].to(live.device),
+            )
+            if block.run.strength is not None:
+                change = change * block.run.strength[place].to(change.device)
+            total = change if total is None else total + change
+        assert total is not None
+        return total
+
+    def _source_z(self, z: Tensor, rows: Tensor) -> Tensor:
+        z = z.to(rows.device)[:, self.start :]
+        return z if len(z) == 1 else z.index_select(0, rows)
+
+
+def _add(output: Tensor, span: slice, change: Tensor) -> Tensor:
+    """`output` with `change` (float32) added to the rows of `span`."""
+    if torch.is_grad_enabled() and (change.requires_grad or output.requires_grad):
+        output = output.clone()
+    output[span] = (output[span].float() + change).to(output.dtype)
+    return output
