@@ -165,6 +165,8 @@ def _nearest(path: Path) -> str:
         names = sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
     except OSError:
         names = []
+    if not names:
+        return f"there are no directories in {parent}"
     return f"{parent} has the directories: {_listing(names)}"
 
 
