@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
@@ -26,6 +26,7 @@ from forgetguard.gate.schema import (
     check_supported,
 )
 from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.own_damage import DetachedAttention, detach_attention, own_heads
 from forgetguard.measures.vulnerability import (
     Drops,
     ForeignHeads,
@@ -85,6 +86,7 @@ class GateSession:
         self._failed: ForgetguardError | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
+        self._attention: dict[str, dict[int, DetachedAttention]] = {}  # by role and layer
 
     def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict:
         """Measure the circuit, if it has not been yet, and decide one of its limits.
@@ -146,6 +148,7 @@ class GateSession:
                     if plan.failed is None:
                         with self._blame(plan):
                             self._read(plan, anatomy, checkpoint.role)
+                self._attention[checkpoint.role] = detach_attention(anatomy, self._layers())
         self._captured = True
 
     def _encode(self, spec: CircuitSpec) -> EncodedCapability:
@@ -184,6 +187,7 @@ class GateSession:
                 spec.heads,
                 start=batch.start,
             )
+            self._read_own(anatomy)
             drops = patched_drops(
                 anatomy,
                 capability,
@@ -194,6 +198,22 @@ class GateSession:
                 progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
             )
         return as_measurement(capability, drops, plan.foreign)
+
+    def _layers(self) -> list[int]:
+        """Every layer that a circuit which can be measured has heads in."""
+        plans = [plan for plan in self._plans.values() if plan.failed is None]
+        return sorted({head.layer for plan in plans for head in plan.spec.heads})
+
+    def _read_own(self, anatomy: Anatomy) -> None:
+        """Read every circuit's own damage as soon as the base is open, so that the other models'
+        attention need not be kept beside the waves."""
+        for role, attention in self._attention.items():
+            for plan in self._plans.values():
+                if plan.failed is None and plan.foreign is not None and plan.capability is not None:
+                    heads = plan.spec.heads
+                    own = own_heads(anatomy, plan.capability, heads, attention)
+                    plan.foreign[role] = replace(plan.foreign[role], own=own)
+        self._attention.clear()
 
     def _check_sums(self, role: str, anatomy: Anatomy, capability: EncodedCapability) -> None:
         if role not in self._summed:

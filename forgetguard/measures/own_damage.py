@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
+from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.patching.forward import forward
 from forgetguard.patching.hooks import PreHook, first_tensor, hooked
 
@@ -27,7 +28,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 @dataclass(frozen=True, slots=True, eq=False)
 class DetachedAttention:
     """A copy of one layer's attention, with its output projection, on the CPU: it outlives the
-    model that it is from. A circuit's layers, and only their attention, are copied."""
+    model that it is from, until own damage has been read with it."""
 
     site: AttentionSite
 
@@ -55,7 +56,22 @@ def _unhook(attention: nn.Module) -> None:
         remove_hook_from_module(attention, recurse=True)
 
 
-def attention_calls(
+def own_heads(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    heads: Sequence[Head],
+    attention: Mapping[int, DetachedAttention],
+) -> tuple[dict[Head, Float[Tensor, "row pos head_dim"]], ...]:
+    """z of `heads` for every batch, on the CPU, computed by another model's `attention` from what
+    this model's attention is given on the clean prompts."""
+    layers = sorted({head.layer for head in heads})
+    return tuple(
+        _own_activations(attention, _attention_calls(anatomy, batch.clean, layers), heads)
+        for batch in capability.batches
+    )
+
+
+def _attention_calls(
     anatomy: Anatomy, ids: Int[Tensor, "row pos"], layers: Sequence[int]
 ) -> dict[int, Call]:
     """What the model's attention is called with in each of `layers`, on a clean run."""
@@ -73,10 +89,9 @@ def attention_calls(
     return calls
 
 
-def own_activations(
+def _own_activations(
     attention: Mapping[int, DetachedAttention], calls: Mapping[int, Call], heads: Sequence[Head]
 ) -> dict[Head, Float[Tensor, "row pos head_dim"]]:
-    """z of `heads`, computed by `attention` from the inputs of another model's attention."""
     z: dict[Head, Tensor] = {}
     for layer, (args, kwargs) in calls.items():
         site = attention[layer].site
@@ -90,7 +105,7 @@ def own_activations(
             wanted: list[Head] = wanted,
         ) -> None:
             hidden = first_tensor(args, kwargs)
-            z.update({head: hidden[..., site.slice(head)].clone() for head in wanted})
+            z.update({head: hidden[..., site.slice(head)].cpu().clone() for head in wanted})
 
         device = first_tensor(args, kwargs).device
         with torch.no_grad(), hooked(before=[(site.output_projection, read)], after=[]):
