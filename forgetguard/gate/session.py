@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.described import full_config
@@ -26,7 +26,7 @@ from forgetguard.gate.schema import (
     check_supported,
 )
 from forgetguard.gate.verdict import Verdict
-from forgetguard.measures.own_damage import DetachedAttention, detach_attention, own_heads
+from forgetguard.measures.own_damage import detach_attention, own_heads
 from forgetguard.measures.vulnerability import (
     Drops,
     ForeignHeads,
@@ -86,7 +86,7 @@ class GateSession:
         self._failed: ForgetguardError | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
-        self._attention: dict[str, dict[int, DetachedAttention]] = {}  # by role and layer
+        self._attention: dict[str, dict[int, AttentionSite]] = {}  # by role and layer
 
     def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict:
         """Measure the circuit, if it has not been yet, and decide one of its limits.

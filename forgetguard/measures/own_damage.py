@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,16 +24,9 @@ from forgetguard.patching.hooks import PreHook, first_tensor, hooked
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DetachedAttention:
-    """A copy of one layer's attention, with its output projection, on the CPU: it outlives the
-    model that it is from, until own damage has been read with it."""
-
-    site: AttentionSite
-
-
-def detach_attention(anatomy: Anatomy, layers: Sequence[int]) -> dict[int, DetachedAttention]:
-    """Copies of the attention of `layers`, adapters as they are switched now."""
+def detach_attention(anatomy: Anatomy, layers: Sequence[int]) -> dict[int, AttentionSite]:
+    """Copies of the attention of `layers`, adapters as they are switched now, on the CPU: they
+    outlive the model, until own damage has been read with them."""
     copies = {}
     for layer in layers:
         site = anatomy.site(layer)
@@ -42,9 +34,7 @@ def detach_attention(anatomy: Anatomy, layers: Sequence[int]) -> dict[int, Detac
         attention, projection = copy.deepcopy((site.attention, site.output_projection))
         _unhook(attention)
         attention = attention.cpu().requires_grad_(False)
-        copies[layer] = DetachedAttention(
-            AttentionSite(attention, projection, site.n_heads, site.head_dim)
-        )
+        copies[layer] = AttentionSite(attention, projection, site.n_heads, site.head_dim)
     return copies
 
 
@@ -60,7 +50,7 @@ def own_heads(
     anatomy: Anatomy,
     capability: EncodedCapability,
     heads: Sequence[Head],
-    attention: Mapping[int, DetachedAttention],
+    attention: Mapping[int, AttentionSite],
 ) -> tuple[dict[Head, Float[Tensor, "row pos head_dim"]], ...]:
     """z of `heads` for every batch, on the CPU, computed by another model's `attention` from what
     this model's attention is given on the clean prompts."""
@@ -90,11 +80,11 @@ def _attention_calls(
 
 
 def _own_activations(
-    attention: Mapping[int, DetachedAttention], calls: Mapping[int, Call], heads: Sequence[Head]
+    attention: Mapping[int, AttentionSite], calls: Mapping[int, Call], heads: Sequence[Head]
 ) -> dict[Head, Float[Tensor, "row pos head_dim"]]:
     z: dict[Head, Tensor] = {}
     for layer, (args, kwargs) in calls.items():
-        site = attention[layer].site
+        site = attention[layer]
         wanted = [head for head in heads if head.layer == layer]
 
         def read(

@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         building.build_tuned("lora", settings.lora, asked.out, say)
     if asked.prompts is not None:
         _write_prompts(asked.prompts)
+    if asked.circuits is not None:
+        from forgetguard.recipes.tiny.circuits import write_circuits
+
+        write_circuits(asked.out / "base", asked.circuits, say)
     _table(asked.out)
     return 0
 
@@ -67,6 +71,13 @@ def _options() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="also write the held-out prompt files tiny-<capability>.jsonl to DIR",
+    )
+    parser.add_argument(
+        "--circuits",
+        type=Path,
+        metavar="DIR",
+        help="also find the base's circuits and write tiny-<capability>.circuit.yaml to DIR, "
+        "beside DIR/prompts",
     )
     return parser
 
