@@ -199,3 +199,29 @@ def test_python_reads_what_the_gate_reads() -> None:
     low, high = result.circuit.interval
     assert low <= result.circuit.value <= high
     assert set(result.heads) | set(result.abstained) == {str(head) for head in circuit.heads}
+
+
+def test_a_vocabulary_that_fine_tuning_has_grown_is_compared_on_the_shared_ids(
+    tmp_path: Path,
+) -> None:
+    circuit = spec("ioi")
+    model = load_model(resolve("tiny:base", "base"))
+    grown = model.get_input_embeddings().weight.shape[0] + 3
+    model.resize_token_embeddings(grown, mean_resizing=False)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[-3:] = 100.0  # would win every argmax
+    model.save_pretrained(tmp_path / "grown")
+    (measurement,) = measured(tmp_path / "grown", circuit)
+    assert measurement.circuit_damage is not None
+    assert not measurement.circuit_damage.any()
+    assert (measurement.base_readout == measurement.tuned_readout).all()
+    assert (measurement.base_correct == measurement.tuned_correct).all()
+
+
+def test_a_sharded_checkpoint_reads_like_the_whole_one(tmp_path: Path) -> None:
+    circuit = spec("ioi")
+    model = load_model(resolve("tiny:sft", "tuned"))
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="300KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    (sharded,), (whole,) = measured(tmp_path / "sharded", circuit), measured("tiny:sft", circuit)
+    assert dcvs(sharded) == dcvs(whole)
