@@ -442,12 +442,14 @@ def _own_damage(case: _Case, scale: FloatArray) -> Sequence[Estimate | None]:
 
 
 def _worst_first(case: _Case, judged: Sequence[_Judged]) -> tuple[HeadEvidence, ...]:
-    """Heads whose own damage is established lead, for that is where to look: those after them in
-    the model inherit it, and may read a larger DCV for it. The rest stand by their DCV."""
+    """Heads whose damage is established and mostly their own lead, for that is where to look: those
+    after them in the model inherit it, and may read a larger DCV for it. The rest stand by DCV."""
 
     def place(one: _Judged) -> tuple[bool, float]:
-        damaged = one.measurable and one.own is not None and one.own.low > 0
-        return not damaged, -one.own.value if damaged and one.own is not None else 0.0
+        if not one.measurable or one.own is None:
+            return True, 0.0
+        mostly_own = one.own.low > 0 and 2 * one.own.value >= one.held.value
+        return not mostly_own, -one.own.value if mostly_own else 0.0
 
     return tuple(_evidence(case, one) for one in sorted(judged, key=place))
 

@@ -76,7 +76,7 @@ class Verdict:
     outcome: Outcome
     estimate: Estimate | None  # None only when it abstains
     reason: str  # one sentence: why this outcome
-    worst_heads: tuple[HeadEvidence, ...] = ()  # damaged themselves first, then by DCV
+    worst_heads: tuple[HeadEvidence, ...] = ()  # mostly own damage first, then by DCV
     worst_pairs: tuple[PairEvidence, ...] = ()  # most hurt first
     file: str = ""  # where the limit was declared
     line: int = 0  # 1-based

@@ -389,3 +389,20 @@ def test_a_limit_on_every_head_says_which_one_decided() -> None:
     passed = judge(spec(), limit, measured(heads={Head(0, 4): 0.1}))
     assert (passed.outcome, passed.head) == (Outcome.PASS, "L0H4")
     assert judge(spec(), Limit("dcv.circuit", 0.25), measured()).head == ""
+
+
+def test_a_head_whose_damage_is_its_own_is_named_before_those_that_inherit_more() -> None:
+    limit = Limit("dcv.head", 0.25)
+    data = measured(heads={HEADS[0]: 0.5, HEADS[1]: 0.8, HEADS[2]: 0.3})
+    nothing = {head: np.zeros(64) for head in HEADS}
+    own = replace(data, head_own_damage=nothing | {HEADS[0]: data.head_damage[HEADS[0]]})
+    order = [evidence.head for evidence in judge(spec(), limit, own).worst_heads]
+    assert order == [str(HEADS[0]), str(HEADS[1]), str(HEADS[2])]
+    slight = replace(data, head_own_damage=nothing | {HEADS[0]: 0.05 * data.head_damage[HEADS[0]]})
+    for evidence in (data, slight):
+        worst = judge(spec(), limit, evidence).worst_heads
+        assert [one.head for one in worst] == [str(HEADS[1]), str(HEADS[0]), str(HEADS[2])]
+    (first, *_) = judge(spec(), limit, own).worst_heads
+    assert first.own is not None
+    assert first.dcv is not None
+    assert first.own.value == pytest.approx(first.dcv.value)
