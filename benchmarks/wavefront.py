@@ -29,7 +29,7 @@ import transformers
 from torch import Tensor
 
 from forgetguard.anatomy.contributions import output_slices
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forgetguard.anatomy.heads import Head
+    from forgetguard.anatomy.members import Head, Mlp
     from forgetguard.api import Circuit, Vulnerability, capability, discover, load, vulnerability
     from forgetguard.capabilities.pairs import PromptPair
     from forgetguard.errors import ForgetguardError
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Circuit": "forgetguard.api",
     "ForgetguardError": "forgetguard.errors",
-    "Head": "forgetguard.anatomy.heads",
+    "Head": "forgetguard.anatomy.members",
+    "Mlp": "forgetguard.anatomy.members",
     "PromptPair": "forgetguard.capabilities.pairs",
     "Vulnerability": "forgetguard.api",
     "capability": "forgetguard.api",
@@ -31,6 +32,7 @@ __all__ = [
     "Circuit",
     "ForgetguardError",
     "Head",
+    "Mlp",
     "PromptPair",
     "Vulnerability",
     "capability",

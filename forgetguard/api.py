@@ -13,35 +13,34 @@ circuit.save("ioi.circuit.yaml")                                # what pytest th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from forgetguard.anatomy.heads import Head
-from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.readouts import READOUTS
-from forgetguard.capabilities.tasks import TASKS
+from forgetguard.capabilities.tasks import find_task, task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair, Placement
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.discovery.activation_patching import activation_patching
-from forgetguard.discovery.scores import ScoredHeads
+from forgetguard.discovery.circuit import FAITHFUL, Found
+from forgetguard.discovery.on_checkpoint import Search, discover_on
+from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate import schema
 from forgetguard.gate.decision import Measurement, judge
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit, TaskPairs
+from forgetguard.gate.provenance import describe, fits_of
+from forgetguard.gate.schema import CircuitSpec, Fits, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Estimate
-from forgetguard.patching.selfcheck import check_patching, check_sums
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
 
-METHODS = {"activation_patching": activation_patching}
 # A circuit file's limits before a human has reviewed them.
 SUGGESTED_LIMITS: Mapping[str, float] = {
     "dcv.circuit": 0.10,
@@ -53,7 +52,7 @@ _NO_LIMIT = 1e9
 
 def load(
     base: str | Path,
-    tuned: str | Path,
+    tuned: str | Path | None = None,
     reference: str | Path | None = None,
     *,
     dtype: str = "float32",
@@ -67,8 +66,8 @@ def load(
     """Name the checkpoints to compare. They are checked, but no weights are loaded yet.
 
     Each is a local Hugging Face directory, a peft adapter's directory, a hub id, or an alias
-    (tiny:base, tiny:sft, tiny:lora). Placement `sequential` never holds two models in memory;
-    `resident` keeps what it has opened.
+    (tiny:base, tiny:sft, tiny:lora). Discovery needs no `tuned`. Placement `sequential` never holds
+    two models in memory; `resident` keeps what it has opened.
 
     Raises:
         CheckpointError: one cannot be found or read, or they do not belong together (another
@@ -85,7 +84,7 @@ def load(
     specs = {role: resolve(str(at), role) for role, at in given.items() if at is not None}
     check(
         specs["base"],
-        specs["tuned"],
+        specs.get("tuned"),
         specs.get("reference"),
         allow_same=allow_same,
         options=options,
@@ -101,20 +100,22 @@ def capability(
     readout: str = "logit_diff",
     chat_template: bool = False,
 ) -> Capability:
-    """A capability: `pairs` is how many to draw from the bundled task `name`, a JSONL file, or the
-    prompt pairs themselves.
+    """A capability: `pairs` is how many to draw from the task `name` (bundled, or an entry point's
+    of group `forgetguard.tasks`), a JSONL file, or the prompt pairs themselves.
 
     Raises:
         SpecificationError: no such task or readout, or the file cannot be read.
+        CapabilityError: the task is another distribution's and cannot be loaded.
     """
     if readout not in READOUTS:
         raise SpecificationError(f"unknown readout {readout!r}; there are {', '.join(READOUTS)}")
     if isinstance(pairs, int):
-        if name not in TASKS:
+        if name not in task_names():
             raise SpecificationError(
-                f"there is no task {name!r} to draw pairs from; there are {', '.join(TASKS)}; "
-                "or give pairs= a JSONL file or a list of PromptPair"
+                f"there is no task {name!r} to draw pairs from; there are "
+                f"{', '.join(task_names())}; or give pairs= a JSONL file or a list of PromptPair"
             )
+        find_task(name)  # an entry point that cannot be loaded is said now
         return Capability(
             name, readout, task=name, count=pairs, seed=seed, chat_template=chat_template
         )
@@ -125,12 +126,14 @@ def capability(
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """Heads of a base that carry a capability, and how they were found (`found` is None for heads
-    that were given)."""
+    """Heads (and MLP layers) of a base that carry a capability, and how they were found (`found` is
+    None for members that were given). `fits` says which base they belong to."""
 
     capability: Capability
-    heads: tuple[Head, ...]
-    found: ScoredHeads | None = None
+    heads: tuple[Member, ...]
+    found: Found | None = None
+    fits: Fits | None = None
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
     def spec(self, name: str, limits: Mapping[str, float] = SUGGESTED_LIMITS) -> CircuitSpec:
         """The circuit as a circuit file declares it."""
@@ -145,7 +148,8 @@ class Circuit:
             heads=self.heads,
             limits=tuple(Limit(key, maximum) for key, maximum in limits.items()),
             chat_template=capability.chat_template,
-            found=None if self.found is None else self._provenance(self.found),
+            fits=self.fits,
+            found=None if self.found is None else {**describe(self.found), **self.provenance},
         )
 
     def save(
@@ -160,49 +164,39 @@ class Circuit:
         path = Path(path)
         return schema.save(self.spec(schema.stem(path), limits), path)
 
-    def _provenance(self, found: ScoredHeads) -> dict[str, object]:
-        scores = {str(head): round(found.scores[head], 4) for head in self.heads}
-        share = round(found.curve[len(self.heads) - 1], 4)
-        return {"method": found.method, "scores": scores, "share_of_loss": share}
-
 
 def discover(
     base: Checkpoint,
     capability: Capability,
     *,
     method: str = "activation_patching",
-    share: float = 0.8,
-    each: float = 0.1,
+    faithful: float = FAITHFUL,
+    ablation: str = "counterfactual",
+    mlps: bool = False,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    keep: bool = False,
+    progress: Progress | None = None,
 ) -> Circuit:
-    """Find the heads of `base` that carry `capability`: the fewest top-ranked ones that, patched
-    from the counterfactual together, lose at least `share` of what patching every head loses, and
-    every further head that alone loses at least `each` of it.
+    """Find the heads of `base` that carry `capability`: `method` ranks them on one half of the
+    pairs, and the circuit is the fewest top-ranked ones whose faithfulness on the other half is at
+    least `faithful`, the rest of the model being taken away by `ablation`.
+
+    Args:
+        method: `activation_patching` (exact), `attribution_patching`, `integrated_gradients`,
+            `binary_masking`, `desiderata_masking`, `random` (a control), or `auto`.
+        mlps: MLP layers may be members too.
+        settings: the method's own, by name.
+        keep: keep finished work in the cache folder, and take up what is there.
 
     Raises:
-        SpecificationError: unknown method, or `share` or `each` is not in (0, 1].
-        CapabilityError: the pairs do not suit the tokenizer, or no heads carry the capability.
+        SpecificationError: unknown method, setting or ablation, or `faithful` is not in (0, 1].
+        BaseCannotError: the base cannot do the capability.
+        CapabilityError: the pairs do not suit the tokenizer.
     """
-    if method not in METHODS:
-        raise SpecificationError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if not (0 < share <= 1 and 0 < each <= 1):
-        raise SpecificationError(
-            f"share and each must be above 0 and at most 1, got {share} and {each}"
-        )
-    encoded = capability.encoded(base.tokenizer)
-    with base.open() as model:
-        anatomy = locate(model)
-        batch = encoded.batches[0]
-        check_sums(anatomy, batch.clean[:1])
-        check_patching(
-            anatomy,
-            batch.clean[:2],
-            batch.counterfactual[:2],
-            batch.positions,
-            anatomy.heads,
-            start=batch.start,
-        )
-        found = METHODS[method](anatomy, encoded)
-    return Circuit(capability, found.circuit(share, each), found)
+    search = Search(method, faithful, ablation, mlps, seed, settings or {})
+    found = discover_on(base, capability, search, keep=keep, progress=progress)
+    return Circuit(capability, found.circuit, found, fits_of(base))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +216,7 @@ class Vulnerability:
 def vulnerability(
     pair: ModelPair,
     capability: Capability,
-    circuit: Circuit | Sequence[Head | str],
+    circuit: Circuit | Sequence[Member | str],
     *,
     confidence: float = 0.95,
     site: str = "contribution",
@@ -236,7 +230,7 @@ def vulnerability(
         ForgetguardError: the circuit cannot be measured; the message says why.
     """
     if not isinstance(circuit, Circuit):
-        heads = tuple(head if isinstance(head, Head) else Head.parse(head) for head in circuit)
+        heads = tuple(parse_member(one) if isinstance(one, str) else one for one in circuit)
         circuit = Circuit(capability, heads)
     spec = replace(
         Circuit(capability, circuit.heads).spec(capability.name),

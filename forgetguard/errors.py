@@ -24,7 +24,11 @@ class AnatomyError(ForgetguardError):
 
 
 class CapabilityError(ForgetguardError):
-    """Prompt pairs do not fit the tokenizer, or the base model cannot do the capability."""
+    """Prompt pairs do not fit the tokenizer, or say nothing about a capability."""
+
+
+class BaseCannotError(CapabilityError):
+    """The base model cannot do the capability, so there is nothing to lose and no circuit."""
 
 
 class MeasurementError(ForgetguardError):

@@ -11,8 +11,8 @@ import torch
 import transformers.pytorch_utils
 from torch import Tensor
 
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Head, Member, Mlp
 
 
 def weight(projection: torch.nn.Module) -> Tensor:
@@ -23,10 +23,17 @@ def weight(projection: torch.nn.Module) -> Tensor:
     return matrix if is_conv else matrix.T
 
 
-def activations(anatomy: Anatomy, ids: Tensor) -> dict[Head, Tensor]:
-    """z of every head, read by plain hooks."""
-    seen: dict[Head, Tensor] = {}
+def activations(anatomy: Anatomy, ids: Tensor) -> dict[Member, Tensor]:
+    """z of every head and the output of every MLP, read by plain hooks."""
+    seen: dict[Member, Tensor] = {}
     handles = []
+    for layer, mlp in enumerate(anatomy.mlps):
+
+        def keep(_: torch.nn.Module, args: object, output: Tensor, layer: int = layer) -> None:
+            seen[Mlp(layer)] = output.reshape(len(ids), -1, output.shape[-1]).clone()
+
+        assert mlp is not None
+        handles.append(mlp.register_forward_hook(keep))
     for layer, site in enumerate(anatomy.sites):
 
         def read(_: torch.nn.Module, args: tuple[Tensor, ...], layer: int = layer) -> None:
@@ -46,18 +53,26 @@ def activations(anatomy: Anatomy, ids: Tensor) -> dict[Head, Tensor]:
 def logits(
     anatomy: Anatomy,
     ids: Tensor,
-    z: Mapping[Head, Tensor],
+    z: Mapping[Member, Tensor],
     other: Anatomy | None = None,
 ) -> Tensor:
     """All logits of one forward pass with the contributions of the heads in `z` replaced.
 
     Within one model (`other` None) z is overwritten in the projection's input. From another model,
-    the heads' z is zeroed there and the other model's contribution added to the output.
+    the heads' z is zeroed there and the other model's contribution added to the output. An MLP's
+    output is overwritten either way.
     """
     handles = []
-    for layer in sorted({head.layer for head in z}):
+    for member, value in z.items():
+        if isinstance(member, Mlp):
+
+            def replace(_: torch.nn.Module, args: object, output: Tensor, value=value) -> Tensor:
+                return value.reshape(output.shape).clone()  # Falcon adds to it in place
+
+            handles.append(anatomy.mlp(member.layer).register_forward_hook(replace))
+    for layer in sorted({head.layer for head in z if isinstance(head, Head)}):
         site = anatomy.site(layer)
-        heads = [head for head in z if head.layer == layer]
+        heads = [head for head in z if isinstance(head, Head) and head.layer == layer]
 
         def overwrite(
             _: torch.nn.Module, args: tuple[Tensor, ...], heads: list[Head] = heads

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.spec import resolve
 
 BASE = Path(resolve("tiny:base", "base").location)

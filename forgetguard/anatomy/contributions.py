@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
+from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.errors import AnatomyError
 
 # Relative to the largest attention output of the layer. Measured on the sixteen models of
@@ -19,16 +19,19 @@ _LOW_PRECISION_TOLERANCE = 2e-2
 
 
 def output_slices(
-    anatomy: Anatomy, heads: Iterable[Head]
-) -> dict[Head, Float[Tensor, "head_dim d_model"]]:
-    """The effective output-projection slice W_O^h of each head, float32, on the model's device.
+    anatomy: Anatomy, members: Iterable[Member]
+) -> dict[Member, Float[Tensor, "head_dim d_model"]]:
+    """The effective output-projection slice W_O^h of each head among `members`, float32, on the
+    model's device. MLP layers have none: what they hand on is their contribution already.
 
     Read by sending basis vectors through the projection, so that whatever the projection is made of
     (Linear, Conv1D, an enabled LoRA adapter, a quantised layer) counts as it acts. Its bias, which
     belongs to no head, is taken off.
     """
-    slices = {}
-    for head in heads:
+    slices: dict[Member, Tensor] = {}
+    for head in members:
+        if isinstance(head, Mlp):
+            continue
         site = anatomy.site(head.layer)
         parameter = next(site.output_projection.parameters())
         dtype = parameter.dtype if parameter.dtype.is_floating_point else torch.float32
@@ -48,7 +51,7 @@ def check_sum_of_heads(
     site: AttentionSite,
     z: Float[Tensor, "batch pos heads_x_head_dim"],
     output: Float[Tensor, "batch pos d_model"],
-    slices: Mapping[Head, Float[Tensor, "head_dim d_model"]],
+    slices: Mapping[Member, Float[Tensor, "head_dim d_model"]],
 ) -> None:
     """The heads' contributions and the bias must sum to what the output projection returned.
 
@@ -57,6 +60,7 @@ def check_sum_of_heads(
     """
     total = torch.zeros(output.shape, dtype=torch.float32, device=output.device)
     for head, weight in slices.items():
+        assert isinstance(head, Head)
         total += z[..., site.slice(head)].float() @ weight
     with torch.no_grad():
         bias = site.output_projection(torch.zeros_like(z[:1, :1])).float()

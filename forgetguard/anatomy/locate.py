@@ -1,4 +1,4 @@
-"""Finds the decoder layers, attention output projections and unembedding of a Hugging Face model.
+"""Finds the decoder layers, their attention and MLPs, and the unembedding of a Hugging Face model.
 
 The names come from TransformerLens' architecture adapters (their component mapping), read without
 wrapping the model: a wrapped model is changed for good, and a gate must measure the model as it is.
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.errors import AnatomyError
 
 
@@ -37,14 +37,17 @@ class AttentionSite:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The parts of a causal language model that measuring its heads needs.
+    """The parts of a causal language model that measuring its heads and MLPs needs.
 
-    `sites` has one entry a decoder layer: None where a layer of a hybrid model has no heads.
+    `sites` has one entry a decoder layer: None where a layer of a hybrid model has no heads. `mlps`
+    likewise: the module whose output is what the layer's MLP adds to the residual stream (its last
+    projection; the whole block of a mixture of experts).
     """
 
     model: nn.Module
     layers: tuple[nn.Module, ...]
     sites: tuple[AttentionSite | None, ...]
+    mlps: tuple[nn.Module | None, ...]
     unembedding: nn.Module
 
     @property
@@ -61,30 +64,55 @@ class Anatomy:
             for index in range(site.n_heads)
         )
 
+    def members(self, *, mlps: bool = False) -> tuple[Member, ...]:
+        """Every query head of the model and, where asked for, every MLP layer, in order."""
+        if not mlps:
+            return self.heads
+        layers = [Mlp(layer) for layer, mlp in enumerate(self.mlps) if mlp is not None]
+        return tuple(sorted([*self.heads, *layers]))
+
     def site(self, layer: int) -> AttentionSite:
         """The attention of `layer`.
 
         Raises:
             AnatomyError: there is no such layer, or it has no attention heads.
         """
-        if not 0 <= layer < self.n_layers:
-            raise AnatomyError(
-                f"layer {layer} is not in this model: it has layers 0 to {self.n_layers - 1}"
-            )
+        self._check_layer(layer)
         site = self.sites[layer]
         if site is None:
             raise AnatomyError(f"layer {layer} of this model has no attention heads")
         return site
 
-    def check(self, heads: Iterable[Head]) -> None:
-        """Raises AnatomyError if one of `heads` is not a head of this model."""
-        for head in heads:
-            site = self.site(head.layer)
-            if head.index >= site.n_heads:
+    def mlp(self, layer: int) -> nn.Module:
+        """The module whose output is what the MLP of `layer` adds to the residual stream.
+
+        Raises:
+            AnatomyError: there is no such layer, or no MLP is known in it.
+        """
+        self._check_layer(layer)
+        mlp = self.mlps[layer]
+        if mlp is None:
+            raise AnatomyError(f"layer {layer} of this model has no MLP that can be patched")
+        return mlp
+
+    def check(self, members: Iterable[Member]) -> None:
+        """Raises AnatomyError if one of `members` is not a head or an MLP of this model."""
+        for member in members:
+            if isinstance(member, Mlp):
+                self.mlp(member.layer)
+                continue
+            site = self.site(member.layer)
+            if member.index >= site.n_heads:
                 raise AnatomyError(
-                    f"{head} is not in this model: layer {head.layer} has heads 0 to "
+                    f"{member} is not in this model: layer {member.layer} has heads 0 to "
                     f"{site.n_heads - 1}"
                 )
+
+    def _check_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.n_layers:
+            raise AnatomyError(
+                f"layer {layer} is not in this model: it has layers 0 to {self.n_layers - 1}"
+            )
 
 
 def locate(model: nn.Module) -> Anatomy:
@@ -120,7 +148,8 @@ def locate(model: nn.Module) -> Anatomy:
         raise AnatomyError(
             f"no layer of {type(model).__name__} has {attention.name}.{projection.name}"
         )
-    return Anatomy(model, layers, sites, _submodule(model, unembedding.name))
+    mlps = tuple(_mlp(layer, blocks.submodules.get("mlp")) for layer in layers)
+    return Anatomy(model, layers, sites, mlps, _submodule(model, unembedding.name))
 
 
 def _component_mapping(model: nn.Module) -> tuple[dict[str, Any], int]:
@@ -178,6 +207,22 @@ def _site(
             "not divide"
         )
     return AttentionSite(attention, projection, heads, width // heads)
+
+
+def _mlp(layer: nn.Module, named: Any) -> nn.Module | None:
+    """The last projection of the layer's MLP, since some MLPs add the residual stream themselves
+    (Bloom); the whole block where there is no single one (a mixture of experts)."""
+    if named is None:
+        return None
+    last = (getattr(named, "submodules", None) or {}).get("out")
+    block = named.name or ""  # OPT keeps its projections in the decoder layer itself
+    for name in (f"{block}.{last.name}".strip(".") if last is not None else "", block):
+        try:
+            if name:
+                return layer.get_submodule(name)
+        except AttributeError:
+            continue
+    return None
 
 
 def _input_width(projection: nn.Module) -> int:

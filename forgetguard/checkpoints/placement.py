@@ -50,6 +50,11 @@ class Checkpoint:
     def role(self) -> str:
         return self.spec.role
 
+    @property
+    def options(self) -> LoadOptions:
+        """How it is loaded."""
+        return self._pair.options
+
     @contextmanager
     def open(self) -> Iterator[PreTrainedModel]:
         """The model, loaded if it is not in memory already; eval mode, no gradients.
@@ -99,7 +104,8 @@ class ModelPair:
     """Base, tuned and perhaps a reference, with a rule for what is in memory.
 
     Args:
-        specs: the checkpoints; roles `base` and `tuned`, and `reference` where there is one.
+        specs: the checkpoints; role `base`, `tuned` unless nothing is compared (discovery), and
+            `reference` where there is one.
         options: how they are loaded.
         placement: `sequential`: never two models at once, opening one frees the other.
             `resident`: each stays once it was opened. In both, a LoRA adapter shares the one
@@ -125,10 +131,10 @@ class ModelPair:
         self.options = options or LoadOptions()
         self.placement = placement
         self.base = Checkpoint(self, by_role["base"])
-        self.tuned = Checkpoint(self, by_role["tuned"])
-        self.reference: Checkpoint | None = None
-        if "reference" in by_role:
-            self.reference = Checkpoint(self, by_role["reference"])
+        others = {
+            role: Checkpoint(self, spec) for role, spec in by_role.items() if role != "base"
+        }
+        self._tuned, self.reference = others.get("tuned"), others.get("reference")
         self._views: dict[str, _View] = {}
         self._loaded: dict[tuple[str, ...], _Loaded] = {}
         self._open: list[_View] = []
@@ -141,9 +147,20 @@ class ModelPair:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Base, tuned, and the reference where there is one."""
-        both = (self.base, self.tuned)
-        return both if self.reference is None else (*both, self.reference)
+        """Base, tuned, and the reference, as far as they were given."""
+        listed = (self.base, self._tuned, self.reference)
+        return tuple(checkpoint for checkpoint in listed if checkpoint is not None)
+
+    @property
+    def tuned(self) -> Checkpoint:
+        """The checkpoint under test.
+
+        Raises:
+            SpecificationError: none was given: there is nothing to compare.
+        """
+        if self._tuned is None:
+            raise SpecificationError("tuned= is missing: give base= and tuned=")
+        return self._tuned
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """The fingerprint of every checkpoint, by role."""
@@ -271,7 +288,6 @@ def _by_role(specs: list[CheckpointSpec]) -> dict[str, CheckpointSpec]:
         if spec.role in by_role:
             raise SpecificationError(f"{spec.role}= was given twice: {by_role[spec.role]}, {spec}")
         by_role[spec.role] = spec
-    for role in ("base", "tuned"):
-        if role not in by_role:
-            raise SpecificationError(f"{role}= is missing: give base= and tuned=")
+    if "base" not in by_role:
+        raise SpecificationError("base= is missing: give base= and tuned=")
     return by_role

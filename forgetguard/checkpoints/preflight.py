@@ -55,7 +55,7 @@ class _Side:
 
 def check(
     base: CheckpointSpec,
-    tuned: CheckpointSpec,
+    tuned: CheckpointSpec | None,
     reference: CheckpointSpec | None = None,
     *,
     allow_same: bool = False,
@@ -73,7 +73,7 @@ def check(
             (unless `allow_same`).
     """
     options = options or LoadOptions()
-    asked = [base, tuned] + ([reference] if reference is not None else [])
+    asked = [spec for spec in (base, tuned, reference) if spec is not None]
     specs = [localise(spec, options, weights=False) for spec in asked]
     if not allow_same:
         _refuse_same_place(specs)

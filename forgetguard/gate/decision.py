@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate import statistics
@@ -51,11 +51,13 @@ class Measurement:
     tuned_correct: BoolArray
     circuit_importance: FloatArray | None = None  # F(base, x) - F(base, x, circuit from x')
     circuit_damage: FloatArray | None = None  # F(base, x) - F(base, x, circuit from (tuned, x))
-    head_importance: Mapping[Head, FloatArray] = field(default_factory=dict)
-    head_damage: Mapping[Head, FloatArray] = field(default_factory=dict)
-    head_own_damage: Mapping[Head, FloatArray] = field(default_factory=dict)  # not inherited
+    all_importance: FloatArray | None = None  # the same with every head of the model
+    all_damage: FloatArray | None = None
+    head_importance: Mapping[Member, FloatArray] = field(default_factory=dict)
+    head_damage: Mapping[Member, FloatArray] = field(default_factory=dict)
+    head_own_damage: Mapping[Member, FloatArray] = field(default_factory=dict)  # not inherited
     reference_circuit_damage: FloatArray | None = None  # with the reference instead of tuned
-    reference_head_damage: Mapping[Head, FloatArray] = field(default_factory=dict)
+    reference_head_damage: Mapping[Member, FloatArray] = field(default_factory=dict)
     dropped: int = 0  # pairs that did not align, already left out of the arrays
     notes: tuple[str, ...] = ()
 
@@ -120,7 +122,7 @@ class _Case:
     spec: CircuitSpec
     limit: Limit
     data: Measurement
-    heads: tuple[Head, ...]
+    heads: tuple[Member, ...]
     seed: int
     clusters: npt.NDArray[np.intp] | None
 
@@ -168,6 +170,11 @@ class _Case:
         if not self.limit.needs_reference:
             return damage
         return damage - self._reference(self.data.reference_circuit_damage)
+
+    def all_heads(self) -> tuple[FloatArray, FloatArray]:
+        """(damage, importance) of every head of the model together, each [n]."""
+        damage = self._given(self.data.all_damage, "the damage of all heads")
+        return damage, self._given(self.data.all_importance, "the importance of all heads")
 
     def head_arrays(self) -> tuple[FloatArray, FloatArray]:
         """(damage, importance), each [heads, n], in the order of `heads`; damage as above."""
@@ -239,7 +246,7 @@ def _ordered(spec: CircuitSpec, data: Measurement) -> Measurement:
     def maybe(values: FloatArray | None, what: str) -> FloatArray | None:
         return None if values is None else take(values, what)
 
-    def by_head(values: Mapping[Head, FloatArray], what: str) -> dict[Head, FloatArray]:
+    def by_head(values: Mapping[Member, FloatArray], what: str) -> dict[Member, FloatArray]:
         return {head: take(array, f"{what} of {head}") for head, array in values.items()}
 
     return replace(
@@ -251,6 +258,8 @@ def _ordered(spec: CircuitSpec, data: Measurement) -> Measurement:
         tuned_correct=take(data.tuned_correct, "tuned correct") != 0,
         circuit_importance=maybe(data.circuit_importance, "importance of the circuit"),
         circuit_damage=maybe(data.circuit_damage, "damage of the circuit"),
+        all_importance=maybe(data.all_importance, "importance of all heads"),
+        all_damage=maybe(data.all_damage, "damage of all heads"),
         head_importance=by_head(data.head_importance, "importance"),
         head_damage=by_head(data.head_damage, "damage"),
         head_own_damage=by_head(data.head_own_damage, "own damage"),
@@ -288,6 +297,7 @@ def _decide(case: _Case) -> _Decision:
     judges: dict[str, Callable[[_Case], _Decision]] = {
         "dcv.circuit": _judge_circuit,
         "dcv.circuit.over_reference": _judge_circuit,
+        "dcv.all": _judge_all,
         "dcv.head": _judge_heads,
         "dcv.head.over_reference": _judge_heads,
         "accuracy.drop": _judge_accuracy,
@@ -333,6 +343,23 @@ def _judge_circuit(case: _Case) -> _Decision:
     return _compare(
         case,
         _measure(case, "circuit"),
+        estimate,
+        lambda: statistics.pairs_to_decide(estimate, case.limit.maximum),
+    )
+
+
+def _judge_all(case: _Case) -> _Decision:
+    damage, whole = case.all_heads()
+    importance = case.mean(whole)
+    if not statistics.measurable(importance):
+        return _abstain(
+            f"what all heads together are worth {_interval(importance)} on {case.count} pairs "
+            "cannot be told from 0: check the prompts, or give more pairs"
+        )
+    estimate = case.ratio(damage, whole)
+    return _compare(
+        case,
+        "DCV of all heads",
         estimate,
         lambda: statistics.pairs_to_decide(estimate, case.limit.maximum),
     )
@@ -392,7 +419,7 @@ class _Judged:
     """One head: what is held to the limit (its DCV, or where it has none its damage as a share of
     the circuit's importance)."""
 
-    head: Head
+    head: Member
     importance: Estimate
     held: Estimate
     corrected_low: float
@@ -430,15 +457,20 @@ def _judge_family(case: _Case) -> list[_Judged]:
 def _own_damage(case: _Case, scale: FloatArray) -> Sequence[Estimate | None]:
     """Each head's own damage over `scale`; None where it was not measured, and for differences."""
     own = case.data.head_own_damage
-    if case.limit.needs_reference or any(head not in own for head in case.heads):
-        return [None] * len(case.heads)
-    return statistics.ratios_of_means(
-        np.stack([own[head] for head in case.heads]),
-        scale,
+    having = [place for place, head in enumerate(case.heads) if head in own]
+    found: list[Estimate | None] = [None] * len(case.heads)
+    if case.limit.needs_reference or not having:
+        return found
+    estimates = statistics.ratios_of_means(
+        np.stack([own[case.heads[place]] for place in having]),
+        scale[having],
         confidence=case.spec.confidence,
         seed=case.seed,
         clusters=case.clusters,
     ).estimates
+    for place, estimate in zip(having, estimates, strict=True):
+        found[place] = estimate
+    return found
 
 
 def _worst_first(case: _Case, judged: Sequence[_Judged]) -> tuple[HeadEvidence, ...]:

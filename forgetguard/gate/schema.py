@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Member, Mlp, parse_member
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.errors import SpecificationError
+from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.prompt_files import (
     FEWEST_PAIRS,
@@ -31,6 +31,7 @@ READOUTS = ("logit_diff", "logprob")
 SITES = ("contribution", "z")
 LIMITS = {
     "dcv.circuit": "DCV of the whole circuit, all its heads patched at once",
+    "dcv.all": "DCV of all heads of the model at once, the circuit's and the others",
     "dcv.head": "DCV of every head of the circuit, one by one, corrected for their number",
     "accuracy.drop": "accuracy of base minus accuracy of tuned",
     "readout.drop": "(mean F(base) - mean F(tuned)) / |mean F(base)|",
@@ -60,6 +61,11 @@ class Limit:
     def needs_reference(self) -> bool:
         """Whether it compares with a third checkpoint."""
         return self.key.endswith(".over_reference")
+
+    @property
+    def needs_all_heads(self) -> bool:
+        """Whether it patches every head of the model."""
+        return self.key == "dcv.all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +121,15 @@ class Fits:
 class CircuitSpec:
     """One circuit file. Lines and the path say where it came from and are no part of equality.
 
-    `heads` is empty and `auto` true for `circuit: auto`. `confidence` is the one-sided level of
-    each decision. `found` is provenance, kept verbatim.
+    `heads` are its heads and MLP layers; it is empty and `auto` true for `circuit: auto`.
+    `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
     """
 
     name: str
     capability: str
     pairs: TaskPairs | FilePairs | InlinePairs
     readout: str
-    heads: tuple[Head, ...]
+    heads: tuple[Member, ...]
     limits: tuple[Limit, ...]
     auto: bool = False
     description: str = ""
@@ -304,18 +310,18 @@ def _is_auto(node: yaml.Node | None) -> bool:
 
 def _read_heads(
     node: yaml.Node | None, problems: Problems
-) -> tuple[tuple[Head, ...], tuple[int, ...]]:
+) -> tuple[tuple[Member, ...], tuple[int, ...]]:
     if node is None or _is_auto(node):
         return (), ()
     items = lines.sequence(node, "circuit", "[L2H1, L0H4], or auto", problems)
     if isinstance(node, yaml.SequenceNode) and not items:
         problems.add(line_of(node), "circuit is empty: name its heads, e.g. [L2H1, L0H4], or auto")
-    first: dict[Head, int] = {}
+    first: dict[Member, int] = {}
     found = []
     for item in items:
         name = lines.text(item, "circuit: a head", problems)
         try:
-            head = None if name is None else Head.parse(name)
+            head = None if name is None else parse_member(name)
         except SpecificationError as error:
             problems.add(line_of(item), f"circuit: {error}")
             continue
@@ -392,15 +398,20 @@ def _read_pairs(
 
 
 def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
-    from forgetguard.capabilities.tasks import TASKS
+    from forgetguard.capabilities.tasks import find_task, task_names
 
     known = ("task", "count", "seed")
     nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
     task = lines.text(nodes["task"], "pairs: task", problems)
-    if task is not None and task not in TASKS:
+    if task is not None and task not in task_names():
         problems.add(
-            line_of(nodes["task"]), f"pairs: unknown task {task!r}: {nearest(task, tuple(TASKS))}"
+            line_of(nodes["task"]), f"pairs: unknown task {task!r}: {nearest(task, task_names())}"
         )
+    elif task is not None:
+        try:
+            find_task(task)
+        except CapabilityError as error:
+            problems.add(line_of(nodes["task"]), f"pairs: {error}")
     count = None
     if "count" in nodes:
         count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
@@ -487,7 +498,7 @@ def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
     """
     missing = []
     for position, head in enumerate(spec.heads):
-        if head.layer < layers and head.index < heads_per_layer:
+        if head.layer < layers and (isinstance(head, Mlp) or head.index < heads_per_layer):
             continue
         line = spec.head_lines[position] if position < len(spec.head_lines) else 0
         missing.append(
@@ -497,19 +508,6 @@ def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
         )
     if missing:
         raise SpecificationError("\n".join(missing))
-
-
-def check_supported(spec: CircuitSpec) -> None:
-    """The one place that refuses what can be written already but not be run yet.
-
-    Raises:
-        SpecificationError: `circuit: auto`.
-    """
-    if spec.auto:
-        raise SpecificationError(
-            f"{spec.where(spec.circuit_line)}: circuit: auto is not supported yet: run discovery "
-            "and write down the heads it finds, e.g. circuit: [L2H1, L0H4]"
-        )
 
 
 def check_reference(specs: Iterable[CircuitSpec]) -> None:
@@ -526,6 +524,20 @@ def check_reference(specs: Iterable[CircuitSpec]) -> None:
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
+
+
+_SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+}
+
+
+def config_size(config: Mapping[str, Any], what: str) -> int | None:
+    """How many `layers`, or `heads` a layer, a config.json declares; None where it does not."""
+    text_config = config.get("text_config")
+    inner: Mapping[str, Any] = text_config if isinstance(text_config, Mapping) else {}
+    values = [source[name] for source in (config, inner) for name in _SIZES[what] if name in source]
+    return int(values[0]) if values and isinstance(values[0], int) else None
 
 
 def fits_base(
@@ -549,17 +561,10 @@ def fits_base(
     fits = spec.fits
     if fits is None:
         return False
-    text_config = config.get("text_config")
-    inner: Mapping[str, Any] = text_config if isinstance(text_config, Mapping) else {}
-
-    def size(*names: str) -> int | None:
-        values = [source[name] for source in (config, inner) for name in names if name in source]
-        return int(values[0]) if values and isinstance(values[0], int) else None
-
-    layers = size("num_hidden_layers", "n_layer", "num_layers")
-    heads = size("num_attention_heads", "n_head", "num_heads")
+    layers, heads = config_size(config, "layers"), config_size(config, "heads")
     inside = all(
-        (layers is None or head.layer < layers) and (heads is None or head.index < heads)
+        (layers is None or head.layer < layers)
+        and (heads is None or isinstance(head, Mlp) or head.index < heads)
         for head in spec.heads
     )
     return (

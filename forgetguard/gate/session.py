@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
+from forgetguard.anatomy.members import Member, heads_of
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
-from forgetguard.errors import CapabilityError, ForgetguardError
+from forgetguard.discovery.circuit import Found
+from forgetguard.discovery.on_checkpoint import Search, discover_on
+from forgetguard.discovery.store import cache_folder
+from forgetguard.errors import BaseCannotError, CapabilityError, ForgetguardError
 from forgetguard.gate import decision
 from forgetguard.gate.decision import Measurement
 from forgetguard.gate.schema import (
@@ -23,9 +28,9 @@ from forgetguard.gate.schema import (
     check_heads,
     check_names,
     check_reference,
-    check_supported,
 )
 from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.own_damage import detach_attention, own_heads
 from forgetguard.measures.vulnerability import (
     Drops,
@@ -52,6 +57,7 @@ class _Planned:
     foreign: dict[str, ForeignHeads] | None = None
     measurement: Measurement | None = None
     failed: ForgetguardError | None = None
+    notes: tuple[str, ...] = ()
 
 
 class GateSession:
@@ -63,8 +69,8 @@ class GateSession:
     suit the tokenizer, say) is raised for that circuit only.
 
     Raises:
-        SpecificationError: two circuits share a name, a limit needs a reference that is not there,
-            or a circuit asks for what cannot be run.
+        SpecificationError: two circuits share a name, or a limit needs a reference that is not
+            there.
     """
 
     def __init__(
@@ -74,12 +80,14 @@ class GateSession:
         *,
         seed: int = 0,
         progress: Progress | None = None,
+        cache: Path | None = None,
     ) -> None:
         check_names(circuits)
         if pair.reference is None:
             check_reference(circuits)
-        for spec in circuits:
-            check_supported(spec)
+        if any(spec.auto for spec in circuits) and cache is None:
+            cache = cache_folder()
+        self._cache = cache
         self._pair, self._seed, self._progress = pair, seed, progress
         self._plans = {spec.name: _Planned(spec) for spec in circuits}
         self._captured = False
@@ -94,7 +102,9 @@ class GateSession:
         Raises:
             ForgetguardError: the circuit cannot be measured; the message says why.
         """
-        return decision.judge(circuit, limit, self.measurement(circuit), seed=self._seed)
+        measurement = self.measurement(circuit)
+        spec = self._plans[circuit.name].spec  # with the heads that `circuit: auto` stands for
+        return decision.judge(spec, limit, measurement, seed=self._seed)
 
     def measurement(self, circuit: CircuitSpec) -> Measurement:
         """The circuit's numbers, pair by pair (raises ForgetguardError)."""
@@ -140,6 +150,7 @@ class GateSession:
             with self._blame(plan):
                 plan.capability = self._encode(plan.spec)
                 plan.foreign = {}
+        self._discover()
         for checkpoint in self._others():
             with checkpoint.open() as model:
                 anatomy = locate(model)
@@ -150,6 +161,27 @@ class GateSession:
                             self._read(plan, anatomy, checkpoint.role)
                 self._attention[checkpoint.role] = detach_attention(anatomy, self._layers())
         self._captured = True
+
+    def _discover(self) -> None:
+        """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
+        for plan in self._plans.values():
+            if plan.failed is not None or not plan.spec.auto:
+                continue
+            with self._blame(plan):
+                capability, notes = discovery_pairs(plan.spec)
+                try:
+                    found = discover_on(
+                        self._pair.base,
+                        capability,
+                        Search(),
+                        cache=self._cache,
+                        progress=self._progress,
+                    )
+                except BaseCannotError:
+                    plan.notes = ("no circuit was looked for: the base cannot do the capability",)
+                    continue
+                plan.spec = replace(plan.spec, heads=found.circuit)
+                plan.notes = (auto_note(found), *notes)
 
     def _encode(self, spec: CircuitSpec) -> EncodedCapability:
         capability = as_capability(spec)
@@ -166,14 +198,17 @@ class GateSession:
         _check_length(plan.capability, anatomy)
         self._check_sums(role, anatomy, plan.capability)
         with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
+            wanted = sorted({*plan.spec.heads, *_everything(plan.spec, anatomy)})
             plan.foreign[role] = capture_heads(
-                anatomy, plan.capability, plan.spec.heads, vocabulary=self._vocabulary
+                anatomy, plan.capability, wanted, vocabulary=self._vocabulary
             )
 
     def _measure(self, plan: _Planned) -> Measurement:
         spec, capability = plan.spec, plan.capability
         assert capability is not None
         assert plan.foreign is not None
+        if not spec.heads:
+            return self._behaviour_alone(capability, plan)
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_sums("base", anatomy, capability)
@@ -193,16 +228,34 @@ class GateSession:
                 capability,
                 spec.heads,
                 plan.foreign,
+                everything=_everything(spec, anatomy),
                 site=spec.site,
                 vocabulary=self._vocabulary,
                 progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
             )
-        return as_measurement(capability, drops, plan.foreign)
+        measurement = as_measurement(capability, drops, plan.foreign)
+        return replace(measurement, notes=plan.notes + measurement.notes)
+
+    def _behaviour_alone(self, capability: EncodedCapability, plan: _Planned) -> Measurement:
+        """What there is to judge where no circuit was found."""
+        assert plan.foreign is not None
+        with self._pair.base.open() as model:
+            base = behaviour(locate(model), capability, vocabulary=self._vocabulary)
+        tuned = plan.foreign["tuned"].behaviour
+        return Measurement(
+            pairs=tuple(pair.pair for pair in capability.encoded.pairs),
+            base_readout=base.readout,
+            tuned_readout=tuned.readout,
+            base_correct=base.correct,
+            tuned_correct=tuned.correct,
+            dropped=capability.encoded.n_dropped,
+            notes=plan.notes,
+        )
 
     def _layers(self) -> list[int]:
         """Every layer that a circuit which can be measured has heads in."""
         plans = [plan for plan in self._plans.values() if plan.failed is None]
-        return sorted({head.layer for plan in plans for head in plan.spec.heads})
+        return sorted({head.layer for plan in plans for head in heads_of(plan.spec.heads)})
 
     def _read_own(self, anatomy: Anatomy) -> None:
         """Read every circuit's own damage as soon as the base is open, so that the other models'
@@ -210,7 +263,7 @@ class GateSession:
         for role, attention in self._attention.items():
             for plan in self._plans.values():
                 if plan.failed is None and plan.foreign is not None and plan.capability is not None:
-                    heads = plan.spec.heads
+                    heads = heads_of(plan.spec.heads)
                     own = own_heads(anatomy, plan.capability, heads, attention)
                     plan.foreign[role] = replace(plan.foreign[role], own=own)
         self._attention.clear()
@@ -236,6 +289,33 @@ def as_capability(spec: CircuitSpec) -> Capability:
         pairs = {"pairs": spec.pairs.pairs[: spec.pairs.count]}
     return Capability(
         name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **pairs
+    )
+
+
+# Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
+_DISCOVERY_PAIRS = 128
+_DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
+
+
+def discovery_pairs(spec: CircuitSpec) -> tuple[Capability, tuple[str, ...]]:
+    """The pairs that `circuit: auto` is found with, and what a reader of the verdict should know.
+
+    A task draws others than those that are gated on; given pairs have to serve for both.
+    """
+    capability = as_capability(spec)
+    if isinstance(spec.pairs, TaskPairs):
+        count = max(_DISCOVERY_PAIRS, spec.pairs.count)
+        return replace(capability, count=count, seed=spec.pairs.seed + _DISCOVERY_SEED), ()
+    return capability, ("the circuit was found on the prompt pairs that it is gated on",)
+
+
+def auto_note(found: Found) -> str:
+    """One line on what `circuit: auto` stands for in a verdict."""
+    names = ", ".join(map(str, found.circuit))
+    return (
+        f"circuit: auto is {names} ({found.ranking.method}; {len(found.circuit)} of "
+        f"{found.curve.members} heads, faithfulness {found.faithfulness:.2f} on "
+        f"{found.curve.pairs} held-out pairs)"
     )
 
 
@@ -275,11 +355,18 @@ def as_measurement(
         head_importance=drops.importance.heads,
         head_damage=damage.heads,
         head_own_damage=drops.own["tuned"],
+        all_importance=drops.importance.everything,
+        all_damage=damage.everything,
         reference_circuit_damage=None if reference is None else reference.circuit,
         reference_head_damage={} if reference is None else reference.heads,
         dropped=encoded.n_dropped,
         notes=tuple(notes),
     )
+
+
+def _everything(spec: CircuitSpec, anatomy: Anatomy) -> tuple[Member, ...]:
+    """Every head of the model, where a limit asks what they lose together."""
+    return anatomy.heads if any(limit.needs_all_heads for limit in spec.limits) else ()
 
 
 def _check_heads(spec: CircuitSpec, anatomy: Anatomy) -> None:

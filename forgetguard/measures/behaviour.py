@@ -14,7 +14,10 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, correct, score
+from forgetguard.errors import BaseCannotError
 from forgetguard.patching.forward import check_finite, forward
+
+LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,3 +68,23 @@ def behaviour(
             logits = forward(anatomy, batch.clean, batch.positions)
             read_batch(capability, batch, logits, vocabulary, result)
     return result
+
+
+def check_able(capability: EncodedCapability, base: Behaviour) -> float:
+    """The base's accuracy, if it can do the capability at all: there is no circuit for what a model
+    cannot do.
+
+    Raises:
+        BaseCannotError: its accuracy is below 50 %, or its mean logit difference not above 0.
+    """
+    accuracy, readout = float(base.correct.mean()), float(base.readout.mean())
+    able = accuracy >= LEAST_ACCURACY
+    if capability.capability.readout == "logit_diff":
+        able = able and readout > 0
+    if not able:
+        raise BaseCannotError(
+            f"THE BASE CANNOT DO {capability.capability.name!r}: it is right on {accuracy:.0%} of "
+            f"{capability.n_pairs} pairs (mean {capability.capability.readout} {readout:.3g}), so "
+            "it has no circuit for it: check the prompts, the chat template and the base"
+        )
+    return accuracy

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
+from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.patching.forward import forward
 from forgetguard.patching.hooks import PreHook, first_tensor, hooked
@@ -51,7 +51,7 @@ def own_heads(
     capability: EncodedCapability,
     heads: Sequence[Head],
     attention: Mapping[int, AttentionSite],
-) -> tuple[dict[Head, Float[Tensor, "row pos head_dim"]], ...]:
+) -> tuple[dict[Member, Float[Tensor, "row pos head_dim"]], ...]:
     """z of `heads` for every batch, on the CPU, computed by another model's `attention` from what
     this model's attention is given on the clean prompts."""
     layers = sorted({head.layer for head in heads})
@@ -81,8 +81,8 @@ def _attention_calls(
 
 def _own_activations(
     attention: Mapping[int, AttentionSite], calls: Mapping[int, Call], heads: Sequence[Head]
-) -> dict[Head, Float[Tensor, "row pos head_dim"]]:
-    z: dict[Head, Tensor] = {}
+) -> dict[Member, Float[Tensor, "row pos head_dim"]]:
+    z: dict[Member, Tensor] = {}
     for layer, (args, kwargs) in calls.items():
         site = attention[layer]
         wanted = [head for head in heads if head.layer == layer]

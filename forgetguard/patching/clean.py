@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +12,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from forgetguard.anatomy.contributions import output_slices
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Member
 from forgetguard.patching.capture import capture
 from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanPass:
-    """One clean run of a batch, with what patched runs of `heads` need from it.
+    """One clean run of a batch, with what patched runs of some members need from it.
 
-    z: activations of `heads`, [row, pos, head_dim].
-    residual: the input of each decoder layer that has one of `heads`, [row, pos, d_model].
+    z: activations of its heads, [row, pos, head_dim], outputs of its MLPs, [row, pos, d_model].
+    residual: the input of each decoder layer that has one of them, [row, pos, d_model].
     attention: the output of that layer's attention module, kept only where it is the output
         projection's output, so that a run may start from it without recomputing attention.
-    own: the output-projection slices of `heads`, [head_dim, d_model].
+    own: the output-projection slices of the heads, [head_dim, d_model].
     read: from the last decoder layer's input to its attention's input (its norm, or nothing), where
         a clean run shows that this is all that happens between them; else None.
     """
@@ -35,10 +35,10 @@ class CleanPass:
     ids: Int[Tensor, "row pos"]
     positions: tuple[int, ...]
     logits: Float[Tensor, "row readout vocab"]
-    z: dict[Head, Float[Tensor, "row pos head_dim"]]
+    z: dict[Member, Float[Tensor, "row pos width"]]
     residual: dict[int, Float[Tensor, "row pos d_model"]]
     attention: dict[int, Float[Tensor, "row pos d_model"]]
-    own: dict[Head, Float[Tensor, "head_dim d_model"]]
+    own: dict[Member, Float[Tensor, "head_dim d_model"]]
     read: Callable[[Tensor], Tensor] | None
 
 
@@ -46,18 +46,22 @@ def clean_pass(
     anatomy: Anatomy,
     ids: Int[Tensor, "row pos"],
     positions: Sequence[int],
-    heads: Sequence[Head],
+    members: Sequence[Member],
+    *,
+    own: Mapping[Member, Float[Tensor, "head_dim d_model"]] | None = None,
 ) -> CleanPass:
-    """Run the model on `ids` and keep what patched runs of any of `heads` start from.
+    """Run the model on `ids` and keep what patched runs of any of `members` start from.
+
+    `own` are the heads' output-projection slices, where they have been read already.
 
     Raises:
-        AnatomyError: one of `heads` is not in the model.
+        AnatomyError: one of `members` is not in the model.
     """
-    anatomy.check(heads)
-    layers = sorted({head.layer for head in heads})
+    anatomy.check(members)
+    layers = sorted({member.layer for member in members})
     watch = _Watch(anatomy, [*layers, anatomy.n_layers - 1])
     with watch.hooks():
-        captured = capture(anatomy, ids, positions, heads)
+        captured = capture(anatomy, ids, positions, members)
     return CleanPass(
         anatomy,
         ids,
@@ -66,7 +70,7 @@ def clean_pass(
         captured.z,
         {layer: watch.entered[layer] for layer in layers},
         {layer: watch.attended[layer] for layer in layers if watch.returns_projection(layer)},
-        output_slices(anatomy, heads),
+        output_slices(anatomy, members) if own is None else dict(own),
         watch.read_by_last(),
     )
 
@@ -76,7 +80,7 @@ class _Watch:
 
     def __init__(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
         self.anatomy = anatomy
-        self.layers = [layer for layer in dict.fromkeys(layers) if anatomy.sites[layer]]
+        self.layers = list(dict.fromkeys(layers))
         self.entered: dict[int, Tensor] = {}  # the layer's input
         self.asked: dict[int, Tensor] = {}  # its attention's input
         self.attended: dict[int, Tensor] = {}  # its attention's output
@@ -88,8 +92,10 @@ class _Watch:
         before: list[tuple[nn.Module, PreHook]] = []
         after: list[tuple[nn.Module, PostHook]] = []
         for i in self.layers:
-            site = self.anatomy.site(i)
             before.append((self.anatomy.layers[i], _keep_input(self.entered, i)))
+            site = self.anatomy.sites[i]
+            if site is None:
+                continue
             before.append((site.attention, _keep_input(self.asked, i)))
             after.append((site.attention, _keep_output(self.attended, i)))
             after.append((site.output_projection, _keep_output(self.projected, i)))
@@ -103,12 +109,14 @@ class _Watch:
     def returns_projection(self, layer: int) -> bool:
         """Whether the attention returns its projection's output and nothing else (Bloom's adds the
         residual stream)."""
+        if layer not in self.attended:
+            return False
         attended, projected = self.attended[layer], self.projected[layer]
         return attended.shape == projected.shape and torch.equal(attended, projected)
 
     def read_by_last(self) -> Callable[[Tensor], Tensor] | None:
         """See `CleanPass.read`."""
-        if self.last not in self.layers or not self.returns_projection(self.last):
+        if not self.returns_projection(self.last):
             return None
         asked = self.asked[self.last]
         if asked is self.entered[self.last]:

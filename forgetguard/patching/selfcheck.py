@@ -10,13 +10,20 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from forgetguard.anatomy.contributions import check_sum_of_heads, output_slices
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.errors import AnatomyError, MeasurementError
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.forward import check_finite, forward
-from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
+from forgetguard.patching.hooks import (
+    PostHook,
+    PreHook,
+    first_output,
+    first_tensor,
+    hooked,
+    with_first_tensor,
+)
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
 
@@ -31,27 +38,27 @@ def check_patching(
     clean: Int[Tensor, "row pos"],
     counterfactual: Int[Tensor, "row pos"],
     positions: Sequence[int],
-    heads: Sequence[Head],
+    members: Sequence[Member],
     *,
     start: int = 0,
 ) -> None:
-    """Check on one batch of prompts that `heads` can be patched correctly in this model.
+    """Check on one batch of prompts that `members` can be patched correctly in this model.
 
-    The same prompts give the same activations twice. Patching `heads` by the wavefront equals
+    The same prompts give the same activations twice. Patching `members` by the wavefront equals
     replacing z in a literal forward pass, from the first differing position too.
 
     Raises:
         AnatomyError: the architecture's heads cannot be measured.
         MeasurementError: the model is not finite or not deterministic.
     """
-    first, second = (capture(anatomy, clean, positions, heads) for _ in range(2))
+    first, second = (capture(anatomy, clean, positions, members) for _ in range(2))
     check_finite(first.logits, "a clean prompt")
-    if not all(torch.equal(first.z[head], second.z[head]) for head in heads):
+    if not all(torch.equal(first.z[one], second.z[one]) for one in members):
         raise MeasurementError(
             "the same prompts gave different activations twice: the model is not deterministic "
             "(dropout, or a kernel that is not), so equal models would not read 0"
         )
-    _check_engine(anatomy, clean, counterfactual, positions, heads, start)
+    _check_engine(anatomy, clean, counterfactual, positions, members, start)
 
 
 def check_sums(anatomy: Anatomy, ids: Int[Tensor, "row pos"]) -> None:
@@ -82,43 +89,54 @@ def _check_engine(
     clean: Tensor,
     counterfactual: Tensor,
     positions: Sequence[int],
-    heads: Sequence[Head],
+    members: Sequence[Member],
     start: int,
 ) -> None:
-    z = capture(anatomy, counterfactual, positions, heads).z
+    z = capture(anatomy, counterfactual, positions, members).z
     dtype = next(anatomy.model.parameters()).dtype
-    # One head, and all of them together: a run that starts and a run that is patched on its way.
-    sets = [(heads[0],), tuple(heads)]
+    # One, and all of them together: a run that starts and a run that is patched on its way.
+    sets = [(members[0],), tuple(members)]
     starts = sorted({0, start})
     runs = [Run(chosen, Source(z, start=at)) for chosen in sets for at in starts]
     with torch.no_grad():
         patched = wavefront(
-            clean_pass(anatomy, clean, positions, heads), runs, lambda logits, _: logits
+            clean_pass(anatomy, clean, positions, members), runs, lambda logits, _: logits
         )
         for number, chosen in enumerate(sets):
-            expected = _literal(anatomy, clean, positions, {head: z[head] for head in chosen})
+            expected = _literal(anatomy, clean, positions, {one: z[one] for one in chosen})
             for offset in range(len(starts)):
                 _compare(patched[number * len(starts) + offset], expected, dtype)
 
 
 def _literal(
-    anatomy: Anatomy, ids: Tensor, positions: Sequence[int], z: dict[Head, Tensor]
+    anatomy: Anatomy, ids: Tensor, positions: Sequence[int], z: dict[Member, Tensor]
 ) -> Tensor:
-    """An ordinary forward pass with z overwritten in the input of the output projections."""
+    """An ordinary forward pass with z overwritten in the input of the output projections, and the
+    output of the MLPs."""
 
     def overwrite(layer: int) -> PreHook:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             changed = first_tensor(args, kwargs).clone()
             for head, value in z.items():
-                if head.layer == layer:
+                if isinstance(head, Head) and head.layer == layer:
                     changed[..., anatomy.site(layer).slice(head)] = value
             return with_first_tensor(args, kwargs, changed)
 
         return hook
 
-    layers = sorted({head.layer for head in z})
-    hooks = [(anatomy.site(layer).output_projection, overwrite(layer)) for layer in layers]
-    with hooked(before=hooks, after=[]):
+    def replace(value: Tensor) -> PostHook:
+        def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            returned = first_output(output)
+            # A copy: Falcon adds the attention output to it in place.
+            patched = value.to(returned.dtype).reshape(returned.shape).clone()
+            return (patched, *output[1:]) if isinstance(output, tuple) else patched
+
+        return hook
+
+    layers = sorted({head.layer for head in z if isinstance(head, Head)})
+    before = [(anatomy.site(layer).output_projection, overwrite(layer)) for layer in layers]
+    after = [(anatomy.mlp(one.layer), replace(z[one])) for one in z if isinstance(one, Mlp)]
+    with hooked(before=before, after=after):
         return forward(anatomy, ids, positions).float()
 
 

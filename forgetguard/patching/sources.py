@@ -9,74 +9,78 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Member
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """Contributions of heads, taken from another run.
+    """Contributions of heads and MLP layers, taken from another run.
 
-    z: each head's activation, [row, pos, head_dim]; a first axis of 1 serves every row (a mean).
-    weights: the output-projection slice, [head_dim, d_model] float32, that turns each z into a
-        contribution r = z W_O^h. None: the patched model's own slice, which is right where z comes
-        from the same model (another prompt, a mean), and is the site `z` where it does not.
+    z: each head's activation, [row, pos, head_dim], and each MLP's output, [row, pos, d_model]; a
+        first axis of 1 serves every row (a mean).
+    weights: the output-projection slice, [head_dim, d_model] float32, that turns each head's z into
+        a contribution r = z W_O^h. None: the patched model's own slice, which is right where z
+        comes from the same model (another prompt, a mean), and is the site `z` where it does not.
     start: z is known to equal the clean run's at every position before this one, so the positions
         before it need no recomputation.
     """
 
-    z: Mapping[Head, Float[Tensor, "row pos head_dim"]]
-    weights: Mapping[Head, Float[Tensor, "head_dim d_model"]] | None = None
+    z: Mapping[Member, Float[Tensor, "row pos width"]]
+    weights: Mapping[Member, Float[Tensor, "head_dim d_model"]] | None = None
     start: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One patched run over the rows of a batch: all of `heads` replaced together from `source`.
+    """One patched run over the rows of a batch: all of `members` replaced together from `source`.
 
-    strength: how much of the replacement each head gets, [head]: r + strength * (r_source - r).
-        None is 1 for all. May require grad (differentiable masking).
+    strength: how much of the replacement each member gets, [member]: r + strength * (r_source - r).
+        None is 1 for all. May require grad.
     """
 
-    heads: tuple[Head, ...]
+    members: tuple[Member, ...]
     source: Source
-    strength: Float[Tensor, "head"] | None = None
+    strength: Float[Tensor, "member"] | None = None
 
     @property
     def first_layer(self) -> int:
-        return min(head.layer for head in self.heads)
+        return min(member.layer for member in self.members)
 
-    def at(self, layer: int) -> tuple[tuple[int, Head], ...]:
-        """The run's heads in `layer`, each with its place in `heads`."""
-        return tuple((i, head) for i, head in enumerate(self.heads) if head.layer == layer)
+    def at(self, layer: int) -> tuple[tuple[int, Member], ...]:
+        """The run's members in `layer`, each with its place in `members`."""
+        return tuple((i, one) for i, one in enumerate(self.members) if one.layer == layer)
 
 
 def contribution_change(
-    z: Float[Tensor, "row pos head_dim"],
-    source_z: Float[Tensor, "row pos head_dim"],
-    own: Float[Tensor, "head_dim d_model"],
+    z: Float[Tensor, "row pos width"],
+    source_z: Float[Tensor, "row pos width"],
+    own: Float[Tensor, "head_dim d_model"] | None,
     foreign: Float[Tensor, "head_dim d_model"] | None,
 ) -> Float[Tensor, "row pos d_model"]:
-    """r_source - r of one head, float32.
+    """r_source - r of one member, float32. An MLP has no slice of its own (`own` is None): z is its
+    contribution.
 
-    Computed as a difference and in float32 whatever the model's dtype, so that equal heads give
+    Computed as a difference and in float32 whatever the model's dtype, so that equal members give
     exactly zero and small differences are not lost in rounding.
     """
+    if own is None:
+        return source_z.float() - z.float()
     if foreign is None:
         return (source_z.float() - z.float()) @ own
     return source_z.float() @ foreign - z.float() @ own
 
 
 def unchanged_rows(
-    z: Float[Tensor, "row pos head_dim"],
-    source_z: Float[Tensor, "row pos head_dim"],
-    own: Float[Tensor, "head_dim d_model"],
+    z: Float[Tensor, "row pos width"],
+    source_z: Float[Tensor, "row pos width"],
+    own: Float[Tensor, "head_dim d_model"] | None,
     foreign: Float[Tensor, "head_dim d_model"] | None,
 ) -> Tensor:
-    """For each row, whether patching this head there changes nothing at all, bool [row].
+    """For each row, whether patching this member there changes nothing at all, bool [row].
 
     Such a run IS the clean run. Reading it off the clean run, rather than recomputing it in another
     batch shape, is what makes base against base read exactly 0.
     """
-    if foreign is not None and not torch.equal(own, foreign):
+    if own is not None and foreign is not None and not torch.equal(own, foreign):
         return torch.zeros(len(z), dtype=torch.bool)
     return (z == source_z).flatten(1).all(dim=1).cpu()

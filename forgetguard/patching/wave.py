@@ -9,9 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from forgetguard.anatomy.members import Mlp
+from forgetguard.patching.capture import by_row
 from forgetguard.patching.clean import CleanPass
 from forgetguard.patching.forward import forward
-from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
+from forgetguard.patching.hooks import (
+    PostHook,
+    PreHook,
+    first_output,
+    first_tensor,
+    hooked,
+    with_first_tensor,
+)
 from forgetguard.patching.prefix import LiveRows, Prefix, prefix_cache
 from forgetguard.patching.rows import Carrier, grow, keep_rows
 from forgetguard.patching.sources import Run, contribution_change
@@ -69,7 +78,8 @@ class Wave:
     def logits(self) -> Float[Tensor, "row readout vocab"]:
         before: list[tuple[nn.Module, PreHook]] = []
         after: list[tuple[nn.Module, PostHook]] = []
-        patched = {head.layer for block in self.blocks for head in block.run.heads}
+        members = {member for block in self.blocks for member in block.run.members}
+        patched = {member.layer for member in members if not isinstance(member, Mlp)}
         for layer, module in enumerate(self.anatomy.layers):
             before.append((module, self._enter(layer)))
             if layer in self.skips:
@@ -78,6 +88,8 @@ class Wave:
                 after.append((attention, self._widen(layer)))
             if layer in patched:
                 after.append((self.anatomy.site(layer).output_projection, self._patch(layer)))
+            if Mlp(layer) in members:
+                after.append((self.anatomy.mlp(layer), self._patch_mlp(Mlp(layer))))
         if self.trims:
             site = self.anatomy.site(self.anatomy.n_layers - 1)
             before.append((site.attention, self._reread))
@@ -186,7 +198,7 @@ class Wave:
                 if block.run.first_layer == layer:
                     span = slice(block.first - offset, block.first - offset + len(block.rows))
                     change = self._change(block, layer, None)
-                    fresh = _add(fresh, span, change)
+                    fresh = fresh if change is None else _add(fresh, span, change)
             joined = torch.cat([attended[:offset], fresh])
             return (joined, *output[1:]) if isinstance(output, tuple) else joined
 
@@ -199,19 +211,45 @@ class Wave:
             z = first_tensor(args, kwargs)
             for block in self.blocks:
                 starts_here = block.run.first_layer == layer
-                if not block.run.at(layer) or (starts_here and layer in self.skips):
+                if starts_here and layer in self.skips:
                     continue
-                output = _add(output, block.span, self._change(block, layer, z[block.span]))
+                change = self._change(block, layer, z[block.span])
+                output = output if change is None else _add(output, block.span, change)
             return output
 
         return patch
 
-    def _change(self, block: Block, layer: int, z: Tensor | None) -> Float[Tensor, "row pos d"]:
-        """What the run's heads in `layer` change, summed; `z` is the live input of the output
-        projection for the block's rows, or None to take the clean run's."""
-        source, site = block.run.source, self.anatomy.site(layer)
+    def _patch_mlp(self, member: Mlp) -> PostHook:
+        """Replace the MLP's output in the rows of runs that ask for it."""
+
+        def patch(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            returned = first_output(output)
+            values = by_row(returned, self.alive[member.layer])
+            for block in self.blocks:
+                for place, one in block.run.at(member.layer):
+                    if one == member:
+                        source_z = self._source_z(block.run.source.z[member], block.rows)
+                        change = contribution_change(
+                            values[block.span], self._trimmed(source_z, member.layer), None, None
+                        )
+                        values = _add(values, block.span, _scaled(change, block.run, place))
+            values = values.reshape(returned.shape)
+            return (values, *output[1:]) if isinstance(output, tuple) else values
+
+        return patch
+
+    def _change(
+        self, block: Block, layer: int, z: Tensor | None
+    ) -> Float[Tensor, "row pos d"] | None:
+        """What the run's heads in `layer` change, summed, or None if it has none there; `z` is the
+        live input of the output projection for the block's rows, or None to take the clean run's.
+        """
+        source = block.run.source
         total: Tensor | None = None
         for place, head in block.run.at(layer):
+            if isinstance(head, Mlp):
+                continue
+            site = self.anatomy.site(layer)
             stored = self.clean.z[head]
             rows = block.rows.to(stored.device)
             live = (
@@ -225,15 +263,17 @@ class Wave:
                 self.clean.own[head],
                 None if source.weights is None else source.weights[head].to(live.device),
             )
-            if block.run.strength is not None:
-                change = change * block.run.strength[place].to(change.device)
+            change = _scaled(change, block.run, place)
             total = change if total is None else total + change
-        assert total is not None
         return total
 
     def _source_z(self, z: Tensor, rows: Tensor) -> Tensor:
         z = z.to(rows.device)[:, self.start :]
         return z if len(z) == 1 else z.index_select(0, rows)
+
+
+def _scaled(change: Tensor, run: Run, place: int) -> Tensor:
+    return change if run.strength is None else change * run.strength[place].to(change.device)
 
 
 def _add(output: Tensor, span: slice, change: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def wavefront(
     """Patch every run into every row and read each patched run.
 
     Args:
-        clean: the clean run; it must hold every head of `runs`.
+        clean: the clean run; it must hold every member of `runs`.
         runs: what to patch. Runs are independent of each other.
         reduce: from float32 logits [row, readout, vocab] and the indices of the clean rows to one
             entry a row. Called on a part of the rows at a time, never on all logits at once.
@@ -89,11 +89,11 @@ def wavefront(
 def _changed_rows(clean: CleanPass, run: Run) -> list[int]:
     """The rows in which `run` changes anything."""
     changed = torch.zeros(len(clean.ids), dtype=torch.bool)
-    for head in run.heads:
-        foreign = None if run.source.weights is None else run.source.weights[head]
-        own, z = clean.own[head], clean.z[head]
-        source_z = run.source.z[head].to(z.device)
-        moved = None if foreign is None else foreign.to(own.device)
+    for member in run.members:
+        foreign = None if run.source.weights is None else run.source.weights.get(member)
+        own, z = clean.own.get(member), clean.z[member]
+        source_z = run.source.z[member].to(z.device)
+        moved = None if foreign is None else foreign.to(z.device)
         changed |= ~unchanged_rows(z, source_z, own, moved)
     return [int(row) for row in changed.nonzero().flatten()]
 

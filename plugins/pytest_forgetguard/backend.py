@@ -93,8 +93,6 @@ class ModelBackend:
         schema.check_names(circuits)
         if self._settings.reference is None:
             schema.check_reference(circuits)
-        for circuit in circuits:
-            schema.check_supported(circuit)
 
     def bundled(self) -> tuple[list[Path], int]:
         files = list(_bundled_files())

@@ -12,8 +12,8 @@ import torch
 import transformers
 
 import forgetguard as fg
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.schema import load_circuit_file
 

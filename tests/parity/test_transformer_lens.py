@@ -12,8 +12,8 @@ import torch
 from architectures import build
 from torch import Tensor
 
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.members import Head
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.sources import Run, Source

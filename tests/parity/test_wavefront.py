@@ -11,8 +11,8 @@ from architectures import CONFIGS, build
 from torch import Tensor
 
 from forgetguard.anatomy.contributions import output_slices
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.selfcheck import check_patching, check_sums
@@ -21,14 +21,19 @@ from forgetguard.patching.wavefront import wavefront
 
 ROWS, TOKENS, START = 3, 9, 4
 POSITIONS = (TOKENS - 2, TOKENS - 1)
-SETS = [
+SETS: list[tuple[Member, ...]] = [
     (Head(0, 0),),
     (Head(1, 3),),
     (Head(2, 2),),
     (Head(0, 1), Head(1, 0), Head(2, 3)),
     (Head(1, 1), Head(1, 2)),
+    (Mlp(1),),
+    (Mlp(2),),
+    (Head(0, 1), Mlp(0), Mlp(2)),
+    (Mlp(1), Head(2, 0)),
 ]
-HEADS = tuple(sorted({head for chosen in SETS for head in chosen}))
+MEMBERS = tuple(sorted({member for chosen in SETS for member in chosen}))
+HEADS = tuple(member for member in MEMBERS if isinstance(member, Head))
 
 
 def prompts() -> tuple[Tensor, Tensor]:
@@ -47,14 +52,14 @@ def keep(logits: Tensor, rows: Tensor) -> Tensor:
 
 def patched(anatomy: Anatomy, ids: Tensor, source: Source, budget: int | None = None) -> Tensor:
     """[set, row, readout, vocab] of every set in SETS."""
-    clean = clean_pass(anatomy, ids, POSITIONS, HEADS)
+    clean = clean_pass(anatomy, ids, POSITIONS, MEMBERS)
     runs = [Run(chosen, source) for chosen in SETS]
     with torch.no_grad():
         return wavefront(clean, runs, keep, budget=budget)
 
 
 def one_by_one(
-    anatomy: Anatomy, ids: Tensor, z: dict[Head, Tensor], other: Anatomy | None = None
+    anatomy: Anatomy, ids: Tensor, z: dict[Member, Tensor], other: Anatomy | None = None
 ) -> Tensor:
     """The same by ordinary forward passes of one prompt each."""
     runs = []
@@ -81,7 +86,7 @@ def test_the_wavefront_equals_patching_one_by_one(name: str) -> None:
     anatomy, tuned = locate(build(name)), locate(build(name, seed=1))
     ids, counterfactual = prompts()
     z, foreign = literal.activations(anatomy, counterfactual), literal.activations(tuned, ids)
-    weights = output_slices(tuned, HEADS)
+    weights = output_slices(tuned, MEMBERS)
 
     expected = one_by_one(anatomy, ids, z)
     untouched = literal.logits(anatomy, ids, {})[:, list(POSITIONS)]
@@ -137,8 +142,8 @@ def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
 def test_self_patching_is_exactly_the_clean_run(name: str) -> None:
     anatomy = locate(build(name))
     ids, _ = prompts()
-    own = capture(anatomy, ids, POSITIONS, HEADS)
-    result = patched(anatomy, ids, Source(own.z, output_slices(anatomy, HEADS)))
+    own = capture(anatomy, ids, POSITIONS, MEMBERS)
+    result = patched(anatomy, ids, Source(own.z, output_slices(anatomy, MEMBERS)))
     for values in result:
         assert torch.equal(values, own.logits)
 
@@ -148,7 +153,7 @@ def test_heads_add_up_and_the_self_checks_pass(name: str) -> None:
     anatomy = locate(build(name))
     ids, counterfactual = prompts()
     check_sums(anatomy, ids)
-    check_patching(anatomy, ids, counterfactual, POSITIONS, HEADS, start=START)
+    check_patching(anatomy, ids, counterfactual, POSITIONS, MEMBERS, start=START)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2", "mixtral"])
@@ -156,7 +161,7 @@ def test_low_precision_passes_its_own_checks(name: str) -> None:
     anatomy = locate(build(name, std=0.1).to(torch.bfloat16))
     ids, counterfactual = prompts()
     check_sums(anatomy, ids)
-    check_patching(anatomy, ids, counterfactual, POSITIONS, HEADS, start=START)
+    check_patching(anatomy, ids, counterfactual, POSITIONS, MEMBERS, start=START)
 
 
 def test_a_mean_serves_every_row() -> None:

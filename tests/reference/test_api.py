@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import literal
@@ -9,44 +10,49 @@ import pytest
 import torch
 
 import forgetguard as fg
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.variants import halves
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.discovery.scores import ScoredHeads
 from forgetguard.gate.schema import load_circuit_file
 
-A, B, C, D = Head(0, 3), Head(1, 0), Head(0, 1), Head(2, 2)
 
-
-def test_a_circuit_is_the_bottleneck_and_every_strong_head() -> None:
-    found = ScoredHeads({A: 9.0, B: -2.0, C: 1.0, D: 0.2}, 10.0, (0.85, 0.9, 0.95, 1.0), "m")
-    assert found.circuit(share=0.8, each=0.15) == (A, B)
-    assert found.circuit(share=0.8, each=0.5) == (A,)
-    assert found.circuit(share=0.92, each=0.5) == (C, A, B)
-    assert found.circuit(share=1.0, each=1.0) == (C, A, B, D)
-
-
-def test_discovery_scores_heads_as_a_naive_loop_does() -> None:
-    pair = fg.load(base="tiny:base", tuned="tiny:sft")
-    ioi = fg.capability("ioi", pairs=8, seed=7)
-    circuit = fg.discover(pair.base, ioi)
+def test_a_circuit_is_what_a_naive_loop_finds() -> None:
+    """Scores on one half of the pairs, faithfulness on the other, all by literal forward passes."""
+    base_checkpoint = fg.load(base="tiny:base").base
+    ioi = fg.capability("ioi", pairs=16, seed=7)
+    circuit = fg.discover(base_checkpoint, ioi, faithful=0.7)
     assert circuit.found is not None
-    assert circuit.found.curve[-1] == pytest.approx(1.0)
 
     base = locate(load_model(resolve("tiny:base", "base")))
-    drops = dict.fromkeys(base.heads, 0.0)
-    for one in ioi.encoded(pair.base.tokenizer).encoded.pairs:
-        clean, counterfactual = torch.tensor([one.clean]), torch.tensor([one.counterfactual])
-        z = literal.activations(base, counterfactual)
-        for head in base.heads:
-            for sign, patch in ((1, {}), (-1, {head: z[head]})):
-                logits = literal.logits(base, clean, patch)[0, -1]
-                difference = (logits[one.answer[0]] - logits[one.distractor[0]]).item()
-                drops[head] += sign * difference / 8
-    assert set(circuit.found.scores) == set(drops)
-    for head, score in circuit.found.scores.items():
-        assert score == pytest.approx(drops[head], abs=1e-4)
+    ranked_on, held_out = halves(ioi.encoded(base_checkpoint.tokenizer))
+
+    def mean(pairs: EncodedCapability, patched: Sequence[Member]) -> float:
+        """F with the heads of `patched` from the counterfactual."""
+        total = 0.0
+        for one in pairs.encoded.pairs:
+            z = literal.activations(base, torch.tensor([one.counterfactual]))
+            patch = {head: z[head] for head in patched}
+            logits = literal.logits(base, torch.tensor([one.clean]), patch)[0, -1]
+            total += (logits[one.answer[0]] - logits[one.distractor[0]]).item()
+        return total / pairs.n_pairs
+
+    clean = mean(ranked_on, ())
+    scores = {head: clean - mean(ranked_on, (head,)) for head in base.heads}
+    assert set(circuit.found.ranking.scores) == set(scores)
+    for head, score in circuit.found.ranking.scores.items():
+        assert score == pytest.approx(scores[head], abs=1e-4)
+
+    order = sorted(scores, key=lambda head: -abs(scores[head]))
+    none, every = mean(held_out, base.heads), mean(held_out, ())
+    curve = [
+        (mean(held_out, order[size:]) - none) / (every - none) for size in range(1, len(order) + 1)
+    ]
+    assert circuit.found.curve.faithfulness == pytest.approx(curve, abs=1e-4)
+    size = next(size for size, value in enumerate(curve, 1) if value >= 0.7)
+    assert circuit.heads == tuple(sorted(order[:size]))
 
 
 def test_a_discovered_circuit_is_saved_as_a_file_that_gates(tmp_path: Path) -> None:
@@ -78,10 +84,14 @@ def test_misuse_is_told_before_anything_is_loaded(call: object, message: str) ->
         call()
 
 
-def test_unknown_methods_and_shares_are_refused() -> None:
+def test_unknown_methods_and_settings_are_refused() -> None:
     pair = fg.load(base="tiny:base", tuned="tiny:sft")
     ioi = fg.capability("ioi", pairs=8)
     with pytest.raises(fg.ForgetguardError, match="unknown method 'magic'"):
         fg.discover(pair.base, ioi, method="magic")
-    with pytest.raises(fg.ForgetguardError, match="share"):
-        fg.discover(pair.base, ioi, share=0.0)
+    with pytest.raises(fg.ForgetguardError, match="faithful"):
+        fg.discover(pair.base, ioi, faithful=0.0)
+    with pytest.raises(fg.ForgetguardError, match="no setting 'steps'"):
+        fg.discover(pair.base, ioi, settings={"steps": 3})
+    with pytest.raises(fg.ForgetguardError, match="unknown ablation 'noise'"):
+        fg.discover(pair.base, ioi, ablation="noise")

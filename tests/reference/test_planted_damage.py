@@ -19,7 +19,7 @@ from tiny_copies import (
 )
 
 import forgetguard as fg
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.decision import Measurement

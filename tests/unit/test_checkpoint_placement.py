@@ -307,8 +307,12 @@ def test_fingerprints_are_by_role_and_load_nothing(home: Path, loads: list[str])
 
 def test_a_pair_wants_each_role_once_and_a_known_placement(home: Path) -> None:
     base, tuned = (resolve(str(home / name), name) for name in ("base", "tuned"))
+    with pytest.raises(SpecificationError, match="base= is missing"):
+        ModelPair([tuned])
+    alone = ModelPair([base])
+    assert [checkpoint.role for checkpoint in alone.checkpoints] == ["base"]
     with pytest.raises(SpecificationError, match="tuned= is missing"):
-        ModelPair([base])
+        _ = alone.tuned
     with pytest.raises(SpecificationError, match="base= was given twice"):
         ModelPair([base, base, tuned])
     with pytest.raises(SpecificationError, match="'other' is not a role"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate.decision import Measurement, judge
@@ -70,6 +70,8 @@ def measured(
         circuit_damage=damage,
         head_importance=importances,
         head_damage=damages,
+        all_importance=2 * importance,
+        all_damage=2 * damage,
     )  # fmt: skip
 
 
@@ -239,6 +241,7 @@ def test_no_pair_at_all_is_an_error() -> None:
     ("key", "gone"),
     [
         ("dcv.circuit", {"circuit_damage": None}),
+        ("dcv.all", {"all_damage": None}),
         ("dcv.circuit", {"circuit_importance": None}),
         ("dcv.head", {"head_damage": {}}),
         ("dcv.head", {"head_importance": {HEADS[0]: np.ones(64)}}),
@@ -406,3 +409,18 @@ def test_a_head_whose_damage_is_its_own_is_named_before_those_that_inherit_more(
     assert first.own is not None
     assert first.dcv is not None
     assert first.own.value == pytest.approx(first.dcv.value)
+
+
+def test_loss_outside_the_circuit_fails_all_heads_and_not_the_circuit() -> None:
+    data = measured(dcv=0.02)
+    assert data.all_importance is not None
+    lost = replace(data, all_damage=0.4 * data.all_importance)
+    limits = {key: Limit(key, 0.10) for key in ("dcv.circuit", "dcv.all")}
+    assert judge(spec(), limits["dcv.circuit"], lost).outcome is Outcome.PASS
+    whole = judge(spec(), limits["dcv.all"], lost)
+    assert whole.outcome is Outcome.FAIL
+    assert whole.estimate is not None
+    assert whole.estimate.value == pytest.approx(0.4)
+    noise = np.random.default_rng(1).standard_normal(len(data.pairs))
+    worthless = replace(data, all_importance=noise - noise.mean())
+    assert judge(spec(), limits["dcv.all"], worthless).outcome is Outcome.ABSTAIN

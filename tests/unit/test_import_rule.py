@@ -17,16 +17,17 @@ LAYERS = (
     "anatomy",
     "patching",
     "capabilities",
-    "discovery",
     "measures",
+    "discovery",
     "gate",
+    "comparison",
     "report",
     "api",
     "recipes",
     "cli",
 )
 # Modules of one layer that need nothing at all, so that any layer may use them.
-LEAVES = {"forgetguard.errors", "forgetguard.anatomy.heads", "forgetguard.capabilities.pairs"}
+LEAVES = {"forgetguard.errors", "forgetguard.anatomy.members", "forgetguard.capabilities.pairs"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -9,8 +9,8 @@ import torch
 from architectures import build
 from torch import Tensor, nn
 
-from forgetguard.anatomy.heads import Head
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError
 from forgetguard.patching import wavefront as module
 from forgetguard.patching.budget import halving, memory_errors

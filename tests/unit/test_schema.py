@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetguard.anatomy.heads import Head
+from forgetguard.anatomy.members import Head, Mlp
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
@@ -89,7 +89,7 @@ def test_a_circuit_file_reads_as_written() -> None:
         (5, "circuit: L2H1", ":5: circuit must be a list, got 'L2H1'"),
         (5, "circuit: [L2H1, L0H4, L2H1]", ":5: circuit: L2H1 is given twice"),
         (5, "circuit: [L2H1, 2.1]", ":5: circuit: a head must be text, got 2.1"),
-        (5, "circuit: [L2-H1]", ":5: circuit: 'L2-H1' is not a head"),
+        (5, "circuit: [L2-H1]", ":5: circuit: 'L2-H1' is neither a head nor an MLP"),
         (3, "pairs: {task: iio, count: 9}", ":3: pairs: unknown task 'iio': did you mean 'ioi'"),
         (3, "pairs: {task: ioi, count: 1}", ":3: pairs: count must be between 2 and"),
         (3, "pairs: {task: ioi, count: many}", ":3: pairs: count must be a whole number"),
@@ -225,13 +225,19 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
         load_circuit_file(file)
 
 
-def test_auto_parses_and_is_refused_in_one_place() -> None:
+def test_auto_names_no_heads() -> None:
     spec = parse(changed(5, "circuit: auto"))
     assert spec.auto
     assert spec.heads == ()
-    with pytest.raises(SpecificationError, match=r":5: circuit: auto is not supported yet"):
-        schema.check_supported(spec)
-    schema.check_supported(parse())
+
+
+def test_a_circuit_may_hold_mlp_layers() -> None:
+    spec = parse(changed(5, "circuit: [L2H1, L1MLP]"))
+    assert spec.heads == (Head(2, 1), Mlp(1))
+    assert parse(schema.dump(spec)) == spec
+    schema.check_heads(spec, layers=3, heads_per_layer=2)
+    with pytest.raises(SpecificationError, match=r"L1MLP is not in this base"):
+        schema.check_heads(parse(changed(5, "circuit: [L1MLP]")), layers=1, heads_per_layer=2)
 
 
 def test_two_circuits_of_one_name_are_told_with_both_files() -> None:

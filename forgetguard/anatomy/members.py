@@ -1,0 +1,89 @@
+"""Names of what a circuit consists of: attention heads (L5H3) and whole MLP layers (L5MLP).
+
+L5H3 is query head 3 of decoder layer 5, both counted from 0; L5MLP is that layer's MLP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from forgetguard.errors import SpecificationError
+
+_NAME = re.compile(r"L(\d+)H(\d+)")
+_MLP_NAME = re.compile(r"L(\d+)MLP")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Query head `index` of decoder layer `layer` (both 0-based)."""
+
+    layer: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.index}"
+
+    def __lt__(self, other: Member) -> bool:
+        return place(self) < place(other)
+
+    @classmethod
+    def parse(cls, name: str) -> Head:
+        """Read a name such as `L5H3`.
+
+        Raises:
+            SpecificationError: `name` is not of that form.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise SpecificationError(
+                f"{name!r} is not a head: write layer and query head, both from 0, as in L5H3"
+            )
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """The MLP of decoder layer `layer` (0-based), as a whole."""
+
+    layer: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}MLP"
+
+    def __lt__(self, other: Member) -> bool:
+        return place(self) < place(other)
+
+
+Member: TypeAlias = Head | Mlp
+
+
+def place(member: Member) -> tuple[int, bool, int]:
+    """What members are ordered by: layer, heads before the MLP, index."""
+    if isinstance(member, Mlp):
+        return member.layer, True, 0
+    return member.layer, False, member.index
+
+
+def parse_member(name: str) -> Member:
+    """Read a name such as `L5H3` or `L5MLP`.
+
+    Raises:
+        SpecificationError: `name` is neither.
+    """
+    match = _MLP_NAME.fullmatch(name)
+    if match is not None:
+        return Mlp(int(match[1]))
+    if _NAME.fullmatch(name) is None:
+        raise SpecificationError(
+            f"{name!r} is neither a head nor an MLP layer: write layer and query head, both from "
+            "0, as in L5H3, or L5MLP"
+        )
+    return Head.parse(name)
+
+
+def heads_of(members: Iterable[Member]) -> tuple[Head, ...]:
+    """The attention heads among `members`, in their order."""
+    return tuple(member for member in members if isinstance(member, Head))

@@ -1,0 +1,159 @@
+"""Discovery on a checkpoint: opens it, checks that it can be measured, and keeps what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.discovery.circuit import FAITHFUL, Found, find_circuit
+from forgetguard.discovery.methods import full_name, method
+from forgetguard.discovery.ranking import Progress
+from forgetguard.discovery.store import Store, identity
+from forgetguard.errors import SpecificationError
+from forgetguard.measures.ablation import ABLATIONS
+from forgetguard.patching.budget import memory_errors
+from forgetguard.patching.selfcheck import check_patching, check_sums
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import Checkpoint
+
+# Exact patching is the default up to this product of heads and parameters: about five minutes for
+# 64 pairs of 32 tokens on two CPU cores. Beyond it attribution patching screens first.
+_EXACT_UP_TO = 3e10
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How a circuit is looked for.
+
+    method: a name of discovery/methods.py, or `auto`: exact activation patching where the model is
+        small enough, else attribution patching with its top verified exactly.
+    faithful: the faithfulness that the circuit must reach on held-out pairs, in (0, 1].
+    ablation: what takes the rest of the model away.
+    mlps: whether MLP layers may be members.
+    seed: of whatever the method draws, and of the split of the pairs.
+    settings: the method's own.
+
+    Raises:
+        SpecificationError: one of them is not possible.
+    """
+
+    method: str = "auto"
+    faithful: float = FAITHFUL
+    ablation: str = "counterfactual"
+    mlps: bool = False
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.method == "auto":
+            if self.settings:
+                raise SpecificationError(
+                    f"settings {', '.join(self.settings)} belong to a method: name it"
+                )
+        else:
+            method(self.method, self.settings)
+        if not 0 < self.faithful <= 1:
+            raise SpecificationError(
+                f"faithful must be above 0 and at most 1, got {self.faithful:g}: it is the share "
+                "of the whole effect that the circuit alone must have"
+            )
+        if self.ablation not in ABLATIONS:
+            raise SpecificationError(
+                f"unknown ablation {self.ablation!r}; there are {', '.join(ABLATIONS)}"
+            )
+
+
+def discover_on(
+    base: Checkpoint,
+    capability: Capability,
+    search: Search,
+    *,
+    keep: bool = True,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Find the circuit of a capability in a checkpoint.
+
+    Args:
+        keep: keep finished work in `cache` (by default the user's), and take up what is there.
+
+    Raises:
+        ForgetguardError: the checkpoint cannot be measured, the prompts do not suit it, it cannot
+            do the capability, or no circuit is faithful enough.
+    """
+    encoded = capability.encoded(base.tokenizer)
+    with memory_errors(f"discovering {capability.name}"), base.open() as model:
+        anatomy = locate(model)
+        members = anatomy.members(mlps=search.mlps)
+        name = _resolve(search.method, anatomy, len(members))
+        store = _store(base, anatomy, encoded, members, search, name, cache) if keep else None
+        found = None if store is None else store.load_found()
+        if found is None:
+            check(anatomy, encoded, members)
+            found = find_circuit(
+                anatomy,
+                encoded,
+                method(name, search.settings),
+                members,
+                faithful=search.faithful,
+                ablation=search.ablation,
+                seed=search.seed,
+                progress=progress,
+                saved=store,
+            )
+            if store is not None:
+                store.save_found(found)
+    return found
+
+
+def check(anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]) -> None:
+    """The self-checks that come before any number of a model (raises ForgetguardError)."""
+    batch = encoded.batches[0]
+    check_sums(anatomy, batch.clean[:1])
+    check_patching(
+        anatomy,
+        batch.clean[:2],
+        batch.counterfactual[:2],
+        batch.positions,
+        members,
+        start=batch.start,
+    )
+
+
+def _resolve(name: str, anatomy: Anatomy, n_members: int) -> str:
+    if name != "auto":
+        return full_name(name)
+    parameters = sum(parameter.numel() for parameter in anatomy.model.parameters())
+    small = n_members * parameters <= _EXACT_UP_TO
+    return "activation_patching" if small else "attribution_patching"
+
+
+def _store(
+    base: Checkpoint,
+    anatomy: Anatomy,
+    encoded: EncodedCapability,
+    members: tuple[Member, ...],
+    search: Search,
+    name: str,
+    cache: Path | None,
+) -> Store:
+    parameter = next(anatomy.model.parameters())
+    origin = {
+        "weights": base.fingerprint.weights,
+        "dtype": str(parameter.dtype),
+        "device": parameter.device.type,
+    }
+    settings = {
+        "method": name,
+        "faithful": search.faithful,
+        "ablation": search.ablation,
+        "seed": search.seed,
+        **{f"method.{key}": value for key, value in search.settings.items()},
+    }
+    return Store.open(identity(origin, encoded, members, settings), cache)

@@ -1,0 +1,143 @@
+"""Readouts of a model in which sets of members are replaced, pair by pair: what measures share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from forgetguard.anatomy.contributions import output_slices
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.readouts import READOUTS, score
+from forgetguard.measures.behaviour import Behaviour, empty_behaviour, read_batch
+from forgetguard.patching.clean import CleanPass, clean_pass
+from forgetguard.patching.sources import Run, Source
+from forgetguard.patching.wavefront import wavefront
+
+FloatArray = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]  # done, total
+# What is patched in, by name, for the batch of that number.
+Sources = Callable[[int, Batch], Mapping[str, Source]]
+
+# Runs between two savings: a wavefront over so many still reads each layer's weights once for all.
+_SAVED_RUNS = 32
+
+
+class Saved(Protocol):
+    """Where finished parts of a long computation are kept, so that it can be taken up again."""
+
+    def load(self, key: str) -> FloatArray | None: ...
+
+    def save(self, key: str, values: FloatArray) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """All of `members` replaced together, from the source of that name. No members: the clean
+    run."""
+
+    members: tuple[Member, ...]
+    source: str = "counterfactual"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Intervened:
+    """clean: the model as it is. readout: F in nats under each intervention, float64
+    [intervention, pair]."""
+
+    clean: Behaviour
+    readout: FloatArray
+
+
+def intervene(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    interventions: Sequence[Intervention],
+    sources: Sources,
+    *,
+    vocabulary: int | None = None,
+    budget: int | None = None,
+    progress: Progress | None = None,
+    saved: Saved | None = None,
+) -> Intervened:
+    """Read a model on every pair under every intervention; all of a batch share one wavefront.
+
+    Args:
+        vocabulary: cuts the logits to that many ids.
+        budget: tokens held at once (see `wavefront`).
+        progress: called with (patched prompts done, all).
+        saved: keeps what is finished, and is asked for it first. It must belong to this model,
+            capability and kind of source; the interventions themselves are told apart here.
+
+    Raises:
+        AnatomyError: a member is not in the model.
+        MeasurementError: logits are not finite, or memory does not suffice.
+    """
+    members = sorted({member for one in interventions for member in one.members})
+    anatomy.check(members)
+    readout = READOUTS[capability.capability.readout]
+    clean = empty_behaviour(capability.n_pairs)
+    values = np.full((len(interventions), capability.n_pairs), np.nan)
+    slices = output_slices(anatomy, members)
+    total, done = len(interventions) * capability.n_pairs, 0
+    for number, batch in enumerate(capability.batches):
+
+        def reduce(logits: Tensor, rows: Tensor, batch: Batch = batch) -> Tensor:
+            return score(readout, logits[..., :vocabulary], batch, rows).double().cpu()
+
+        with torch.no_grad():
+            passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
+            read_batch(capability, batch, passed.logits, vocabulary, clean)
+            found: Mapping[str, Source] | None = None
+            for part in _parts(len(interventions), saved):
+                chosen = interventions[part]
+                key = _key(number, batch, chosen)
+                block = None if saved is None else saved.load(key)
+                if block is None:
+                    found = sources(number, batch) if found is None else found
+                    block = _patch(passed, chosen, found, clean.readout, batch, reduce, budget)
+                    if saved is not None:
+                        saved.save(key, block)
+                values[part, list(batch.pairs)] = block
+                done += block.size
+                if progress is not None:
+                    progress(done, total)
+    return Intervened(clean, values)
+
+
+def _parts(n: int, saved: Saved | None) -> list[slice]:
+    size = max(n, 1) if saved is None else _SAVED_RUNS
+    return [slice(first, min(n, first + size)) for first in range(0, n, size)]
+
+
+def _key(number: int, batch: Batch, chosen: Sequence[Intervention]) -> str:
+    named = [f"{one.source}:{','.join(map(str, one.members))}" for one in chosen]
+    text = f"{number};{batch.pairs};{';'.join(named)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _patch(
+    passed: CleanPass,
+    chosen: Sequence[Intervention],
+    sources: Mapping[str, Source],
+    clean: FloatArray,
+    batch: Batch,
+    reduce: Callable[[Tensor, Tensor], Tensor],
+    budget: int | None,
+) -> FloatArray:
+    """F under each of `chosen`, [intervention, row]."""
+    block = np.tile(clean[list(batch.pairs)], (len(chosen), 1))
+    patched = [i for i, one in enumerate(chosen) if one.members]
+    if patched:
+        runs = [Run(chosen[i].members, sources[chosen[i].source]) for i in patched]
+        block[patched] = wavefront(passed, runs, reduce, budget=budget).numpy()
+    return block
