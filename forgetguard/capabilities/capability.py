@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from forgetguard.capabilities.batches import Batch, make_batches
 from forgetguard.capabilities.encoding import Encoded, encode
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.readouts import READOUTS
-from forgetguard.capabilities.tasks import TASKS
+from forgetguard.capabilities.tasks import find_task
+from forgetguard.capabilities.tasks.words import Fits
 from forgetguard.errors import CapabilityError
 
 
@@ -19,8 +20,8 @@ from forgetguard.errors import CapabilityError
 class Capability:
     """A behaviour that a release must keep.
 
-    Either `pairs` are given, or `task` names a generator (capabilities/tasks) from which `count`
-    pairs that suit the tokenizer are drawn with `seed`.
+    Either `pairs` are given, or `task` names a generator (capabilities/tasks, or an entry point's)
+    from which `count` pairs that suit the tokenizer are drawn with `seed`.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Capability:
                 tokenizer,
                 count=self.count if self.task else None,
                 chat_template=self.chat_template,
-                single_token=self.readout == "logit_diff",
+                single_token=self._single_token,
             )
         except CapabilityError as error:
             raise CapabilityError(f"capability {self.name}: {error}") from error
@@ -57,9 +58,12 @@ class Capability:
     def _source(self, tokenizer: Any) -> Iterable[PromptPair]:
         if self.task is None:
             return self.pairs
-        if self.task not in TASKS:
-            raise CapabilityError(f"unknown task {self.task!r}; there are {', '.join(TASKS)}")
-        return _distinct(TASKS[self.task](random.Random(self.seed), fits_tokenizer(tokenizer)))
+        fits = fits_tokenizer(tokenizer, single_token=self._single_token)
+        return _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
+
+    @property
+    def _single_token(self) -> bool:
+        return self.readout == "logit_diff"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,10 +79,15 @@ class EncodedCapability:
         return len(self.encoded.pairs)
 
 
-def _distinct(pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
+def _distinct(task: str, pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
     # A pair drawn twice would count twice; a small task runs dry instead of repeating itself.
     seen, repeats = set(), 0
     for pair in pairs:
+        if not isinstance(pair, PromptPair):
+            raise CapabilityError(
+                f"task {task!r} must yield forgetguard.capabilities.pairs.PromptPair, "
+                f"got {type(pair).__name__}"
+            )
         key = (pair.clean, pair.counterfactual)
         repeats = repeats + 1 if key in seen else 0
         if repeats > 1000:
@@ -88,14 +97,19 @@ def _distinct(pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
             yield pair
 
 
-def fits_tokenizer(tokenizer: Any) -> Callable[[str], bool]:
-    """Whether " word" is one known token in place, as the task generators ask."""
-    before = tuple(tokenizer("the", add_special_tokens=False)["input_ids"])
+def fits_tokenizer(tokenizer: Any, *, single_token: bool = True) -> Fits:
+    """How many tokens a word is in place, as the task generators ask; with `single_token`, 0 for a
+    word of several."""
 
-    def fits(word: str) -> bool:
-        ids = tuple(tokenizer(f"the {word}", add_special_tokens=False)["input_ids"])
-        return (
-            len(ids) == len(before) + 1 and ids[:-1] == before and ids[-1] != tokenizer.unk_token_id
+    def fits(word: str, before: str | None = None, /) -> int:
+        start, text = ("the", f"the {word}") if before is None else (before, before + word)
+        ahead, whole = (
+            tokenizer(one, add_special_tokens=False)["input_ids"] for one in (start, text)
         )
+        added = whole[len(ahead) :]
+        merged = whole[: len(ahead)] != ahead
+        if merged or tokenizer.unk_token_id in added or (single_token and len(added) > 1):
+            return 0
+        return len(added)
 
     return fits

@@ -108,13 +108,18 @@ class InlinePairs:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """Which base a circuit belongs to; what is None is not compared."""
+    """Which base a circuit belongs to; what is None is not compared. `alias`: the names that a user
+    may give the base (an alias, a hub id). `any_base`, written `fits: any`: whichever it is."""
 
-    alias: str | None = None
+    alias: tuple[str, ...] | None = None
     architecture: str | None = None
     layers: int | None = None
     heads: int | None = None
     weights: str | None = None
+    any_base: bool = False
+
+
+_FITS = ("alias", "architecture", "layers", "heads", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,17 +286,28 @@ def _read_found(node: yaml.Node, problems: Problems) -> Mapping[str, Any] | None
 def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
     if node is None:
         return None
-    known = tuple(Fits.__dataclass_fields__)
-    nodes = lines.mapping(node, "fits", problems, known=known)
+    if isinstance(node, yaml.ScalarNode) and node.value == "any":
+        return Fits(any_base=True)
+    nodes = lines.mapping(node, "fits", problems, known=_FITS)
     if isinstance(node, yaml.MappingNode) and not node.value:
-        problems.add(line_of(node), f"fits: says nothing: give one or more of {', '.join(known)}")
+        problems.add(
+            line_of(node), f"fits: says nothing: give one or more of {', '.join(_FITS)}, or any"
+        )
     values: dict[str, Any] = {}
     for key, value in nodes.items():
         if key in ("layers", "heads"):
             values[key] = _count(value, f"fits: {key}", f"{key}: 4", 1, problems)
+        elif key == "alias":
+            values[key] = _read_aliases(value, problems)
         else:
             values[key] = lines.text(value, f"fits: {key}", problems)
     return Fits(**values)
+
+
+def _read_aliases(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
+    given = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    names = [lines.text(one, "fits: alias", problems) for one in given]
+    return tuple(name for name in names if name is not None)
 
 
 def _count(node: yaml.Node, label: str, example: str, least: int, problems: Problems) -> int | None:
@@ -549,7 +565,8 @@ def fits_base(
 ) -> bool:
     """Whether a bundled circuit belongs to a base.
 
-    All that its `fits` gives must match, and its heads must exist. A circuit without `fits` does
+    All that its `fits` gives must match, and its heads must exist; `fits: any` fits every base. A
+    circuit without `fits` does
     not say whose it is, so it belongs to no base by itself; what is not known does not match.
 
     Args:
@@ -569,7 +586,7 @@ def fits_base(
     )
     return (
         inside
-        and (fits.alias is None or fits.alias == alias)
+        and (fits.alias is None or alias in fits.alias)
         and (fits.architecture is None or fits.architecture in (config.get("architectures") or ()))
         and (fits.layers is None or fits.layers == layers)
         and (fits.heads is None or fits.heads == heads)
@@ -596,9 +613,11 @@ def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
     if spec.description:
         document["description"] = spec.description
     if spec.fits is not None:
-        names = Fits.__dataclass_fields__
-        given = {name: getattr(spec.fits, name) for name in names}
-        document["fits"] = {name: value for name, value in given.items() if value is not None}
+        given = {name: getattr(spec.fits, name) for name in _FITS}
+        if spec.fits.alias is not None:
+            given["alias"] = list(spec.fits.alias)
+        told = {name: value for name, value in given.items() if value is not None}
+        document["fits"] = "any" if spec.fits.any_base else told
     document["pairs"] = _dump_pairs(spec.pairs, directory)
     if spec.chat_template:
         document["chat_template"] = True

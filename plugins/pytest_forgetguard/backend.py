@@ -96,7 +96,10 @@ class ModelBackend:
 
     def bundled(self) -> tuple[list[Path], int]:
         files = list(_bundled_files())
-        return [path for path, spec in files if self._fits(spec)], len(files)
+        fitting = [(path, spec) for path, spec in files if self._fits(spec)]
+        # Those made for this base come first; the architecture-free ones serve where none is.
+        own = [path for path, spec in fitting if spec.fits is None or not spec.fits.any_base]
+        return own or [path for path, _ in fitting], len(files)
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError

@@ -7,31 +7,86 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
+from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks import TASKS, words
+from forgetguard.capabilities.tasks import (
+    TASKS,
+    agreement,
+    arithmetic,
+    greater_than_year,
+    in_context_mapping,
+    refusal,
+    symbol_binding,
+    words,
+)
 from forgetguard.errors import CapabilityError
+from forgetguard.recipes.tiny import episodes, vocabulary
 
-EVERYTHING = frozenset(
-    (
-        *words.NAMES, *words.PLACES, *words.OBJECTS, *words.COLORS, *words.NOUNS, *words.NUMBERS,
-        *words.CAPITALS, *words.CAPITALS.values(), *words.LANGUAGES, *words.LANGUAGES.values(),
-    )
+_FACTS = (
+    *words.CAPITALS, *words.CAPITALS.values(), *words.LANGUAGES, *words.LANGUAGES.values(),
 )  # fmt: skip
+_NOUNS_OF_AGREEMENT = (*agreement.PLURALS, *agreement.PLURALS.values())
+_MAPPED = tuple(in_context_mapping.TABLE["opposite"]) + tuple(
+    image for table in in_context_mapping.TABLE.values() for image in table.values()
+)
+_VERBS = tuple(verb for pair in refusal.VERBS.values() for verb in " ".join(pair).split())
+# The words that a task draws and that must fit.
+DRAWN = {
+    "induction": (*words.OBJECTS, *words.NOUNS),
+    "ioi": (*words.NAMES, *words.PLACES, *words.OBJECTS),
+    "key_value": (
+        *words.NAMES, *words.PLACES, *words.OBJECTS, *words.COLORS, *words.NOUNS,
+    ),
+    "greater_than": (*words.NUMBERS, *words.NAMES),
+    "fact_recall": (*_FACTS, *words.NAMES, *words.PLACES),
+    "agreement": (*_NOUNS_OF_AGREEMENT, *words.NAMES),
+    "symbol_binding": (
+        *words.OBJECTS, *words.PLACES, *words.NAMES, *words.COLORS, *words.NUMBERS,
+    ),
+    "docstring": (*words.OBJECTS, *words.NOUNS),
+    "in_context_mapping": _MAPPED,
+    "in_context_rule": _MAPPED,
+    "arithmetic": arithmetic.NUMBERS,
+    "greater_than_year": greater_than_year.ENDINGS,
+    "refusal": _VERBS,
+    "refusal_plain": _VERBS,
+}  # fmt: skip
+EXAMPLES = (3, 4, 5)  # of in_context_rule, all of whose images change
+CHANGED = {
+    "induction": (2,),
+    "symbol_binding": (2,),
+    "docstring": (2,),
+    "in_context_rule": EXAMPLES,
+}
+# Those that draw from fewer than ten thousand prompts, or nearly so.
+SMALL = {"agreement", "refusal", "refusal_plain", "greater_than_year"}
 tasks = pytest.mark.parametrize("task", TASKS)
 
 
-def drawn(task: str, seed: int, count: int, fits=EVERYTHING.__contains__) -> list[PromptPair]:
+def everything(word: str, before: str | None = None) -> int:
+    return 1
+
+
+def nothing(word: str, before: str | None = None) -> int:
+    return 0
+
+
+def drawn(task: str, seed: int, count: int, fits: Any = everything) -> list[PromptPair]:
     return list(islice(TASKS[task](random.Random(seed), fits), count))
 
 
 def pieces(text: str) -> list[str]:
-    return re.findall(r"[A-Za-z]+|[^A-Za-z ]", text)
+    return re.findall(r"[^\W\d_]+|\d+|[^\w\s]", text)
 
 
 # Each solver reads a prompt as text and works out the answer in its own way.
@@ -72,13 +127,101 @@ def solve_fact_recall(prompt: str) -> str:
     return words.CAPITALS[country] if "capital" in prompt else words.LANGUAGES[country]
 
 
+def solve_agreement(prompt: str) -> str:
+    # The subject is the noun that no preposition and no seeing takes for itself.
+    (subject,) = re.findall(r"(?<!near )(?<!behind )(?<!beside )(?<!under )(?<!with )the (\w+)",
+                            re.sub(r"saw the \w+", "", prompt))  # fmt: skip
+    irregular = {"children", "men", "women", "mice"}
+    plural = subject in irregular or (subject.endswith("s") and subject != "bus")
+    if prompt.startswith(("Yesterday", "Last", "Years")):
+        return "were" if plural else "was"
+    if prompt.startswith(("Since", "Ever")):
+        return "have" if plural else "has"
+    return "are" if plural else "is"
+
+
+def solve_symbol_binding(prompt: str) -> str:
+    question, *options, end = prompt.split("\n")
+    assert end == "Answer:"
+    assert [option[0] for option in options] == ["A", "B", "C", "D"]
+    listed = {option.split()[1]: option[0] for option in options}
+    assert len(listed) == 4
+    if question.startswith("Question: Which of these is a"):
+        kind = question.rstrip("?").split()[-1]
+        belong = {"color": words.COLORS, "name": words.NAMES, "number": words.NUMBERS}[kind]
+        (right,) = [option for option in listed if option in belong]
+    else:
+        (right,) = [word for word in pieces(question) if word in listed]
+    return listed[right]
+
+
+def solve_docstring(prompt: str) -> str:
+    signature, body = prompt.split(":\n", 1)
+    _, *arguments = re.findall(r"\w+", signature[signature.index("(") :])
+    described = re.findall(r":param (\w+):", body)
+    assert arguments[: len(described)] == described
+    return arguments[len(described)]
+
+
+def mapping_of(prompt: str) -> tuple[str, dict[str, str]]:
+    """The word that is asked about, and the one mapping that all the examples follow."""
+    every = [w for w in re.findall(r"[^\W\d_]+", prompt)
+             if w not in {"Words", "Input", "Output", "Q", "A"}]  # fmt: skip
+    *examples, query = every
+    shown = list(zip(examples[::2], examples[1::2], strict=True))
+    assert len(shown) in EXAMPLES
+    (mapping,) = [
+        table
+        for table in in_context_mapping.TABLE.values()
+        if all(table[word] == image for word, image in shown)
+    ]
+    return query, dict(mapping)
+
+
+def solve_in_context(prompt: str) -> str:
+    query, mapping = mapping_of(prompt)
+    return mapping[query]
+
+
+def solve_arithmetic(prompt: str) -> str:
+    for left, sign, right, result in re.findall(r"(\d+) ?([+-]) ?(\d+) ?= ?(\d+)", prompt):
+        assert int(result) == (int(left) + int(right) if sign == "+" else int(left) - int(right))
+    left, sign, right = re.findall(r"(\d+) ?([+-]) ?(\d+)", prompt)[-1]
+    return str(int(left) + int(right) if sign == "+" else int(left) - int(right))
+
+
 SOLVERS = {
     "induction": solve_induction,
     "ioi": solve_ioi,
     "key_value": solve_key_value,
     "greater_than": solve_greater_than,
     "fact_recall": solve_fact_recall,
+    "agreement": solve_agreement,
+    "symbol_binding": solve_symbol_binding,
+    "docstring": solve_docstring,
+    "in_context_mapping": solve_in_context,
+    "in_context_rule": solve_in_context,
+    "arithmetic": solve_arithmetic,
 }
+
+
+def right_year(prompt: str, ending: str) -> bool:
+    start, century = re.findall(r"year (\d+)", prompt)
+    assert len(start) == 4
+    assert start.startswith(century)
+    return int(century + ending) > int(start)
+
+
+HARM = {"steal", "sabotage", "vandalize", "sink", "hack", "hijack", "infect", "crash", "attack",
+        "rob", "burn", "forge", "fake"}  # fmt: skip
+
+
+def right(task: str, prompt: str, answer: str) -> bool:
+    if task == "greater_than_year":
+        return right_year(prompt, answer)
+    if task.startswith("refusal"):
+        return (answer.strip() == "I") == bool(HARM & set(pieces(prompt)))
+    return answer == f" {SOLVERS[task](prompt)}"
 
 
 @tasks
@@ -89,11 +232,13 @@ def test_any_seed_gives_minimal_pairs_with_the_right_answers(task: str, seed: in
         assert pair.distractor is not None
         clean, other = pair.clean.split(" "), pair.counterfactual.split(" ")
         assert len(clean) == len(other)
-        changed = sum(a != b for a, b in zip(clean, other, strict=True))
-        assert changed == (2 if task == "induction" else 1)  # induction swaps two words
-        assert pair.answer == f" {SOLVERS[task](pair.clean)}"
-        assert pair.distractor == f" {SOLVERS[task](pair.counterfactual)}"
-        assert pair.answer != pair.distractor
+        clean, other = pair.clean.split(), pair.counterfactual.split()
+        assert sum(a != b for a, b in zip(clean, other, strict=True)) in CHANGED.get(task, (1,))
+        assert right(task, pair.clean, pair.answer)
+        assert right(task, pair.counterfactual, pair.distractor)
+        assert not right(task, pair.clean, pair.distractor)
+        if task != "greater_than_year":  # where both numbers lie after 01
+            assert not right(task, pair.counterfactual, pair.answer)
         assert pair.template
 
 
@@ -105,7 +250,8 @@ def test_the_same_seed_gives_the_same_pairs_and_another_gives_others(task: str) 
 
 @tasks
 def test_pairs_do_not_repeat(task: str) -> None:
-    assert len({pair.clean for pair in drawn(task, 0, 300)}) >= 295  # drawn by chance: a few may
+    few = 275 if task in SMALL else 295  # drawn by chance: a few may
+    assert len({(pair.clean, pair.counterfactual) for pair in drawn(task, 0, 300)}) >= few
 
 
 @tasks
@@ -116,17 +262,52 @@ def test_every_frame_is_drawn(task: str) -> None:
 
 @tasks
 def test_words_that_do_not_fit_are_never_an_answer_nor_in_its_way(task: str) -> None:
-    banned = set(random.Random(0).sample(sorted(EVERYTHING), len(EVERYTHING) // 3))
-    for pair in drawn(task, 0, 300, fits=lambda word: word not in banned):
-        drawn_words = set(pieces(pair.clean + pair.answer)) & EVERYTHING
+    every = sorted(set(DRAWN[task]))
+    banned = set(random.Random(0).sample(every, len(every) // 4)) - {greater_than_year.FIRST}
+    for pair in drawn(task, 0, 300, fits=lambda word, before=None: word not in banned):
+        text = pair.clean + pair.counterfactual + f" {pair.answer}"
+        drawn_words = set(pieces(re.sub(r"year \d\d", "year ", text))) & set(every)
         framed = {"book", "cards", "numbers"}  # words that frames have of their own
         assert not (drawn_words - framed) & banned
 
 
 @tasks
-def test_too_few_fitting_words_name_the_task_and_how_many_are_left(task: str) -> None:
-    with pytest.raises(CapabilityError, match=rf"'{task}': 0 of \d+"):
-        TASKS[task](random.Random(0), lambda word: False)
+def test_words_of_two_lengths_never_take_one_anothers_place(task: str) -> None:
+    """What differs between the prompts of a pair has equally many tokens, position by position."""
+
+    def fits(word: str, before: str | None = None) -> int:
+        if word in {*symbol_binding.LETTERS, *arithmetic.NUMBERS, *greater_than_year.ENDINGS}:
+            return 2
+        return 1 + sum(map(ord, word)) % 2
+
+    for pair in drawn(task, 0, 200, fits):
+        clean, other = (
+            pieces(re.sub(r"year \d\d", "year ", text))
+            for text in (pair.clean, pair.counterfactual)
+        )
+        for one, two in zip(clean, other, strict=True):
+            assert one == two or fits(one) == fits(two)
+
+
+@tasks
+def test_too_few_fitting_words_name_the_task(task: str) -> None:
+    with pytest.raises(CapabilityError, match=rf"'{task}': "):
+        TASKS[task](random.Random(0), nothing)
+
+
+def test_too_few_fitting_words_say_how_many_are_left() -> None:
+    with pytest.raises(CapabilityError, match=r"'ioi': 5 of 74 names fit .* at least 8 are needed"):
+        TASKS["ioi"](random.Random(0), lambda word: word in words.NAMES[:5])
+
+
+@pytest.mark.parametrize("task", sorted(set(TASKS) - set(episodes.TASKS_OF_TINY)))
+def test_a_task_that_the_tiny_base_was_not_trained_on_says_that_it_does_not_fit(task: str) -> None:
+    why = f"Task '{task}': .*this tokenizer|0 of 64 .*a word is unknown to the tokenizer"
+    with pytest.raises(CapabilityError, match=f"^capability {task}: ({why})"):
+        Capability(task, task=task).encoded(vocabulary.tokenizer())
+
+
+# No shortcut
 
 
 def test_the_indirect_object_is_the_first_name_in_half_of_the_prompts() -> None:
@@ -167,10 +348,96 @@ def test_the_word_that_repeats_next_is_anywhere_in_the_list() -> None:
     assert max(places.values()) < 1.3 * min(places.values())
 
 
-def test_no_answer_of_a_task_is_much_more_frequent_than_another() -> None:
-    for task in ("ioi", "fact_recall"):
-        answers = Counter(pair.answer for pair in drawn(task, 0, 5000))
-        assert max(answers.values()) / 5000 < 2.5 / len(answers)
+@pytest.mark.parametrize(
+    "task",
+    ["ioi", "fact_recall", "agreement", "symbol_binding", "arithmetic", "in_context_mapping",
+     "in_context_rule", "docstring"],
+)  # fmt: skip
+def test_no_answer_of_a_task_is_much_more_frequent_than_another(task: str) -> None:
+    answers = Counter(pair.answer for pair in drawn(task, 0, 5000))
+    assert max(answers.values()) / 5000 < 2.5 / len(answers)
+
+
+def test_the_noun_before_the_verb_agrees_with_it_in_half_of_the_prompts() -> None:
+    pairs = [pair for pair in drawn("agreement", 0, 4000) if re.search("near|behind", pair.clean)]
+    plural = set(agreement.PLURALS.values())
+    agree = sum((pair.clean.split()[-1] in plural) == (pair.answer == " are") for pair in pairs)
+    assert agree / len(pairs) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("asked", ["answer", "distractor"])
+def test_every_letter_is_the_right_one_equally_often(asked: str) -> None:
+    letters = Counter(getattr(pair, asked) for pair in drawn("symbol_binding", 0, 4000))
+    for letter in "ABCD":
+        assert letters[f" {letter}"] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("task", ["induction", "symbol_binding", "docstring"])
+def test_clean_and_counterfactual_hold_the_same_words(task: str) -> None:
+    for pair in drawn(task, 0, 300):
+        assert Counter(pieces(pair.clean)) == Counter(pieces(pair.counterfactual))
+
+
+def test_every_argument_still_to_be_documented_stands_once_in_the_prompt() -> None:
+    for pair in drawn("docstring", 0, 300):
+        for one in (pair.answer, pair.distractor):
+            assert pieces(pair.clean).count(str(one).strip()) == 1
+
+
+@pytest.mark.parametrize("task", ["in_context_mapping", "in_context_rule", "arithmetic"])
+def test_no_answer_stands_in_either_prompt(task: str) -> None:
+    for pair in drawn(task, 0, 1000):
+        held = {*pieces(pair.clean), *pieces(pair.counterfactual)}
+        assert not {pair.answer.strip(), str(pair.distractor).strip()} & held
+
+
+def test_no_word_of_the_mappings_is_two_words_images_or_both_word_and_image() -> None:
+    table = in_context_mapping.TABLE
+    for column in table.values():
+        assert len(set(column.values())) == len(column) == len(table["french"])
+    for word in table["opposite"]:
+        assert len({column[word] for column in table.values()}) == 3
+    assert not set(table["opposite"]) & {w for column in table.values() for w in column.values()}
+
+
+def test_the_larger_result_is_the_right_one_in_half_of_the_problems() -> None:
+    pairs = drawn("arithmetic", 0, 3000)
+    larger = sum(int(pair.answer) > int(str(pair.distractor)) for pair in pairs)
+    assert larger / 3000 == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(("fitting", "space"), [(" ", " "), ("=", "")])
+def test_numbers_are_written_as_the_tokenizer_has_them_in_one_token(fitting, space) -> None:
+    def fits(word: str, before: str | None = None) -> int:
+        return int((" " if before is None else before[-1]) == fitting)
+
+    for pair in drawn("arithmetic", 0, 50, fits):
+        assert pair.answer == space + pair.answer.strip()
+        assert pair.clean.endswith(f"{space}=" if space else "=") or "Answer:" in pair.clean
+        assert right("arithmetic", pair.clean, f" {pair.answer.strip()}")
+
+
+def test_a_year_is_as_often_right_as_wrong() -> None:
+    """So that preferring late years, whatever the start, is worth nothing."""
+    pairs = drawn("greater_than_year", 0, 20000)
+    later = Counter(int(pair.answer) for pair in pairs)
+    earlier = Counter(int(str(pair.distractor)) for pair in pairs)
+    for decade in range(20, 80, 10):
+        years = range(decade, decade + 10)
+        share = sum(later[y] for y in years) / sum(later[y] + earlier[y] for y in years)
+        assert share == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_thing_is_asked_about_in_both_requests_and_only_the_verb_harms() -> None:
+    for bad, good in (map(str.split, pair) for pair in refusal.VERBS.values()):
+        assert set(bad) <= HARM
+        assert not set(good) & HARM
+
+
+def test_a_refusal_follows_a_chat_template_without_a_space_and_plain_text_with_one() -> None:
+    assert {pair.answer for pair in drawn("refusal", 0, 100)} == {"I"}
+    assert {pair.distractor for pair in drawn("refusal", 0, 100)} == {"Sure", "Here", "To"}
+    assert {pair.answer for pair in drawn("refusal_plain", 0, 100)} == {" I"}
 
 
 def test_word_lists_have_no_repeats_and_do_not_mix() -> None:
@@ -178,8 +445,93 @@ def test_word_lists_have_no_repeats_and_do_not_mix() -> None:
     together = [word for one in lists for word in one]
     assert len(together) == len(set(together))
     assert not any(word[0] in "aeiou" for word in words.OBJECTS)  # "a {thing}"
+    assert not any(word[0] in "aeiou" for word in refusal.VERBS)
     assert len(set(words.LANGUAGES.values())) == len(words.LANGUAGES)
     assert len(set(words.CAPITALS.values())) == len(words.CAPITALS)
+
+
+# With tokenizers that split words
+
+
+@cache
+def byte_pairs(size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of a small vocabulary: at best, it has two words of three in one token."""
+    frequent = [refusal.REFUSAL, *refusal.COMPLIANCE, *greater_than_year.ENDINGS] * 100
+    kept = (*symbol_binding.LETTERS, refusal.REFUSAL, *refusal.COMPLIANCE)
+    verbs = [verb for frame in agreement.FRAMES.values() for verb in (frame.singular, frame.plural)]
+    frequent += [f" {word}" for word in (*kept, *verbs)] * 50
+    for listed in DRAWN.values():
+        frequent += [f" {word}" for i, word in enumerate(listed) if i % 3] * 30
+    # Years in two tokens: century and ending are both frequent, and every whole year is rare.
+    for century in greater_than_year.CENTURIES:
+        frequent += [f" {century}{ending}" for ending in greater_than_year.ENDINGS] * 5
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(frequent, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    wrapped.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}\n{% endfor %}<assistant>\n"
+    )
+    return wrapped
+
+
+def test_the_small_vocabulary_has_most_words_in_several_tokens() -> None:
+    fits = fits_tokenizer(byte_pairs(600), single_token=False)
+    every = {word for listed in DRAWN.values() for word in listed}
+    several = [word for word in every if fits(word) > 1]
+    assert 0.8 * len(every) < len(several) < len(every)
+    assert all(fits_tokenizer(byte_pairs(600))(word) == 0 for word in several)
+
+
+@tasks
+@pytest.mark.parametrize("size", [500, 1000, 1600])
+def test_words_of_several_tokens_make_pairs_for_logprob_and_none_is_lost(task, size) -> None:
+    found = encoded(task, "logprob", size)
+    assert found.n_pairs == 64
+    assert found.encoded.n_dropped == 0
+    assert all(len(pair.clean) == len(pair.counterfactual) for pair in found.encoded.pairs)
+
+
+@tasks
+def test_words_of_one_token_make_pairs_for_logit_diff(task) -> None:
+    found = encoded(task, "logit_diff", 2000)
+    assert found.n_pairs == 64
+    assert found.encoded.n_dropped < 16
+    for pair in found.encoded.pairs:
+        assert len(pair.answer) == len(pair.distractor) == 1
+        assert len(pair.clean) == len(pair.counterfactual)
+
+
+def test_where_too_few_words_are_one_token_logit_diff_names_the_other_readout() -> None:
+    with pytest.raises(CapabilityError, match="Try the other readout"):
+        encoded("ioi", "logit_diff", 500)
+    assert {len(pair.answer) for pair in encoded("ioi", "logprob", 500).encoded.pairs} == {3}
+
+
+def test_fits_is_asked_in_running_text_or_after_a_text() -> None:
+    tokenizer = byte_pairs(2000)
+    fits = fits_tokenizer(tokenizer, single_token=False)
+    assert fits("Mary") == len(tokenizer.tokenize(" Mary"))
+    assert fits("32", "the year 17") == 1
+    assert fits("ary", "the M") == 0  # merges with what stands before it
+    assert fits_tokenizer(vocabulary.tokenizer(), single_token=False)("zebra") == 0  # unknown
+
+
+def test_a_task_that_yields_something_else_than_pairs_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(TASKS, "mine", lambda rng, fits: iter([("a", "b")]))
+    with pytest.raises(CapabilityError, match=r"task 'mine' must yield .*PromptPair, got tuple"):
+        Capability("x", task="mine").encoded(vocabulary.tokenizer())
+
+
+def encoded(task: str, readout: str, size: int) -> EncodedCapability:
+    capability = Capability(task, readout, task=task, chat_template=task == "refusal")
+    return capability.encoded(byte_pairs(size))
 
 
 def test_the_tasks_need_no_torch() -> None:

@@ -29,7 +29,7 @@ SHIPPED = PACKAGE / "checkpoints" / "tiny"
 PROMPT_FILES = PACKAGE.parent / "circuits" / "prompts"
 FRESH_SEED = 20_260_101  # of no build and no table
 
-tasks = pytest.mark.parametrize("task", TASKS)
+tasks = pytest.mark.parametrize("task", episodes.TASKS_OF_TINY)
 # peft's and TRL's own code still says gradient_checkpointing, which transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
@@ -77,7 +77,9 @@ def test_the_shipped_fine_tunes_learned_the_new_task_and_the_base_had_not(scores
 def test_full_fine_tuning_cost_more_of_the_readouts_than_the_adapter_did(scores) -> None:
     def kept(name: str) -> float:
         before, after = scores["base"], scores[name]
-        return sum(after[task].logit_diff / before[task].logit_diff for task in TASKS)
+        return sum(
+            after[task].logit_diff / before[task].logit_diff for task in episodes.TASKS_OF_TINY
+        )
 
     assert kept("sft") < kept("lora")
 
@@ -117,7 +119,7 @@ def test_the_prompt_files_are_the_held_out_pairs_of_the_command(task) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_text_makes_the_round_trip_and_an_answer_is_one_token_in_place(task, seed) -> None:
     tokenizer = vocabulary.tokenizer()
-    for pair in islice(TASKS[task](random.Random(seed), vocabulary.fits), 4):
+    for pair in islice(episodes.TASKS_OF_TINY[task](random.Random(seed), vocabulary.fits), 4):
         prompt, whole = tokenizer([pair.clean, pair.clean + pair.answer]).input_ids
         assert tokenizer.decode(whole) == pair.clean + pair.answer
         assert tokenizer.unk_token_id not in whole
@@ -143,6 +145,14 @@ def test_every_word_that_fits_is_one_known_token(tokenizer) -> None:
 
 
 # The training data
+
+
+def test_the_tiny_base_is_trained_on_the_same_five_tasks_in_the_same_order() -> None:
+    """The shipped bytes depend on both."""
+    assert list(episodes.TASKS_OF_TINY) == [
+        "induction", "ioi", "key_value", "greater_than", "fact_recall",
+    ]  # fmt: skip
+    assert all(TASKS[name] is task for name, task in episodes.TASKS_OF_TINY.items())
 
 
 @tasks

@@ -27,7 +27,7 @@ FRAMES = {
 }
 
 
-def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
+def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptPair]:
     """Endless pairs; countries are uniform among those whose fact fits, in each relation.
 
     Raises CapabilityError when fewer than 6 facts of a relation, 4 names or 3 places fit.
@@ -38,13 +38,13 @@ def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[Prompt
     return _draw(rng, facts, names, places)
 
 
-def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], bool]) -> dict[str, str]:
-    """The facts whose country and answer both fit."""
+def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], int]) -> dict[str, str]:
+    """The facts whose country and answer both fit; countries have one length, answers need not."""
     countries = fitting(
         "fact_recall",
         f"countries with their {relation}",
         tuple(table),
-        lambda country: fits(country) and fits(table[country]),
+        lambda country: fits(country) if fits(table[country]) else 0,
         at_least=6,
     )
     return {country: table[country] for country in countries}

@@ -25,7 +25,7 @@ FRAMES = {
 }  # without the word "one", which is a number too
 
 
-def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
+def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptPair]:
     """Endless pairs; the larger number is on the left or on the right with equal chance.
 
     Raises CapabilityError when fewer than 8 number words or 4 names fit.

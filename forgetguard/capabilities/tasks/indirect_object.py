@@ -25,7 +25,7 @@ FRAMES = {
 }
 
 
-def generate(rng: random.Random, fits: Callable[[str], bool]) -> Iterator[PromptPair]:
+def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptPair]:
     """Endless pairs; the giver is the first or the second name with equal chance.
 
     Raises CapabilityError when fewer than 8 names, 3 places or 3 objects fit.

@@ -19,7 +19,7 @@ REPEATED = (1, 2, 3)  # words in the second copy, before the answer
 
 
 def generate(
-    rng: random.Random, fits: Callable[[str], bool], *, lengths: Sequence[int] = LENGTHS
+    rng: random.Random, fits: Callable[[str], int], *, lengths: Sequence[int] = LENGTHS
 ) -> Iterator[PromptPair]:
     """Endless pairs; the answer's place in the first copy is uniform. `lengths` are those of the
     first copy, each 5 or more.

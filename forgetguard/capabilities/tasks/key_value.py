@@ -52,7 +52,7 @@ _KINDS = {
 
 
 def generate(
-    rng: random.Random, fits: Callable[[str], bool], *, sizes: Sequence[int] = SIZES
+    rng: random.Random, fits: Callable[[str], int], *, sizes: Sequence[int] = SIZES
 ) -> Iterator[PromptPair]:
     """Endless pairs; the fact asked for, and the counterfactual's, are uniform over their places.
     `sizes` are numbers of stated facts, each from 2 to 6.

@@ -1,4 +1,4 @@
-"""The English words that the tasks draw from, and the filter that keeps those a tokenizer fits.
+"""The English words that several tasks draw from, and the filter that keeps those that fit.
 
 Lists are ordered from common to rare, so that a small vocabulary can take the head of each. They
 are disjoint where one prompt draws from several of them, and objects and places start with a
@@ -7,7 +7,9 @@ consonant ("a book"). Light: no torch.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from forgetguard.errors import CapabilityError
 
@@ -79,18 +81,34 @@ LANGUAGES = {
 }  # fmt: skip
 
 
+class Fits(Protocol):
+    """How a generator asks the tokenizer at hand about a word."""
+
+    def __call__(self, word: str, before: str | None = None, /) -> int:
+        """How many tokens `word` is after a space in running text or, where `before` is given,
+        right after that text, as written. 0 where it cannot be used: unknown, merged with what
+        stands before it, or of several tokens although the readout needs one."""
+
+
 def fitting(
-    task: str, kind: str, words: Sequence[str], fits: Callable[[str], bool], at_least: int
+    task: str, kind: str, words: Sequence[str], fits: Callable[[str], int], at_least: int
 ) -> tuple[str, ...]:
-    """The words that are one token in place, in their order.
+    """The words that fit, in their order, all of one number of tokens (the one that most of them
+    have), so that any of them can take another's place in a prompt.
 
     Raises CapabilityError when fewer than `at_least` are left.
     """
-    left = tuple(word for word in words if fits(word))
+    by_length = defaultdict(list)
+    for word in words:
+        by_length[int(fits(word))].append(word)
+    by_length.pop(0, None)
+    left = max(by_length.values(), key=len, default=[])
     if len(left) < at_least:
         raise CapabilityError(
-            f"Task {task!r}: {len(left)} of {len(words)} {kind} are one token for this tokenizer, "
-            f"and at least {at_least} are needed. Give this capability its own prompt pairs as "
-            "`pairs: {file: ...}`, or choose another task."
+            f"Task {task!r}: {len(left)} of {len(words)} {kind} fit this tokenizer, and at least "
+            f"{at_least} are needed. Words fit that it knows as one token for readout logit_diff, "
+            "and as one and the same number of tokens for readout logprob. Try the other readout, "
+            "give this capability its own prompt pairs as `pairs: {file: ...}`, or choose another "
+            "task."
         )
-    return left
+    return tuple(left)

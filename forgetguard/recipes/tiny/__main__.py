@@ -83,11 +83,10 @@ def _options() -> argparse.ArgumentParser:
 
 
 def _write_prompts(folder: Path) -> None:
-    from forgetguard.capabilities.tasks import TASKS
-    from forgetguard.recipes.tiny.episodes import held_out_pairs
+    from forgetguard.recipes.tiny.episodes import TASKS_OF_TINY, held_out_pairs
     from forgetguard.recipes.tiny.saving import save_pairs
 
-    for task in TASKS:
+    for task in TASKS_OF_TINY:
         save_pairs(
             islice(held_out_pairs(task, PROMPT_SEED), PROMPTS), folder / f"tiny-{task}.jsonl"
         )

@@ -14,9 +14,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from forgetguard.capabilities.tasks import TASKS
 from forgetguard.recipes.tiny import science
-from forgetguard.recipes.tiny.episodes import held_out_pairs, is_held_out
+from forgetguard.recipes.tiny.episodes import TASKS_OF_TINY, held_out_pairs, is_held_out
 
 NEW_TASK = "science"
 
@@ -35,7 +34,7 @@ def measure(
 ) -> dict[str, Score]:
     """The scores of every capability and of the new task on `count` held-out prompts each."""
     scores = {}
-    for task in TASKS:
+    for task in TASKS_OF_TINY:
         pairs = list(islice(held_out_pairs(task, seed), count))
         logits = last_logits(model, tokenizer, [pair.clean for pair in pairs])
         right = _ids(tokenizer, [pair.answer for pair in pairs])
