@@ -34,7 +34,7 @@ def main() -> int:
         print("\nThe gate did not decide as expected:", *wrong, sep="\n  ")
         return 1
     print("\nAs expected: tiny:lora keeps what the base can do, tiny:sft does not. What broke:")
-    print("    .venv/bin/pytest --forgetguard base=tiny:base tuned=tiny:sft circuits -k induction")
+    print("    .venv/bin/pytest --forgetguard base=tiny:base tuned=tiny:sft circuits/tiny-induction.circuit.yaml")
     return 0
 
 
