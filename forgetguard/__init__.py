@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.members import Head, Mlp
-    from forgetguard.api import Circuit, Vulnerability, capability, discover, load, vulnerability
+    from forgetguard.api import (
+        Circuit,
+        Restoration,
+        Roles,
+        Vulnerability,
+        capability,
+        discover,
+        faithfulness,
+        load,
+        restoration,
+        roles,
+        vulnerability,
+    )
     from forgetguard.capabilities.pairs import PromptPair
     from forgetguard.errors import ForgetguardError
 
@@ -21,6 +33,11 @@ _HOMES = {
     "Head": "forgetguard.anatomy.members",
     "Mlp": "forgetguard.anatomy.members",
     "PromptPair": "forgetguard.capabilities.pairs",
+    "Restoration": "forgetguard.api",
+    "Roles": "forgetguard.api",
+    "faithfulness": "forgetguard.api",
+    "restoration": "forgetguard.api",
+    "roles": "forgetguard.api",
     "Vulnerability": "forgetguard.api",
     "capability": "forgetguard.api",
     "discover": "forgetguard.api",
@@ -34,10 +51,15 @@ __all__ = [
     "Head",
     "Mlp",
     "PromptPair",
+    "Restoration",
+    "Roles",
     "Vulnerability",
     "capability",
     "discover",
+    "faithfulness",
     "load",
+    "restoration",
+    "roles",
     "vulnerability",
 ]
 
