@@ -1,0 +1,390 @@
+"""Attribution patching: every member's effect to first order, then the top of the ranking exactly,
+and a random sample of the rest, so that what the approximation misses is measured.
+
+    AtP_h = - mean_i sum_{pos, dim} dF/da_h (x_i) . ( a_h(x'_i) - a_h(x_i) )
+
+which approximates the noising importance I_h = mean_i[ F(x_i) - F(x_i with a_h from x'_i) ] (Nanda,
+"Attribution patching", 2023; Kramar et al., AtP*, arXiv 2403.00745). a_h is z of a head, so its own
+softmax is crossed exactly, or an MLP's output. Cost: one forward and one backward pass of the clean
+prompts, one forward pass of the counterfactual ones, whatever the number of members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import beta
+from torch import Tensor
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.readouts import READOUTS, score
+from forgetguard.discovery.ranking import Progress, Ranking, by_size
+from forgetguard.errors import SpecificationError
+from forgetguard.measures.ablation import ablation
+from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
+from forgetguard.patching.attention_inputs import (
+    INPUTS,
+    AttentionCall,
+    check_watched,
+    exchanged,
+    linearised,
+    watched_attention,
+    without_graph,
+)
+from forgetguard.patching.forward import check_finite, forward
+from forgetguard.patching.gradients import (
+    Activations,
+    Read,
+    activations,
+    attributed,
+    differentiable,
+    evaluating,
+    gradient_of,
+    gradients,
+    in_chunks,
+    rows_at_once,
+    tapped,
+)
+
+NODES = ("output", "qkv")
+FEWEST_VERIFIED = 8
+# An unverified member counts as missed from this share on of the whole effect F(all) - F(none), or
+# of the largest single effect where members work against each other and that is larger.
+MISSED_SHARE = 0.1
+
+
+def attribution_patching(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    saved: Saved | None = None,
+    nodes: str = "output",
+    qk_fix: bool = True,
+    verify: float = 0.25,
+    audit: int = 16,
+) -> Ranking:
+    """Score `members` by attribution patching, in nats, and check the scores by exact patching.
+
+    Verified members come first, by their exact effect; the others keep the approximation, except
+    that an audited member that turns out to be missed joins the verified ones.
+
+    Args:
+        seed: draws the audited members.
+        nodes: `output`: one attribution a head, at its z. `qkv`: one each for its query, key and
+            value, all positions together, whose sum is the head's score; a head that shares its key
+            and value with others counts as if it had its own copy.
+        qk_fix: with `qkv`, compute the attention weights anew for a query or key of the
+            counterfactual prompt (AtP*), instead of linearising the softmax. Nothing else of AtP*
+            is done: no GradDrop.
+        verify: the share of the ranking, from the top, that is patched exactly; at least
+            8 members, unless it is 0.
+        audit: how many of the others, drawn at random, are patched exactly too.
+
+    Returns:
+        A ranking with these findings (nats; those of the check only where something was checked):
+        verified, audited: numbers of members patched exactly.
+        missed: audited members whose exact effect is, in size, at least `missed_from`.
+        missed_from: a tenth of |F(all) - F(none)|, or of the largest effect patched exactly where
+            that is larger (members that work against each other).
+        missed_at_most: with 95 % confidence no more than this share of the unverified members is
+            missed (Clopper-Pearson, one-sided); None without an audit.
+        largest_unverified: of the audited members' exact effects, the largest in size, or None.
+        correlation: Pearson's, of approximate and exact over all that were patched exactly, or None
+            where it is not defined.
+        nodes: with `qkv`, each head's attributions to query, key and value.
+
+    Raises:
+        AnatomyError: a member is not in the model; or nodes are `qkv`, and the model does not use
+            transformers' attention interface.
+        SpecificationError: a setting is none of its possible values.
+        MeasurementError: logits are not finite, or memory does not suffice for one row.
+    """
+    _check_settings(nodes, verify, audit)
+    anatomy.check(members)
+    settings = {"nodes": nodes, "qk_fix": qk_fix, "verify": verify, "audit": audit}
+    if nodes == "output":
+        scores, findings = _by_output(anatomy, capability, members, saved, progress), {}
+        settings.pop("qk_fix")
+    else:
+        by_input = _by_input(anatomy, capability, members, qk_fix, saved, progress)
+        scores = {one: math.fsum(parts) for one, parts in by_input.items()}
+        findings = {"nodes": _named(by_input)}
+    ranked = by_size(scores)
+    if not (verify or audit):
+        return Ranking(ranked, "attribution_patching", settings, findings=findings)
+    chosen = _choose(list(ranked), verify, audit, seed)
+    check = _patch_exactly(anatomy, capability, members, chosen, saved, progress)
+    return Ranking(
+        _merged(ranked, chosen, check),
+        "attribution_patching",
+        settings,
+        findings={**_findings(ranked, chosen, check), **findings},
+    )
+
+
+def _check_settings(nodes: str, verify: float, audit: int) -> None:
+    if nodes not in NODES:
+        raise SpecificationError(f"unknown nodes {nodes!r}; there are {', '.join(NODES)}")
+    if not 0 <= verify <= 1:
+        raise SpecificationError(f"verify is {verify!r}: give a share of the members, from 0 to 1")
+    if audit < 0:
+        raise SpecificationError(f"audit is {audit!r}: give a number of members, 0 for none")
+
+
+# --- The approximation ----------------------------------------------------------------------------
+
+
+def per_pair(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    entries: int,
+    work: Callable[[Batch, slice, Read], Float[Tensor, "entry row"]],
+    name: str,
+    saved: Saved | None,
+    progress: Progress | None,
+) -> FloatArray:
+    """`work` on every batch, in chunks of its rows that fit into memory, float64 [entry, pair].
+
+    `work` gets the batch, which of its rows to do, and how to read their logits. `name` holds all
+    that tells its results from others of the same model and prompts; finished batches are kept in
+    `saved` under it.
+
+    Raises:
+        SpecificationError: there are no entries.
+    """
+    if not entries:
+        raise SpecificationError("there is nothing to score: give at least one head or MLP layer")
+    readout = READOUTS[capability.capability.readout]
+    values = np.full((entries, capability.n_pairs), np.nan)
+    done = 0
+    for number, batch in enumerate(capability.batches):
+
+        def chunk(rows: slice, batch: Batch = batch) -> Tensor:
+            index = torch.arange(len(batch.clean))[rows]
+            return work(batch, rows, lambda logits: score(readout, logits, batch, index))
+
+        key = _key(f"{name};{capability.capability.readout};{number}", batch)
+        block = None if saved is None else saved.load(key)
+        if block is None:
+            most = rows_at_once(anatomy, batch.clean.shape[1])
+            block = in_chunks(len(batch.clean), most, chunk).numpy()
+            if saved is not None:
+                saved.save(key, block)
+        values[:, list(batch.pairs)] = block
+        done += len(batch.pairs)
+        if progress is not None:
+            progress("taking gradients", done, capability.n_pairs)
+    return values
+
+
+def _key(name: str, batch: Batch) -> str:
+    ids = [batch.clean, batch.counterfactual, batch.answer]
+    ids += [] if batch.distractor is None else [batch.distractor]
+    text = f"{name};{batch.pairs};{[part.tolist() for part in ids]}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _by_output(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    saved: Saved | None,
+    progress: Progress | None,
+) -> dict[Member, float]:
+    def work(batch: Batch, rows: slice, read: Read) -> Tensor:
+        after = activations(anatomy, batch.counterfactual[rows], batch.positions, members)
+        before, gradient = gradients(anatomy, batch.clean[rows], batch.positions, members, read)
+        return attributed(anatomy, members, gradient, after.minus(before))
+
+    name = f"attribution_patching;output;{names(members)}"
+    values = per_pair(anatomy, capability, len(members), work, name, saved, progress)
+    return dict(zip(members, (-values.mean(axis=1)).tolist(), strict=True))
+
+
+def _by_input(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    qk_fix: bool,
+    saved: Saved | None,
+    progress: Progress | None,
+) -> dict[Member, tuple[float, ...]]:
+    """Attributions to query, key and value of each head; to its output of each MLP."""
+    heads = [one for one in members if isinstance(one, Head)]
+    mlps = [one for one in members if isinstance(one, Mlp)]
+
+    def work(batch: Batch, rows: slice, read: Read) -> Tensor:
+        return _input_attributions(anatomy, batch, rows, read, heads, mlps, qk_fix)
+
+    name = f"attribution_patching;qkv;{qk_fix};{names(members)}"
+    entries = len(INPUTS) * len(heads) + len(mlps)
+    values = per_pair(anatomy, capability, entries, work, name, saved, progress)
+    means = -values.mean(axis=1)
+    of_heads = means[: entries - len(mlps)].reshape(len(INPUTS), len(heads)).T.tolist()
+    found: dict[Member, tuple[float, ...]] = {
+        head: tuple(parts) for head, parts in zip(heads, of_heads, strict=True)
+    }
+    of_mlps = means[entries - len(mlps) :].tolist()
+    return {**found, **{mlp: (value,) for mlp, value in zip(mlps, of_mlps, strict=True)}}
+
+
+def _input_attributions(
+    anatomy: Anatomy,
+    batch: Batch,
+    rows: slice,
+    read: Read,
+    heads: Sequence[Head],
+    mlps: Sequence[Mlp],
+    qk_fix: bool,
+) -> Float[Tensor, "entry row"]:
+    """What the counterfactual query does to each head's output, dotted with the gradient there;
+    likewise for key, for value, and for the MLPs' outputs."""
+    layers = sorted({head.layer for head in heads})
+    with torch.no_grad(), evaluating(anatomy):
+        _, other, after = _watched_forward(anatomy, batch.counterfactual[rows], batch, mlps)
+    with differentiable(anatomy):
+        logits, calls, before = _watched_forward(anatomy, batch.clean[rows], batch, mlps)
+    taps = Activations({layer: calls[layer].output for layer in layers}, before.mlps)
+    gradient = taps.like(gradient_of(logits, read, taps.tensors()))
+    at_heads = Activations({layer: at.flatten(2) for layer, at in gradient.heads.items()}, {})
+    clean, change = without_graph(calls), exchanged if qk_fix else linearised
+    found = []
+    for name in INPUTS if heads else ():
+        with evaluating(anatomy):
+            changes = {layer: change(clean[layer], other[layer], name) for layer in layers}
+        moved = Activations({layer: one.flatten(2) for layer, one in changes.items()}, {})
+        found.append(attributed(anatomy, heads, at_heads, moved))
+    if mlps:
+        moved = after.minus(before.detached())
+        found.append(attributed(anatomy, mlps, Activations({}, gradient.mlps), moved))
+    return torch.cat(found)
+
+
+def _watched_forward(
+    anatomy: Anatomy, ids: Int[Tensor, "row pos"], batch: Batch, mlps: Sequence[Mlp]
+) -> tuple[Tensor, dict[int, AttentionCall], Activations]:
+    """The logits, every layer's attention call, and what `mlps` do."""
+    taps = Activations({}, {})
+    with watched_attention(anatomy) as calls, tapped(anatomy, mlps, taps, len(ids)):
+        logits = forward(anatomy, ids, batch.positions)
+    check_finite(logits.detach(), "a prompt")
+    check_watched(anatomy, calls)
+    return logits, calls, taps
+
+
+def names(members: Sequence[Member]) -> str:
+    return ",".join(map(str, members))
+
+
+def _named(by_input: Mapping[Member, tuple[float, ...]]) -> dict[str, dict[str, float]]:
+    return {
+        str(one): dict(zip(INPUTS, parts, strict=True))
+        for one, parts in by_input.items()
+        if isinstance(one, Head)
+    }
+
+
+# --- The check ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Whom to patch exactly: the top of the ranking, and a random sample of the rest."""
+
+    verified: tuple[Member, ...]
+    audited: tuple[Member, ...]
+    unverified: int  # of which `audited` were drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Exact effects, and the threshold from which an unverified member is missed."""
+
+    exact: Mapping[Member, float]
+    missed_from: float
+
+
+def _choose(order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
+    n = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
+    verified, rest = tuple(order[:n]), sorted(order[n:])
+    drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
+    return _Choice(verified, tuple(sorted(drawn)), len(rest))
+
+
+def _patch_exactly(
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    chosen: _Choice,
+    saved: Saved | None,
+    progress: Progress | None,
+) -> _Check:
+    """Patch each of `chosen` alone, and all members together, in one wavefront."""
+    single = [*chosen.verified, *chosen.audited]
+    result = intervene(
+        anatomy,
+        capability,
+        [*(Intervention((one,)) for one in single), Intervention(tuple(members))],
+        ablation(anatomy, capability, members),
+        progress=None if progress is None else lambda n, of: progress("patching exactly", n, of),
+        saved=saved,
+    )
+    *lost, whole = (result.clean.readout[None] - result.readout).mean(axis=1).tolist()
+    exact = dict(zip(single, lost, strict=True))
+    return _Check(exact, MISSED_SHARE * max(abs(value) for value in (whole, *exact.values())))
+
+
+def _missed(chosen: _Choice, check: _Check) -> list[Member]:
+    # Where nothing has any effect, nothing is missed.
+    return [
+        one
+        for one in chosen.audited
+        if abs(check.exact[one]) >= check.missed_from and check.exact[one]
+    ]
+
+
+def _merged(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[Member, float]:
+    first = {*chosen.verified, *_missed(chosen, check)}
+    rest = {one: value for one, value in ranked.items() if one not in first}
+    return {**by_size({one: check.exact[one] for one in first}), **by_size(rest)}
+
+
+def _findings(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[str, object]:
+    missed = _missed(chosen, check)
+    audited = [check.exact[one] for one in chosen.audited]
+    return {
+        "verified": len(chosen.verified),
+        "audited": len(chosen.audited),
+        "missed": [str(one) for one in missed],
+        "missed_from": check.missed_from,
+        "missed_at_most": _at_most(len(missed), len(audited), chosen.unverified),
+        "largest_unverified": max(audited, key=abs, default=None),
+        "correlation": _correlation([ranked[one] for one in check.exact], [*check.exact.values()]),
+    }
+
+
+def _at_most(missed: int, audited: int, unverified: int) -> float | None:
+    if audited == unverified:
+        return missed / unverified if unverified else 0.0  # nothing was left to chance
+    if audited == 0:
+        return None
+    return float(beta.ppf(0.95, missed + 1, audited - missed)) if missed < audited else 1.0
+
+
+def _correlation(approximate: Sequence[float], exact: Sequence[float]) -> float | None:
+    if len(exact) < 2 or np.std(approximate) == 0 or np.std(exact) == 0:
+        return None
+    return float(np.corrcoef(approximate, exact)[0, 1])
