@@ -18,8 +18,8 @@ T = TypeVar("T")
 CPU_TOKENS = 2048
 _LARGEST_GPU_TOKENS = 131_072
 _NO_ROOM = (
-    "out of memory; use a smaller dtype (--forgetguard-dtype bfloat16), several devices "
-    "(--forgetguard-device-map auto), shorter prompts or a device with more memory"
+    "out of memory; use a smaller dtype (bfloat16), several devices (device map auto), shorter "
+    "prompts or a device with more memory"
 )
 
 

@@ -25,6 +25,7 @@ LAYERS = (
     "api",
     "recipes",
     "cli",
+    "__main__",
 )
 # Modules of one layer that need nothing at all, so that any layer may use them.
 LEAVES = {"forgetguard.errors", "forgetguard.anatomy.members", "forgetguard.capabilities.pairs"}

@@ -161,4 +161,4 @@ def _with_token_dependent_layers(model: nn.Module) -> Anatomy:
         for site, layer in zip(found.sites, layers, strict=True)
         if site is not None
     )
-    return Anatomy(model, tuple(layers), sites, model.lm_head)
+    return Anatomy(model, tuple(layers), sites, (None,) * len(layers), model.lm_head)

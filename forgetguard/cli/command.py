@@ -1,0 +1,61 @@
+"""What a command of the command line is, and what its exit statuses mean. [light]"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+STATUSES = f"""\
+exit status:
+  {DONE:<5}done
+  {FAILED:<5}it was asked rightly, but cannot be done: the message says why (the base cannot do the
+       capability, no circuit is faithful enough, memory does not suffice, ...)
+  {MISUSE:<5}it was not asked rightly: an option, a file or a checkpoint is wrong
+  {INTERRUPTED:<5}interrupted (Ctrl-C)"""
+
+Job = Callable[[], int]  # returns the exit status
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand.
+
+    options: adds its options to its parser.
+    prepare: checks everything that can be known before a model is loaded, and returns the work
+        itself. What it raises is misuse. `KEY=VALUE` tokens are in `Namespace.tokens`. Heavy
+        imports belong into the work, or at least after the options are known to be right.
+    """
+
+    name: str
+    summary: str
+    options: Callable[[ArgumentParser], None]
+    prepare: Callable[[Namespace], Job]
+
+
+def say(text: str) -> None:
+    """A message for the person at the terminal; stdout is for results."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def whole_imports() -> Iterator[None]:
+    """Ctrl-C waits until the block ends. In the middle of importing numpy it would leave a package
+    half made, whose own errors then bury the KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt

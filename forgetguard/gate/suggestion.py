@@ -1,0 +1,305 @@
+"""Limits to begin a review with: what a circuit reads when nothing of interest happened to it.
+
+Base against base reads exactly 0, so it says nothing about noise. What is read here instead is the
+base loaded in another number format and patched into itself: every weight and activation is off by
+rounding, and nothing is forgotten. With it comes how far the importance, DCV's denominator, differs
+between two halves of the pairs.
+
+    noise = the largest bound of |DCV|, over both halves of the pairs
+    split = |I(first half) - I(second half)| / |mean of the two|
+    limit = max(floor, 2 noise) (1 + split), rounded up to 0.01
+
+`dcv.head` is one limit for all heads: it takes the noise of the noisiest and the median split, so
+that one unstable head does not loosen it for all.
+
+The form, the factor 2 and the floors are ours and no calibration: they know neither what
+fine-tuning without harm does to this base, nor what a loss costs. Review them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.gate import statistics
+from forgetguard.measures.interventions import Progress
+from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
+from forgetguard.patching.budget import memory_errors
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import ModelPair
+
+FLOORS: Mapping[str, float] = {"dcv.circuit": 0.10, "dcv.head": 0.25, "accuracy.drop": 0.10}
+FACTOR = 2.0  # how far beyond the noise a limit begins
+TOO_MUCH = 0.5  # a limit from here on lets half a circuit's work be lost
+_NOISE = "noise"
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Limits by key, and what they rest on, in plain values that a circuit file can hold."""
+
+    limits: Mapping[str, float]
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """What one subject, the circuit or a member, read when nothing happened to it.
+
+    noise: the largest bound of |DCV| over both halves. split: the relative difference of its
+        importance between them.
+    """
+
+    noise: float
+    split: float
+
+    def limit(self, floor: float) -> float:
+        """The formula above, not rounded."""
+        return max(floor, FACTOR * self.noise) * (1 + self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class _Margins:
+    circuit: Margin | None
+    members: Mapping[Member, Margin]
+    left_out: tuple[Member, ...] = field(default=())
+
+
+def other_dtype(dtype: str) -> str:
+    """The number format that a run in `dtype` is compared with."""
+    return "float32" if dtype == "bfloat16" else "bfloat16"
+
+
+def base_noise(
+    pair: ModelPair,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    *,
+    progress: Progress | None = None,
+) -> PatchedDrops:
+    """Patch the base's own contributions, read from it in `other_dtype`, into the base.
+
+    Returns:
+        The drops; the damage is under the role `noise`. Never two models are in memory: the base
+        is loaded in the other format, read and freed first.
+
+    Raises:
+        ForgetguardError: a load fails, logits are not finite, or memory does not suffice.
+    """
+    from forgetguard.checkpoints.placement import ModelPair
+
+    options = replace(pair.options, dtype=other_dtype(pair.options.dtype))
+    what = f"reading the noise of {capability.capability.name}"
+    pair.close()
+    with (
+        memory_errors(what),
+        ModelPair({"base": pair.base.spec}, options) as other,
+        other.base.open() as model,
+    ):
+        foreign = capture_heads(locate(model), capability, members)
+    with memory_errors(what), pair.base.open() as model:
+        return patched_drops(
+            locate(model), capability, members, {_NOISE: foreign}, progress=progress
+        )
+
+
+def suggest(
+    pair: ModelPair,
+    capability: EncodedCapability,
+    members: Sequence[Member],
+    *,
+    gate_pairs: int,
+    seed: int = 0,
+    confidence: float = 0.95,
+    progress: Progress | None = None,
+) -> Suggestion:
+    """Limits for the circuit `members` of the pair's base, from the noise on `capability`.
+
+    Args:
+        gate_pairs: how many pairs the gate will measure.
+        seed: of the split of the pairs and of the resampling.
+        confidence: the gate's, one-sided.
+
+    Raises:
+        ForgetguardError: as `base_noise`.
+    """
+    drops = base_noise(pair, capability, members, progress=progress)
+    templates = [one.pair.template for one in capability.encoded.pairs]
+    suggestion = from_noise(
+        drops.importance,
+        drops.damage[_NOISE],
+        templates,
+        gate_pairs=gate_pairs,
+        seed=seed,
+        confidence=confidence,
+    )
+    compared = f"{other_dtype(pair.options.dtype)} patched into {pair.options.dtype}"
+    return replace(suggestion, evidence={"noise_of": compared, **suggestion.evidence})
+
+
+def from_noise(
+    importance: Drops,
+    noise: Drops,
+    templates: Sequence[str],
+    *,
+    gate_pairs: int,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Suggestion:
+    """The limits that follow from the importance and from the damage of noise, pair by pair.
+
+    A head whose importance cannot be told from 0 in one of the halves is left out, as the gate
+    leaves it out. Where the circuit's, or every head's, cannot be, the limit is the floor, and the
+    evidence says that the noise is not known.
+
+    Args:
+        templates: [pair], the template of each pair.
+        gate_pairs, seed, confidence: as `suggest`.
+
+    Raises:
+        MeasurementError: there are fewer than four pairs, or a value is not finite.
+    """
+    found = _margins(importance, noise, templates, seed, confidence)
+    single = _of_all_heads(found.members)
+    limits = {
+        "dcv.circuit": _limit("dcv.circuit", found.circuit),
+        "dcv.head": _limit("dcv.head", single),
+        "accuracy.drop": accuracy_limit(gate_pairs, confidence),
+    }
+    evidence: dict[str, Any] = {"pairs": len(importance.circuit)}
+    if found.circuit is not None:
+        evidence["circuit"] = _plain(found.circuit)
+    if single is not None:
+        evidence["heads"] = {**_plain(single), "noisiest": str(_noisiest(found.members))}
+    if found.left_out:
+        evidence["left_out"] = [str(one) for one in found.left_out]
+    notes = _notes(found, limits)
+    return Suggestion(limits, {**evidence, "notes": notes} if notes else evidence)
+
+
+def _noisiest(members: Mapping[Member, Margin]) -> Member:
+    return max(members, key=lambda one: (members[one].noise, one))
+
+
+def _of_all_heads(members: Mapping[Member, Margin]) -> Margin | None:
+    if not members:
+        return None
+    splits = [margin.split for margin in members.values()]
+    return Margin(members[_noisiest(members)].noise, float(np.median(splits)))
+
+
+def accuracy_limit(gate_pairs: int, confidence: float = 0.95) -> float:
+    """The smallest limit on `accuracy.drop`, of at least its floor, that `gate_pairs` pairs can
+    show to be kept when no answer changes."""
+    same = np.ones(gate_pairs, dtype=np.bool_)
+    shown = statistics.accuracy_drop(same, same, confidence=confidence).high
+    return _rounded_up(max(FLOORS["accuracy.drop"], shown))
+
+
+def _margins(
+    importance: Drops, noise: Drops, templates: Sequence[str], seed: int, confidence: float
+) -> _Margins:
+    members = sorted(importance.heads)
+    # The circuit is the last row.
+    whole = np.stack([*(importance.heads[one] for one in members), importance.circuit])
+    damage = np.stack([*(noise.heads[one] for one in members), noise.circuit])
+    order = np.random.default_rng(seed).permutation(whole.shape[1])
+    halves = [np.sort(half) for half in np.array_split(order, 2)]
+    bounds = np.stack(
+        [
+            _bounds(
+                damage[:, half],
+                whole[:, half],
+                statistics.cluster_codes([templates[pair] for pair in half]),
+                seed,
+                confidence,
+            )
+            for half in halves
+        ]
+    ).max(axis=0)
+    first, second = (whole[:, half].mean(axis=1) for half in halves)
+    known = np.isfinite(bounds) & (first * second > 0)
+    margins = [
+        Margin(float(bound), float(abs(one - two) / abs((one + two) / 2))) if is_known else None
+        for bound, one, two, is_known in zip(bounds, first, second, known, strict=True)
+    ]
+    single = dict(zip(members, margins, strict=False))
+    return _Margins(
+        margins[-1],
+        {one: margin for one, margin in single.items() if margin is not None},
+        tuple(one for one, margin in single.items() if margin is None),
+    )
+
+
+def _bounds(
+    damage: FloatArray,
+    importance: FloatArray,
+    clusters: npt.NDArray[np.intp] | None,
+    seed: int,
+    confidence: float,
+) -> FloatArray:
+    """The larger bound of |DCV| of each row of [subject, pair]; inf where it is not measurable."""
+    found = np.full(len(importance), np.inf)
+    shown = statistics.means(importance, confidence=confidence, seed=seed, clusters=clusters)
+    measurable = [row for row, one in enumerate(shown) if statistics.measurable(one)]
+    if measurable:
+        estimates = statistics.ratios_of_means(
+            damage[measurable],
+            importance[measurable],
+            confidence=confidence,
+            seed=seed,
+            clusters=clusters,
+            family=1,
+        ).estimates
+        found[measurable] = [max(abs(one.low), abs(one.high)) for one in estimates]
+    return found
+
+
+def _limit(key: str, margin: Margin | None) -> float:
+    return _rounded_up(FLOORS[key] if margin is None else margin.limit(FLOORS[key]))
+
+
+def _rounded_up(value: float) -> float:
+    # 1e-9: a value that is a whole number of hundredths but for its last bits stays.
+    return math.ceil(value * 100 - 1e-9) / 100
+
+
+def _plain(margin: Margin) -> dict[str, float]:
+    return {"noise": float(f"{margin.noise:.3g}"), "split_half": float(f"{margin.split:.3g}")}
+
+
+def _notes(found: _Margins, limits: Mapping[str, float]) -> list[str]:
+    notes = []
+    if found.circuit is None:
+        notes.append(
+            "the circuit's importance cannot be told from 0 on half of the pairs, so its noise is "
+            "not known: give more pairs"
+        )
+    if not found.members:
+        notes.append(
+            "no head's importance can be told from 0 on half of the pairs, so their noise is not "
+            "known: give more pairs"
+        )
+    wide = {"dcv.circuit": ("the circuit", found.circuit)}
+    if found.members:
+        noisiest = _noisiest(found.members)
+        wide["dcv.head"] = (str(noisiest), found.members[noisiest])
+    for key, (subject, margin) in wide.items():
+        if margin is not None and limits[key] >= TOO_MUCH:
+            notes.append(
+                f"{key} {limits[key]:.2f} would let much be lost: {subject} reads noise up to "
+                f"{margin.noise:.2g}, and its importance differs by {margin.split:.0%} between "
+                "halves of the pairs: give more pairs, or take out such heads"
+            )
+    return notes

@@ -1,0 +1,329 @@
+"""The command line before anything is computed: help, tasks, and every kind of misuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from forgetguard.capabilities.tasks import find_task, task_names
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.cli import main, tasks
+from forgetguard.cli.checkpoints import gate_options
+from forgetguard.cli.command import whole_imports
+from forgetguard.cli.discover import ABLATIONS, FAITHFUL
+from forgetguard.cli.progress import Bar, progress_bar
+from forgetguard.discovery.circuit import FAITHFUL as THEIR_FAITHFUL
+from forgetguard.errors import CapabilityError
+from forgetguard.measures.ablation import ABLATIONS as THEIR_ABLATIONS
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = ROOT / "circuits" / "prompts" / "tiny-ioi.jsonl"
+DISCOVER = ("discover", "base=tiny:base", "--task", "ioi")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder, with a cache of its own."""
+    monkeypatch.setenv("FORGETGUARD_CACHE", str(tmp_path / "cache"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+@pytest.fixture
+def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model may be loaded."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("forgetguard.checkpoints.placement.load_model", refuse)
+
+
+def status(*arguments: str) -> int:
+    """The exit status, argparse's own included."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--help",), 0),
+        (("tasks",), 0),
+        (("discover", "--help"), 0),
+        (("discover", "base=tiny:base", "--taks", "ioi"), 2),
+        ((*DISCOVER, "--method", "magic"), 2),
+        (("discover", "base=./not-there", "--task", "ioi"), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_help_tasks_and_typos_are_told_without_torch(
+    arguments: tuple[str, ...], expected: int
+) -> None:
+    code = (
+        "import sys\nfrom forgetguard.cli import main\n"
+        f"try:\n    status = main({list(arguments)!r})\n"
+        "except SystemExit as end:\n    status = end.code\n"
+        "heavy = [name for name in ('torch', 'transformers', 'scipy') if name in sys.modules]\n"
+        "sys.exit(99 if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert done.returncode == expected, done.stderr.decode()
+
+
+def test_python_dash_m_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "forgetguard", "tasks"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("induction ")
+
+
+def test_the_defaults_that_need_no_torch_are_those_of_discovery() -> None:
+    assert FAITHFUL == THEIR_FAITHFUL
+    assert ABLATIONS == THEIR_ABLATIONS
+
+
+MISUSE = {
+    "no base": (("discover", "--task", "ioi"), "base missing (got no KEY=VALUE)"),
+    "base given twice": ((*DISCOVER, "base=tiny:sft"), "base was given twice"),
+    "empty base": (("discover", "base=", "--task", "ioi"), "base= is empty (an unset variable?)"),
+    "another role": ((*DISCOVER, "tuned=tiny:sft"), "unknown key 'tuned'"),
+    "no KEY=VALUE": ((*DISCOVER, "tiny:base"), "'tiny:base' is no KEY=VALUE"),
+    "unknown option": ((*DISCOVER, "--fast"), "unknown option --fast"),
+    "missing checkpoint": (
+        ("discover", "base=./not-there", "--task", "ioi"),
+        "base=./not-there: no such directory",
+    ),
+    "unknown alias": (("discover", "base=tiny:bass", "--task", "ioi"), "no such alias"),
+    "unknown task": (
+        ("discover", "base=tiny:base", "--task", "io"),
+        "unknown task 'io': did you mean 'ioi'?",
+    ),
+    "neither task nor prompts": (("discover", "base=tiny:base"), "give --task NAME or --prompts"),
+    "both task and prompts": ((*DISCOVER, "--prompts", str(PROMPTS)), "not both"),
+    "missing prompts": (
+        ("discover", "base=tiny:base", "--prompts", "gone.jsonl"),
+        "gone.jsonl",
+    ),
+    "too few pairs": ((*DISCOVER, "--pairs", "15"), "--pairs: 15 pairs; give between 16 and"),
+    "too few pairs of a file": (
+        ("discover", "base=tiny:base", "--prompts", str(PROMPTS), "--pairs", "8"),
+        "--pairs: 8 pairs",
+    ),
+    "no pairs": ((*DISCOVER, "--pairs", "0"), "--pairs: 0 pairs"),
+    "too few pairs to gate on": ((*DISCOVER, "--gate-pairs", "7"), "--gate-pairs: 7 pairs"),
+    "pairs are no number": ((*DISCOVER, "--pairs", "many"), "'many' is not a whole number"),
+    "gate pairs of a file": (
+        ("discover", "base=tiny:base", "--prompts", str(PROMPTS), "--gate-pairs", "9"),
+        "--gate-pairs belongs to --task",
+    ),
+    "bad seed": ((*DISCOVER, "--seed", "-1"), "--seed: '-1' is not a whole number from 0 on"),
+    "unknown readout": ((*DISCOVER, "--readout", "logits"), "--readout: 'logits' is none of"),
+    "unknown method": ((*DISCOVER, "--method", "magic"), "unknown method 'magic'"),
+    "unknown setting": (
+        (*DISCOVER, "--method", "activation", "--set", "steps=3"),
+        "no setting 'steps'; it has direction",
+    ),
+    "a setting that is no number": (
+        (*DISCOVER, "--method", "eap-ig", "--set", "steps=many"),
+        "steps must be a whole number (its default is 5), got 'many'",
+    ),
+    "a setting that is no switch": (
+        (*DISCOVER, "--method", "atp", "--set", "qk_fix=1"),
+        "qk_fix must be true or false (its default is True), got 1",
+    ),
+    "a setting of too few numbers": (
+        (*DISCOVER, "--method", "dbm", "--set", "temperature=[1.0]"),
+        "temperature must be 2 numbers (its default is [1.0, 0.05]), got [1.0]",
+    ),
+    "a setting for Python only": (
+        (*DISCOVER, "--method", "dcm", "--set", "desiderata=[keep]"),
+        "desiderata must be given from Python",
+    ),
+    "a setting without a method": ((*DISCOVER, "--set", "steps=3"), "belong to a method"),
+    "a setting without a value": ((*DISCOVER, "--set", "steps"), "'steps' is no KEY=VALUE"),
+    "a setting given twice": ((*DISCOVER, "--set", "a=1", "--set", "a=2"), "a is given twice"),
+    "a setting that is no YAML": ((*DISCOVER, "--set", "a=[1"), "the value is not YAML"),
+    "too faithful": ((*DISCOVER, "--faithful", "1.2"), "above 0 and at most 1, got '1.2'"),
+    "not faithful": ((*DISCOVER, "--faithful", "0"), "above 0 and at most 1"),
+    "faithful is no number": ((*DISCOVER, "--faithful", "very"), "got 'very'"),
+    "faithful is nan": ((*DISCOVER, "--faithful", "nan"), "got 'nan'"),
+    "unknown ablation": ((*DISCOVER, "--ablation", "noise"), "--ablation: 'noise' is none of"),
+    "unknown dtype": ((*DISCOVER, "--dtype", "float8"), "--dtype: 'float8' is none of float32"),
+    "empty dtype": ((*DISCOVER, "--dtype", ""), "--dtype is empty (an unset variable?)"),
+    "unknown device": ((*DISCOVER, "--device", "tpu"), "device 'tpu' is not known"),
+    "no such folder": ((*DISCOVER, "-o", "gone/a.circuit.yaml"), "there is no folder"),
+    "not a circuit file": ((*DISCOVER, "-o", "a.yaml"), "must end in .circuit.yaml"),
+    "a file without a name": ((*DISCOVER, "-o", ".circuit.yaml"), "after a name"),
+    "a name no test can have": ((*DISCOVER, "-o", "a b.circuit.yaml"), "'a b'"),
+    "force without a file": ((*DISCOVER, "--force"), "--force belongs to -o"),
+    "tasks takes nothing": (("tasks", "ioi"), "takes no arguments, got ioi"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISUSE.values(), ids=MISUSE)
+def test_misuse_is_told_before_anything_is_computed(
+    arguments: tuple[str, ...],
+    message: str,
+    nothing_computed: None,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+) -> None:
+    assert status(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_not_replaced(
+    nothing_computed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Path("ioi.circuit.yaml")
+    there.write_text("reviewed by hand")
+    assert status(*DISCOVER, "-o", str(there)) == 2
+    assert "is there already; replace it with --force" in capsys.readouterr().err
+    assert there.read_text() == "reviewed by hand"
+
+
+def test_a_prompt_file_too_short_for_two_halves_is_refused(
+    nothing_computed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = Path("short.jsonl")
+    short.write_text("\n".join(PROMPTS.read_text().splitlines()[:12]))
+    assert status("discover", "base=tiny:base", "--prompts", "short.jsonl") == 2
+    assert "short.jsonl: 12 pairs; give between 16 and" in capsys.readouterr().err
+
+
+def test_checkpoints_may_stand_anywhere_among_the_options(
+    capsys: pytest.CaptureFixture[str], nothing_computed: None
+) -> None:
+    for arguments in (
+        ("base=./not-there", "--task", "ioi"),
+        ("--task", "ioi", "base=./not-there"),
+        ("--task", "ioi", "base=./not-there", "--mlps"),
+        ("--mlps", "base=./not-there", "--task", "ioi"),
+    ):
+        assert status("discover", *arguments) == 2
+        assert "base=./not-there: no such directory" in capsys.readouterr().err
+
+
+def test_help_says_what_the_exit_statuses_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (("--help",), ("discover", "--help")):
+        assert status(*arguments) == 0
+        out = capsys.readouterr().out
+        assert all(f"\n  {code}" in out for code in (0, 1, 2, 130))
+
+
+def test_every_task_is_listed_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("tasks") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(task_names())
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    assert said["ioi"].startswith("indirect object identification")
+    assert all(len(text) > 10 for text in said.values())
+
+
+def test_a_task_of_another_distribution_is_listed_and_a_broken_one_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mine(rng: object, fits: object) -> None:
+        """Count sheep.
+
+        At length."""
+
+    def find(name: str) -> object:
+        if name == "broken":
+            raise CapabilityError("task 'broken' of theirs cannot be loaded")
+        return mine if name == "mine" else find_task(name)
+
+    monkeypatch.setattr(tasks, "task_names", lambda: ("ioi", "mine", "broken"))
+    monkeypatch.setattr(tasks, "find_task", find)
+    assert status("tasks") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["mine    Count sheep.", "broken  task 'broken' of theirs cannot be loaded"]
+
+
+def test_ctrl_c_waits_for_imports_to_be_whole() -> None:
+    handler, reached = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with whole_imports():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == ["the end"]
+    assert signal.getsignal(signal.SIGINT) is handler
+    with whole_imports():
+        pass
+
+
+def test_load_options_reach_the_gate_under_pytests_names() -> None:
+    assert gate_options(LoadOptions()) == []
+    assert gate_options(LoadOptions(dtype="bfloat16", device="cpu", allow_pickle=True)) == [
+        "--forgetguard-dtype=bfloat16",
+        "--forgetguard-device=cpu",
+        "--forgetguard-allow-pickle",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_progress_is_shown_at_once_on_a_terminal_and_not_in_a_log(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with progress_bar() as bar:
+        for done in range(1, 4):
+            bar("patching", done, 3)
+        bar("drawing", 1, 2)
+        bar("drawing", 1, 2)
+    assert ("patching" in shown.getvalue()) == shown.isatty()
+    assert ("drawing" in shown.getvalue()) == shown.isatty()
+
+
+def test_a_bar_that_starts_again_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SimpleNamespace] = []
+
+    def fake(**settings: object) -> SimpleNamespace:
+        one = SimpleNamespace(n=0, close=lambda: None, **settings)
+        one.update = lambda step: setattr(one, "n", one.n + step)
+        made.append(one)
+        return one
+
+    monkeypatch.setattr("forgetguard.cli.progress.tqdm", fake)
+    bar = Bar()
+    for done in (1, 2, 1, 2):
+        bar("curve", done, 2)
+    assert [one.n for one in made] == [2, 2]
+
+
+def test_prompts_of_a_file_must_suit_the_readout(
+    nothing_computed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
+    for pair in pairs:
+        del pair["distractor"]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    assert status("discover", "base=tiny:base", "--prompts", "p.jsonl") == 2
+    assert "readout logit_diff needs a distractor" in capsys.readouterr().err
