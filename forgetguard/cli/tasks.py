@@ -43,7 +43,7 @@ def describe(name: str) -> str:
     module = inspect.getmodule(task)
     own = _first_line(task)
     about = "" if module is None else _first_line(module)
-    chosen = about if about.startswith("Task") else own or about
+    chosen = about if about.startswith("Task `") else own or about
     return re.sub(rf"^Task `{re.escape(name)}`: ", "", chosen) or "(says nothing about itself)"
 
 

@@ -191,7 +191,15 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
         OSError: the file cannot be written; the old one, if any, is untouched.
     """
     content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **document}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the old one, if any, is untouched.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         # A lone surrogate (an undecodable file name) becomes \\udcXX, which is JSON too.
