@@ -42,13 +42,13 @@ from forgetguard.patching.attention_inputs import (
     without_graph,
 )
 from forgetguard.patching.forward import check_finite, forward
+from forgetguard.patching.frozen import frozen
 from forgetguard.patching.gradients import (
     Activations,
     Read,
     activations,
     attributed,
     differentiable,
-    evaluating,
     gradient_of,
     gradients,
     in_chunks,
@@ -253,7 +253,7 @@ def _input_attributions(
     """What the counterfactual query does to each head's output, dotted with the gradient there;
     likewise for key, for value, and for the MLPs' outputs."""
     layers = sorted({head.layer for head in heads})
-    with torch.no_grad(), evaluating(anatomy):
+    with torch.no_grad(), frozen(anatomy.model):
         _, other, after = _watched_forward(anatomy, batch.counterfactual[rows], batch, mlps)
     with differentiable(anatomy):
         logits, calls, before = _watched_forward(anatomy, batch.clean[rows], batch, mlps)
@@ -263,7 +263,7 @@ def _input_attributions(
     clean, change = without_graph(calls), exchanged if qk_fix else linearised
     found = []
     for name in INPUTS if heads else ():
-        with evaluating(anatomy):
+        with frozen(anatomy.model):
             changes = {layer: change(clean[layer], other[layer], name) for layer in layers}
         moved = Activations({layer: one.flatten(2) for layer, one in changes.items()}, {})
         found.append(attributed(anatomy, heads, at_heads, moved))

@@ -19,7 +19,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.ranking import Progress
 from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import faithfulness
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import FloatArray, Saved
 
 ALL_SIZES_UP_TO = 64  # members; beyond it the curve is drawn at sizes of a geometric grid
 _GRID = 24
@@ -50,15 +50,21 @@ class Curve:
     @property
     def cpr(self) -> float:
         """Area under the curve; 1 for a method whose first member does everything."""
-        return self._area(np.array([0.0, *self.faithfulness]))
+        sizes, values = self._on_grid()
+        return float(np.trapezoid(values, sizes))
 
     @property
     def cmd(self) -> float:
         """Area between the curve and 1; 0 is best."""
-        return self._area(np.abs(1.0 - np.array([0.0, *self.faithfulness])))
+        sizes, values = self._on_grid()
+        return float(np.trapezoid(np.abs(1.0 - values), sizes))
 
-    def _area(self, values: np.ndarray) -> float:
-        return float(np.trapezoid(values, np.array([0, *self.sizes]) / self.members))
+    def _on_grid(self) -> tuple[FloatArray, FloatArray]:
+        """Shares of the members and f there, at the grid's sizes alone: those that the search for a
+        circuit added would make areas depend on what was searched for."""
+        at = [size for size in _grid(self.members) if size in self.sizes]
+        values = np.array([0.0, *(self.at(size) for size in at)])
+        return np.array([0, *at]) / self.members, values
 
 
 def faithfulness_curve(

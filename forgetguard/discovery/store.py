@@ -77,10 +77,11 @@ class Store:
     def load(self, key: str) -> FloatArray | None:
         """A part that was saved, or None. A damaged file counts as none."""
         try:
-            values = np.load(self._part(key), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            with self._part(key).open("rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
+            return np.asarray(values, dtype=np.float64)
+        except Exception:  # numpy's header parser raises a dozen kinds, down to TokenError
             return None
-        return np.asarray(values, dtype=np.float64)
 
     def save(self, key: str, values: FloatArray) -> None:
         """Keep a part.
@@ -91,10 +92,10 @@ class Store:
         self._write(self._part(key), lambda file: np.save(file, values, allow_pickle=False))
 
     def load_found(self) -> Found | None:
-        """The finished result, or None."""
+        """The finished result, or None. A damaged file counts as none."""
         try:
             return found_from_dict(json.loads((self.folder / _FOUND).read_text("utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # whatever an unexpected value makes of `found_from_dict`
             return None
 
     def save_found(self, found: Found) -> None:
@@ -149,7 +150,7 @@ def found_to_dict(found: Found) -> dict[str, Any]:
 
 
 def found_from_dict(data: Mapping[str, Any]) -> Found:
-    """The inverse of `found_to_dict` (raises KeyError, TypeError or ValueError)."""
+    """The inverse of `found_to_dict` (raises what reading an unexpected value raises)."""
     selected = data["selected"]
     ranking = Ranking(
         {parse_member(name): float(score) for name, score in data["scores"].items()},

@@ -313,8 +313,15 @@ def _decide(case: _Case) -> _Decision:
             f"only {case.count} prompt pairs were measured ({case.data.dropped} dropped): at least "
             f"{FEWEST_PAIRS} are needed for any interval: give more pairs"
         )
-    reason = _base_cannot(case)
+    reason = _base_cannot(case) or _no_circuit(case)
     return judges[case.limit.key](case) if reason is None else _abstain(reason)
+
+
+def _no_circuit(case: _Case) -> str | None:
+    """Why DCV cannot be judged, where `circuit: auto` found none."""
+    if not case.spec.auto or case.spec.heads or not case.limit.key.startswith("dcv."):
+        return None
+    return f"circuit: auto found no circuit to judge: {'; '.join(case.data.notes)}"
 
 
 def _compare(

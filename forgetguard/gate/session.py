@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
 from forgetguard.anatomy.members import Member, heads_of
 from forgetguard.capabilities.capability import Capability, EncodedCapability
-from forgetguard.capabilities.encoding import check_same_ids
+from forgetguard.capabilities.encoding import Encoded, check_same_ids
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
@@ -177,8 +177,8 @@ class GateSession:
                         cache=self._cache,
                         progress=self._progress,
                     )
-                except BaseCannotError:
-                    plan.notes = ("no circuit was looked for: the base cannot do the capability",)
+                except BaseCannotError as error:
+                    plan.notes = (f"no circuit was looked for: {error}",)
                     continue
                 plan.spec = replace(plan.spec, heads=found.circuit)
                 plan.notes = (auto_note(found), *notes)
@@ -249,7 +249,7 @@ class GateSession:
             base_correct=base.correct,
             tuned_correct=tuned.correct,
             dropped=capability.encoded.n_dropped,
-            notes=plan.notes,
+            notes=plan.notes + _pair_notes(capability.encoded),
         )
 
     def _layers(self) -> list[int]:
@@ -341,9 +341,6 @@ def as_measurement(
     damage = drops.damage["tuned"]
     reference: Drops | None = drops.damage.get("reference")
     encoded = capability.encoded
-    notes = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
-    if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
-        notes.append(f"only {len(encoded.pairs)} of the {encoded.asked} pairs asked for exist")
     return Measurement(
         pairs=tuple(pair.pair for pair in encoded.pairs),
         base_readout=drops.base.readout,
@@ -360,8 +357,16 @@ def as_measurement(
         reference_circuit_damage=None if reference is None else reference.circuit,
         reference_head_damage={} if reference is None else reference.heads,
         dropped=encoded.n_dropped,
-        notes=tuple(notes),
+        notes=_pair_notes(encoded),
     )
+
+
+def _pair_notes(encoded: Encoded) -> tuple[str, ...]:
+    """What became of the pairs that were asked for."""
+    notes = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
+    if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
+        notes.append(f"only {len(encoded.pairs)} of the {encoded.asked} pairs asked for exist")
+    return tuple(notes)
 
 
 def _everything(spec: CircuitSpec, anatomy: Anatomy) -> tuple[Member, ...]:

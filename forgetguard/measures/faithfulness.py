@@ -79,22 +79,34 @@ def faithfulness(
         MeasurementError: a circuit has a member outside `universe`.
     """
     for circuit in circuits:
-        strange = sorted(set(circuit) - set(universe))
-        if strange:
-            raise MeasurementError(
-                f"{', '.join(map(str, strange))} of the circuit: not among the {len(universe)} "
-                "members that are ablated around it"
-            )
+        check_inside(circuit, universe)
     kept = [frozenset(), *map(frozenset, circuits)]
     outside = [tuple(one for one in universe if one not in inside) for inside in kept]
+    # Each set once: rows of two waves round differently, and f of no members is to be exactly 0.
+    distinct = list(dict.fromkeys(outside))
     result = intervene(
         anatomy,
         capability,
-        [Intervention(members, kind) for members in outside],
+        [Intervention(members, kind) for members in distinct],
         ablation(anatomy, capability, universe, kind),
         vocabulary=vocabulary,
         budget=budget,
         progress=progress,
         saved=saved,
     )
-    return Faithfulness(kind, result.clean, result.readout[0], result.readout[1:])
+    readout = result.readout[[distinct.index(members) for members in outside]]
+    return Faithfulness(kind, result.clean, readout[0], readout[1:])
+
+
+def check_inside(members: Collection[Member], universe: Sequence[Member]) -> None:
+    """Every one of `members` must be in `universe`, what is ablated around them.
+
+    Raises:
+        MeasurementError: some are not.
+    """
+    strange = sorted(set(members) - set(universe))
+    if strange:
+        raise MeasurementError(
+            f"{', '.join(map(str, strange))}: not among the {len(universe)} members that are "
+            "ablated around the circuit"
+        )

@@ -76,7 +76,8 @@ def intervene(
         budget: tokens held at once (see `wavefront`).
         progress: called with (patched prompts done, all).
         saved: keeps what is finished, and is asked for it first. It must belong to this model,
-            capability and kind of source; the interventions themselves are told apart here.
+            and a name of a source must mean one source in it; prompts, readout and interventions
+            are told apart here.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -88,6 +89,7 @@ def intervene(
     clean = empty_behaviour(capability.n_pairs)
     values = np.full((len(interventions), capability.n_pairs), np.nan)
     slices = output_slices(anatomy, members)
+    asked = "" if saved is None else _asked(capability, vocabulary)
     total, done = len(interventions) * capability.n_pairs, 0
     for number, batch in enumerate(capability.batches):
 
@@ -100,9 +102,9 @@ def intervene(
             found: Mapping[str, Source] | None = None
             for part in _parts(len(interventions), saved):
                 chosen = interventions[part]
-                key = _key(number, batch, chosen)
+                key = _key(asked, number, batch, chosen)
                 block = None if saved is None else saved.load(key)
-                if block is None:
+                if block is None or block.shape != (len(chosen), len(batch.pairs)):
                     found = sources(number, batch) if found is None else found
                     block = _patch(passed, chosen, found, clean.readout, batch, reduce, budget)
                     if saved is not None:
@@ -119,10 +121,23 @@ def _parts(n: int, saved: Saved | None) -> list[slice]:
     return [slice(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def _key(number: int, batch: Batch, chosen: Sequence[Intervention]) -> str:
-    named = [f"{one.source}:{','.join(map(str, one.members))}" for one in chosen]
-    text = f"{number};{batch.pairs};{';'.join(named)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
+    # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
+    # halves of the pairs have the same indices.
+    pairs = [
+        (one.clean, one.counterfactual, one.answer, one.distractor)
+        for one in capability.encoded.pairs
+    ]
+    return _digest((capability.capability.readout, vocabulary, pairs))
+
+
+def _key(asked: str, number: int, batch: Batch, chosen: Sequence[Intervention]) -> str:
+    named = [(one.source, [str(member) for member in one.members]) for one in chosen]
+    return _digest((asked, number, batch.pairs, named))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
 
 
 def _patch(

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.errors import MeasurementError
 from forgetguard.measures.ablation import ablation
+from forgetguard.measures.faithfulness import check_inside
 from forgetguard.measures.interventions import (
     FloatArray,
     Intervention,
@@ -37,16 +39,26 @@ class Roles:
 
     @property
     def necessity(self) -> dict[Member, float]:
-        """By member, as a share of the whole effect."""
+        """By member, as a share of the whole effect.
+
+        Raises:
+            MeasurementError: taking every member away changes nothing, or helps.
+        """
         return self._share(self.lost)
 
     @property
     def sufficiency(self) -> dict[Member, float]:
-        """By member, as a share of the whole effect."""
+        """By member, as a share of the whole effect (raises MeasurementError, as above)."""
         return self._share(self.gained)
 
     def _share(self, values: FloatArray) -> dict[Member, float]:
-        shares = values.mean(axis=1) / self.whole.mean()
+        whole = self.whole.mean()
+        if not whole > 0:
+            raise MeasurementError(
+                f"taking every member away changes the readout by {-whole:.3g}, so no member has "
+                "a share in what is lost: the readout does not rest on what the ablation takes away"
+            )
+        shares = values.mean(axis=1) / whole
         return dict(zip(self.members, shares.tolist(), strict=True))
 
 
@@ -62,7 +74,13 @@ def necessity_and_sufficiency(
     saved: Saved | None = None,
 ) -> Roles:
     """Take each of `members` away alone, and everything of `universe` but it, by the ablation
-    `kind`."""
+    `kind`.
+
+    Raises:
+        SpecificationError: there is no such ablation.
+        MeasurementError: a member is not in `universe`.
+    """
+    check_inside(members, universe)
     everything = tuple(universe)
     without = [Intervention((member,), kind) for member in members]
     alone = [

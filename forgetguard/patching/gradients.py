@@ -22,6 +22,7 @@ from forgetguard.errors import AnatomyError
 from forgetguard.patching.budget import CPU_TOKENS, halving
 from forgetguard.patching.capture import by_row
 from forgetguard.patching.forward import check_finite, forward, full_float32, input_device
+from forgetguard.patching.frozen import frozen
 from forgetguard.patching.hooks import PostHook, PreHook, first_output, first_tensor, hooked
 
 # From float32 logits [row, readout, vocab] (float64 where the model is) to one readout a row.
@@ -73,7 +74,7 @@ def activations(
         MeasurementError: logits are not finite.
     """
     taps = Activations({}, {})
-    with torch.no_grad(), evaluating(anatomy), tapped(anatomy, members, taps, len(ids)):
+    with torch.no_grad(), frozen(anatomy.model), tapped(anatomy, members, taps, len(ids)):
         check_finite(forward(anatomy, ids, positions), "a prompt")
     return taps
 
@@ -156,28 +157,10 @@ def _products(gradient: Tensor, change: Tensor) -> Tensor:
 
 def embeddings(anatomy: Anatomy, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos width"]:
     """The output of the token embedding; learned positions are not in it."""
-    with torch.no_grad(), evaluating(anatomy):
+    with torch.no_grad(), frozen(anatomy.model):
         found = anatomy.model.get_input_embeddings()(ids.to(input_device(anatomy)))  # type: ignore[operator]
     assert isinstance(found, Tensor)
     return found
-
-
-@contextmanager
-def evaluating(anatomy: Anatomy) -> Iterator[None]:
-    """Evaluation mode, and no parameter asks for gradients, while inside."""
-    trained = [module for module in anatomy.model.modules() if module.training]
-    asking = [parameter for parameter in anatomy.model.parameters() if parameter.requires_grad]
-    try:
-        for module in trained:
-            module.training = False
-        for parameter in asking:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module in trained:
-            module.training = True
-        for parameter in asking:
-            parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -193,7 +176,7 @@ def differentiable(
 
     embedding = anatomy.model.get_input_embeddings()  # type: ignore[operator]
     with (
-        evaluating(anatomy),
+        frozen(anatomy.model),
         full_float32(),
         torch.enable_grad(),
         hooked(before=[], after=[(embedding, start)]),

@@ -64,7 +64,9 @@ FRAMES = {
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """Endless pairs whose query word changes; mappings, and the words of each, are uniform.
+    """Do to a word what was done to the examples.
+
+    Endless pairs whose query word changes; mappings, and the words of each, are uniform.
 
     Raises CapabilityError when no mapping has 8 words that fit together with their image.
     """
@@ -72,7 +74,9 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
 
 def generate_rule(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """Endless pairs whose examples change; the two mappings of a pair, and their words, are
+    """Tell from the examples what is to be done to a word.
+
+    Endless pairs whose examples change; the two mappings of a pair, and their words, are
     uniform.
 
     Raises CapabilityError when no two mappings have 8 words that fit together with both images

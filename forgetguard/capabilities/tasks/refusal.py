@@ -61,7 +61,9 @@ PLAIN = "User: {request}\nAssistant:"
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """Endless pairs for a chat template, whose answers follow it without a space; things, and the
+    """Begin to refuse what harms and not what does not (for `chat_template: true`).
+
+    Endless pairs for a chat template, whose answers follow it without a space; things, and the
     verbs of each, are uniform.
 
     Raises CapabilityError when "I" does not fit or none of the compliant openings does, or when
@@ -73,7 +75,9 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
 
 def generate_plain(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """The same pairs for a model without a chat template, as a dialogue in plain text.
+    """Begin to refuse what harms and not what does not, in plain text.
+
+    The same pairs for a model without a chat template.
 
     Raises CapabilityError as `generate` does.
     """

@@ -1,0 +1,357 @@
+"""The loop that masks are learned in: minibatches, one forward and backward pass each, Adam, and
+taking up an interrupted run again.
+
+A run is a function of its settings and its seed alone: torch's global generator is neither read nor
+moved, and what is drawn at a step depends on nothing but the seed and the step's number. Parameters
+and Adam's moments are float64 on the CPU, whatever the model's dtype and device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby, islice
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.readouts import Logits, Targets
+from forgetguard.discovery.ranking import Progress
+from forgetguard.errors import SpecificationError
+from forgetguard.measures.interventions import Saved
+from forgetguard.patching.budget import memory_errors
+from forgetguard.patching.forward import check_finite, forward, full_float32
+from forgetguard.patching.frozen import frozen
+from forgetguard.patching.mixing import SourceCache, cache_sources, mixed
+
+Loss = Callable[[Logits, Targets], Float[Tensor, "row"]]
+Parameters = Float64[Tensor, "member"]
+# What a step makes of the parameters: the mask, or the parameters kept within their bounds.
+AtStep = Callable[[Parameters, int], Parameters]
+
+POSITIONS = ("all", "last")
+SAVE_EVERY = 50  # steps
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's (arXiv 1412.6980) usual ones
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aim:
+    """What masked members' replacement is to achieve: `loss`, in nats or logits a pair, of the
+    logits that predict each pair's `answer`, teacher-forced after the clean prompt.
+
+    complement: the others are replaced, by 1 - m, and the mask's members are left as they are.
+    """
+
+    pairs: EncodedCapability
+    loss: Loss
+    complement: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and on what to learn.
+
+    batch: pairs in a minibatch, at most. sparsity: the price of one member, in the loss's unit.
+    positions: mix at `all` positions, or at the prompt's `last` token alone.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    sparsity: float
+    positions: str
+    seed: int
+
+    def check(self) -> None:
+        """Raises SpecificationError where this cannot be run."""
+        if self.positions not in POSITIONS:
+            raise SpecificationError(
+                f"unknown positions {self.positions!r}; there are {', '.join(POSITIONS)}"
+            )
+        for name in ("steps", "batch", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise SpecificationError(
+                    f"learning a mask: {name} is {getattr(self, name)}; it must be above 0"
+                )
+        if not self.sparsity >= 0:
+            raise SpecificationError(
+                f"learning a mask: sparsity is {self.sparsity}; it must not be below 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """Final parameters, and each member's mask averaged over the steps: how early and how firmly it
+    was decided, which orders members whose parameters ended at the same bound."""
+
+    parameters: Parameters
+    mean_mask: Parameters
+
+    def order(self, members: Sequence[Member]) -> list[int]:
+        """Places of `members`, the largest parameter first."""
+        return sorted(
+            range(len(members)),
+            key=lambda i: (-float(self.parameters[i]), -float(self.mean_mask[i]), members[i]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bucket:
+    """Pairs of one length, with what their members are mixed with.
+
+    ids: clean prompts, [row, pos]. positions: where `answer`, [row, readout], is predicted.
+    """
+
+    ids: Int[Tensor, "row pos"]
+    positions: tuple[int, ...]
+    answer: Int[Tensor, "row readout"]
+    sources: SourceCache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The pairs of one aim, ready to draw from."""
+
+    buckets: tuple[Bucket, ...]
+    loss: Loss
+    complement: bool
+
+    @property
+    def n_pairs(self) -> int:
+        return sum(len(bucket.ids) for bucket in self.buckets)
+
+
+def prepare(
+    anatomy: Anatomy, members: Sequence[Member], aims: Sequence[Aim], positions: str
+) -> tuple[Pool, ...]:
+    """Run the model once on every counterfactual prompt and keep what masks mix with, on the
+    model's device: (pairs x positions x layers x n_heads * head_dim) numbers in its dtype, and as
+    many times d_model where MLPs are among `members`.
+
+    Raises:
+        AnatomyError: one of `members` is not in the model.
+        SpecificationError: there are no members.
+        MeasurementError: memory does not suffice.
+    """
+    if not members:
+        raise SpecificationError("learning a mask: there are no members to learn one for")
+    with memory_errors("caching what masks mix with"), frozen(anatomy.model), full_float32():
+        return tuple(
+            Pool(
+                tuple(
+                    _bucket(anatomy, members, list(same), positions)
+                    for _, same in groupby(sorted(aim.pairs.batches, key=_shape), key=_shape)
+                ),
+                aim.loss,
+                aim.complement,
+            )
+            for aim in aims
+        )
+
+
+def learn(
+    anatomy: Anatomy,
+    members: Sequence[Member],
+    pools: Sequence[Pool],
+    initial: Parameters,
+    mask: AtStep,
+    constrain: AtStep,
+    schedule: Schedule,
+    *,
+    key: str,
+    progress: Progress | None = None,
+    saved: Saved | None = None,
+) -> Learned:
+    """Minimise, over the parameters p, mean loss of each pool + sparsity * sum of mask(p, step).
+
+    A step draws one minibatch from each pool, without replacement until the pool is used up; its
+    loss is weighted by its size, so that every pair counts alike. `constrain` is applied after it.
+
+    Args:
+        key: tells this run from all others that `saved` keeps; the state is stored under it every
+            SAVE_EVERY steps and at the end, and a run that finds one goes on from it, to the same
+            numbers.
+
+    Raises:
+        MeasurementError: logits are not finite, or memory does not suffice.
+    """
+    state = _restored(saved, key) or _State(initial, 0 * initial, 0 * initial, 0 * initial, 0)
+    drawn = [
+        islice(_minibatches(pool, schedule.batch, f"{schedule.seed} {i}"), state.step, None)
+        for i, pool in enumerate(pools)
+    ]
+    with memory_errors("learning a mask"), frozen(anatomy.model), full_float32():
+        while state.step < schedule.steps:
+            parameters = state.parameters.clone().requires_grad_()
+            now = mask(parameters, state.step)
+            pull = torch.full_like(initial, schedule.sparsity)
+            for pool, minibatches in zip(pools, drawn, strict=True):
+                pull += _gradient(anatomy, members, pool, next(minibatches), now.detach())
+            (gradient,) = torch.autograd.grad(now, parameters, pull)
+            state = _adam(state, now.detach(), gradient, schedule.learning_rate, constrain)
+            if saved is not None and (state.step % SAVE_EVERY == 0 or state.step == schedule.steps):
+                saved.save(key, state.array())
+            if progress is not None:
+                progress("learning a mask", state.step, schedule.steps)
+    return Learned(state.parameters, state.masks / schedule.steps)
+
+
+def mean_losses(
+    anatomy: Anatomy,
+    members: Sequence[Member],
+    pools: Sequence[Pool],
+    mask: Float64[Tensor, "member"],
+    batch: int,
+) -> list[float]:
+    """Each pool's mean loss over all its pairs at one mask, without the price of its members."""
+    means = []
+    with (
+        memory_errors("reading a mask's loss"),
+        frozen(anatomy.model),
+        full_float32(),
+        torch.no_grad(),
+    ):
+        for pool in pools:
+            total = 0.0
+            for bucket in pool.buckets:
+                for rows in torch.arange(len(bucket.ids)).split(batch):
+                    losses = _losses(anatomy, members, pool, bucket, rows, mask)
+                    total += losses.double().sum().item()
+            means.append(total / pool.n_pairs)
+    return means
+
+
+def run_key(
+    method: str,
+    settings: dict[str, object],
+    members: Sequence[Member],
+    aims: Sequence[EncodedCapability],
+) -> str:
+    """A name for one run on one model: the method, its settings, its members and the tokens that
+    it sees."""
+    tokens = [
+        (pair.clean, pair.counterfactual, pair.answer) for aim in aims for pair in aim.encoded.pairs
+    ]
+    text = f"{method};{sorted(settings.items())};{','.join(map(str, members))};{tokens}"
+    return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def _shape(batch: Batch) -> tuple[int, int]:
+    return batch.clean.shape[1], batch.answer.shape[1]
+
+
+def _bucket(
+    anatomy: Anatomy, members: Sequence[Member], batches: Sequence[Batch], positions: str
+) -> Bucket:
+    at = batches[0].positions
+    # The first place where the answer is predicted is the prompt's last token.
+    held = None if positions == "all" else at[:1]
+    parts = [cache_sources(anatomy, one.counterfactual, members, positions=held) for one in batches]
+    first = parts[0]
+    return Bucket(
+        torch.cat([batch.clean for batch in batches]),
+        at,
+        torch.cat([batch.answer for batch in batches]),
+        SourceCache(
+            {layer: torch.cat([part.heads[layer] for part in parts]) for layer in first.heads},
+            {layer: torch.cat([part.mlps[layer] for part in parts]) for layer in first.mlps},
+            first.positions,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Minibatch:
+    """`weight`: what makes every pair of the pool count alike, 1 on average."""
+
+    bucket: Bucket
+    rows: Int[Tensor, "row"]
+    weight: float
+
+
+def _minibatches(pool: Pool, batch: int, seed: str) -> Iterator[_Minibatch]:
+    """Endless; each round is the pool in random order, cut into parts of nearly equal size."""
+    n_parts = sum(math.ceil(len(bucket.ids) / batch) for bucket in pool.buckets)
+    for number in count():
+        rng = random.Random(f"minibatches {seed} {number}")
+        parts: list[_Minibatch] = []
+        for bucket in pool.buckets:
+            rows = list(range(len(bucket.ids)))
+            rng.shuffle(rows)
+            step = math.ceil(len(rows) / batch)
+            for part in (rows[first::step] for first in range(step)):
+                weight = len(part) * n_parts / pool.n_pairs
+                parts.append(_Minibatch(bucket, torch.tensor(part), weight))
+        rng.shuffle(parts)
+        yield from parts
+
+
+def _gradient(
+    anatomy: Anatomy, members: Sequence[Member], pool: Pool, drawn: _Minibatch, mask: Parameters
+) -> Parameters:
+    """d (weighted mean loss of a minibatch) / d mask."""
+    mask = mask.requires_grad_()
+    losses = _losses(anatomy, members, pool, drawn.bucket, drawn.rows, mask)
+    (gradient,) = torch.autograd.grad(drawn.weight * losses.mean(), mask)
+    return gradient
+
+
+def _losses(
+    anatomy: Anatomy,
+    members: Sequence[Member],
+    pool: Pool,
+    bucket: Bucket,
+    rows: Int[Tensor, "row"],
+    mask: Parameters,
+) -> Float[Tensor, "row"]:
+    strength = 1 - mask if pool.complement else mask
+    with mixed(anatomy, members, strength, bucket.sources.rows(rows)):
+        logits = forward(anatomy, bucket.ids[rows], bucket.positions).float()
+    check_finite(logits, "a mixed run")
+    return pool.loss(logits, bucket.answer[rows].to(logits.device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """The parameters, Adam's two moments, the sum of the masks so far, and the steps done."""
+
+    parameters: Parameters
+    first: Parameters
+    second: Parameters
+    masks: Parameters
+    step: int
+
+    def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        rows = torch.stack([self.parameters, self.first, self.second, self.masks])
+        return np.append(rows.flatten().numpy(), np.float64(self.step))
+
+
+def _restored(saved: Saved | None, key: str) -> _State | None:
+    values = None if saved is None else saved.load(key)
+    if values is None:
+        return None
+    parameters, first, second, masks = torch.tensor(values[:-1]).view(4, -1)
+    return _State(parameters, first, second, masks, int(values[-1]))
+
+
+def _adam(
+    state: _State, mask: Parameters, gradient: Parameters, rate: float, constrain: AtStep
+) -> _State:
+    """One step of Adam (arXiv 1412.6980, algorithm 1), then `constrain`."""
+    fast, slow = _BETAS
+    step = state.step + 1
+    first = fast * state.first + (1 - fast) * gradient
+    second = slow * state.second + (1 - slow) * gradient**2
+    size = (second / (1 - slow**step)).sqrt() + _EPSILON
+    moved = state.parameters - rate * (first / (1 - fast**step)) / size
+    return _State(constrain(moved, state.step), first, second, state.masks + mask, step)

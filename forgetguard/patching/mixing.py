@@ -1,0 +1,184 @@
+"""Forward passes in which members' contributions are mixed with those on another prompt: what masks
+are learned on.
+
+For every given member r becomes r + m (r' - r), where r is live, so that it sees what was mixed
+before it, and r' was cached on the other prompt: m = 1 means REPLACED, m = 0 left clean. Within one
+model mixing a head's contribution is mixing its z, all heads of a layer in one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.patching.capture import by_row
+from forgetguard.patching.forward import forward
+from forgetguard.patching.hooks import (
+    PostHook,
+    PreHook,
+    first_output,
+    first_tensor,
+    hooked,
+    with_first_tensor,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceCache:
+    """What the layers of some members did on a batch of prompts, in the model's dtype.
+
+    heads: by layer, the input of the attention output projection, [row, pos, n_heads * head_dim].
+    mlps: by layer, the MLP's output, [row, pos, d_model].
+    positions: the positions that are held, and mixed; None is all of them.
+    """
+
+    heads: Mapping[int, Float[Tensor, "row pos heads_x_head_dim"]]
+    mlps: Mapping[int, Float[Tensor, "row pos d_model"]]
+    positions: tuple[int, ...] | None
+
+    def rows(self, index: Int[Tensor, "row"]) -> SourceCache:
+        """The same of some rows."""
+        return SourceCache(
+            {layer: z.index_select(0, index.to(z.device)) for layer, z in self.heads.items()},
+            {layer: r.index_select(0, index.to(r.device)) for layer, r in self.mlps.items()},
+            self.positions,
+        )
+
+
+def cache_sources(
+    anatomy: Anatomy,
+    ids: Int[Tensor, "row pos"],
+    members: Sequence[Member],
+    *,
+    positions: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
+) -> SourceCache:
+    """Run the model once on `ids` and keep what `members` are mixed with.
+
+    Args:
+        positions: keep these alone, to mix there alone; by default all.
+        device: where to keep it; by default where each layer computes.
+
+    Raises:
+        AnatomyError: one of `members` is not in the model.
+    """
+    anatomy.check(members)
+    heads: dict[int, Tensor] = {}
+    mlps: dict[int, Tensor] = {}
+
+    def kept(hidden: Tensor) -> Tensor:
+        if positions is not None:
+            hidden = hidden.index_select(1, torch.tensor(list(positions)).to(hidden.device))
+        return hidden.to(device, copy=True)  # some models add to it in place afterwards
+
+    def read_heads(layer: int) -> PreHook:
+        def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            heads[layer] = kept(first_tensor(args, kwargs))
+
+        return read
+
+    def read_mlp(layer: int) -> PostHook:
+        def read(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            mlps[layer] = kept(by_row(first_output(output), len(ids)))
+
+        return read
+
+    of_heads, of_mlps = _by_layer(members)
+    with (
+        torch.no_grad(),
+        hooked(
+            before=[(anatomy.site(i).output_projection, read_heads(i)) for i in of_heads],
+            after=[(anatomy.mlp(i), read_mlp(i)) for i in of_mlps],
+        ),
+    ):
+        forward(anatomy, ids, [ids.shape[1] - 1])
+    return SourceCache(heads, mlps, None if positions is None else tuple(positions))
+
+
+@contextmanager
+def mixed(
+    anatomy: Anatomy,
+    members: Sequence[Member],
+    mask: Float[Tensor, "member"],
+    sources: SourceCache,
+) -> Iterator[None]:
+    """Inside, every forward pass of the model on as many rows as `sources` has mixes `members`.
+
+    Args:
+        mask: m of each of `members`, on any device; may require grad. 0 and 1 are exact: r and r',
+            bit for bit.
+        sources: of these members' layers, row by row what the prompts' contributions are mixed
+            with.
+    """
+    of_heads, of_mlps = _by_layer(members)
+    before: list[tuple[nn.Module, PreHook]] = []
+    after: list[tuple[nn.Module, PostHook]] = []
+    for layer, heads in of_heads.items():
+        site = anatomy.site(layer)
+        places = torch.tensor([place for place, _ in heads], device=mask.device)
+        indices = torch.tensor([head.index for _, head in heads], device=mask.device)
+        by_head = mask.new_zeros(site.n_heads).index_copy(0, indices, mask.index_select(0, places))
+        strength = by_head.repeat_interleave(site.head_dim)
+        hook = _mix_input(strength, sources.heads[layer], sources.positions)
+        before.append((site.output_projection, hook))
+    for layer, place in of_mlps.items():
+        hook_mlp = _mix_output(mask[place : place + 1], sources.mlps[layer], sources.positions)
+        after.append((anatomy.mlp(layer), hook_mlp))
+    with hooked(before=before, after=after):
+        yield
+
+
+def _by_layer(
+    members: Sequence[Member],
+) -> tuple[dict[int, list[tuple[int, Head]]], dict[int, int]]:
+    """By layer, its heads among `members`, each with its place there, and its MLP's place."""
+    heads: dict[int, list[tuple[int, Head]]] = {}
+    mlps: dict[int, int] = {}
+    for place, member in enumerate(members):
+        if isinstance(member, Mlp):
+            mlps[member.layer] = place
+        else:
+            heads.setdefault(member.layer, []).append((place, member))
+    return heads, mlps
+
+
+def _mix_input(strength: Tensor, source: Tensor, positions: tuple[int, ...] | None) -> PreHook:
+    def mix(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = first_tensor(args, kwargs)
+        return with_first_tensor(args, kwargs, _mix(hidden, strength, source, positions))
+
+    return mix
+
+
+def _mix_output(strength: Tensor, source: Tensor, positions: tuple[int, ...] | None) -> PostHook:
+    def mix(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        hidden = first_output(output)
+        result = _mix(by_row(hidden, len(source)), strength, source, positions)
+        result = result.reshape(hidden.shape)
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+    return mix
+
+
+def _mix(
+    live: Float[Tensor, "row pos width"],
+    strength: Float[Tensor, "width"],
+    source: Float[Tensor, "row held width"],
+    positions: tuple[int, ...] | None,
+) -> Float[Tensor, "row pos width"]:
+    """A new tensor: some models add to what they are given in place."""
+    strength = strength.to(live.device, live.dtype)
+    source = source.to(live.device)
+    if positions is None:
+        return torch.lerp(live, source, strength)
+    index = torch.tensor(positions, device=live.device)
+    part = torch.lerp(live.index_select(1, index), source, strength)
+    return live.index_copy(1, index, part)

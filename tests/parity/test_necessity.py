@@ -1,0 +1,158 @@
+"""Necessity, sufficiency and activation patching against plain hooks, and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import known_circuit
+import literal
+import numpy as np
+import pytest
+import torch
+from architectures import build
+from random_pairs import close, from_counterfactual, ids, random_capability, readouts
+from torch import Tensor
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.encoding import EncodedPair
+from forgetguard.capabilities.variants import exchange_answers
+from forgetguard.discovery.activation_patching import activation_patching
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.measures.faithfulness import faithfulness
+from forgetguard.measures.necessity import necessity_and_sufficiency
+from forgetguard.measures.vulnerability import patched_drops
+
+ARCHITECTURES = ("qwen3", "gpt2", "opt", "falcon", "mixtral")
+MEMBERS: tuple[Member, ...] = (Head(0, 1), Head(1, 2), Mlp(1), Head(2, 3), Mlp(2))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Small models are faster so, and two workers do not fight for the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def with_an_effect(anatomy: Anatomy) -> EncodedCapability:
+    capability = random_capability()
+    whole = faithfulness(anatomy, capability, [], anatomy.members(mlps=True)).whole
+    return capability if whole > 0 else exchange_answers(capability)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_necessity_and_sufficiency_equal_a_naive_loop(name: str) -> None:
+    anatomy = locate(build(name))
+    universe = anatomy.members(mlps=True)
+    capability = with_an_effect(anatomy)
+    found = necessity_and_sufficiency(anatomy, capability, MEMBERS, universe)
+    clean = readouts(anatomy, capability)
+
+    def without(*members: Member) -> np.ndarray:
+        return readouts(anatomy, capability, from_counterfactual(anatomy, members))
+
+    nothing = without(*universe)
+    close(found.whole, clean - nothing)
+    whole = (clean - nothing).mean()
+    for number, member in enumerate(MEMBERS):
+        lost = clean - without(member)
+        gained = without(*(one for one in universe if one != member)) - nothing
+        close(found.lost[number], lost)
+        close(found.gained[number], gained)
+        assert found.necessity[member] == pytest.approx(lost.mean() / whole, abs=1e-3)
+        assert found.sufficiency[member] == pytest.approx(gained.mean() / whole, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["counterfactual", "mean", "zero"])
+def test_sufficiency_is_the_faithfulness_of_a_member_alone(kind: str) -> None:
+    """And necessity what faithfulness lacks without it."""
+    model, tokenizer = known_circuit.build(mlp=True)
+    anatomy = locate(model)
+    universe = anatomy.members(mlps=True)
+    capability = known_circuit.capability(8, seed=3).encoded(tokenizer)
+    found = necessity_and_sufficiency(anatomy, capability, universe, universe, kind=kind)
+    alone = faithfulness(anatomy, capability, [(m,) for m in universe], universe, kind=kind)
+    without = [tuple(one for one in universe if one != member) for member in universe]
+    rest = faithfulness(anatomy, capability, without, universe, kind=kind)
+    assert list(found.sufficiency.values()) == pytest.approx(alone.values.tolist(), abs=1e-5)
+    assert list(found.necessity.values()) == pytest.approx((1 - rest.values).tolist(), abs=1e-5)
+
+
+def test_necessity_is_the_importance_that_dcv_divides_by_over_the_whole_effect() -> None:
+    anatomy = locate(build("qwen3"))
+    universe = anatomy.members(mlps=True)
+    capability = with_an_effect(anatomy)
+    found = necessity_and_sufficiency(anatomy, capability, MEMBERS, universe)
+    importance = patched_drops(anatomy, capability, MEMBERS).importance.heads
+    for number, member in enumerate(MEMBERS):
+        close(found.lost[number], importance[member])
+        share = importance[member].mean() / found.whole.mean()
+        assert found.necessity[member] == pytest.approx(share, abs=1e-4)
+
+
+def test_a_chain_is_necessary_in_every_link_and_sufficient_in_none() -> None:
+    model, tokenizer = known_circuit.build(mlp=True)
+    anatomy = locate(model)
+    universe = anatomy.members(mlps=True)
+    capability = known_circuit.capability(16, seed=1).encoded(tokenizer)
+    found = necessity_and_sufficiency(anatomy, capability, universe, universe)
+    for member in universe:
+        inside = member in known_circuit.CIRCUIT_WITH_MLP
+        assert found.necessity[member] == pytest.approx(1.0 if inside else 0.0, abs=0.02), member
+        assert found.sufficiency[member] == pytest.approx(0.0, abs=0.05), member
+
+
+def test_shares_of_no_effect_are_refused() -> None:
+    anatomy = locate(build("qwen3"))
+    capability = exchange_answers(with_an_effect(anatomy))
+    found = necessity_and_sufficiency(anatomy, capability, MEMBERS[:1], anatomy.members(mlps=True))
+    assert found.whole.mean() < 0
+    for name in ("necessity", "sufficiency"):
+        with pytest.raises(MeasurementError, match="taking every member away"):
+            getattr(found, name)
+
+
+def test_a_member_outside_what_is_ablated_is_named() -> None:
+    anatomy = locate(build("gpt2"))
+    with pytest.raises(MeasurementError, match="L1MLP: not among the 12 members"):
+        necessity_and_sufficiency(anatomy, random_capability(), MEMBERS[:3], anatomy.heads)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_activation_patching_equals_a_naive_loop(name: str, direction: str) -> None:
+    """Noising: F(x) - F(x with r from x'). Denoising: F(x' with r from x) - F(x')."""
+    anatomy = locate(build(name))
+    capability = random_capability(5)
+    found = activation_patching(anatomy, capability, MEMBERS, direction=direction)
+    for member in MEMBERS:
+        effects = []
+        for pair in capability.encoded.pairs:
+            into, source = pair.clean, pair.counterfactual
+            if direction == "denoising":
+                into, source = source, into
+            z = literal.activations(anatomy, ids(source, pair))
+            before, after = (
+                difference(literal.logits(anatomy, ids(into, pair), patch), pair)
+                for patch in ({}, {member: z[member]})
+            )
+            effects.append(before - after if direction == "noising" else after - before)
+        expected = sum(effects) / len(effects)
+        assert found.scores[member] == pytest.approx(expected, abs=2e-4)
+    sizes = [abs(score) for score in found.scores.values()]
+    assert max(sizes) > 0.1
+    assert sizes == sorted(sizes, reverse=True)
+    assert found.settings == {"direction": direction}
+
+
+def difference(logits: Tensor, pair: EncodedPair) -> float:
+    return (logits[0, -1, pair.answer[0]] - logits[0, -1, pair.distractor[0]]).item()
+
+
+def test_an_unknown_direction_is_refused() -> None:
+    anatomy = locate(build("gpt2"))
+    with pytest.raises(SpecificationError, match="'upward'; there are noising, denoising"):
+        activation_patching(anatomy, random_capability(), MEMBERS, direction="upward")
