@@ -29,8 +29,8 @@ import transformers
 from torch import Tensor
 
 from forgetguard.anatomy.contributions import output_slices
-from forgetguard.anatomy.members import Head
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.sources import Run, Source

@@ -1,4 +1,4 @@
-"""The gate on the bundled tiny checkpoints: one that passes, one that fails.
+"""One gate on two bundled fine-tunes of a tiny model: the adapter passes, the other does not.
 
     python examples/gate.py
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
+from pathlib import Path
 
+CIRCUIT = "circuits/tiny-induction.circuit.yaml"
 EXPECTED = {"tiny:lora": 0, "tiny:sft": 1}
 
 
 def gate(tuned: str) -> int:
     """Exit status of the gate: 0 every limit holds, 1 one does not, 4 misuse."""
-    arguments = ["--forgetguard", "base=tiny:base", f"tuned={tuned}"]
+    arguments = ["--forgetguard", "base=tiny:base", f"tuned={tuned}", CIRCUIT]
     print(f"\n$ pytest {' '.join(arguments)}", flush=True)
-    with tempfile.TemporaryDirectory() as empty:  # the bundled circuits, and no other tests
-        # --tb=no: the table alone. Without it every failed limit shows its evidence.
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=no", *arguments]
-        return subprocess.run(command, cwd=empty, check=False).returncode
+    # --tb=no: the table alone. Without it every failed limit shows its evidence.
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=no", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode
 
 
 def main() -> int:
@@ -33,8 +33,8 @@ def main() -> int:
     if wrong:
         print("\nThe gate did not decide as expected:", *wrong, sep="\n  ")
         return 1
-    print("\nAs expected: tiny:lora keeps what the base can do, tiny:sft does not. What broke:")
-    print("    .venv/bin/pytest --forgetguard base=tiny:base tuned=tiny:sft circuits/tiny-induction.circuit.yaml")
+    print("\nAs expected: tiny:lora still copies in context, tiny:sft does not. What broke:")
+    print(f"    .venv/bin/pytest --forgetguard base=tiny:base tuned=tiny:sft {CIRCUIT}")
     return 0
 
 

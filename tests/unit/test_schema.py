@@ -301,7 +301,8 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     spec = CircuitSpec(
         "tiny-ioi", "ioi", base.pairs, "logprob", (Head(10, 0), Head(0, 10)),
         (Limit("dcv.circuit", 1e-7), Limit("accuracy.drop", 0.02)),
-        description="yes: 'it' is\nlong", fits=Fits(alias=("tiny:base", "t"), weights="0123e4", layers=4),
+        description="yes: 'it' is\nlong",
+        fits=Fits(alias=("tiny:base", "t"), weights="0123e4", layers=4),
         chat_template=True, site="z", confidence=0.9,
         found={"method": "patching", "scores": {"L1H0": 0.25}, "note": "1e-3", "nothing": None},
     )  # fmt: skip
