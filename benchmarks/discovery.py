@@ -12,6 +12,8 @@ logit difference at the last position. Part one, screening:
                    pass, and one forward pass of the counterfactual prompts
     integrated     integrated_gradients in 5 steps
 
+Part two, masking: a step of binary_masking against one ordinary forward and backward pass.
+
 Machines are noisy: the variants take turns, exact patching on one part of the heads at a time (the
 approximations cost the same for one head as for all). What exact patching does once, whatever the
 number of heads, is timed apart and counted once. Each turn gives the ratio of the whole work; the
@@ -34,11 +36,15 @@ from forgetguard.capabilities.batches import make_batches
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import Encoded, EncodedPair
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery.activation_patching import activation_patching
 from forgetguard.discovery.attribution_patching import attribution_patching
+from forgetguard.discovery.binary_masking import negative_logprob
 from forgetguard.discovery.integrated_gradients import integrated_gradients
+from forgetguard.discovery.mask_training import Aim, Schedule, learn, prepare
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
+from forgetguard.patching.gradients import gradients
 
 LAYERS, WIDTH, HEADS, INNER, VOCAB = 12, 768, 12, 2048, 32_000
 
@@ -109,7 +115,33 @@ def screening(pairs: int, tokens: int, shared: int, parts: int, most: int) -> No
     print(f"median {first:51.1f}x  {second:15.1f}x")
 
 
-# Part two, masking, goes here: seconds of one step against one forward pass.
+def masking(tokens: int, most: int, steps: int = 4, rows: int = 8) -> None:
+    """A step of binary masking against one plain forward and backward pass of as many prompts."""
+    anatomy, seen = build(0), random_pairs(rows, tokens, 0)
+    heads, batch = anatomy.heads, seen.batches[0]
+    schedule = Schedule(steps, rows, 0.1, 0.01, "all", 0)
+    start = torch.zeros(len(heads), dtype=torch.float64)
+    began = time.perf_counter()
+    pools = prepare(anatomy, heads, [Aim(exchange_answers(seen), negative_logprob)], "all")
+    print(f"\n{rows} prompts of {tokens} tokens; sources cached once in ", end="")
+    print(f"{time.perf_counter() - began:.2f} s\nturn  masking step  forward and backward  ratio")
+
+    def learned() -> object:
+        mask = lambda logits, _: torch.sigmoid(logits)  # noqa: E731
+        return learn(anatomy, heads, pools, start, mask, lambda p, _: p, schedule, key="")
+
+    def plain() -> None:
+        for _ in range(steps):
+            gradients(
+                anatomy, batch.clean, batch.positions, heads, lambda logits: logits.sum((1, 2))
+            )
+
+    ratios = []
+    for turn in range(most):
+        step, once = timed(learned) / steps, timed(plain) / steps
+        ratios.append(step / once)
+        print(f"{turn:4d}  {step:12.2f}  {once:20.2f}  {ratios[-1]:.2f}x", flush=True)
+    print(f"median {statistics.median(ratios):37.2f}x")
 
 
 def main() -> None:
@@ -123,6 +155,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=12, help="turns, one part each")
     options = parser.parse_args()
     screening(options.pairs, options.tokens, options.shared, options.parts, options.most)
+    masking(options.tokens, options.most)
 
 
 if __name__ == "__main__":

@@ -384,3 +384,36 @@ def test_pairs_without_the_counterfactuals_answer_are_an_error(
     encoded = Capability("none", "logprob", pairs=pairs).encoded(known_circuit.tokenizer())
     with pytest.raises(CapabilityError, match="no distractor"):
         method(anatomy, encoded, anatomy.heads)
+
+
+def test_a_step_is_one_forward_and_one_backward_pass_and_sources_are_run_once(
+    anatomy: Anatomy, capability: EncodedCapability
+) -> None:
+    """Of the whole model: forward passes of the counterfactuals first, then one a step."""
+    passes = {"sources": 0, "forward": 0, "backward": 0}
+
+    def forward(_: torch.nn.Module, args: object, output: Tensor) -> None:
+        if not output.requires_grad:
+            passes["sources"] += 1
+            return
+        passes["forward"] += 1
+        output.register_hook(lambda gradient: passes.update(backward=passes["backward"] + 1))
+
+    aims = [Aim(exchange_answers(capability), negative_logprob)]
+    handle = anatomy.unembedding.register_forward_hook(forward)
+    try:
+        pools = prepare(anatomy, anatomy.heads, aims, "all")
+        assert passes == {"sources": len(capability.batches), "forward": 0, "backward": 0}
+        mask_training.learn(
+            anatomy,
+            anatomy.heads,
+            pools,
+            torch.zeros(len(anatomy.heads), dtype=torch.float64),
+            lambda logits, _: torch.sigmoid(logits),
+            lambda logits, _: logits,
+            mask_training.Schedule(7, 8, 0.1, 0.01, "all", 0),
+            key="",
+        )
+    finally:
+        handle.remove()
+    assert passes == {"sources": len(capability.batches), "forward": 7, "backward": 7}
