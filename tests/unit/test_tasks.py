@@ -60,6 +60,7 @@ DRAWN = {
     "greater_than_year": greater_than_year.ENDINGS,
     "refusal": _VERBS,
     "refusal_plain": _VERBS,
+    "repetition": (*words.OBJECTS, *words.NOUNS),
 }  # fmt: skip
 EXAMPLES = (3, 4, 5)  # of in_context_rule, all of whose images change
 CHANGED = {
@@ -67,7 +68,10 @@ CHANGED = {
     "symbol_binding": (2,),
     "docstring": (2,),
     "in_context_rule": EXAMPLES,
+    "repetition": (2,),
 }
+# Those that draw the words of the tiny tokenizer.
+WORDS_OF_TINY = {*episodes.TASKS_OF_TINY, "repetition"}
 # Those that draw from fewer than ten thousand prompts, or nearly so.
 SMALL = {"agreement", "refusal", "refusal_plain", "greater_than_year"}
 tasks = pytest.mark.parametrize("task", TASKS)
@@ -202,6 +206,7 @@ SOLVERS = {
     "in_context_mapping": solve_in_context,
     "in_context_rule": solve_in_context,
     "arithmetic": solve_arithmetic,
+    "repetition": solve_induction,
 }
 
 
@@ -300,7 +305,7 @@ def test_too_few_fitting_words_say_how_many_are_left() -> None:
         TASKS["ioi"](random.Random(0), lambda word: word in words.NAMES[:5])
 
 
-@pytest.mark.parametrize("task", sorted(set(TASKS) - set(episodes.TASKS_OF_TINY)))
+@pytest.mark.parametrize("task", sorted(set(TASKS) - WORDS_OF_TINY))
 def test_a_task_that_the_tiny_base_was_not_trained_on_says_that_it_does_not_fit(task: str) -> None:
     why = f"Task '{task}': .*this tokenizer|0 of 64 .*a word is unknown to the tokenizer"
     with pytest.raises(CapabilityError, match=f"^capability {task}: ({why})"):
@@ -372,7 +377,15 @@ def test_every_letter_is_the_right_one_equally_often(asked: str) -> None:
         assert letters[f" {letter}"] / 4000 == pytest.approx(0.25, abs=0.03)
 
 
-@pytest.mark.parametrize("task", ["induction", "symbol_binding", "docstring"])
+def test_the_word_before_the_answer_is_another_in_the_counterfactual_of_a_repetition() -> None:
+    for pair in drawn("repetition", 0, 300):
+        clean, counterfactual = pair.clean.split(), pair.counterfactual.split()
+        at = clean.index(pair.answer.strip())
+        assert counterfactual[at] == clean[at]
+        assert clean[at - 1] == clean[-1] == counterfactual[-1] != counterfactual[at - 1]
+
+
+@pytest.mark.parametrize("task", ["induction", "repetition", "symbol_binding", "docstring"])
 def test_clean_and_counterfactual_hold_the_same_words(task: str) -> None:
     for pair in drawn(task, 0, 300):
         assert Counter(pieces(pair.clean)) == Counter(pieces(pair.counterfactual))
@@ -460,7 +473,9 @@ def byte_pairs(size: int) -> PreTrainedTokenizerFast:
     kept = (*symbol_binding.LETTERS, refusal.REFUSAL, *refusal.COMPLIANCE)
     verbs = [verb for frame in agreement.FRAMES.values() for verb in (frame.singular, frame.plural)]
     frequent += [f" {word}" for word in (*kept, *verbs)] * 50
-    for listed in DRAWN.values():
+    for task, listed in DRAWN.items():
+        if task == "repetition":  # the words of `induction`, which count already
+            continue
         frequent += [f" {word}" for i, word in enumerate(listed) if i % 3] * 30
     # Years in two tokens: century and ending are both frequent, and every whole year is rare.
     for century in greater_than_year.CENTURIES:

@@ -29,6 +29,7 @@ from forgetguard.capabilities.tasks import (
     induction,
     key_value,
     refusal,
+    repetition,
     symbol_binding,
 )
 from forgetguard.capabilities.tasks.words import Fits
@@ -53,6 +54,7 @@ TASKS: dict[str, Task] = {
     "greater_than_year": greater_than_year.generate,
     "refusal": refusal.generate,
     "refusal_plain": refusal.generate_plain,
+    "repetition": repetition.generate,
 }
 
 

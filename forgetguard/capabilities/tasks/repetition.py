@@ -1,0 +1,43 @@
+"""Task `repetition`: continue a list of random words that has started to repeat itself.
+
+"List: w1 ... wn wi" continues with w(i+1). Unlike in `induction`, where the answer changes places in
+the counterfactual, it is the asked word wi that changes places with another word of the list: the
+word before the answer differs, so that heads which look at the previous word (the first half of an
+induction pair, Olsson et al., arXiv 2209.11895) differ too. The answer to the counterfactual is the
+word behind the other place. Light: no torch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.tasks.induction import FRAMES, LENGTHS
+from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, Fits, fitting
+
+
+def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
+    """Endless pairs; the asked word's place is uniform.
+
+    Raises CapabilityError when fewer than 24 words fit.
+    """
+    return _draw(rng, fitting("repetition", "nouns", OBJECTS + NOUNS, fits, at_least=24))
+
+
+def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
+    while True:
+        frame, length = rng.choice(tuple(FRAMES)), rng.choice(LENGTHS)
+        listed = rng.sample(words, length)
+        asked = rng.randrange(length - 1)
+        # Not beside it: each of the two words keeps the word that follows its place.
+        other = rng.choice([i for i in range(length - 1) if abs(i - asked) > 1])
+        swapped = listed.copy()
+        swapped[asked], swapped[other] = swapped[other], swapped[asked]
+        yield PromptPair(
+            clean=" ".join([FRAMES[frame], *listed, listed[asked]]),
+            counterfactual=" ".join([FRAMES[frame], *swapped, listed[asked]]),
+            answer=f" {listed[asked + 1]}",
+            distractor=f" {listed[other + 1]}",
+            template=f"{frame}-{length}",
+        )
