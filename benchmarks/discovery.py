@@ -8,6 +8,7 @@ A 12-layer, 12-head, d=768 decoder (vocabulary 32,000, random weights), pairs of
 logit difference at the last position. Part one, screening:
 
     exact          activation_patching of all heads: one wavefront
+    of the floor   exact against the arithmetic of the recomputed suffixes alone (wavefront.py)
     attribution    attribution_patching without verification and audit: one forward and backward
                    pass, and one forward pass of the counterfactual prompts
     integrated     integrated_gradients in 5 steps
@@ -28,9 +29,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-import transformers
+from wavefront import VOCAB, build, matrix_rate, suffix_flops
 
-from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.batches import make_batches
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -45,21 +46,6 @@ from forgetguard.discovery.mask_training import Aim, Schedule, learn, prepare
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.gradients import gradients
-
-LAYERS, WIDTH, HEADS, INNER, VOCAB = 12, 768, 12, 2048, 32_000
-
-
-def build(seed: int) -> Anatomy:
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-    )
-    return locate(transformers.LlamaForCausalLM(config).eval().requires_grad_(False))
 
 
 def random_pairs(n: int, tokens: int, shared: int) -> EncodedCapability:
@@ -98,21 +84,34 @@ def screening(pairs: int, tokens: int, shared: int, parts: int, most: int) -> No
     heads = anatomy.heads
     print(f"{len(heads)} heads in {parts} parts, {pairs} pairs, {tokens} tokens, ", end="")
     print(f"{shared} shared, {torch.get_num_threads()} threads; seconds of the whole work")
-    print("turn     exact  attribution  integrated  exact/attribution  exact/integrated")
-    ratios: list[tuple[float, float]] = []
+    print(
+        "turn     exact  of the floor  attribution  integrated  exact/attribution  exact/integrated"
+    )
+    ratios: list[tuple[float, float, float]] = []
     for turn in range(min(most, parts)):
         part = heads[turn::parts]
         whole = len(heads) / len(part)
+        before = matrix_rate(anatomy)
         once = timed(lambda part=part: clean_runs(anatomy, seen, part))
         patching = timed(lambda part=part: activation_patching(anatomy, seen, part)) - once
+        rate = (before + matrix_rate(anatomy)) / 2
         exact = whole * patching + once
+        # The floor counts all positions; those that a pair shares are not patched.
+        floor = suffix_flops(heads, pairs, tokens - shared) / rate
         attribution = timed(lambda: attribution_patching(anatomy, seen, heads, verify=0, audit=0))
         integrated = timed(lambda: integrated_gradients(anatomy, seen, heads))
-        ratios.append((exact / attribution, exact / integrated))
-        print(f"{turn:4d}  {exact:8.1f}  {attribution:11.2f}  {integrated:10.2f}", end="")
-        print(f"  {ratios[-1][0]:16.1f}x  {ratios[-1][1]:15.1f}x", flush=True)
-    first, second = (statistics.median(column) for column in zip(*ratios, strict=True))
-    print(f"median {first:51.1f}x  {second:15.1f}x")
+        ratios.append((exact / floor, exact / attribution, exact / integrated))
+        _row(
+            f"{turn:4d}", f"{exact:8.1f}", f"{attribution:11.2f}", f"{integrated:10.2f}", ratios[-1]
+        )
+    medians = [statistics.median(column) for column in zip(*ratios, strict=True)]
+    _row("median", " " * 6, " " * 11, " " * 10, medians)
+
+
+def _row(turn: str, exact: str, attribution: str, integrated: str, ratios: Sequence[float]) -> None:
+    floor, first, second = ratios
+    print(f"{turn}  {exact}  {floor:11.2f}x  {attribution}  {integrated}", end="")
+    print(f"  {first:16.1f}x  {second:15.1f}x", flush=True)
 
 
 def masking(tokens: int, most: int, steps: int = 4, rows: int = 8) -> None:

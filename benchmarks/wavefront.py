@@ -60,7 +60,8 @@ def last_position(logits: Tensor, rows: Tensor) -> Tensor:
 def patch_one(anatomy: Anatomy, ids: Tensor, run: Run, rows: slice, keep: int) -> Tensor:
     """One ordinary forward with one head patched, by a hook on its output projection; `keep`: the
     number of last positions that get logits, 0 for all."""
-    (head,) = run.heads
+    (head,) = run.members
+    assert isinstance(head, Head)
     site, weights = anatomy.site(head.layer), run.source.weights
     assert weights is not None
     own = output_slices(anatomy, [head])[head]

@@ -131,9 +131,7 @@ class ModelPair:
         self.options = options or LoadOptions()
         self.placement = placement
         self.base = Checkpoint(self, by_role["base"])
-        others = {
-            role: Checkpoint(self, spec) for role, spec in by_role.items() if role != "base"
-        }
+        others = {role: Checkpoint(self, spec) for role, spec in by_role.items() if role != "base"}
         self._tuned, self.reference = others.get("tuned"), others.get("reference")
         self._views: dict[str, _View] = {}
         self._loaded: dict[tuple[str, ...], _Loaded] = {}

@@ -78,8 +78,9 @@ def attribution_patching(
 ) -> Ranking:
     """Score `members` by attribution patching, in nats, and check the scores by exact patching.
 
-    Verified members come first, by their exact effect; the others keep the approximation, except
-    that an audited member that turns out to be missed joins the verified ones.
+    Verified members come first, by their exact effect, and with them audited members that turn out
+    to be missed. The others follow by what is known of them: the exact effect of audited members,
+    the approximation of the rest.
 
     Args:
         seed: draws the audited members.
@@ -358,7 +359,7 @@ def _missed(chosen: _Choice, check: _Check) -> list[Member]:
 
 def _merged(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[Member, float]:
     first = {*chosen.verified, *_missed(chosen, check)}
-    rest = {one: value for one, value in ranked.items() if one not in first}
+    rest = {one: check.exact.get(one, value) for one, value in ranked.items() if one not in first}
     return {**by_size({one: check.exact[one] for one in first}), **by_size(rest)}
 
 

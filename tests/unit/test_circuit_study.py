@@ -106,6 +106,17 @@ def test_a_second_run_takes_up_what_is_there(
     assert (small / "circuits" / "study.json").read_text("utf-8") == before
 
 
+def test_a_task_that_does_not_suit_the_base_is_named_and_left_out(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*SMALL, "--no-plots", "--out", str(tmp_path)]
+    asked[2:2] = ["arithmetic"]
+    assert main(asked) == 0
+    assert "Left out: capability arithmetic" in (tmp_path / "circuits.md").read_text("utf-8")
+    assert main(["--tasks", "arithmetic", "--no-plots", "--out", str(tmp_path)]) == 2
+    assert "nothing to study on tiny:base: capability arithmetic" in capsys.readouterr().err
+
+
 def test_a_page_without_a_place_for_the_numbers_is_refused(published: dict) -> None:
     with pytest.raises(SpecificationError, match="blocks are missing"):
         page.fill("# Circuits\n", published)

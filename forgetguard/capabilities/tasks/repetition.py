@@ -1,10 +1,10 @@
 """Task `repetition`: continue a list of random words that has started to repeat itself.
 
-"List: w1 ... wn wi" continues with w(i+1). Unlike in `induction`, where the answer changes places in
-the counterfactual, it is the asked word wi that changes places with another word of the list: the
-word before the answer differs, so that heads which look at the previous word (the first half of an
-induction pair, Olsson et al., arXiv 2209.11895) differ too. The answer to the counterfactual is the
-word behind the other place. Light: no torch.
+"List: w1 ... wn wi" continues with w(i+1). In `induction` the answer changes places in the
+counterfactual; here it is the asked word wi that changes places with another word of the list. So
+the word before the answer differs, and with it what heads see that look at the previous word, the
+first half of an induction pair (Olsson et al., arXiv 2209.11895). The answer to the counterfactual
+is the word behind the other place. Light: no torch.
 """
 
 from __future__ import annotations

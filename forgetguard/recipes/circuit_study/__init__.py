@@ -1,0 +1,1 @@
+"""What the discovery methods find on one base, how well they agree, and the page that says so."""
