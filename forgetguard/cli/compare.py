@@ -2,53 +2,192 @@
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
-from forgetguard.cli.progress import progress_bar
-from forgetguard.comparison import command
-from forgetguard.comparison.command import Plan
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.tasks import find_task
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli.checkpoints import (
+    add_checkpoints,
+    add_load_options,
+    load_options,
+    read_checkpoints,
+)
+from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.values import check_choice, read_settings, read_whole
 from forgetguard.errors import SpecificationError
+from forgetguard.gate.prompt_files import read_prompt_file
+from forgetguard.gate.schema import READOUTS
 from forgetguard.report import json_file
+
+FEWEST_PAIRS = 16  # two halves of 8
+# As in comparison/compare.py and the measures, which need torch or scipy; a test holds them equal.
+PAIRS, SEEDS, DELTA, LEAST_STABILITY = 128, "0,1,2", 0.5, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for, and checked. `prompts` are those of the prompt file; without one, pairs
+    are drawn from each of `tasks`. `out`: where to write JSON too."""
+
+    specs: Mapping[str, CheckpointSpec]
+    loading: LoadOptions
+    tasks: tuple[str, ...]
+    prompts: tuple[PromptPair, ...]
+    name: str  # of the prompt file's capability
+    pairs: int
+    prompt_seed: int
+    readout: str
+    chat_template: bool
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    delta: float
+    least_stability: float
+    keep: bool
+    out: Path | None
 
 
 def _options(parser: ArgumentParser) -> None:
-    command.options(parser)
-    parser.add_argument(
-        "-o", "--json", metavar="FILE", type=Path, help="also write everything as JSON"
-    )
+    add_checkpoints(parser, ("base", "tuned", "[reference]"))
+    _prompt_options(parser.add_argument_group("the capability (one of --task and --prompts)"))
+    _mask_options(parser.add_argument_group("how circuits are found and compared"))
+    parser.add_argument("-o", "--json", metavar="FILE", help="also write everything as JSON")
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    add_load_options(parser)
+
+
+def _prompt_options(group: _ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--task", action="append", default=[], metavar="NAME", help="draw pairs from it; repeatable"
+    )
+    add("--prompts", type=Path, metavar="FILE", help="prompt pairs, JSONL")
+    add("--pairs", type=int, default=PAIRS, metavar="N", help=f"of a task; default: {PAIRS}")
+    add("--seed", default="0", metavar="N", help="of the pairs; default: 0")
+    add("--readout", default="logit_diff", metavar="NAME", help="logit_diff (default) or logprob")
+    add("--chat-template", action="store_true", help="wrap each prompt as a user's turn")
+
+
+def _mask_options(group: _ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--seeds", default=SEEDS, metavar="N,N", help=f"of the masks; default: {SEEDS}")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of binary masking, its value in YAML; repeatable",
+    )
+    add(
+        "--delta",
+        type=float,
+        default=DELTA,
+        metavar="FALL",
+        help=f"of a mask, beyond which its head is vulnerable; default: {DELTA}",
+    )
+    add(
+        "--least-stability",
+        type=float,
+        default=LEAST_STABILITY,
+        metavar="SHARE",
+        help=f"of the base with itself, below which retention abstains; default: {LEAST_STABILITY}",
+    )
+    add(
+        "--no-cache",
+        action="store_true",
+        help="neither keep finished work in $FORGETGUARD_CACHE nor take up what is there",
+    )
 
 
 def _prepare(asked: Namespace) -> Job:
-    out: Path | None = asked.json
-    if out is not None:
-        json_file.check_target(out)
-        if out.exists() and not asked.force:
-            raise SpecificationError(f"-o: {out} is there already; name another or give --force")
-    elif asked.force:
-        raise SpecificationError("--force needs -o FILE: there is nothing to replace")
-    plan = command.read_plan(asked)
-    return lambda: _compare(plan, out)
+    plan = read_plan(asked)
+
+    def job() -> int:
+        with whole_imports():
+            from forgetguard.cli.comparing import compare_all
+        return compare_all(plan)
+
+    return job
 
 
-def _compare(plan: Plan, out: Path | None) -> int:
-    with whole_imports():
-        from forgetguard.comparison import compare as _heavy  # noqa: F401
-        from forgetguard.report.comparison_table import comparison_text, comparisons_json
-    try:
-        with progress_bar() as bar:
-            found = command.carry_out(plan, say, bar)
-    except KeyboardInterrupt:
-        kept = "finished work is kept, and the same command goes on from there"
-        say(f"forgetguard compare: interrupted; {kept if plan.keep else 'nothing was kept'}")
-        return INTERRUPTED
-    if out is not None:
-        json_file.write_text(out, comparisons_json(found))
-    sys.stdout.write("\n\n".join(comparison_text(one) for one in found) + "\n")
-    return DONE
+def read_plan(asked: Namespace) -> Plan:
+    """What was asked for, as far as it can be checked before anything heavy is imported.
+
+    Raises:
+        ForgetguardError: it cannot be run.
+    """
+    given = read_checkpoints(asked.tokens, ("base", "tuned"), ("reference",))
+    if bool(asked.task) == bool(asked.prompts):
+        both = "not both" if asked.task else "forgetguard tasks lists the tasks"
+        raise SpecificationError(f"give --task NAME or --prompts FILE; {both}")
+    _check_numbers(asked)
+    loading, settings, seeds = load_options(asked), read_settings(asked.set), _seeds(asked.seeds)
+    tasks, out = _tasks(asked.task), _output(asked.json, asked.force)
+    prompts = read_prompt_file(asked.prompts, readout=asked.readout) if asked.prompts else []
+    specs = {role: resolve(at, role) for role, at in given.items()}
+    check(specs["base"], specs["tuned"], specs.get("reference"), options=loading)
+    return Plan(
+        specs=specs,
+        loading=loading,
+        tasks=tasks,
+        prompts=tuple(prompts),
+        name=asked.prompts.stem if asked.prompts else "",
+        pairs=asked.pairs,
+        prompt_seed=read_whole("--seed", asked.seed),
+        readout=asked.readout,
+        chat_template=asked.chat_template,
+        seeds=seeds,
+        settings=settings,
+        delta=asked.delta,
+        least_stability=asked.least_stability,
+        keep=not asked.no_cache,
+        out=out,
+    )
+
+
+def _output(written: str | None, force: bool) -> Path | None:
+    if written is None:
+        if force:
+            raise SpecificationError("--force belongs to -o FILE: there is nothing to replace")
+        return None
+    path = Path(written)
+    json_file.check_target(path)
+    if path.exists() and not force:
+        raise SpecificationError(f"-o: {path} is there already; replace it with --force")
+    return path
+
+
+def _check_numbers(asked: Namespace) -> None:
+    check_choice("--readout", asked.readout, READOUTS)
+    if asked.pairs < FEWEST_PAIRS:
+        raise SpecificationError(f"--pairs: {asked.pairs}; give {FEWEST_PAIRS} or more")
+    if not 0 <= asked.delta < 1:
+        raise SpecificationError(f"--delta: {asked.delta:g}; give a fall from 0 to below 1")
+    if not 0 <= asked.least_stability <= 1:
+        raise SpecificationError(
+            f"--least-stability: {asked.least_stability:g}; give an agreement from 0 to 1"
+        )
+
+
+def _tasks(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        find_task(name)
+    return tuple(dict.fromkeys(names))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+        raise SpecificationError(
+            f"--seeds: {text!r}; give whole numbers, each once, such as {SEEDS}"
+        )
+    return tuple(map(int, parts))
 
 
 COMMAND = Command(

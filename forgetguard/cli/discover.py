@@ -6,12 +6,10 @@ import math
 import os
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.checkpoints.options import LoadOptions
@@ -24,6 +22,7 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.values import check_choice, read_settings, read_whole
 from forgetguard.discovery.methods import METHODS, full_name
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
@@ -163,12 +162,12 @@ def read_plan(asked: Namespace) -> Plan:
     """
     given = read_checkpoints(asked.tokens, ("base",))
     options = load_options(asked)
-    seed = _seed(asked.seed)
-    _choice("--readout", asked.readout, READOUTS)
-    _choice("--ablation", asked.ablation, ABLATIONS)
+    seed = read_whole("--seed", asked.seed)
+    check_choice("--readout", asked.readout, READOUTS)
+    check_choice("--ablation", asked.ablation, ABLATIONS)
     if asked.method != "auto":
         full_name(asked.method)
-    settings, faithful = _settings(asked.set), _share(asked.faithful)
+    settings, faithful = read_settings(asked.set), _share(asked.faithful)
     out = _output(asked.output, asked.force)
     prompts = _prompts(asked)
     draft = _draft(asked, seed, out, prompts)
@@ -198,19 +197,6 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise SpecificationError(f"--seed: {text!r} is not a whole number from 0 on")
-    return int(text)
-
-
-def _choice(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise SpecificationError(
-            f"{option}: {value!r} is none of {', '.join(known)}; choose one of them"
-        )
-
-
 def _share(text: str) -> float:
     try:
         share = float(text)
@@ -222,23 +208,6 @@ def _share(text: str) -> float:
             "whole effect that the circuit alone must have"
         )
     return share
-
-
-def _settings(written: Sequence[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for one in written:
-        key, equals, value = one.partition("=")
-        if not equals or not key.isidentifier():
-            raise SpecificationError(f"--set: {one!r} is no KEY=VALUE; write e.g. --set steps=10")
-        if key in settings:
-            raise SpecificationError(f"--set: {key} is given twice; give it once")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise SpecificationError(
-                f"--set: {one!r}: the value is not YAML; write a number, true, a name, or [1, 2]"
-            ) from None
-    return settings
 
 
 def _output(written: str | None, force: bool) -> Path | None:

@@ -18,7 +18,9 @@ from architectures import build
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import Capability
-from forgetguard.comparison import command, compare
+from forgetguard.cli import compare as command
+from forgetguard.cli import comparing
+from forgetguard.comparison import compare
 from forgetguard.comparison.derive import Derived, correlations, derive, split_correlations
 from forgetguard.comparison.reading import Reading, circuit_of, cut_vocabulary
 from forgetguard.comparison.result import Comparison, Split
@@ -434,18 +436,18 @@ MODELS = ("base=tiny:base", "tuned=tiny:sft")
 
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.options(parser)
+    command.COMMAND.options(parser)
     return parser.parse_args(words)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["base=tiny:base"], "tuned= is missing"),
-        (["tuned=tiny:sft"], "base= is missing"),
+        (["base=tiny:base"], "tuned missing"),
+        (["tuned=tiny:sft"], "base missing"),
         (["base=tiny:base", "tuned=tiny:sft", "tuned=tiny:lora"], "given twice"),
-        (["base=tiny:base", "other=tiny:sft"], "not ROLE=CHECKPOINT"),
-        (["base=tiny:base", "tuned="], "not ROLE=CHECKPOINT"),
+        (["base=tiny:base", "other=tiny:sft"], "unknown key 'other'"),
+        (["base=tiny:base", "tuned="], "tuned= is empty"),
         ([*MODELS, "--set", "steps"], "no KEY=VALUE"),
         ([*MODELS, "--set", "steps=[1"], "not YAML"),
         ([*MODELS, "--seeds", "1,1"], "each once"),
@@ -465,13 +467,13 @@ def test_what_cannot_be_run_is_said(words: list[str], message: str) -> None:
 def test_a_setting_that_masking_does_not_have_is_refused() -> None:
     asked = parsed(*MODELS, "--set", "stepz=3", "--task", "induction")
     with pytest.raises(SpecificationError, match="no setting 'stepz'"):
-        command.run(asked, lambda _: None)
+        comparing.carry_out(command.read_plan(asked))
 
 
 def test_the_base_is_not_compared_with_itself_unnoticed() -> None:
     asked = parsed("base=tiny:base", "tuned=tiny:base", "--task", "induction")
     with pytest.raises(CheckpointError):
-        command.run(asked, lambda _: None)
+        command.read_plan(asked)
 
 
 def test_tasks_or_a_prompt_file_must_be_given() -> None:
@@ -514,17 +516,18 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("compared")
-def test_a_capability_that_the_base_cannot_do_does_not_stop_the_others() -> None:
-    said: list[str] = []
+def test_a_capability_that_the_base_cannot_do_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     asked = parsed(*MODELS, "--task", "ioi", "--task", "induction")
-    assert command.run(asked, said.append) == ["induction"]
-    assert said == ["THE BASE CANNOT DO 'ioi'"]
+    assert comparing.carry_out(command.read_plan(asked)) == ["induction"]
+    assert capsys.readouterr().err == "THE BASE CANNOT DO 'ioi'\n"
     with pytest.raises(BaseCannotError):
-        command.run(parsed(*MODELS, "--task", "ioi"), said.append)
+        comparing.carry_out(command.read_plan(parsed(*MODELS, "--task", "ioi")))
 
 
 @pytest.mark.parametrize(
-    "module", ["forgetguard.comparison.command", "forgetguard.report.comparison_table"]
+    "module", ["forgetguard.cli.compare", "forgetguard.report.comparison_table"]
 )
 def test_the_command_line_and_the_table_do_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
