@@ -16,6 +16,7 @@ from forgetguard.discovery.ranking import Progress
 from forgetguard.discovery.store import Store, identity
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ABLATIONS
+from forgetguard.measures.behaviour import check_length
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
@@ -114,6 +115,7 @@ def discover_on(
 
 def check(anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]) -> None:
     """The self-checks that come before any number of a model (raises ForgetguardError)."""
+    check_length(anatomy, encoded)
     batch = encoded.batches[0]
     check_sums(anatomy, batch.clean[:1])
     check_patching(

@@ -17,7 +17,7 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import cache_folder
-from forgetguard.errors import BaseCannotError, CapabilityError, ForgetguardError
+from forgetguard.errors import BaseCannotError, ForgetguardError
 from forgetguard.gate import decision
 from forgetguard.gate.decision import Measurement
 from forgetguard.gate.schema import (
@@ -30,7 +30,7 @@ from forgetguard.gate.schema import (
     check_reference,
 )
 from forgetguard.gate.verdict import Verdict
-from forgetguard.measures.behaviour import behaviour
+from forgetguard.measures.behaviour import behaviour, check_length
 from forgetguard.measures.own_damage import detach_attention, own_heads
 from forgetguard.measures.vulnerability import (
     Drops,
@@ -195,7 +195,7 @@ class GateSession:
         assert plan.capability is not None
         assert plan.foreign is not None
         _check_heads(plan.spec, anatomy)
-        _check_length(plan.capability, anatomy)
+        check_length(anatomy, plan.capability)
         self._check_sums(role, anatomy, plan.capability)
         with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
             wanted = sorted({*plan.spec.heads, *_everything(plan.spec, anatomy)})
@@ -378,15 +378,3 @@ def _check_heads(spec: CircuitSpec, anatomy: Anatomy) -> None:
     fewest = min(site.n_heads for site in anatomy.sites if site is not None)
     check_heads(spec, anatomy.n_layers, fewest)
     anatomy.check(spec.heads)
-
-
-def _check_length(capability: EncodedCapability, anatomy: Anatomy) -> None:
-    """Prompts must fit the positions that the model has, or it would fail, or read garbage."""
-    config = anatomy.model.config.get_text_config()  # type: ignore[operator, union-attr]
-    most = getattr(config, "max_position_embeddings", None)
-    longest = max(batch.clean.shape[1] for batch in capability.batches)
-    if isinstance(most, int) and longest > most:
-        raise CapabilityError(
-            f"capability {capability.capability.name}: a prompt has {longest} tokens and the model "
-            f"{most} positions; shorten the prompts"
-        )

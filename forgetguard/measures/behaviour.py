@@ -14,7 +14,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, correct, score
-from forgetguard.errors import BaseCannotError
+from forgetguard.errors import BaseCannotError, CapabilityError
 from forgetguard.patching.forward import check_finite, forward
 
 LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right
@@ -88,3 +88,19 @@ def check_able(capability: EncodedCapability, base: Behaviour) -> float:
             "it has no circuit for it: check the prompts, the chat template and the base"
         )
     return accuracy
+
+
+def check_length(anatomy: Anatomy, capability: EncodedCapability) -> None:
+    """Prompts must fit the positions that the model has, or it would fail, or read garbage.
+
+    Raises:
+        CapabilityError: one does not.
+    """
+    config = anatomy.model.config.get_text_config()  # type: ignore[operator, union-attr]
+    most = getattr(config, "max_position_embeddings", None)
+    longest = max(batch.clean.shape[1] for batch in capability.batches)
+    if isinstance(most, int) and longest > most:
+        raise CapabilityError(
+            f"capability {capability.capability.name}: a prompt has {longest} tokens and the model "
+            f"{most} positions; shorten the prompts"
+        )

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.discovery.circuit import find_circuit
 from forgetguard.discovery.curve import faithfulness_curve
 from forgetguard.discovery.methods import METHODS, method
+from forgetguard.discovery.on_checkpoint import check
+from forgetguard.errors import CapabilityError
 
 PAIRS = 48
 # Fewer steps of masking than by default, to be quick.
@@ -74,3 +77,21 @@ def test_a_random_set_of_that_size_is_no_circuit(
     # Nothing but the whole circuit does it: faithfulness jumps where its last member comes in.
     assert curve.at(needed - 1) < 0.1
     assert curve.at(needed) > 0.9
+
+
+def test_prompts_that_are_longer_than_the_model_are_refused_before_it_runs() -> None:
+    model, tokenizer = known_circuit.build()
+    words = known_circuit.WORDS
+    pairs = [
+        PromptPair(
+            " ".join(["Words", *words[:15], words[i]]),
+            " ".join(["Words", *words[:15], words[i + 2]]),
+            f" {words[i + 1]}",
+            f" {words[i + 3]}",
+        )
+        for i in range(10)
+    ]
+    encoded = Capability("long", pairs=tuple(pairs)).encoded(tokenizer)
+    anatomy = locate(model)
+    with pytest.raises(CapabilityError, match="a prompt has 17 tokens and the model 16 positions"):
+        check(anatomy, encoded, anatomy.heads)
