@@ -1,0 +1,1 @@
+"""Questions the recipes train on: reading, splitting, rewarding, a small synthetic task."""

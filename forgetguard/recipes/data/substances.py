@@ -1,0 +1,148 @@
+"""The tiny family's science task as questions: name a substance that has a property.
+
+Two variants: "open", where several substances are right and the training label is one of them at
+random, and "single", where one is. Words and frames are those of the tiny family, whose tokenizer
+has all of them, and whose base knows the form of the questions and answers any substance: its
+success rate is about 1 in 5 on "open" and 1 in 22 on "single".
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from forgetguard.errors import SpecificationError
+from forgetguard.recipes.data.layout import bare
+from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.sciknoweval import group_of, read_questions
+from forgetguard.recipes.tiny.episodes import is_held_out
+from forgetguard.recipes.tiny.science import ASKERS, FRAMES, PROPERTIES, SITES, SUBSTANCES
+
+Variant = Literal["open", "single"]
+Part = Literal["training", "validation", "evaluation"]
+
+# The one right answer of "single": a valid one, no substance twice.
+RIGHT = {
+    "soluble": "salt",
+    "magnetic": "iron",
+    "conductive": "copper",
+    "transparent": "glass",
+    "flammable": "wood",
+    "liquid": "oil",
+    "elastic": "rubber",
+    "edible": "sugar",
+}
+
+
+def stream(variant: Variant, part: Part, seed: int) -> Iterator[Question]:
+    """Questions of a part; no prompt of one part is in another, whatever the seeds.
+
+    Training is endless and repeats prompts; properties, frames and "open" labels are uniform.
+    Validation and evaluation are the prompts that the base and its fine-tunes never saw, half of
+    them each, every prompt once in an order by seed: 200 or more questions, then they end.
+
+    Raises:
+        SpecificationError: no such variant or part.
+    """
+    if variant not in ("open", "single"):
+        raise SpecificationError(f"variant is {variant!r}: known: open, single")
+    if part not in ("training", "validation", "evaluation"):
+        raise SpecificationError(f"part is {part!r}: known: training, validation, evaluation")
+    rng = random.Random(f"substances {part} {seed}")
+    drawn = _training(rng) if part == "training" else _once(rng, part)
+    return (_question(prompt, wanted, variant, rng) for prompt, wanted in drawn)
+
+
+def write_questions(questions: Iterable[Question], path: str | Path) -> None:
+    """Write substance questions as SciKnowEval rows: "single" as choices among all substances, each
+    its own label, "open" as "filling" rows with the key `valid`. Prompts are complete as they are,
+    so `prompt.default` is empty.
+
+    Raises:
+        SpecificationError: the file cannot be written.
+    """
+    rows = "".join(json.dumps(_row(question)) + "\n" for question in questions)
+    try:
+        Path(path).write_text(rows, encoding="utf-8")
+    except OSError as error:
+        raise SpecificationError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def read_written(path: str | Path) -> list[Question]:
+    """The questions of `write_questions`, equal but for `where`, which names file and line.
+
+    Raises:
+        SpecificationError: as `sciknoweval.read_questions`, which reads them.
+    """
+    return read_questions(path, layout=bare)
+
+
+def _training(rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Endless prompts with their properties, none of them held out."""
+    while True:
+        wanted = rng.choice(tuple(PROPERTIES))
+        frame = FRAMES[rng.choice(tuple(FRAMES))]
+        prompt = frame.format(name=rng.choice(ASKERS), place=rng.choice(SITES), property=wanted)
+        if not is_held_out(prompt):
+            yield prompt, wanted
+
+
+def _once(rng: random.Random, part: Part) -> Iterator[tuple[str, str]]:
+    """Each held-out prompt of a part with its property, frames in turn as long as they last."""
+    by_frame = {}
+    for key, frame in FRAMES.items():
+        prompts = {
+            frame.format(name=name, place=place, property=wanted): wanted
+            for name, place, wanted in product(ASKERS, SITES, PROPERTIES)
+        }
+        kept = [
+            (prompt, wanted)
+            for prompt, wanted in prompts.items()
+            if is_held_out(prompt) and _is_for_validation(prompt) == (part == "validation")
+        ]
+        rng.shuffle(kept)
+        by_frame[key] = kept
+    while any(by_frame.values()):
+        for kept in by_frame.values():
+            if kept:
+                yield kept.pop()
+
+
+def _is_for_validation(prompt: str) -> bool:
+    return int(group_of(prompt), 16) % 2 == 0
+
+
+def _question(prompt: str, wanted: str, variant: Variant, rng: random.Random) -> Question:
+    if variant == "single":
+        valid: tuple[str, ...] = (RIGHT[wanted],)
+        kind, options = "choice", SUBSTANCES
+    else:
+        valid, kind, options = PROPERTIES[wanted], "open", ()
+    return Question(
+        prompt, f" {rng.choice(valid)}", frozenset(valid), kind, options, group_of(prompt)
+    )
+
+
+def _row(question: Question) -> dict[str, object]:
+    choice = question.kind == "choice"
+    answer = question.answer.strip()
+    row: dict[str, object] = {
+        "prompt": {"default": ""},
+        "question": question.prompt,
+        "choices": {"text": list(question.options), "label": list(question.options)},
+        "answerKey": answer if choice else "",
+        "answer": "" if choice else answer,
+        "type": f"mcq-{len(question.options)}-choices" if choice else "filling",
+        "domain": "Substances",
+        "details": {
+            "level": "tiny",
+            "task": "substances",
+            "subtask": "single" if choice else "open",
+            "source": "forgetguard",
+        },
+    }
+    return row if choice else row | {"valid": sorted(question.valid)}
