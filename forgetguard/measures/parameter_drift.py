@@ -1,0 +1,521 @@
+"""How far fine-tuning moved the weights: Frobenius norms and the share of entries that changed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+from forgetguard.checkpoints.adapters import full_checkpoint_under
+from forgetguard.checkpoints.described import Described, describe
+from forgetguard.checkpoints.files import TensorEntry
+from forgetguard.checkpoints.fingerprint import same_tensors
+from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.spec import CheckpointSpec
+from forgetguard.errors import CheckpointError, MeasurementError
+
+_BLOCK = 1 << 22  # entries read at once: 32 MB in float64, of each side
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+# Constants that older versions of transformers saved with the weights.
+_CONSTANTS = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(masked_)?bias|attention\.(masked_)?bias)$")
+_INPUTS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_OUTPUTS = ("lm_head.weight", "embed_out.weight")
+_ADAPTER_PREFIX = "base_model.model."
+_LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<part>[AB])(\.weight)?$")
+# These change the base's own weights when the adapter is made: B A is then not the whole change.
+_PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+_SHOWN = 3
+
+
+# --- What the two checkpoints hold under one name ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A LoRA update, `scale * B A`; `flipped` where the weight is its transpose. `names` are those
+    of A [rank, in] and B [out, rank] in the adapter's file."""
+
+    a: TensorEntry
+    b: TensorEntry
+    names: tuple[str, str]
+    scale: float
+    flipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of one weight: the base's, what tuning added (tuned - base), both float64, and how
+    many entries changed."""
+
+    base: Float[Tensor, "row *rest"]
+    change: Float[Tensor, "row *rest"]
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightPair:
+    """One weight of the base, and what became of it. Nothing is read before `blocks`.
+
+    Attributes:
+        name: in the base's files.
+        shape: what is compared; fewer rows than a side has where its vocabulary is larger.
+        base: where the base's tensor lies.
+        tuned: where the tuned one lies (`tuned_name`), or the LoRA update on the base's, or None
+            where an adapter leaves it alone.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    base: TensorEntry
+    tuned: TensorEntry | LowRank | None
+    tuned_name: str = ""
+
+    @property
+    def layer(self) -> int | None:
+        """The first number in the name; None outside the layers."""
+        found = re.search(r"\.(\d+)\.", f".{self.name}")
+        return int(found[1]) if found else None
+
+    @property
+    def kind(self) -> str:
+        """The name without what tells layers (and experts) apart: `self_attn.q_proj`, `norm`."""
+        parts = self.name.removesuffix(".weight").split(".")
+        numbers = [index for index, part in enumerate(parts) if part.isdigit()]
+        kept = parts[numbers[0] + 1 :] if numbers else parts[-1:]
+        return ".".join(part for part in kept if not part.isdigit())
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.shape)
+
+    def blocks(self, entries: int = _BLOCK) -> Iterator[Block]:
+        """Read both sides, about `entries` numbers at a time, row by row.
+
+        Raises:
+            CheckpointError: a tensor of an unknown number format, or a file that changed.
+        """
+        rows = max(1, entries // max(1, math.prod(self.shape[1:])))
+        total = self.shape[0] if self.shape else 1
+        with ExitStack() as stack:
+            base, change = _reader(stack, self.base, self.name), self._change_reader(stack)
+            for start in range(0, total, rows):
+                where = slice(start, min(start + rows, total))
+                here = base(where)
+                yield Block(here.double(), *change(where, here))
+
+    def _change_reader(self, stack: ExitStack) -> Callable[[slice, Tensor], tuple[Tensor, int]]:
+        """From some rows of the base to tuned - base there and how many of them differ."""
+        tuned = self.tuned
+        if tuned is None:
+            return lambda where, here: (torch.zeros_like(here, dtype=torch.float64), 0)
+        if isinstance(tuned, LowRank):
+            left, right = _factors(stack, tuned)
+            return lambda where, here: _counted(left[where] @ right)
+        read = _reader(stack, tuned, self.tuned_name)
+        return lambda where, here: _difference(here, read(where))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Every weight of two checkpoints, by pairs; `cut`: how many rows of a larger vocabulary were
+    left out, by name (positive: the tuned model's)."""
+
+    pairs: tuple[WeightPair, ...]
+    cut: Mapping[str, int]
+
+
+def weight_pairs(
+    base: CheckpointSpec, tuned: CheckpointSpec, options: LoadOptions | None = None
+) -> Weights:
+    """Match the weights of two checkpoints by name, from their files' headers.
+
+    A second copy of a tied embedding, integers and saved constants are left out. A LoRA adapter is
+    taken as a change of the base.
+
+    Raises:
+        CheckpointError: pickled weights, names or shapes that do not match, or an adapter that is
+            not plain LoRA.
+    """
+    options = options or LoadOptions()
+    ours = _described(localise(base, options), options)
+    theirs = _described(localise(tuned, options), options)
+    if ours.is_adapter:
+        if not theirs.is_adapter:
+            raise CheckpointError(
+                f"{base} is an adapter and {tuned} a full checkpoint: give the adapter's own base, "
+                "or merge it (merge_and_unload, then save_pretrained)"
+            )
+        raise CheckpointError(
+            f"{base} and {tuned} are both adapters: give {full_checkpoint_under(tuned, base)}, the "
+            "checkpoint under them, as base"
+        )
+    if theirs.is_adapter:
+        return Weights(_adapted(ours, theirs), {})
+    return _matched(ours, theirs)
+
+
+def _described(spec: CheckpointSpec, options: LoadOptions) -> Described:
+    found = describe(spec, options)
+    if found.weights.pickled:
+        raise CheckpointError(
+            f"{spec}: its weights are pickled and cannot be read one by one: save it again with "
+            "save_pretrained(..., safe_serialization=True)"
+        )
+    return found
+
+
+def _matched(base: Described, tuned: Described) -> Weights:
+    ours, theirs = _weights(base.tensors), _weights(tuned.tensors)
+    for name in _tied(ours, theirs):
+        ours.pop(name, None)
+        theirs.pop(name, None)
+    if ours.keys() != theirs.keys():
+        raise CheckpointError(
+            f"{tuned.spec} and {base.spec} do not hold the same weights: "
+            f"{_only(ours, theirs, base.spec)}; {_only(theirs, ours, tuned.spec)}. Compare "
+            "checkpoints that the same class saved with save_pretrained"
+        )
+    pairs, cut = [], {}
+    for name, entry in sorted(ours.items()):
+        there = theirs[name]
+        shape = entry.shape
+        if there.shape != shape:
+            shape = _common_rows(name, entry, there, base.spec, tuned.spec)
+            cut[name] = there.shape[0] - entry.shape[0]
+        pairs.append(WeightPair(name, shape, entry, there, name))
+    return Weights(tuple(pairs), cut)
+
+
+def _weights(tensors: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    return {
+        name: entry
+        for name, entry in tensors.items()
+        if entry.dtype in _FLOATS and not _CONSTANTS.search(name)
+    }
+
+
+def _tied(*sides: Mapping[str, TensorEntry]) -> set[str]:
+    """Names of output embeddings that are, on each side that has them, a copy of its input
+    embedding. Told by their bytes: configurations leave the setting out where it is the default."""
+    names = {name for side in sides for name in side if name.endswith(_OUTPUTS)}
+    return {
+        name
+        for name in names
+        if all(name not in side or _is_copy_of_input(side, name) for side in sides)
+    }
+
+
+def _is_copy_of_input(side: Mapping[str, TensorEntry], name: str) -> bool:
+    return any(
+        same_tensors({"": side[name]}, {"": entry})
+        for other, entry in side.items()
+        if other.endswith(_INPUTS)
+    )
+
+
+def _common_rows(
+    name: str, ours: TensorEntry, theirs: TensorEntry, base: CheckpointSpec, tuned: CheckpointSpec
+) -> tuple[int, ...]:
+    """The shape without the rows that a larger vocabulary added."""
+    if name.endswith((*_INPUTS, *_OUTPUTS, "lm_head.bias")) and ours.shape[1:] == theirs.shape[1:]:
+        return (min(ours.shape[0], theirs.shape[0]), *ours.shape[1:])
+    raise CheckpointError(
+        f"{tuned} is not a fine-tune of {base}: tensor {name} has shape {list(theirs.shape)} "
+        f"against {list(ours.shape)}. Give checkpoints of the same architecture and size"
+    )
+
+
+def _only(
+    here: Mapping[str, TensorEntry], there: Mapping[str, TensorEntry], spec: CheckpointSpec
+) -> str:
+    names = sorted(here.keys() - there.keys())
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"only {spec} has {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+
+
+# --- LoRA ----------------------------------------------------------------------------------------
+
+
+def _adapted(base: Described, adapter: Described) -> tuple[WeightPair, ...]:
+    _refuse_not_plain(adapter)
+    ours = _weights(base.tensors)
+    for name in _tied(ours):
+        ours.pop(name)
+    low_rank, replaced = _parts(adapter)
+    changes: dict[str, tuple[TensorEntry | LowRank, str]] = {}
+    for module, halves in low_rank.items():
+        name = _place(f"{module}.weight", ours, base, adapter)
+        changes[name] = (_update(adapter, base, module, halves, ours[name]), "")
+    for saved, entry in replaced.items():
+        plain = saved.removeprefix(_ADAPTER_PREFIX).replace(".base_layer.", ".")
+        name = _place(plain, ours, base, adapter)
+        if name in changes and same_tensors({"": entry}, {"": ours[name]}):
+            continue  # peft saves the embedding itself beside an update of it
+        if name in changes or entry.shape != ours[name].shape:
+            raise _not_plain(adapter, f"it brings a {name} of its own, resized or updated again")
+        changes[name] = (entry, saved)
+    return tuple(
+        WeightPair(name, entry.shape, entry, *changes.get(name, (None, "")))
+        for name, entry in sorted(ours.items())
+    )
+
+
+def _refuse_not_plain(adapter: Described) -> None:
+    config = adapter.config
+    if str(config.get("peft_type")).upper() != "LORA":
+        raise _not_plain(adapter, f"it is of type {config.get('peft_type')}")
+    for setting in ("use_dora", "use_qalora", "use_bdlora", "arrow_config", "target_parameters"):
+        if config.get(setting):
+            raise _not_plain(adapter, f"it sets {setting}")
+    start = config.get("init_lora_weights")
+    if start not in _PLAIN_STARTS:
+        raise _not_plain(adapter, f"its start {start!r} changed the base's weights too")
+
+
+def _parts(
+    adapter: Described,
+) -> tuple[dict[str, dict[str, tuple[str, TensorEntry]]], dict[str, TensorEntry]]:
+    """The halves A and B of each module's update, and the tensors that are weights themselves."""
+    low_rank: dict[str, dict[str, tuple[str, TensorEntry]]] = {}
+    replaced: dict[str, TensorEntry] = {}
+    for name, entry in adapter.tensors.items():
+        found = _LOW_RANK.match(name.removeprefix(_ADAPTER_PREFIX))
+        if found:
+            part = ("table " if found["table"] else "") + found["part"]
+            low_rank.setdefault(found["module"], {})[part] = (name, entry)
+        else:
+            replaced[name] = entry
+    return low_rank, replaced
+
+
+def _place(
+    wanted: str, ours: Mapping[str, TensorEntry], base: Described, adapter: Described
+) -> str:
+    """The base's tensor of that name; the prefix may differ, as by the class that saved it."""
+    if wanted in ours:
+        return wanted
+    near = [name for name in ours if wanted.endswith(f".{name}") or name.endswith(f".{wanted}")]
+    if len(near) == 1:
+        return near[0]
+    raise CheckpointError(
+        f"{adapter.spec} changes {wanted}, which is not among the weights in the files of "
+        f"{base.spec}: give the base it was trained on, or merge it into a full checkpoint "
+        "(merge_and_unload, then save_pretrained) and give that"
+    )
+
+
+def _update(
+    adapter: Described,
+    base: Described,
+    module: str,
+    halves: Mapping[str, tuple[str, TensorEntry]],
+    weight: TensorEntry,
+) -> LowRank:
+    is_table = "table A" in halves
+    parts = [halves.get(f"table {part}" if is_table else part) for part in "AB"]
+    if None in parts or len(halves) != 2:
+        raise _not_plain(adapter, f"{module} does not have one A and one B")
+    (a_name, a), (b_name, b) = (part for part in parts if part is not None)
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
+        raise _not_plain(adapter, f"A and B of {module} are {a.shape} and {b.shape}")
+    flipped = is_table or bool(adapter.config.get("fan_in_fan_out"))
+    made = (b.shape[0], a.shape[1])
+    if made != made[::-1]:  # where it can be told, the shape knows better than the setting
+        flipped = weight.shape == made[::-1]
+    if weight.shape != (made[::-1] if flipped else made):
+        raise CheckpointError(
+            f"{adapter.spec} does not fit {base.spec}: its update of {module} is {list(made)}, the "
+            f"weight {list(weight.shape)}. Give the base it was trained on"
+        )
+    return LowRank(a, b, (a_name, b_name), _scale(adapter.config, module), flipped)
+
+
+def _scale(config: Mapping[str, Any], module: str) -> float:
+    """alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA, as peft reads its settings."""
+    from peft.utils.other import get_pattern_key  # here, because peft takes seconds to import
+
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    rank = float(ranks.get(get_pattern_key(tuple(ranks), module), config["r"]))
+    alpha = float(alphas.get(get_pattern_key(tuple(alphas), module), config["lora_alpha"]))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _factors(stack: ExitStack, update: LowRank) -> tuple[Tensor, Tensor]:
+    """Left [row, rank] and right [rank, column], float64, whose product is the update."""
+    a, b = (
+        _reader(stack, entry, name)(slice(None)).double()
+        for entry, name in zip((update.a, update.b), update.names, strict=True)
+    )
+    b = b * update.scale
+    return (a.T, b.T) if update.flipped else (b, a)
+
+
+def _not_plain(adapter: Described, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{adapter.spec} is not a plain LoRA adapter: {why}. Merge it into a full checkpoint "
+        "(merge_and_unload, then save_pretrained) and give that"
+    )
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def _reader(stack: ExitStack, entry: TensorEntry, name: str) -> Callable[[slice], Tensor]:
+    """Reads rows of one tensor in its own number format; files are mapped, not loaded."""
+    try:
+        opened = stack.enter_context(safe_open(entry.file, framework="pt"))
+        part = opened.get_slice(name)
+    except Exception as error:  # safetensors raises its own kinds and OSError
+        raise CheckpointError(
+            f"{entry.file}: {name} cannot be read ({error}): copy the checkpoint again"
+        ) from error
+    if not entry.shape:
+        whole: Tensor = opened.get_tensor(name).reshape(1)
+        return lambda where: whole[where]
+
+    def read(where: slice) -> Tensor:
+        rows: Tensor = part[where]
+        return rows
+
+    return read
+
+
+def _counted(change: Tensor) -> tuple[Tensor, int]:
+    return change, int(change.count_nonzero())
+
+
+def _difference(base: Tensor, tuned: Tensor) -> tuple[Tensor, int]:
+    """tuned - base in float64, and how many entries differ in the coarser of the two formats."""
+    coarser = max(base.dtype, tuned.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+    differs = base.to(coarser).double() != tuned.to(coarser).double()
+    return tuned.double() - base.double(), int(differs.sum())
+
+
+# --- The measure ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far some weights moved, in the units of the weights.
+
+    Attributes:
+        change: Frobenius norm of tuned - base; over several tensors that of all their entries.
+        size: Frobenius norm of the base.
+        changed: entries that differ at all. Where the two are stored in different number formats,
+            those that differ after rounding both to the coarser one. Of a LoRA adapter, entries
+            where its update is not 0.
+        entries: all of them.
+        largest: largest absolute change of an entry.
+    """
+
+    change: float
+    size: float
+    changed: int
+    entries: int
+    largest: float
+
+    @property
+    def relative(self) -> float | None:
+        """change / size, without unit; None where the base is all zero."""
+        return self.change / self.size if self.size else None
+
+    @property
+    def changed_share(self) -> float:
+        """changed / entries, 0 to 1."""
+        return self.changed / self.entries if self.entries else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDrift:
+    """One tensor's drift: its name in the base, kind (`self_attn.q_proj`), layer and shape."""
+
+    name: str
+    kind: str
+    layer: int | None
+    shape: tuple[int, ...]
+    drift: Drift
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterDrift:
+    """The drift of every tensor, by name; `cut`: rows of a larger vocabulary left out, by name."""
+
+    tensors: tuple[TensorDrift, ...]
+    cut: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Drift:
+        """Of all weights together. Tied embeddings count once."""
+        return together(one.drift for one in self.tensors)
+
+    @property
+    def by_kind(self) -> dict[str, Drift]:
+        """Over all layers, by kind of tensor, in the order of the kinds' names."""
+        kinds = sorted({one.kind for one in self.tensors})
+        return {k: together(one.drift for one in self.tensors if one.kind == k) for k in kinds}
+
+    @property
+    def by_layer(self) -> dict[int, Drift]:
+        """Over all tensors of a layer; those outside the layers are left out."""
+        layers = sorted({one.layer for one in self.tensors if one.layer is not None})
+        return {n: together(one.drift for one in self.tensors if one.layer == n) for n in layers}
+
+
+def parameter_drift(
+    base: CheckpointSpec, tuned: CheckpointSpec, options: LoadOptions | None = None
+) -> ParameterDrift:
+    """Measure every weight's drift from the safetensors files, a block of rows at a time.
+
+    Sums are taken in float64. No model is built; memory does not grow with the checkpoints.
+
+    Raises:
+        CheckpointError: the checkpoints' weights do not match, or cannot be read.
+        MeasurementError: a weight is NaN or infinite.
+    """
+    weights = weight_pairs(base, tuned, options)
+    found = tuple(
+        TensorDrift(pair.name, pair.kind, pair.layer, pair.shape, _drift(pair))
+        for pair in weights.pairs
+    )
+    return ParameterDrift(found, dict(weights.cut))
+
+
+def together(drifts: Iterable[Drift]) -> Drift:
+    """The drift of several tensors taken as one: norms add by their squares."""
+    listed = list(drifts)
+    return Drift(
+        change=math.hypot(*(one.change for one in listed)),
+        size=math.hypot(*(one.size for one in listed)),
+        changed=sum(one.changed for one in listed),
+        entries=sum(one.entries for one in listed),
+        largest=max((one.largest for one in listed), default=0.0),
+    )
+
+
+def _drift(pair: WeightPair) -> Drift:
+    parts = [
+        Drift(
+            change=float(torch.linalg.vector_norm(block.change)),
+            size=float(torch.linalg.vector_norm(block.base)),
+            changed=block.changed,
+            entries=block.base.numel(),
+            largest=float(block.change.abs().max()) if block.change.numel() else 0.0,
+        )
+        for block in pair.blocks()
+    ]
+    found = together(parts)
+    if not (math.isfinite(found.change) and math.isfinite(found.size)):
+        raise MeasurementError(
+            f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save it "
+            "again from a run that did not diverge"
+        )
+    return found
