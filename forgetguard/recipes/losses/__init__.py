@@ -1,0 +1,1 @@
+"""What the regularised recipes add to cross-entropy, one term a file; pure functions of tensors."""

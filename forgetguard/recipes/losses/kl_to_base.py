@@ -1,0 +1,50 @@
+"""How far the model's next-token distributions are from the base's: exact KL over the vocabulary.
+
+Forward is KL(base || model), which punishes what the base says and the model no longer does;
+reverse is KL(model || base), which punishes what the model says and the base would not.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def token_kl(
+    logits: Float[Tensor, "*where vocabulary"],
+    base_logits: Float[Tensor, "*where vocabulary"],
+    direction: str,
+) -> Float[Tensor, "*where"]:
+    """The KL at each position, in nats, float32 or wider; exactly 0 where the logits are equal.
+
+    Args:
+        logits: of the model; the gradient flows into them.
+        base_logits: of the base, without gradient.
+        direction: `forward` or `reverse`.
+
+    Raises:
+        ValueError: another direction.
+    """
+    model, base = _log_probabilities(logits), _log_probabilities(base_logits).detach()
+    if direction == "forward":
+        return (base.exp() * (base - model)).sum(-1)
+    if direction == "reverse":
+        return (model.exp() * (model - base)).sum(-1)
+    raise ValueError(f"direction {direction!r} is neither forward nor reverse")
+
+
+def kl_to_base(
+    logits: Float[Tensor, "row pos vocabulary"],
+    base_logits: Float[Tensor, "row pos vocabulary"],
+    mask: Bool[Tensor, "row pos"],
+    direction: str = "forward",
+) -> Float[Tensor, ""]:
+    """The mean of `token_kl` over the positions where `mask` is true; 0 where there are none."""
+    kl = token_kl(logits[mask], base_logits[mask], direction)
+    return kl.sum() / mask.sum().clamp(min=1)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.log_softmax(wide, dim=-1)

@@ -1,0 +1,427 @@
+"""The frame of every training run: started, resumed after a kill, finished once, and kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetguard.checkpoints.files import read_json
+from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
+from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
+from forgetguard.discovery.ranking import Progress
+from forgetguard.errors import CheckpointError, SpecificationError
+from forgetguard.recipes.training import saved_states
+from forgetguard.recipes.training.run_card import (
+    RunCard,
+    final_fingerprint,
+    summarise,
+    verify_card,
+    versions,
+    write_card,
+)
+from forgetguard.recipes.training.saved_states import SavedState
+from forgetguard.recipes.training.settings import TrainingSettings, as_dict
+from forgetguard.recipes.training.surroundings import (
+    deterministic,
+    own_randomness,
+    quiet_training,
+)
+from forgetguard.report.json_file import write_text
+
+FINAL = "final"
+RUN = "run.json"
+_PARTIAL = ".final.partial"
+_LOCK = ".lock"
+# As torch's and safetensors' writers say it; 27 and 28 are a file too large and no space left.
+_DISK = re.compile(
+    r"no space left|disk quota|file too large|PytorchStreamWriter|inline_container|iostream error"
+    r"|os error 2[78]",
+    re.IGNORECASE,
+)
+_SCHEDULERS = {"linear": "linear", "cosine": "cosine"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """What a recipe's trainer has to be built with so that it can be stopped and resumed.
+
+    Attributes:
+        settings: of the run.
+        arguments: keyword arguments of TRL's config (any `TrainingArguments`), a recipe's own to be
+            added: output, steps, optimiser, batch, seed, saving, logging, device, quiet.
+        callbacks: of the trainer; none may be left out.
+    """
+
+    settings: TrainingSettings
+    arguments: Mapping[str, Any]
+    callbacks: tuple[Any, ...]
+
+
+# From the frame to a trainer, and what is worth noting on the run card (plain values).
+Build = Callable[[Frame], tuple[Any, Mapping[str, Any]]]
+
+
+def run_training(
+    settings: TrainingSettings, data: str, build: Build, *, progress: Progress | None = None
+) -> Path:
+    """Train, or go on where a killed run stopped, or return at once what is finished.
+
+    Args:
+        settings: of the run; `settings.output` is made where it is not there.
+        data: `run_card.hash_questions` of everything trained on.
+        build: makes the trainer; called only where there is something left to train.
+        progress: told of every step.
+
+    Returns:
+        The folder of the final weights, with their tokenizer and run card. Beside it are the loss
+        log and the checkpoints along the way.
+
+    Raises:
+        SpecificationError: the output folder cannot be used, or belongs to another run.
+        CheckpointError: the base cannot be read, the disk is full, the final weights were changed.
+        MeasurementError: training diverged.
+    """
+    run = Path(settings.output).expanduser().absolute()
+    final = run / FINAL
+    _usable(run)
+    asked = _identity(settings, data)
+    with _alone(run), _explained(run):
+        _refuse_another(run, asked)
+        if final.exists():
+            verify_card(final)
+            if is_main():
+                saved_states.strip(run, keep=0)  # a kill may have come between
+            return final
+        if is_main():
+            write_text(run / RUN, json.dumps(_known(run) | asked, indent=2) + "\n")
+            saved_states.remove_incomplete(run)
+        state = saved_states.newest(run)
+        if state is None or state.step < settings.steps:
+            _train(settings, run, state, build, progress)
+            state = saved_states.newest(run)
+        if is_main():
+            _finish(settings, run, state)
+        saved_states.wait_for_all()
+    return final
+
+
+def is_main() -> bool:
+    """Whether this process is the first, or the only, one of the run."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+# --- whose folder it is ----------------------------------------------------------------------
+
+
+def _usable(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecificationError(
+            f"output {run} cannot be made ({error.strerror}): name a folder in a place that you "
+            f"may write to"
+        ) from error
+    if not os.access(run, os.W_OK | os.X_OK):
+        raise SpecificationError(f"output {run} is not writable: name another folder")
+
+
+def _identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
+    """All that the result depends on, in plain values."""
+    plain = as_dict(settings)
+    plain.pop("output")
+    content: dict[str, Any] = {"settings": plain, "data": data}
+    content["base"] = asdict(_of_full(settings.base, "base"))
+    start = settings.start
+    content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
+    return content
+
+
+def _of_full(given: str, role: str) -> Fingerprint:
+    spec = localise(resolve(given, role))
+    if spec.kind == "adapter":
+        raise CheckpointError(
+            f"{spec} is an adapter, and training needs a full checkpoint as its base: merge it "
+            f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
+        )
+    return fingerprint(spec)
+
+
+def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
+    return fingerprint(localise(spec))
+
+
+def _known(run: Path) -> dict[str, Any]:
+    """What the folder says about the run in it; empty where it says nothing."""
+    file = run / RUN
+    if not file.exists():
+        return {}
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return {"settings": dict(known["settings"]), **known}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}), so the run in {run} cannot be gone on with: move "
+            f"the folder away and train again"
+        ) from error
+
+
+def _refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
+    known = _known(run)
+    if not known:
+        if (run / FINAL).exists() or any(run.glob("checkpoint-*")):
+            raise SpecificationError(
+                f"output {run} holds checkpoints of another program (there is no {RUN}): name "
+                f"another folder"
+            )
+        return
+    different = [
+        f"{key} was {_shown(known['settings'], key)} there and is {_shown(asked['settings'], key)}"
+        for key in {**known["settings"], **asked["settings"]}
+        if known["settings"].get(key) != asked["settings"].get(key)
+    ]
+    if known["data"] != asked["data"]:
+        different.append("the training data are others")
+    for key in ("base", "start"):
+        if known[key] != asked[key]:
+            different.append(f"the checkpoint given as {key} has changed")
+    if different:
+        raise SpecificationError(
+            f"output {run} holds another run: {'; '.join(different)}. Name another folder, or "
+            f"move that one away"
+        )
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not given"
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """No second run in the same folder; a process that ends, however it does, lets go of it."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    if not is_main():
+        yield
+        return
+    try:
+        lock = (run / _LOCK).open("w")
+    except OSError as error:
+        raise SpecificationError(
+            f"output {run} is not writable ({error.strerror}): name another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecificationError(
+                f"output {run} is in use by another run: wait for it, or name another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def _train(
+    settings: TrainingSettings,
+    run: Path,
+    state: SavedState | None,
+    build: Build,
+    progress: Progress | None,
+) -> None:
+    from transformers.trainer_callback import PrinterCallback
+
+    with quiet_training(), own_randomness(), deterministic(on_cpu(settings)):
+        frame = Frame(
+            settings, _arguments(settings, run), _callbacks(settings, run, state, progress)
+        )
+        trainer, notes = build(frame)
+        trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
+        if is_main():
+            known = _known(run) | {"notes": dict(notes)}
+            write_text(run / RUN, json.dumps(known, indent=2) + "\n")
+        trainer.train(resume_from_checkpoint=None if state is None else str(state.folder))
+
+
+def _callbacks(
+    settings: TrainingSettings, run: Path, state: SavedState | None, progress: Progress | None
+) -> tuple[Any, ...]:
+    from forgetguard.recipes.training.callbacks import LossLog, Reporting, WholeCheckpoints
+
+    seconds = 0.0 if state is None else state.seconds
+    reporting = [] if progress is None else [Reporting(progress, settings.recipe, settings.steps)]
+    return (
+        LossLog(run, settings.steps),
+        WholeCheckpoints(run, seconds, lambda folder: _portable(folder, settings)),
+        *reporting,
+    )
+
+
+def _arguments(settings: TrainingSettings, run: Path) -> dict[str, Any]:
+    rows, accumulated = _device_rows(settings)
+    cpu = on_cpu(settings)
+    schedule = _SCHEDULERS.get(settings.schedule, "constant_with_warmup")
+    return {
+        "output_dir": str(run),
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "optim": "adamw_torch",
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulated,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "bf16": settings.dtype == "bfloat16",
+        "use_cpu": cpu,
+        "ddp_find_unused_parameters": False,  # every weight in training takes part in every loss
+        "dataloader_pin_memory": not cpu,
+        "save_strategy": "steps",
+        "save_steps": settings.save_every,
+        "logging_strategy": "steps",
+        "logging_steps": settings.log_every,
+        "logging_nan_inf_filter": False,  # it would hide divergence
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+    }
+
+
+def _device_rows(settings: TrainingSettings) -> tuple[int, int]:
+    """Rows that a device takes at once, and how often it does before an update."""
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    at_once = settings.micro_batch or max(settings.rows // devices, 1)
+    if settings.rows % (devices * at_once):
+        raise SpecificationError(
+            f"{settings.rows} rows an update cannot be shared by {devices} device(s) taking "
+            f"{at_once} rows at once: make the rows a multiple of {devices * at_once}, or change "
+            f"micro_batch"
+        )
+    return at_once, settings.rows // (devices * at_once)
+
+
+def on_cpu(settings: TrainingSettings) -> bool:
+    """Whether the run computes on the CPU.
+
+    Raises:
+        SpecificationError: a GPU is asked for, and there is none.
+    """
+    import torch
+
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SpecificationError("device cuda: there is no CUDA device here: use cpu, or drop it")
+    return settings.device == "cpu" or not torch.cuda.is_available()
+
+
+# --- finishing -------------------------------------------------------------------------------
+
+
+def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> None:
+    """Copy the last checkpoint's model into a folder that gets its name when it is whole."""
+    from forgetguard.recipes.training.callbacks import read_losses
+
+    if state is None or state.step < settings.steps:
+        reached = 0 if state is None else state.step
+        raise CheckpointError(
+            f"training in {run} ended at step {reached} of {settings.steps}, so there are no final "
+            f"weights: run it again to go on"
+        )
+    partial, known = run / _PARTIAL, _known(run)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    for path in state.model_files():
+        shutil.copytree(path, partial / path.name) if path.is_dir() else shutil.copy2(path, partial)
+    for path in partial.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # the libraries make some private
+    start = known["start"]
+    card = RunCard(
+        settings=known["settings"],
+        data=known["data"],
+        base=Fingerprint(**known["base"]),
+        final=final_fingerprint(partial),
+        versions=versions(),
+        steps=state.step,
+        seconds=round(state.seconds, 3),
+        losses=summarise(read_losses(run)),
+        seed=settings.seed,
+        notes=known.get("notes", {}),
+        start=Fingerprint(**start) if start else None,
+    )
+    write_card(partial, card)
+    partial.rename(run / FINAL)
+    saved_states.strip(run, keep=0)
+
+
+def _portable(folder: Path, settings: TrainingSettings) -> None:
+    """Make what the trainer saved independent of this process and this machine: an adapter names
+    its base as the user did, its lists are in order (peft keeps sets), the cache is on again."""
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+    adapter, config = folder / ADAPTER_CONFIG, folder / CONFIG
+    if adapter.exists():
+        read = read_json(adapter)
+        read["base_model_name_or_path"] = _base_name(settings)
+        ordered = {key: _sorted(value) for key, value in sorted(read.items())}
+        write_text(adapter, json.dumps(ordered, indent=2) + "\n")
+    elif config.exists():
+        read = read_json(config)
+        write_text(config, json.dumps({**read, "use_cache": True}, indent=2, sort_keys=True) + "\n")
+
+
+def _sorted(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _base_name(settings: TrainingSettings) -> str:
+    spec = resolve(settings.base, "base")
+    return (
+        spec.location
+        if spec.kind == "directory" and not spec.given.startswith("tiny:")
+        else (spec.given)
+    )
+
+
+# --- a full disk ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _explained(run: Path) -> Iterator[None]:
+    """Turn what the libraries raise on a full disk into an error that says what is kept."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
+        )  # fmt: skip
+        if not full and not _DISK.search(str(error)):
+            raise
+        state = saved_states.newest(run)
+        kept = "no checkpoint was complete yet"
+        if state is not None:
+            kept = f"the checkpoint of step {state.step} is complete and kept"
+        raise CheckpointError(
+            f"output {run}: a file could not be written, as when the disk is full or a quota is "
+            f"reached ({_first_line(error)}); {kept}. Free some space and run the same again: it "
+            f"goes on from there"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

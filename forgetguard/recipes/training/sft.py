@@ -1,0 +1,176 @@
+"""Supervised fine-tuning, plain and regularised: `train_sft`.
+
+The recipes: `sft` (cross-entropy on the answer), `sft-kl` (plus KL to the base), `sft-replay` (old
+questions among the new), `sft-circuit` (plus the circuit's distance from the base's), `sft-flow`
+(easy questions count for more). Torch and TRL are imported only where there is something to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forgetguard.discovery.ranking import Progress
+from forgetguard.errors import SpecificationError
+from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.losses.replay import draw_replay
+from forgetguard.recipes.training.run_card import hash_questions
+from forgetguard.recipes.training.running import Frame, run_training
+from forgetguard.recipes.training.settings import SUPERVISED, TrainingSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from forgetguard.recipes.training.rows import Rows
+    from forgetguard.recipes.training.supervised_trainer import Terms
+
+
+def train_sft(
+    settings: TrainingSettings,
+    train: Sequence[Question],
+    *,
+    replay: Sequence[Question] = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Fine-tune `settings.base` on `train` and return the folder of the final weights.
+
+    A run that was killed goes on at its last checkpoint and ends with the same weights (on one
+    device and the CPU, bit for bit); a run that is finished is not repeated.
+
+    Args:
+        settings: of one of the supervised recipes.
+        train: the questions; the loss is taken on their answers and the end of sequence alone.
+        replay: for `sft-replay`, questions of the old task to draw from.
+        progress: told of every step.
+
+    Raises:
+        SpecificationError: settings of another recipe, no questions, empty prompts or answers,
+            replay missing or not asked for, an output folder that cannot be used or holds another
+            run, an adapter for modules that the base does not have.
+        CapabilityError: too many questions do not fit the tokenizer or `max_length`.
+        AnatomyError: a head of the circuit is not in the base.
+        CheckpointError: the base cannot be read, the disk is full, the result was changed.
+        MeasurementError: training diverged.
+    """
+    if settings.recipe not in SUPERVISED:
+        raise SpecificationError(
+            f"recipe {settings.recipe} is not supervised: use one of {', '.join(SUPERVISED)}"
+        )
+    if replay and settings.recipe != "sft-replay":
+        raise SpecificationError(f"{settings.recipe} replays nothing: use recipe sft-replay")
+    if settings.recipe == "sft-replay":
+        replay = draw_replay(replay, len(train), settings.replay_share or 0.0, settings.seed)
+    data = hash_questions(train, replay)
+    return run_training(settings, data, partial(_build, train, replay), progress=progress)
+
+
+def _build(
+    train: Sequence[Question], replay: Sequence[Question], frame: Frame
+) -> tuple[Any, Mapping[str, Any]]:
+    from datasets import Dataset
+    from trl.trainer.sft_config import SFTConfig
+
+    from forgetguard.recipes.training.adapters import frozen_base, load_trainable, lora
+    from forgetguard.recipes.training.rows import collate, encode
+    from forgetguard.recipes.training.supervised_trainer import SupervisedTrainer
+
+    settings = frame.settings
+    model, tokenizer = load_trainable(settings)
+    rows = encode(train, tokenizer, settings.max_length, "training")
+    old = encode(replay, tokenizer, settings.max_length, "replayed") if replay else None
+    columns = _columns(rows, old)
+    notes = _notes(rows, old)
+    if settings.recipe == "sft-flow":
+        columns["weight"], found = _flow(settings, model, columns, tokenizer.pad_token_id)
+        notes |= found
+    terms = _terms(settings)
+    trainer = SupervisedTrainer(
+        terms=terms,
+        base=frozen_base(settings) if terms.needs_base else None,
+        model=model,
+        args=SFTConfig(
+            **frame.arguments,
+            completion_only_loss=True,
+            max_length=None,  # rows that are too long have been left out, none is cut
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=partial(collate, padding=tokenizer.pad_token_id),
+        processing_class=tokenizer,
+        peft_config=lora(settings.adapter),
+        callbacks=list(frame.callbacks),
+    )
+    return trainer, notes
+
+
+def _terms(settings: TrainingSettings) -> Terms:
+    from forgetguard.recipes.training.supervised_trainer import Terms
+
+    recipe = settings.recipe
+    if recipe == "sft-kl":
+        return Terms(kl_weight=settings.kl_weight or 0.0, kl_direction=settings.kl_direction)
+    if recipe == "sft-circuit":
+        return Terms(circuit_weight=settings.circuit_weight or 0.0, heads=settings.heads)
+    return Terms(weighted=recipe == "sft-flow", replaying=recipe == "sft-replay")
+
+
+def _columns(new: Rows, old: Rows | None) -> dict[str, list[Any]]:
+    rows = (*new.rows, *(old.rows if old else ()))
+    columns: dict[str, list[Any]] = {
+        "input_ids": [list(row.ids) for row in rows],
+        "labels": [list(row.labels) for row in rows],
+    }
+    if old:
+        columns["replayed"] = [False] * len(new.rows) + [True] * len(old.rows)
+    return columns
+
+
+def _notes(new: Rows, old: Rows | None) -> dict[str, Any]:
+    notes: dict[str, Any] = {
+        "rows": len(new.rows),
+        "left_out_too_long": new.too_long + (old.too_long if old else 0),
+        "left_out_merged": new.merged + (old.merged if old else 0),
+    }
+    return notes | ({"replayed_rows": len(old.rows)} if old else {})
+
+
+def _flow(
+    settings: TrainingSettings, model: Any, columns: Mapping[str, list[Any]], padding: int
+) -> tuple[list[float], dict[str, Any]]:
+    """Each row's weight from its loss under the model, which is still the base; and the notes."""
+    from forgetguard.recipes.losses.flow_weights import (
+        easy_sample_weights,
+        effective_samples,
+        median_tau,
+    )
+
+    losses = base_losses(model, columns, padding, settings.micro_batch or settings.batch)
+    tau = settings.flow_tau or median_tau(losses)
+    weights = easy_sample_weights(losses, tau)
+    notes = {"flow_tau": tau, "flow_effective_rows": effective_samples(weights)}
+    return weights.tolist(), notes
+
+
+def base_losses(model: Any, columns: Mapping[str, list[Any]], padding: int, at_once: int) -> Tensor:
+    """The mean cross-entropy of each row's answer under `model`, [row], float64, in nats."""
+    import torch
+
+    from forgetguard.recipes.training.rows import collate
+    from forgetguard.recipes.training.supervised_trainer import answers
+
+    device = next(model.parameters()).device
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    losses = []
+    model.eval()
+    with torch.no_grad():
+        for begin in range(0, len(rows), at_once):
+            batch = collate(rows[begin : begin + at_once], padding)
+            found = answers(model, model, {key: one.to(device) for key, one in batch.items()})
+            mean = found.cross_entropy().double().sum(1) / found.mask.sum(1)
+            losses.append(mean.cpu())
+    return torch.cat(losses)

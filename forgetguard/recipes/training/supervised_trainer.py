@@ -1,0 +1,175 @@
+"""SFTTrainer with the terms of the regularised recipes added to its loss."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from trl.trainer.sft_trainer import SFTTrainer
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head
+from forgetguard.recipes.losses.circuit_regulariser import circuit_difference, reading_z
+from forgetguard.recipes.losses.kl_to_base import token_kl
+from forgetguard.recipes.training.adapters import FrozenBase, inner_model
+from forgetguard.recipes.training.rows import IGNORED
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is added to cross-entropy; nothing, where every field is as it is by default.
+
+    kl_weight, kl_direction: of the KL to the base on the answers' tokens.
+    circuit_weight, heads: of the squared difference of the heads' z to the base's.
+    weighted: rows bring a weight along.
+    replaying: rows say whether they are replayed, and the two kinds are logged apart.
+    """
+
+    kl_weight: float = 0.0
+    kl_direction: str = "forward"
+    circuit_weight: float = 0.0
+    heads: Sequence[Head] = ()
+    weighted: bool = False
+    replaying: bool = False
+
+    @property
+    def needs_base(self) -> bool:
+        return bool(self.kl_weight or self.circuit_weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Logits where an answer's token is predicted in some row, the tokens there, and in which rows
+    the loss counts them."""
+
+    logits: Float[Tensor, "row pos vocabulary"]
+    tokens: Int[Tensor, "row pos"]
+    mask: Bool[Tensor, "row pos"]
+
+    def cross_entropy(self) -> Float[Tensor, "row pos"]:
+        """The negative log-probability of each token, in nats, 0 where the mask is false."""
+        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        loss = nn.functional.cross_entropy(
+            wide.flatten(0, 1), self.tokens.flatten().clamp(min=0), reduction="none"
+        )
+        return loss.view_as(self.tokens).masked_fill(~self.mask, 0.0)
+
+
+def answers(model: Any, plain: nn.Module, batch: dict[str, Tensor]) -> Answers:
+    """Run `model` and keep the logits of answers alone; the vocabulary is large and prompts long.
+
+    Args:
+        model: what is called, wrapped or not.
+        plain: the transformers model inside, to see whether it can leave logits out.
+        batch: `input_ids`, `attention_mask`, `labels`, all [row, pos].
+    """
+    labels = batch["labels"][:, 1:]
+    predicted = (labels != IGNORED).any(0).nonzero().squeeze(1)
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    if "logits_to_keep" in inspect.signature(plain.forward).parameters:
+        logits = model(**inputs, use_cache=False, logits_to_keep=predicted).logits
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, predicted]
+    tokens = labels[:, predicted]
+    return Answers(logits, tokens, tokens != IGNORED)
+
+
+class SupervisedTrainer(SFTTrainer):
+    """SFTTrainer whose loss is cross-entropy plus `terms`; without terms it is SFTTrainer's own."""
+
+    def __init__(self, *, terms: Terms, base: FrozenBase | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._terms, self._base = terms, base
+        self._anatomy: Anatomy | None = None
+        self._base_anatomy: Anatomy | None = None
+        if terms.heads and base is not None:
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            self._anatomy = locate(inner_model(unwrapped))
+            self._base_anatomy = locate(base.inner(unwrapped))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a micro-batch, scaled so that the sum over an update's is that of its rows:
+        cross-entropy and KL per answer token, the circuit term per micro-batch."""
+        if self._terms == Terms():
+            plain_sft: Any = super().compute_loss  # has no annotations
+            return plain_sft(model, inputs, return_outputs, num_items_in_batch)
+        plain = inner_model(self.accelerator.unwrap_model(model))
+        with self._reading(self._anatomy) as z:
+            found = answers(model, plain, inputs)
+        count = found.mask.sum() if num_items_in_batch is None else num_items_in_batch
+        # The count is that of all processes, whose gradients are averaged.
+        scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
+        per_token = scale / torch.as_tensor(count).clamp(min=1)
+        loss = self._cross_entropy(found, inputs) * per_token
+        if self._base is not None and self._terms.needs_base:
+            loss = loss + self._against_base(model, inputs, found, z, per_token)
+        return (loss, found) if return_outputs else loss
+
+    def _reading(self, anatomy: Anatomy | None) -> Any:
+        return nullcontext({}) if anatomy is None else reading_z(anatomy, self._terms.heads)
+
+    def _cross_entropy(self, found: Answers, inputs: dict[str, Any]) -> Tensor:
+        losses = found.cross_entropy()
+        self._note("cross_entropy", losses.sum() / found.mask.sum().clamp(min=1))
+        if self._terms.replaying:
+            for name, rows in (("replayed", inputs["replayed"]), ("new", ~inputs["replayed"])):
+                if rows.any():
+                    mean = losses[rows].sum() / found.mask[rows].sum().clamp(min=1)
+                    self._note(f"cross_entropy_{name}", mean)
+        if self._terms.weighted:
+            losses = losses * inputs["weight"].to(losses.dtype)[:, None]
+            self._note("weighted_cross_entropy", losses.sum() / found.mask.sum().clamp(min=1))
+        return losses.sum()
+
+    def _against_base(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        found: Answers,
+        z: dict[int, Tensor],
+        per_token: Tensor,
+    ) -> Tensor:
+        assert self._base is not None
+        unwrapped = self.accelerator.unwrap_model(model)
+        plain = self._base.inner(unwrapped)
+        with (
+            self.accelerator.autocast(),  # as the model: they are to differ by weights alone
+            self._base.running(model, unwrapped) as base,
+            self._reading(self._base_anatomy) as at,
+        ):
+            reference = answers(base, plain, inputs)
+        loss = torch.zeros((), device=found.logits.device)
+        if self._terms.kl_weight:
+            direction = self._terms.kl_direction
+            kl = token_kl(found.logits[found.mask], reference.logits[found.mask], direction)
+            self._note(f"{direction}_kl", kl.mean())
+            loss = loss + self._terms.kl_weight * kl.sum() * per_token
+        if self._anatomy is not None:
+            mask = inputs["attention_mask"].bool()
+            term = circuit_difference(self._anatomy, self._terms.heads, z, at, mask)
+            self._note("circuit_difference", term)
+            steps = getattr(self, "current_gradient_accumulation_steps", 1)
+            loss = loss + self._terms.circuit_weight * term / steps
+        return loss
+
+    def _note(self, name: str, value: Tensor) -> None:
+        """Keep a term for the log, which averages what is kept between two of its lines."""
+        assert isinstance(self.model, nn.Module)
+        mode = "train" if self.model.training else "eval"
+        everywhere = self.accelerator.gather(value.detach().reshape(1))
+        self._metrics[mode][name].append(everywhere.mean().item())
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the run card takes its place."""
