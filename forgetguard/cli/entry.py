@@ -5,11 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from forgetguard.cli import compare, discover, tasks
+from forgetguard.cli import compare, discover, reference, tasks
 from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, Command, say
 from forgetguard.errors import ForgetguardError, SpecificationError
 
-COMMANDS: tuple[Command, ...] = (discover.COMMAND, compare.COMMAND, tasks.COMMAND)
+COMMANDS: tuple[Command, ...] = (
+    discover.COMMAND,
+    compare.COMMAND,
+    reference.COMMAND,
+    tasks.COMMAND,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

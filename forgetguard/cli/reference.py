@@ -1,0 +1,104 @@
+"""`forgetguard reference run PRESET`: train a family, measure it, hold it against the papers."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+from forgetguard.cli.command import DONE, FAILED, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.errors import SpecificationError
+from forgetguard.recipes.reference.plan import Plan, presets, read_plan
+
+# As in recipes/reference/suite.py, which needs torch; a test holds them equal.
+STAGES = ("train", "measure", "report")
+_USAGE = "forgetguard reference run PRESET [KEY=VALUE ...]"
+
+
+def _options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.usage = f"{_USAGE} [--out DIR] [--jobs N] [--only STAGE]"
+    add(
+        "tokens",
+        nargs="*",
+        metavar="run PRESET KEY=VALUE",
+        help=f"`run`, a preset ({', '.join(presets())}, or a .yaml file like them), and any of its "
+        "values changed: seeds=0,1, recipes=sft,rl, sft.steps=100, all.batch=8",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        help="where everything goes, and is taken up; default: reference-PRESET",
+    )
+    add("--jobs", type=int, default=2, metavar="N", help="processes at once; default: 2")
+    add(
+        "--only",
+        choices=STAGES,
+        help="one stage alone, from what the others have left in DIR",
+    )
+    add("--docs", metavar="DIR", help="where reference.md and its figures go; default: --out")
+    add("--no-figures", action="store_true", help="numbers and page only")
+
+
+def _prepare(asked: Namespace) -> Job:
+    plan = _plan(asked)
+    if asked.jobs < 1:
+        raise SpecificationError(f"--jobs: {asked.jobs}; give 1 or more")
+    stages = (asked.only,) if asked.only else STAGES
+    if "train" in stages:
+        _needs("trl", "training", "recipes")
+    if "report" in stages and not asked.no_figures:
+        _needs("matplotlib", "the figures", "plots", " (or give --no-figures)")
+    docs = Path(asked.docs) if asked.docs else None
+
+    def job() -> int:
+        return _carry_out(plan, asked.jobs, stages, docs, not asked.no_figures)
+
+    return job
+
+
+def _plan(asked: Namespace) -> Plan:
+    action, preset, *overrides = (*asked.tokens, "", "")[: max(2, len(asked.tokens))]
+    if action != "run" or not preset:
+        raise SpecificationError(f"write {_USAGE}, with a preset of {', '.join(presets())}")
+    out = Path(asked.out) if asked.out else Path(f"reference-{Path(preset).stem}")
+    return read_plan(preset, overrides, out=out)
+
+
+def _needs(module: str, what: str, extra: str, instead: str = "") -> None:
+    if find_spec(module) is None:
+        raise SpecificationError(
+            f"{what} needs {module}: pip install 'forgetguard[{extra}]'{instead}"
+        )
+
+
+def _carry_out(
+    plan: Plan, jobs: int, stages: tuple[str, ...], docs: Path | None, figures: bool
+) -> int:
+    with whole_imports():
+        from forgetguard.recipes.reference import suite
+    started = time.monotonic()
+
+    def tell(line: str) -> None:
+        say(f"{time.monotonic() - started:6.0f} s  {line}")
+
+    try:
+        found = suite.run(plan, jobs=jobs, stages=stages, docs=docs, figures=figures, say=tell)
+    except KeyboardInterrupt:
+        say(
+            "forgetguard reference: interrupted; finished work is kept, and the same command goes "
+            "on from there"
+        )
+        return INTERRUPTED
+    for name, why in found.failed.items():
+        say(f"forgetguard reference: {name} failed: {why}")
+    return FAILED if found.failed else DONE
+
+
+COMMAND = Command(
+    "reference",
+    "train the papers' recipes, measure what they forget, judge what the papers claim",
+    _options,
+    _prepare,
+)

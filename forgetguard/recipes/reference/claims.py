@@ -1,0 +1,376 @@
+"""What the literature claims, each as a rule stated before the data and the verdict it gives.
+
+A verdict is `reproduced`, `not reproduced`, `undecided` or `not tested`. The rule is the same
+throughout: a number whose sign the claim states, with an interval (95 %; Student's t over seeds, or
+a bootstrap that draws whole runs). Where the interval excludes 0 on the claimed side the claim is
+reproduced here; on the other side, not reproduced; else undecided. A claim of several parts is
+reproduced when all of them are, and not reproduced when one is not. Nothing is corrected for the
+number of claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forgetguard.recipes.reference.collecting import (
+    METRICS,
+    Record,
+    Table,
+    divergence_of,
+    group_of,
+    paired,
+)
+from forgetguard.recipes.reference.intervals import (
+    Interval,
+    over_runs,
+    over_seeds,
+    pearson,
+    spearman,
+)
+
+REPRODUCED, REFUTED, UNDECIDED, UNTESTED = (
+    "reproduced", "not reproduced", "undecided", "not tested",
+)  # fmt: skip
+
+
+# As claims name the two that are compared; `compared` in the plan says which groups they are.
+SFT, RL = "sft", "rl"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A number that a claim says is above 0; None: what it needs was not measured."""
+
+    name: str
+    number: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A paper's statement, how it is made a number here, and from where in the table.
+
+    `parts` gives the numbers that decide; `beside` others worth reading with them."""
+
+    key: str
+    paper: str
+    says: str
+    here: str
+    parts: Callable[[Table], Sequence[Part]]
+    beside: Callable[[Table], Sequence[Part]] = lambda _: ()
+
+
+def judge(found: Table) -> list[dict[str, Any]]:
+    """Every claim's verdict with its numbers, in plain values."""
+    return [_judged(claim, found) for claim in CLAIMS]
+
+
+def verdict(parts: Sequence[Part]) -> str:
+    """What the parts' intervals say together."""
+    if not parts or any(part.number is None or part.number["value"] is None for part in parts):
+        return UNTESTED
+    signs = [_sign(part.number) for part in parts if part.number is not None]
+    if any(sign < 0 for sign in signs):
+        return REFUTED
+    return REPRODUCED if all(sign > 0 for sign in signs) else UNDECIDED
+
+
+def _sign(number: Interval) -> int:
+    """Of an interval that excludes 0; 0 where it does not, or where there is none."""
+    low, high = number["low"], number["high"]
+    if low is None or high is None:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _judged(claim: Claim, found: Table) -> dict[str, Any]:
+    parts, beside = list(claim.parts(found)), list(claim.beside(found))
+    return {
+        "key": claim.key,
+        "paper": claim.paper,
+        "says": claim.says,
+        "here": claim.here,
+        "verdict": verdict(parts),
+        "numbers": [{"name": part.name, **(part.number or {})} for part in parts],
+        "beside": [{"name": part.name, **(part.number or {})} for part in beside],
+    }
+
+
+# --- at matched score, seed by seed ------------------------------------------------------------
+
+
+def _difference(name: str, first: str, second: str, metric: str) -> Callable[[Table], list[Part]]:
+    return lambda found: [_matched_difference(found, name, first, second, metric)]
+
+
+def _matched_difference(found: Table, name: str, first: str, second: str, metric: str) -> Part:
+    pair = dict(zip((SFT, RL), found["plan"]["compared"], strict=True))
+    first, second = pair.get(first, first), pair.get(second, second)
+    values = paired(found, first, second, METRICS[metric])
+    return Part(name, over_seeds(values) if values else None)
+
+
+def _all(*parts: Callable[[Table], Sequence[Part]]) -> Callable[[Table], list[Part]]:
+    return lambda found: [one for part in parts for one in part(found)]
+
+
+_LOWER_DCV = _difference("circuit DCV, sft - rl", "sft", "rl", "circuit DCV")
+_MORE_KEPT = _difference("prior readout kept, rl - sft", "rl", "sft", "prior readout kept")
+_LARGER_KL = _difference(
+    "forward KL on the new task, rl - sft", "rl", "sft", "forward KL, new task"
+)
+_LARGER_REVERSE = _difference(
+    "reverse KL on the new task, rl - sft", "rl", "sft", "reverse KL, new task"
+)
+
+
+def _retention(found: Table) -> list[Part]:
+    """Chance-corrected, mean over tasks, seed by seed; tasks that abstain are left out."""
+    by_seed: dict[int, list[float]] = {}
+    for one in found["comparisons"]:
+        sft, rl = (one["columns"][role]["retention"] for role in ("tuned", "reference"))
+        known = [part for part in (sft, rl) if part is not None and part["abstained"] is None]
+        if len(known) == 2 and None not in (sft["corrected"], rl["corrected"]):
+            by_seed.setdefault(one["seed"], []).append(rl["corrected"] - sft["corrected"])
+    values = [sum(one) / len(one) for _, one in sorted(by_seed.items())]
+    name = "retention of the base's circuit beyond chance, rl - sft"
+    return [Part(name, over_seeds(values) if values else None)]
+
+
+# --- along a run -------------------------------------------------------------------------------
+
+
+def _along(found: Table, recipe: str) -> dict[str, list[Record]]:
+    """Checkpoints by run, in the order of their steps."""
+    runs: dict[str, list[Record]] = {}
+    for one in found["checkpoints"]:
+        if one["recipe"] == recipe:
+            runs.setdefault(one["run"], []).append(one)
+    return {name: sorted(run, key=lambda one: one["step"]) for name, run in runs.items()}
+
+
+def _by_seed(values: Sequence[tuple[int, float]]) -> Interval | None:
+    """The mean within each seed, then over seeds."""
+    seeds: dict[int, list[float]] = {}
+    for seed, value in values:
+        seeds.setdefault(seed, []).append(value)
+    means = [sum(one) / len(one) for _, one in sorted(seeds.items())]
+    return over_seeds(means) if means else None
+
+
+def _declines(found: Table) -> list[Part]:
+    """From the first checkpoint to the last of a run that has both."""
+    values = [
+        (run[0]["seed"], run[0]["kept"] - run[-1]["kept"])
+        for run in _along(found, "sft").values()
+        if len(run) > 1 and run[-1]["final"] and None not in (run[0]["kept"], run[-1]["kept"])
+    ]
+    return [Part("prior readout kept, first checkpoint - last", _by_seed(values))]
+
+
+def _early(found: Table) -> list[Part]:
+    """Prior loss at half of the steps, minus what the other half adds."""
+    values = []
+    for run in _along(found, "sft").values():
+        half = [one for one in run if 2 * one["step"] <= run[-1]["step"]]
+        if half and run[-1]["final"] and None not in (half[-1]["kept"], run[-1]["kept"]):
+            first, whole = 1 - half[-1]["kept"], 1 - run[-1]["kept"]
+            values.append((run[0]["seed"], first - (whole - first)))
+    return [Part("prior loss of the first half - that of the second", _by_seed(values))]
+
+
+def _restores(found: Table) -> list[Part]:
+    """Each run that starts from an SFT checkpoint, its end against its start."""
+    return [Part("prior readout kept, end of sft-rl - its start", _by_seed(_restored(found)))]
+
+
+def _restored(found: Table, start: int | None = None) -> list[tuple[int, float]]:
+    by_name = {(one["run"], one["step"]): one for one in found["checkpoints"]}
+    values = []
+    for run in _along(found, "sft-rl").values():
+        last = run[-1]
+        began = by_name.get((last["after"], last["start"]))
+        wanted = start is None or last["start"] == start
+        if wanted and last["final"] and began and None not in (last["kept"], began["kept"]):
+            values.append((last["seed"], last["kept"] - began["kept"]))
+    return values
+
+
+def _bounded(found: Table) -> list[Part]:
+    """Where reinforcement started from the earliest and from the latest SFT checkpoint: how much of
+    the base's readout it ends with."""
+    runs = _along(found, "sft-rl").values()
+    starts = sorted({run[-1]["start"] for run in runs})
+    name = "prior readout kept at the end, early start - late start"
+    if len(starts) < 2:
+        return [Part(name, None)]
+    ends = {
+        (run[-1]["start"], run[-1]["seed"], run[-1]["learning_rate"]): run[-1]["kept"]
+        for run in runs
+        if run[-1]["final"] and run[-1]["kept"] is not None
+    }
+    values = [
+        (seed, kept - ends[starts[-1], seed, rate])
+        for (start, seed, rate), kept in ends.items()
+        if start == starts[0] and (starts[-1], seed, rate) in ends
+    ]
+    return [Part(name, _by_seed(values))]
+
+
+# --- over checkpoints --------------------------------------------------------------------------
+
+
+def _forgetting(
+    name: str, where: str, direction: str, measure: Callable[..., float] = spearman
+) -> Callable[[Table], list[Part]]:
+    """The correlation of a KL with what is lost, over every checkpoint."""
+    kl = divergence_of(where, direction)
+
+    def part(found: Table) -> list[Part]:
+        known = [
+            (kl(one), 1 - one["kept"], one["run"])
+            for one in found["checkpoints"]
+            if kl(one) is not None and one["kept"] is not None
+        ]
+        if len(known) < 3:
+            return [Part(name, None)]
+        x, y, runs = zip(*known, strict=True)
+        return [Part(name, over_runs(measure, x, y, runs))]
+
+    return part
+
+
+def _within(found: Table) -> list[Part]:
+    """The same correlation within each recipe: recipes that differ as a whole could make it."""
+    parts = []
+    for group in dict.fromkeys(map(group_of, found["checkpoints"])):
+        own = {
+            **found,
+            "checkpoints": [one for one in found["checkpoints"] if group_of(one) == group],
+        }
+        name = f"Spearman, forward KL on the new task against prior loss, within {group}"
+        parts += _forgetting(name, "new", "forward")(own)
+    return [part for part in parts if part.number is not None]
+
+
+def _untested(name: str) -> Callable[[Table], list[Part]]:
+    return lambda _: [Part(name, None)]
+
+
+_CIRCUITS, _HEALS = "arXiv 2605.28860", "arXiv 2509.12235"
+_RAZOR, _MODES = "arXiv 2509.04259 (RL's Razor)", "arXiv 2603.12163"
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "circuit-kept",
+        _CIRCUITS,
+        "RL keeps more of the base's circuits than SFT does.",
+        "Circuit DCV (mean over circuits) of SFT minus that of RL at matched new-task score, per "
+        "seed, is above 0.",
+        _LOWER_DCV,
+        beside=_all(
+            _MORE_KEPT, _difference("prior accuracy, rl - sft", "rl", "sft", "prior accuracy")
+        ),
+    ),
+    Claim(
+        "retention",
+        _CIRCUITS,
+        "More of the base's circuit heads are found again in the RL model than in the SFT model.",
+        "Retention of the circuits that binary masks find, corrected for chance, of RL minus that "
+        "of SFT at matched score, mean over tasks, per seed, is above 0. Tasks where the base "
+        "does not agree with itself are left out.",
+        _retention,
+    ),
+    Claim(
+        "larger-kl",
+        _CIRCUITS,
+        "RL moves the outputs further than SFT, and yet keeps more of the circuits.",
+        "At matched score: forward KL from the base on new-task prompts of RL minus SFT is above "
+        "0, and circuit DCV of SFT minus RL is above 0. The paper's KL is not known to us in its "
+        "direction and prompts.",
+        _all(_LARGER_KL, _LOWER_DCV),
+        beside=_LARGER_REVERSE,
+    ),
+    Claim(
+        "peaks-early",
+        _HEALS,
+        "Out-of-distribution performance peaks early in SFT and declines after.",
+        "The share of the base's readout that is kept on prior prompts, at the first checkpoint of "
+        "an SFT run minus at its last (mean over learning rates), per seed, is above 0.",
+        _declines,
+    ),
+    Claim(
+        "forgets-early",
+        _HEALS,
+        "Most of what SFT forgets is forgotten early.",
+        "Prior loss by half of the steps minus what the second half adds (mean over learning "
+        "rates), per seed, is above 0. Our reading: the paper speaks of the peak.",
+        _early,
+    ),
+    Claim(
+        "rl-restores",
+        _HEALS,
+        "RL after SFT restores what SFT forgot.",
+        "The share of the base's readout kept at the end of sft-rl minus at the SFT checkpoint "
+        "that it started from (mean over starts), per seed, is above 0.",
+        _restores,
+    ),
+    Claim(
+        "within-bounds",
+        _HEALS,
+        "RL restores only within bounds: after too much SFT it does not.",
+        "The share kept at the end of sft-rl from the earliest start minus from the latest, per "
+        "seed, is above 0.",
+        _bounded,
+    ),
+    Claim(
+        "kl-predicts",
+        _RAZOR,
+        "Forgetting is predicted by the forward KL from the base on the new task, whatever trained "
+        "it.",
+        "Spearman's correlation of forward KL on new-task prompts with prior loss (1 - share of "
+        "the base's readout kept), over all checkpoints, is above 0; the interval draws whole "
+        "runs.",
+        _forgetting("Spearman, forward KL on the new task", "new", "forward"),
+        beside=_all(
+            _forgetting("Pearson, forward KL on the new task", "new", "forward", pearson),
+            _forgetting("Spearman, reverse KL on the new task", "new", "reverse"),
+            _forgetting("Spearman, forward KL on prior prompts", "prior", "forward"),
+            _within,
+        ),
+    ),
+    Claim(
+        "mass-collapses",
+        _MODES,
+        "Forward-KL training on new data (SFT) drives the old mode's mass to 0; reverse-KL "
+        "training (RL) keeps it.",
+        "The old mode's mass is the probability of the right answers on prior prompts, relative "
+        "to the base's: that of RL minus that of SFT at matched score, per seed, is above 0. Our "
+        "operationalisation of a theorem on two-mode mixtures.",
+        _difference("probability kept, rl - sft", "rl", "sft", "prior answers' probability kept"),
+    ),
+    Claim(
+        "replay-keeps-mass",
+        _MODES,
+        "Replay of old data keeps the old mode's mass under forward-KL training.",
+        "Probability of the right answers on prior prompts, relative to the base's, of sft-replay "
+        "minus sft at matched score, per seed, is above 0.",
+        _difference(
+            "probability kept, sft-replay - sft",
+            "sft-replay",
+            "sft",
+            "prior answers' probability kept",
+        ),
+    ),
+    Claim(
+        "drift-by-overlap",
+        _MODES,
+        "Under reverse-KL training the old mode drifts in proportion to its overlap with the new "
+        "one.",
+        "Not tested here: it needs new tasks whose overlap with the old ones is varied.",
+        _untested("drift against overlap"),
+    ),
+)
+
+BY_KEY: Mapping[str, Claim] = {claim.key: claim for claim in CLAIMS}

@@ -1,0 +1,211 @@
+"""The whole suite: train, measure, compare, report; each takes up what is there already."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.recipes.reference import claims, collecting, comparing, measuring, training
+from forgetguard.recipes.reference.plan import Plan, described
+from forgetguard.recipes.reference.workers import Task, Work, carry_out
+from forgetguard.report.json_file import write_text
+
+STAGES = ("train", "measure", "report")
+RESULTS = "results.json"
+_PLAN, _LOCK = "plan.json", ".lock"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What trains and measures; others than these are for tests."""
+
+    train: Work = training.train
+    measure: Work = measuring.measure
+    compare: Work = comparing.compare
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What failed and why, by task, and the page, where one was written."""
+
+    failed: Mapping[str, str]
+    page: Path | None
+
+
+def run(
+    plan: Plan,
+    *,
+    jobs: int,
+    stages: Sequence[str] = STAGES,
+    docs: Path | None = None,
+    figures: bool = True,
+    say: Say = lambda _: None,
+    works: Works | None = None,
+) -> Outcome:
+    """Do the given stages, in order; masks are compared in `measure`, once scores are known.
+
+    Args:
+        jobs: processes at once; 0: here, without any.
+        docs: where the page goes (`reference.md`, `reference/`); the plan's folder by default.
+        figures: draw them.
+        works: what trains and measures.
+
+    Raises:
+        SpecificationError: the folder holds another study, or cannot be used.
+        MeasurementError: there is nothing to report.
+    """
+    works = works or Works()
+    failed: dict[str, str] = {}
+    with _alone(plan.out):
+        _refuse_another(plan)
+        write_text(plan.out / _PLAN, json.dumps(described(plan), indent=1) + "\n")
+        if "train" in stages:
+            failed |= _train(plan, works, jobs, say)
+        if "measure" in stages:
+            failed |= _measure(plan, works, jobs, say)
+            failed |= _compare(plan, works, jobs, say)
+        page = _report(plan, docs or plan.out, figures, failed, say) if "report" in stages else None
+    return Outcome(failed, page)
+
+
+# --- stages ----------------------------------------------------------------------------------
+
+
+def _train(plan: Plan, works: Works, jobs: int, say: Say) -> dict[str, str]:
+    left = [run for run in plan.runs if not training.finished(run)]
+    say(f"training: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them finished before")
+    tasks = [Task(run.name, works.train, run.after, run.cost) for run in left]
+    return carry_out(tasks, plan, jobs=jobs, threads=plan.threads, say=say)
+
+
+def _measure(plan: Plan, works: Works, jobs: int, say: Say) -> dict[str, str]:
+    names = [measuring.task_name(measuring.BASE, 0)]
+    for run in plan.runs:
+        if training.finished(run):
+            names += [measuring.task_name(run.name, step) for step in training.checkpoints(run)]
+    left = [name for name in names if not measuring.measured(plan, name)]
+    say(f"measuring: {len(names)} checkpoints, {len(names) - len(left)} of them before")
+    tasks = [Task(name, works.measure) for name in left]
+    return carry_out(tasks, plan, jobs=jobs, threads=plan.threads, say=say)
+
+
+def _compare(plan: Plan, works: Works, jobs: int, say: Say) -> dict[str, str]:
+    found = _table(plan)
+    if found is None:
+        return {}
+    wanted = comparing.pairings(plan, found)
+    left = [name for name, one in wanted.items() if comparing.read(plan, name, one) is None]
+    say(f"comparing circuits: {len(wanted)} pairs, {len(wanted) - len(left)} of them before")
+    tasks = [Task(name, works.compare) for name in left]
+    return carry_out(tasks, (plan, wanted), jobs=jobs, threads=plan.threads, say=say)
+
+
+def _report(plan: Plan, docs: Path, figures: bool, failed: Mapping[str, str], say: Say) -> Path:
+    found = _table(plan)
+    if found is None:
+        raise MeasurementError(
+            f"{plan.out}: no checkpoint has been measured, so there is nothing to report: run the "
+            "train and measure stages, and look at why they failed"
+        )
+    wanted = comparing.pairings(plan, found)
+    compared = [comparing.read(plan, name, one) for name, one in wanted.items()]
+    found["comparisons"] = [one for one in compared if one is not None]
+    found["claims"] = claims.judge(found)
+    found["failed"] = dict(failed)
+    return write(found, docs, figures=figures, say=say)
+
+
+def write(found: Mapping[str, Any], docs: Path, *, figures: bool, say: Say) -> Path:
+    """Write results, figures and page; the prose of a page that is there stays.
+
+    Raises:
+        SpecificationError: the page has no place for the numbers.
+    """
+    from forgetguard.recipes.reference import page
+
+    found = _rounded(found)  # so that the page says what the file gives
+    folder = docs / "reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    at = docs / "reference.md"
+    text = page.fill(at.read_text("utf-8"), found) if at.exists() else page.bare(found)
+    write_text(folder / RESULTS, compact(found))
+    if figures:
+        from forgetguard.recipes.reference.figures import draw
+
+        draw(found, folder)
+    write_text(at, text)
+    say(f"written: {at}")
+    return at
+
+
+def compact(found: Mapping[str, Any]) -> str:
+    """JSON with a line for each checkpoint, comparison and claim."""
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    for start in ('{"run":', '{"key":', '{"task":'):
+        text = text.replace(start, "\n" + start)
+    return text + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to 6 digits: more is noise, and changes from machine to machine."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _table(plan: Plan) -> dict[str, Any] | None:
+    base, records = collecting.read_base(plan), collecting.read_records(plan)
+    return None if base is None or not records else collecting.table(plan, base, records)
+
+
+# --- the folder ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No second suite in the same folder; the system lets go of the lock whatever ends this one."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / _LOCK).open("w")
+    except OSError as error:
+        raise SpecificationError(
+            f"--out {out}: cannot be used ({error.strerror}): name another folder"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SpecificationError(
+                f"--out {out}: another reference run is at work there: wait for it, or name another"
+            ) from None
+        yield
+
+
+def _refuse_another(plan: Plan) -> None:
+    """Other seeds or recipes are more of the same study; another base or other data are not."""
+    try:
+        known = json.loads((plan.out / _PLAN).read_text("utf-8"))
+        before = {"base": known["base"], **known["data"]}
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SpecificationError(
+            f"--out {plan.out}: its {_PLAN} cannot be read: move the folder away"
+        ) from None
+    now = {"base": plan.base, **described(plan)["data"]}
+    other = [
+        f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]
+    ]
+    if other:
+        raise SpecificationError(
+            f"--out {plan.out} holds another study: {'; '.join(other)}. Name another folder"
+        )

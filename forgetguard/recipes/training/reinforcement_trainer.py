@@ -1,0 +1,282 @@
+"""GRPOTrainer as Dr.GRPO, which measures its distance from the base and stops where no reward
+differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils.deterministic
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.recipes.data.reward import check_learnable
+from forgetguard.recipes.training.adapters import FrozenBase
+from forgetguard.recipes.training.completion_divergence import (
+    completion_divergence,
+    left_aligned,
+    running,
+)
+from forgetguard.recipes.training.rollout_log import Rollout, append_rollout, cut_rollouts
+from forgetguard.recipes.training.settings import TrainingSettings
+
+PATIENCE = 5  # batches of completions without a difference in reward before training is stopped
+_LOGITS_AT_ONCE = 1 << 28  # for the KL, of each of the two models: 1 GiB in float32
+_SHOWN = 3
+_WIDTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What a batch of completions says; the fields are those of `Rollout`."""
+
+    reward: float
+    equal_groups: float
+    kl_forward: float
+    kl_reverse: float
+    completion_tokens: float
+    unfinished: float
+
+
+def dr_grpo(settings: TrainingSettings) -> dict[str, Any]:
+    """The arguments of TRL's GRPOConfig that make it Dr.GRPO (arXiv 2503.20783).
+
+    For B completions an update, of at most L tokens (`completion_length`), with rewards r_i:
+
+        A_i  = r_i - mean of the rewards of its group
+        p_it = pi(o_it) / pi_old(o_it), both at the sampling temperature
+        loss = -1/(B L) sum_it min(p_it A_i, clip(p_it, 0.8, 1.2) A_i)
+               + beta/(B L) sum_it p_it (q_it - log q_it - 1),   q_it = base(o_it) / pi(o_it)
+
+    as TRL 1.16 computes it: no division by the rewards' deviation, and the constant B L in place of
+    the completions' lengths. pi_old is the model that sampled them; on the first update after that
+    p is 1. beta is set on the trainer (see `ReinforcementTrainer`), hence 0 here.
+    """
+    return {
+        "loss_type": "dr_grpo",
+        "scale_rewards": False,
+        "num_generations": settings.group,
+        "num_iterations": settings.iterations,
+        "epsilon": 0.2,
+        "beta": 0.0,
+        "use_bias_correction_kl": True,
+        "temperature": settings.temperature,
+        "max_completion_length": settings.completion_length,
+        "mask_truncated_completions": False,
+        "disable_dropout": True,  # else p is not 1 where nothing has changed
+        "shuffle_dataset": False,  # the rows stand in the order to be trained in
+        "log_completions": False,
+        "use_vllm": False,
+    }
+
+
+class ReinforcementTrainer(GRPOTrainer):
+    """GRPOTrainer that compares with the base, whatever beta is and wherever training started.
+
+    TRL's own reference would be the model's starting point (for `sft-rl`, the SFT checkpoint), and
+    none at all with beta 0. So TRL is built with beta 0, and the base put in afterwards.
+    """
+
+    def __init__(
+        self, *, settings: TrainingSettings, base: FrozenBase, run: Path, **arguments: Any
+    ) -> None:
+        self._settings, self._run = settings, run
+        self._batch: _Batch | None = None
+        self._batches, self._loss = 0, 0.0
+        self._equal: list[tuple[float, ...]] | None = []  # None: some rewards have differed
+        super().__init__(**arguments)
+        self.add_callback(_Resumed(self))
+        self._base = FrozenBase(None if base.copy is None else self._prepared(base.copy))
+        self.beta = settings.beta
+        self.ref_model = self._base.copy
+
+    def _prepared(self, base: Any) -> Any:
+        """As TRL prepares its own reference."""
+        add_fused_lm_head(base, temperature=self.temperature)
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(base, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(base, self.accelerator)
+        return self.accelerator.prepare_model(base, evaluation_mode=True)
+
+    def begin_at(self, step: int) -> None:
+        """Go on after `step` updates: their lines stay in the log, later ones are written again."""
+        kept = cut_rollouts(self._run, step) if self.accelerator.is_main_process else []
+        differed = [any(line.equal_groups < 1 for line in kept)]
+        broadcast_object_list(differed)  # only the first process has the log
+        self._batches = math.ceil(step / self._settings.iterations)
+        if differed[0] or self._batches >= PATIENCE:
+            self._equal = None
+
+    # --- each batch of completions -----------------------------------------------------------
+
+    def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            with self.accelerator.autocast():  # weights are cast once, not for every token
+                sample: Any = super()._generate_single_turn  # has no annotations
+                return sample(*arguments, **named)
+        except RuntimeError as error:
+            if "probability tensor contains" not in str(error):
+                raise
+            raise MeasurementError(
+                f"training diverged: the model's probabilities were not finite at step "
+                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
+                f"{self._run}"
+            ) from error
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        logs: Any = self._logs
+        rewards: list[float] = list(logs["rewards"][self.reward_func_names[0]])
+        size = self._settings.group or 0
+        groups = [tuple(rewards[at : at + size]) for at in range(0, len(rewards), size)]
+        self._batches += 1
+        self._refuse_equal(groups)
+        kl_forward, kl_reverse = self._divergence(output)
+        metrics = self._metrics["train"]
+        metrics["kl_forward"].append(kl_forward)
+        metrics["kl_reverse"].append(kl_reverse)
+        self._batch = _Batch(
+            reward=sum(rewards) / len(rewards),
+            equal_groups=sum(len(set(group)) == 1 for group in groups) / len(groups),
+            kl_forward=kl_forward,
+            kl_reverse=kl_reverse,
+            completion_tokens=metrics["completions/mean_length"][-1],
+            unfinished=metrics["completions/clipped_ratio"][-1],
+        )
+        return output
+
+    def _refuse_equal(self, groups: Sequence[tuple[float, ...]]) -> None:
+        """Stop where no reward has differed within its group since the beginning."""
+        if self._equal is None:
+            return
+        if any(len(set(group)) > 1 for group in groups):
+            self._equal = None
+            return
+        self._equal += groups
+        batches = math.ceil(self._settings.steps / self._settings.iterations)
+        if self._batches >= min(PATIENCE, batches):
+            raise SpecificationError(
+                f"{self._settings.recipe}: {check_learnable(self._equal)}. That was so from the "
+                f"first update to batch {self._batches}, sampled at temperature "
+                f"{self._settings.temperature:g} (another one may help), at most "
+                f"{self._settings.completion_length} tokens each; the last ones were "
+                f"{_samples(self._logs['prompt'], self._logs['completion'], groups)}"
+            )
+
+    def _divergence(self, output: dict[str, Any]) -> tuple[float, float]:
+        """Mean KL(base || model) and KL(model || base) over the completions' tokens, everywhere."""
+        completions = left_aligned(
+            *(
+                output[key]
+                for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+            )
+        )
+        model: Any = self.model
+        vocabulary = model.config.get_text_config().vocab_size
+        unwrapped = self.accelerator.unwrap_model(model)
+
+        def of_base(*what: Tensor) -> Tensor:
+            with self._base.running(model, unwrapped) as base, self.accelerator.autocast():
+                return running(base)(*what)
+
+        def of_model(*what: Tensor) -> Tensor:
+            with self.accelerator.autocast():
+                return running(model)(*what)
+
+        rows = max(1, _LOGITS_AT_ONCE // (self._settings.max_length * vocabulary))
+        found = completion_divergence(of_base, of_model, completions, rows=rows)
+        count = torch.tensor([found.shape[1]], dtype=found.dtype, device=found.device)
+        totals = self.accelerator.reduce(torch.cat([found.sum(1), count]), reduction="sum")
+        kl_forward, kl_reverse = (totals[:2] / totals[2].clamp(min=1)).tolist()
+        if not math.isfinite(kl_forward + kl_reverse):
+            raise MeasurementError(
+                f"training diverged: the KL to the base was not finite at step "
+                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
+                f"{self._run}"
+            )
+        return kl_forward, kl_reverse
+
+    # --- each update ---------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        with _unfilled():
+            step: Any = super().training_step  # has no annotations
+            loss = step(model, inputs, num_items_in_batch)
+        self._loss += self.accelerator.reduce(loss.detach(), reduction="mean").item()
+        if self.accelerator.sync_gradients:
+            self._write()
+            self._loss = 0.0
+        return loss
+
+    def _write(self) -> None:
+        found = self._batch
+        if found is None or not self.accelerator.is_main_process:
+            return
+        line = Rollout(
+            step=self.state.global_step + 1,
+            batch=self._batches,
+            reward=found.reward,
+            equal_groups=found.equal_groups,
+            kl_forward=found.kl_forward,
+            kl_reverse=found.kl_reverse,
+            completion_tokens=found.completion_tokens,
+            unfinished=found.unfinished,
+            loss=self._loss,
+        )
+        append_rollout(self._run, line)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        self._metrics["train"].pop("step_time", None)  # all else is the same in a repeated run
+        super().log(logs, start_time)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the run card takes its place."""
+
+
+@contextmanager
+def _unfilled() -> Iterator[None]:
+    """Where algorithms are deterministic, torch fills new memory as well: for each pass a buffer of
+    0.5 GB that TRL then writes over (measured on the tiny model: a third of its time)."""
+    switches: Any = torch.utils.deterministic  # its properties are set at run time
+    before = switches.fill_uninitialized_memory
+    switches.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        switches.fill_uninitialized_memory = before
+
+
+class _Resumed(TrainerCallback):
+    """Tells the trainer where it begins, which only its state knows."""
+
+    def __init__(self, trainer: ReinforcementTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._trainer.begin_at(state.global_step)
+
+
+def _samples(
+    prompts: Iterable[Any], completions: Iterable[Any], groups: Sequence[Sequence[float]]
+) -> str:
+    """Some completions of different groups, with what they earned."""
+    size = len(groups[0])
+    every = list(zip(prompts, completions, (r for group in groups for r in group), strict=True))
+    shown = every[::size][:_SHOWN]
+    return "; ".join(
+        f"...{prompt[-_WIDTH:]!r} -> {completion[:_WIDTH]!r} ({reward:g})"
+        for prompt, completion, reward in shown
+    )

@@ -1,0 +1,78 @@
+"""The log of reinforcement, a line an update: what its completions earned and how far the model is
+from the base. [light]"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from forgetguard.report.json_file import write_text
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One update. All but the loss describe its batch of completions, over all devices, as it was
+    sampled; with several updates on a batch they are the same for each of these.
+
+    Attributes:
+        step: the update, from 1.
+        batch: the batch of completions it learned from, from 1.
+        reward: mean over completions.
+        equal_groups: share of prompts whose completions all earned the same. Their advantages are
+            0: there was nothing to learn from them.
+        kl_forward: KL(base || model), in nats per token: exact over the vocabulary at each position
+            of the completions, of the model that sampled them; temperature 1, whatever theirs was.
+            Its positions are those that the model visits, not the base: it is no estimate of the KL
+            between distributions of whole completions.
+        kl_reverse: KL(model || base), likewise. At temperature 1, `kl_reverse` x
+            `completion_tokens` estimates, without bias, the KL between whole completions.
+        completion_tokens: mean length, the end of sequence included.
+        unfinished: share of completions cut off at `completion_length`.
+        loss: as the optimiser saw it, before any clipping of gradients. On a fresh batch every
+            ratio is 1, and it is near 0 by construction: it says nothing about progress.
+    """
+
+    step: int
+    batch: int
+    reward: float
+    equal_groups: float
+    kl_forward: float
+    kl_reverse: float
+    completion_tokens: float
+    unfinished: float
+    loss: float
+
+
+def read_rollouts(run: Path) -> list[Rollout]:
+    """The log of a run, in order; empty where there is none. What follows a line that a kill cut
+    short is left out."""
+    try:
+        lines = (run / ROLLOUTS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    names = {field.name for field in fields(Rollout)}
+    found = []
+    for line in lines:
+        try:
+            content: dict[str, Any] = json.loads(line)
+            found.append(Rollout(**{key: content[key] for key in names}))
+        except (ValueError, KeyError, TypeError):
+            break
+    return found
+
+
+def append_rollout(run: Path, rollout: Rollout) -> None:
+    """Add a line (raises OSError)."""
+    with (run / ROLLOUTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(rollout)) + "\n")
+
+
+def cut_rollouts(run: Path, step: int) -> list[Rollout]:
+    """Take off the updates after `step`, which a resumed run does again; return what is left."""
+    kept = [one for one in read_rollouts(run) if one.step <= step]
+    write_text(run / ROLLOUTS, "".join(json.dumps(asdict(one)) + "\n" for one in kept))
+    return kept

@@ -1,0 +1,208 @@
+"""The reference suite's table: intervals, matched scores, and what is said of recipes that miss."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetguard.recipes.reference import collecting, comparing
+from forgetguard.recipes.reference.intervals import over_runs, over_seeds, pearson, spearman
+from forgetguard.recipes.reference.plan import Plan, read_plan
+
+BASE = {
+    "new": {"validation": 0.2, "evaluation": 0.2, "probability": 0.2},
+    "prior": {
+        "ioi": {"accuracy": 1.0, "readout": 10.0, "probability": 0.8},
+        "induction": {"accuracy": 0.9, "readout": 4.0, "probability": 0.5},
+    },
+}
+
+
+def record(
+    run: str,
+    score: float,
+    *,
+    step: int = 10,
+    seed: int = 0,
+    kept: float = 1.0,
+    evaluation: float = 0.5,
+) -> dict:
+    recipe, rate = run.split("@")
+    return {
+        "run": f"{run}-{seed}", "recipe": recipe, "learning_rate": float(rate), "seed": seed,
+        "start": None, "after": None, "step": step, "final": False,
+        "new": {"validation": score, "evaluation": evaluation, "probability": None},
+        "prior": {
+            name: {key: value * kept for key, value in one.items()}
+            for name, one in BASE["prior"].items()
+        },
+        "kl": {"new": {"forward": 0.1, "reverse": 0.2}, "prior": {"forward": 0.3, "reverse": 0.4}},
+        "dcv": {"ioi": {"value": 0.5, "low": 0.4, "high": 0.6, "heads": {"L0H1": 0.5}}},
+        "drift": 0.01,
+    }  # fmt: skip
+
+
+FIXED = ("recipes=sft,rl", "seeds=0,1", "compared=sft,rl", "comparison.tasks=[induction, ioi]")
+
+
+def plan(*overrides: str, out: Path = Path("out")) -> Plan:
+    return read_plan("tiny", [*FIXED, *overrides], out=out)
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+def test_the_interval_over_three_seeds_is_students() -> None:
+    found = over_seeds([1.0, 2.0, 3.0])
+    half = 4.302653 * 1.0 / math.sqrt(3)
+    assert found["value"] == 2.0
+    assert found["low"] == pytest.approx(2 - half, abs=1e-5)
+    assert found["high"] == pytest.approx(2 + half, abs=1e-5)
+    assert found["values"] == [1.0, 2.0, 3.0]
+
+
+def test_one_seed_has_a_value_and_no_interval() -> None:
+    assert over_seeds([0.5])["low"] is None
+    assert over_seeds([])["value"] is None
+
+
+def test_checkpoints_of_one_run_count_as_one() -> None:
+    rng = np.random.default_rng(3)
+    x = np.repeat(rng.normal(size=8), 30) + 0.01 * rng.normal(size=240)
+    y = np.repeat(rng.normal(size=8), 30) + 0.01 * rng.normal(size=240)
+    apart = over_runs(pearson, x, y, [str(i) for i in range(240)])
+    together = over_runs(pearson, x, y, [str(i // 30) for i in range(240)])
+    assert together["value"] == apart["value"]
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_three_runs_give_no_interval_and_what_does_not_vary_no_value() -> None:
+    assert over_runs(pearson, [1, 2, 3], [1, 2, 4], ["a", "b", "c"])["low"] is None
+    assert over_runs(pearson, [1, 1, 1], [1, 2, 4], ["a", "b", "c"])["value"] is None
+
+
+def test_ranks_see_a_curve_as_perfect() -> None:
+    x = np.arange(1.0, 9.0)
+    assert spearman(x, x**5) == pytest.approx(1.0)
+    assert pearson(x, x**5) < 0.9
+
+
+# --- matched score -----------------------------------------------------------------------------
+
+
+def test_the_checkpoint_nearest_to_the_target_is_taken_by_validation_alone() -> None:
+    records = [
+        record("sft@0.1", 0.86, step=10, evaluation=0.99, kept=1.0),
+        record("sft@0.1", 0.91, step=20, evaluation=0.1, kept=0.2),
+        record("sft@0.1", 0.99, step=30),
+    ]
+    chosen = collecting.matched(records, 0.9, 0.05)
+    assert chosen == {"sft": {"0": {"run": "sft@0.1-0", "step": 20}}}
+
+
+def test_of_two_equally_near_the_earlier_is_taken() -> None:
+    records = [record("sft@0.1", 0.92, step=30), record("sft@0.1", 0.88, step=20)]
+    assert collecting.matched(records, 0.9, 0.05)["sft"]["0"]["step"] == 20
+
+
+def test_a_seed_that_does_not_reach_the_target_says_so() -> None:
+    records = [record("rl@0.1", 0.5, seed=0), record("rl@0.1", 0.9, seed=1)]
+    chosen = collecting.matched(records, 0.9, 0.05)["rl"]
+    assert chosen["0"] is None
+    assert chosen["1"] is not None
+
+
+def test_the_common_target_is_the_highest_that_every_seed_of_both_reaches() -> None:
+    records = [
+        record("sft@0.1", 0.99, seed=0), record("sft@0.1", 0.7, seed=0, step=5),
+        record("sft@0.1", 0.95, seed=1), record("sft@0.1", 0.72, seed=1, step=5),
+        record("rl@0.1", 0.7, seed=0), record("rl@0.1", 0.97, seed=1),
+        record("rl@0.1", 0.71, seed=1, step=5),
+    ]  # fmt: skip
+    assert collecting.common_target(records, plan("tolerance=0.05")) == 0.75
+    # nothing that a claim is about moves it
+    worse = [{**one, "prior": {}} for one in records]
+    assert collecting.common_target(worse, plan("tolerance=0.05")) == 0.75
+
+
+def test_without_a_common_score_nothing_is_matched() -> None:
+    records = [
+        record(f"{recipe}@0.1", score, seed=seed)
+        for recipe, score in (("sft", 0.9), ("rl", 0.3))
+        for seed in (0, 1)
+    ]
+    found = collecting.table(plan(), BASE, records)
+    assert found["target"] is None
+    assert set(found["matched"]["sft"].values()) == {None}
+    assert comparing.pairings(plan(), found) == {}
+
+
+def test_the_groups_compared_can_be_others_than_sft_and_rl() -> None:
+    records = [record("sft@0.1", 0.8, seed=s) for s in (0, 1)]
+    records += [{**record("sft-rl@0.1", 0.8, seed=s), "start": 30} for s in (0, 1)]
+    wanted = plan(
+        "recipes=sft,sft-rl",
+        "sft-rl.start_steps=30",
+        "compared=[sft, sft-rl from 30]",
+        "tolerance=0.01",
+    )
+    found = collecting.table(wanted, BASE, records)
+    assert found["target"] == 0.81
+    assert len(comparing.pairings(wanted, found)) == 4
+
+
+def test_a_given_target_is_kept() -> None:
+    records = [record("sft@0.1", 0.6), record("rl@0.1", 0.9)]
+    found = collecting.table(plan("target=0.6"), BASE, records)
+    assert found["matched"]["sft"]["0"] is not None
+    assert found["matched"]["rl"]["0"] is None
+
+
+def test_seeds_are_paired_with_themselves() -> None:
+    records = [
+        record("sft@0.1", 0.9, seed=0, kept=0.5), record("sft@0.1", 0.9, seed=1, kept=0.7),
+        record("rl@0.1", 0.9, seed=0, kept=0.9), record("rl@0.1", 0.9, seed=1, kept=1.0),
+    ]  # fmt: skip
+    found = collecting.table(plan(), BASE, records)
+    values = collecting.paired(found, "rl", "sft", collecting.METRICS["prior readout kept"])
+    assert values == pytest.approx([0.4, 0.3])
+
+
+# --- summaries and files -----------------------------------------------------------------------
+
+
+def test_capabilities_weigh_the_same_whatever_their_units() -> None:
+    one = record("sft@0.1", 0.9)
+    one["prior"]["ioi"]["readout"] = 5.0  # half of the base's 10; induction keeps its 4
+    summary = collecting.table(plan(), BASE, [one])["checkpoints"][0]
+    assert summary["kept"] == pytest.approx(0.75)
+    assert summary["vulnerability"] == 0.5
+
+
+def test_a_circuit_that_cannot_be_read_leaves_the_mean_undefined() -> None:
+    one = record("sft@0.1", 0.9)
+    one["dcv"]["key_value"] = {"value": None, "low": None, "high": None, "heads": {}}
+    assert collecting.table(plan(), BASE, [one])["checkpoints"][0]["vulnerability"] is None
+
+
+def test_a_damaged_file_counts_as_not_measured(tmp_path: Path) -> None:
+    wanted = plan(out=tmp_path)
+    name = wanted.runs[0].name
+    folder = tmp_path / "measures" / name
+    folder.mkdir(parents=True)
+    (folder / "step-000030.json").write_text(json.dumps({"key": "k", **BASE}))
+    (folder / "step-000060.json").write_text('{"key": "k", "new')
+    (found,) = collecting.read_records(wanted)
+    assert (found["run"], found["step"], found["final"]) == (name, 30, False)
+    assert collecting.read_base(wanted) is None
+
+
+def test_each_matched_seed_is_compared_on_each_task() -> None:
+    records = [record(f"{one}@0.1", 0.9, seed=s) for one in ("sft", "rl") for s in (0, 1)]
+    wanted = comparing.pairings(plan(), collecting.table(plan(), BASE, records))
+    assert list(wanted) == [f"{task}, seed {s}" for s in (0, 1) for task in ("induction", "ioi")]
+    assert wanted["ioi, seed 1"]["reference"] == {"run": "rl@0.1-1", "step": 10}
