@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -20,6 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from forgetguard.anatomy.members import parse_member
 from forgetguard.recipes.circuit_study import summary
 from forgetguard.recipes.circuit_study.summary import Data, Matrix
+from forgetguard.recipes.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision. One hue a family of methods, and a
 # dash pattern in it.
@@ -37,25 +35,6 @@ _LINES: Mapping[str, tuple[str, str]] = {
     "masking_suffice": (_ORANGE, "--"),
     "desiderata": (_PURPLE, "-"),
 }
-_INK, _FAINT = "#333333", "#777777"
-_STYLE: Mapping[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "text.color": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "circuit study",  # the same data give the same file
-}
 _WIDTH = 10.5  # inches; a page of 1,000 pixels shows the text a little smaller than its own
 _COLUMNS = 3
 _NAMED = 6  # heads named in a panel
@@ -64,24 +43,7 @@ _ANNOTATED = 64  # heads (or cells) up to which their numbers are written into t
 
 def draw(data: Data, folder: Path) -> list[Path]:
     """Write the four figures to `folder`, which is made where there is none; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    with _own_style():
-        for name, make in FIGURES.items():
-            figure = make(data)
-            path = folder / f"{name}.svg"
-            FigureCanvasSVG(figure)
-            figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
-            drawn.append(path)
-    return drawn
-
-
-@contextmanager
-def _own_style() -> Iterator[None]:
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(dict[Any, Any](_STYLE))
-        yield
+    return write_figures(FIGURES, data, folder, salt="circuit study")
 
 
 # --- Faithfulness over size -----------------------------------------------------------------------
@@ -109,14 +71,14 @@ def faithfulness(data: Data) -> Figure:
 
 def _curves(panel: Axes, data: Data, task: str) -> None:
     n = len(data["members"])
-    panel.axhline(data["faithful"], color=_FAINT, lw=0.7, dashes=(4, 3), zorder=1)
+    panel.axhline(data["faithful"], color=FAINT, lw=0.7, dashes=(4, 3), zorder=1)
     for key in data["variants"]:
         sizes, rows = summary.curves(data, key, task)
         if key == "random":
             low, high = rows.min(axis=0), rows.max(axis=0)
             panel.fill_between(sizes, low, high, color=_GREY, alpha=0.5, lw=0, zorder=0)
         else:
-            color, dashes = _LINES.get(key, (_FAINT, "-"))
+            color, dashes = _LINES.get(key, (FAINT, "-"))
             panel.plot(sizes, rows.mean(axis=0), color=color, ls=dashes, lw=_width(key))
     panel.set_xlim(0, n)
     panel.set_xticks(np.linspace(0, n, 5).round().astype(int))
@@ -137,7 +99,7 @@ def _key_of_methods(spare: Axes, data: Data) -> None:
             label = f"{variant['label']}s, range of {n}"
             handles.append(Patch(color=_GREY, alpha=0.5, lw=0, label=label))
         else:
-            color, dashes = _LINES.get(key, (_FAINT, "-"))
+            color, dashes = _LINES.get(key, (FAINT, "-"))
             look: dict[str, Any] = {"color": color, "ls": dashes, "lw": _width(key)}
             handles.append(Line2D([], [], label=variant["label"], **look))
     spare.legend(handles=handles, loc="center left", frameon=False, handlelength=2.8, fontsize=8.5)
@@ -169,8 +131,8 @@ def importance(data: Data) -> Figure:
         bar.set_label("lost when the head reads the counterfactual\n(% of the whole effect)")
         bar.set_ticks([-most, 0, most], labels=[f"-{most:.0%}"[:-1], "0", f"{most:.0%}"[:-1]])
     handles = [
-        Patch(fill=False, edgecolor=_INK, lw=1.6, label="in the circuit on every split"),
-        Patch(fill=False, edgecolor=_INK, lw=0.9, ls=":", label="on some splits"),
+        Patch(fill=False, edgecolor=INK, lw=1.6, label="in the circuit on every split"),
+        Patch(fill=False, edgecolor=INK, lw=0.9, ls=":", label="on some splits"),
     ]
     spare.legend(handles=handles, loc="lower left", frameon=False, fontsize=8.5, borderpad=0)
     return _titled(figure, _where(data))
@@ -213,7 +175,7 @@ def _outline(panel: Axes, data: Data, task: str, places: Mapping[int, tuple[int,
         for number in members:
             layer, head = places[number]
             corner = (head - 0.45, layer - 0.44)
-            box = Rectangle(corner, 0.9, 0.88, fill=False, edgecolor=_INK, **style)
+            box = Rectangle(corner, 0.9, 0.88, fill=False, edgecolor=INK, **style)
             panel.add_patch(box)
 
 
@@ -224,7 +186,7 @@ def _percents(panel: Axes, grid: Matrix, most: float) -> None:
         if np.isfinite(value):
             dark = abs(value) > 0.6 * most
             text = f"{100 * value:.0f}".replace("-0", "0")
-            color = "white" if dark else _INK
+            color = "white" if dark else INK
             panel.text(head, layer, text, ha="center", va="center", fontsize=8, color=color)
 
 
@@ -243,7 +205,7 @@ def agreement(data: Data) -> Figure:
     _matrix(right, ranks, labels, "rank correlation of |scores|\n(Spearman)")
     left.set_yticks(range(len(labels)), labels)
     note = "Means over capabilities and splits. Boxed: the method with itself on other splits."
-    figure.supxlabel(note, fontsize=8.5, color=_INK)
+    figure.supxlabel(note, fontsize=8.5, color=INK)
     return _titled(figure, _who_agrees(data, overlaps))
 
 
@@ -273,10 +235,10 @@ def _matrix(panel: Axes, values: Matrix, labels: Sequence[str], title: str) -> N
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             text = _brief(value)
-            color = "white" if value > 0.75 else _INK
+            color = "white" if value > 0.75 else INK
             panel.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     for i in range(len(labels)):
-        box = Rectangle((i - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor=_INK, lw=0.9)
+        box = Rectangle((i - 0.47, i - 0.47), 0.94, 0.94, fill=False, edgecolor=INK, lw=0.9)
         panel.add_patch(box)
 
 
@@ -299,7 +261,7 @@ def roles(data: Data) -> Figure:
     low = min(min(*one["necessity"], *one["sufficiency"]) for one in found)
     low = min(low, 0.0) - 0.04 * edge
     for task, panel in panels.items():
-        panel.plot([0, edge], [0, edge], color=_FAINT, lw=0.7, dashes=(4, 3), zorder=1)
+        panel.plot([0, edge], [0, edge], color=FAINT, lw=0.7, dashes=(4, 3), zorder=1)
         panel.set_xlim(low, edge)
         panel.set_ylim(low, edge)
         _heads(panel, data, task, edge)
@@ -349,7 +311,7 @@ def _heads(panel: Axes, data: Data, task: str, edge: float) -> None:
             va="center",
             fontsize=7.5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": _FAINT, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": FAINT, "shrinkA": 0, "shrinkB": 2},
         )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
+from forgetguard.recipes.drawing import FAINT, INK, write_figures
 from forgetguard.recipes.reference.collecting import Record, Table, at_matched, group_of
 
 # Okabe and Ito's colours: told apart with any colour vision; markers tell recipes apart without.
@@ -28,49 +26,14 @@ _LOOK: Mapping[str, tuple[str, str]] = {
     "rl": ("#0072B2", "s"),
     "sft-rl": ("#56B4E9", "D"),
 }
-_INK, _FAINT, _ABSENT = "#333333", "#777777", "#EEEEEE"
-_STYLE: Mapping[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "text.color": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "reference suite",  # the same data give the same file
-}
+_ABSENT = "#EEEEEE"
 _WIDTH = 10.5  # inches
 _KEPT, _SCORE = "share of the base's readout kept", "new-task score"
 
 
 def draw(found: Table, folder: Path) -> list[Path]:
     """Write the figures to `folder`, as SVG; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    with _own_style():
-        for name, make in FIGURES.items():
-            figure = make(found)
-            path = folder / f"{name}.svg"
-            FigureCanvasSVG(figure)
-            figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
-            drawn.append(path)
-    return drawn
-
-
-@contextmanager
-def _own_style() -> Iterator[None]:
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(dict[Any, Any](_STYLE))
-        yield
+    return write_figures(FIGURES, found, folder, salt="reference suite")
 
 
 def _figure(title: str, height: float) -> Figure:
@@ -80,7 +43,7 @@ def _figure(title: str, height: float) -> Figure:
 
 
 def _look(group: str) -> tuple[str, str]:
-    return _LOOK.get(group.partition(" from ")[0], (_FAINT, "o"))
+    return _LOOK.get(group.partition(" from ")[0], (FAINT, "o"))
 
 
 def _groups(found: Table) -> list[str]:
@@ -101,14 +64,14 @@ def pareto(found: Table) -> Figure:
         panel.set_xlabel(_SCORE)
         panel.set_ylabel(label)
         if found["target"] is not None:
-            panel.axvline(found["target"], color=_FAINT, lw=0.7, dashes=(4, 3), zorder=0)
+            panel.axvline(found["target"], color=FAINT, lw=0.7, dashes=(4, 3), zorder=0)
     panels[0].legend(frameon=False, fontsize=8, loc="lower left")
     return figure
 
 
 def _points(panel: Axes, found: Table, key: str) -> None:
     base = found["base"]
-    panel.plot([base["score"]], [base[key]], "*", color=_INK, ms=12, label="base")
+    panel.plot([base["score"]], [base[key]], "*", color=INK, ms=12, label="base")
     for group in _groups(found):
         color, marker = _look(group)
         own = [one for one in found["checkpoints"] if group_of(one) == group]
@@ -121,7 +84,7 @@ def _points(panel: Axes, found: Table, key: str) -> None:
         rings = at_matched(found, group).values()
         for one in rings:
             if one[key] is not None:
-                panel.plot([one["score"]], [one[key]], "o", mfc="none", mec=_INK, ms=10, mew=0.8)
+                panel.plot([one["score"]], [one[key]], "o", mfc="none", mec=INK, ms=10, mew=0.8)
 
 
 # --- over training -----------------------------------------------------------------------------
@@ -273,7 +236,7 @@ def _summary(panel: Axes, one: Mapping[str, Any], place: int, color: str) -> Non
     panel.plot(
         one["values"], [place] * len(one["values"]), "o", color=color, ms=4, alpha=0.6, mew=0
     )
-    panel.plot([one["value"]], [place], "|", color=_INK, ms=12)
+    panel.plot([one["value"]], [place], "|", color=INK, ms=12)
     if one["low"] is not None:
         panel.plot([one["low"], one["high"]], [place, place], "-", color=color, lw=1, alpha=0.7)
 
