@@ -4,17 +4,14 @@ between two markers, so that text and data cannot drift apart."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ABLATIONS
 from forgetguard.measures.overlap import Overlap
 from forgetguard.recipes.circuit_study import summary
 from forgetguard.recipes.circuit_study.summary import Data, Record, Spread, spread
-
-_BLOCK = re.compile(r"(<!-- study: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+from forgetguard.recipes.pages import fill_blocks
 
 
 def fill(page: str, data: Data) -> str:
@@ -23,19 +20,11 @@ def fill(page: str, data: Data) -> str:
     Raises:
         SpecificationError: the page asks for a block that there is not, or for none.
     """
-    names = [name for _, name, _ in _BLOCK.findall(page)]
-    strange = sorted(set(names) - set(BLOCKS))
-    if strange or not names:
-        raise SpecificationError(
-            f"the page's blocks are {', '.join(names) or 'missing'}; it needs some of "
-            f"{', '.join(BLOCKS)}, each between <!-- study: NAME --> and <!-- end -->"
-        )
 
-    def render(match: re.Match[str]) -> str:
-        text = BLOCKS[match[2]](data) if _has(data, match[2]) else "(not measured)"
-        return f"{match[1]}\n{text}\n\n{match[3]}"
+    def render(name: str) -> str:
+        return BLOCKS[name](data) if _has(data, name) else "(not measured)"
 
-    return _BLOCK.sub(render, page)
+    return fill_blocks(page, "study", BLOCKS, render)
 
 
 def bare(data: Data) -> str:

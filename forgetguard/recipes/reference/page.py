@@ -3,15 +3,13 @@ two markers, so that text and data cannot drift apart."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from forgetguard.errors import SpecificationError
+from forgetguard.recipes.pages import fill_blocks
 from forgetguard.recipes.reference.collecting import METRICS, Record, Table, group_of
 from forgetguard.recipes.reference.intervals import over_seeds
 
-_BLOCK = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURES = ("pareto", "training", "heads", "matched")
 Rows: TypeAlias = Sequence[Sequence[str]]
 
@@ -22,14 +20,7 @@ def fill(page: str, found: Table) -> str:
     Raises:
         SpecificationError: the page asks for a block that there is not, or for none.
     """
-    names = [name for _, name, _ in _BLOCK.findall(page)]
-    strange = sorted(set(names) - set(BLOCKS))
-    if strange or not names:
-        raise SpecificationError(
-            f"the page's blocks are {', '.join(names) or 'missing'}; it needs some of "
-            f"{', '.join(BLOCKS)}, each between <!-- reference: NAME --> and <!-- end -->"
-        )
-    return _BLOCK.sub(lambda match: f"{match[1]}\n{BLOCKS[match[2]](found)}\n\n{match[3]}", page)
+    return fill_blocks(page, "reference", BLOCKS, lambda name: BLOCKS[name](found))
 
 
 def bare(found: Table) -> str:
