@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from importlib.util import find_spec
 from pathlib import Path
 
 from forgetguard.cli.command import DONE, FAILED, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.values import needs_module
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.reference.plan import Plan, presets, read_plan
 
@@ -47,9 +47,9 @@ def _prepare(asked: Namespace) -> Job:
         raise SpecificationError(f"--jobs: {asked.jobs}; give 1 or more")
     stages = (asked.only,) if asked.only else STAGES
     if "train" in stages:
-        _needs("trl", "training", "recipes")
+        needs_module("trl", "training", "recipes")
     if "report" in stages and not asked.no_figures:
-        _needs("matplotlib", "the figures", "plots", " (or give --no-figures)")
+        needs_module("matplotlib", "the figures", "plots", " (or give --no-figures)")
     docs = Path(asked.docs) if asked.docs else None
 
     def job() -> int:
@@ -64,13 +64,6 @@ def _plan(asked: Namespace) -> Plan:
         raise SpecificationError(f"write {_USAGE}, with a preset of {', '.join(presets())}")
     out = Path(asked.out) if asked.out else Path(f"reference-{Path(preset).stem}")
     return read_plan(preset, overrides, out=out)
-
-
-def _needs(module: str, what: str, extra: str, instead: str = "") -> None:
-    if find_spec(module) is None:
-        raise SpecificationError(
-            f"{what} needs {module}: pip install 'forgetguard[{extra}]'{instead}"
-        )
 
 
 def _carry_out(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.cli.checkpoints import gate_options
 from forgetguard.errors import SpecificationError
+from forgetguard.report.json_file import check_target
 
 
 def check_choice(option: str, value: str, known: Sequence[str]) -> None:
@@ -41,3 +46,32 @@ def read_whole(option: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise SpecificationError(f"{option}: {text!r} is not a whole number from 0 on")
     return int(text)
+
+
+def needs_module(module: str, what: str, extra: str, instead: str = "") -> None:
+    """Raises SpecificationError where an optional dependency is not installed."""
+    if find_spec(module) is None:
+        raise SpecificationError(
+            f"{what} needs {module}: pip install 'forgetguard[{extra}]'{instead}"
+        )
+
+
+def new_file(option: str, written: str | None, *, force: bool) -> Path | None:
+    """Where an option wants a file written; None without it (raises SpecificationError where it
+    cannot be written, or is there and `force` is not)."""
+    if written is None:
+        if force:
+            raise SpecificationError(f"--force belongs to {option} FILE: there is none to replace")
+        return None
+    path = Path(written)
+    check_target(path)
+    if path.exists() and not force:
+        raise SpecificationError(f"{option}: {path} is there already; replace it with --force")
+    return path
+
+
+def written(options: Mapping[str, Any], loading: LoadOptions) -> list[str]:
+    """Options as arguments, those of loading among them where they are not the default."""
+    own = [f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
+           for name, value in options.items()]  # fmt: skip
+    return own + [one.replace("--forgetguard-", "--", 1) for one in gate_options(loading)]

@@ -26,7 +26,7 @@ SMALL = (
     "recipes=sft,rl,sft-rl", "seeds=0,1", "sft.learning_rates=[1e-3]", "rl.learning_rates=[1e-3]",
     "sft.steps=4", "sft.save_every=2", "rl.steps=2", "rl.save_every=2", "all.log_every=1",
     "sft-rl.start_rate=1e-3", "sft-rl.start_steps=[2]", "sft-rl.steps=2", "sft-rl.save_every=2",
-    "all.warmup=0", "circuits.names=[tiny-ioi]", "comparison.tasks=[ioi]", "compared=sft,rl",
+    "all.warmup=0", "circuits.names=[tiny-ioi]", "comparison.tasks=[ioi]", "compared=sft vs rl",
 )  # fmt: skip
 
 
@@ -103,13 +103,13 @@ def run(wanted: Plan, **given: Any) -> tuple[suite.Outcome, list[str]]:
 
 def test_one_call_trains_measures_judges_and_writes_the_page(tmp_path: Path) -> None:
     outcome, _ = run(plan(tmp_path))
-    assert set(outcome.failed) == {"ioi, seed 0", "ioi, seed 1"}
+    assert set(outcome.failed) == {f"ioi, sft vs rl, seed {seed}" for seed in (0, 1)}
     assert outcome.page == tmp_path / "reference.md"
     found = json.loads((tmp_path / "reference" / suite.RESULTS).read_text("utf-8"))
     assert len(found["checkpoints"]) == 2 * (2 + 1 + 1)
     (kept,) = [one for one in found["claims"] if one["key"] == "circuit-kept"]
     assert kept["numbers"][0]["values"] == pytest.approx([0.1, 0.1])
-    assert "not there: ioi, seed 0: no masks here" in outcome.page.read_text("utf-8")
+    assert "not there: ioi, sft vs rl, seed 0: no masks here" in outcome.page.read_text("utf-8")
     assert str(tmp_path) not in (tmp_path / "reference" / suite.RESULTS).read_text("utf-8")
 
 
@@ -118,7 +118,7 @@ def test_a_second_call_does_nothing_again_and_ends_the_same(tmp_path: Path) -> N
     before = (tmp_path / "reference.md").read_text("utf-8")
     none = suite.Works(no_masks, no_masks, no_masks)
     outcome, told = run(plan(tmp_path), figures=False, works=none)
-    assert set(outcome.failed) == {"ioi, seed 0", "ioi, seed 1"}
+    assert set(outcome.failed) == {f"ioi, sft vs rl, seed {seed}" for seed in (0, 1)}
     assert "training: 6 runs, 6 of them finished before" in told
     assert "measuring: 9 checkpoints, 9 of them before" in told
     assert (tmp_path / "reference.md").read_text("utf-8") == before
@@ -171,7 +171,7 @@ def test_two_suites_cannot_share_a_folder(tmp_path: Path) -> None:
     outcome, _ = run(
         plan(tmp_path), stages=("train",), works=suite.Works(second, made_up, no_masks)
     )
-    assert "another reference run is at work there" in outcome.failed["sft-0.001-seed0"]
+    assert "in use by another run" in outcome.failed["sft-0.001-seed0"]
 
 
 # --- for real ----------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ REAL = (
     "sft.steps=4", "sft.save_every=2", "rl.steps=2", "rl.save_every=2", "all.log_every=1",
     "all.warmup=0", "data.train=64", "data.validation=24", "data.evaluation=24", "prior.count=8",
     "prior.tasks=[ioi,induction]", "circuits.names=[tiny-ioi]", "circuits.pairs=8",
-    "comparison.tasks=[]", "tolerance=0.3", "compared=sft,rl",
+    "comparison.tasks=[]", "tolerance=0.3", "compared=sft vs rl",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from forgetguard.recipes.reference.plan import Plan, read_plan
 
 PLAN = read_plan(
     "tiny",
-    ["recipes=sft,rl,sft-replay,sft-rl", "tolerance=0.05", "compared=sft,rl"],
+    ["recipes=sft,rl,sft-replay,sft-rl", "tolerance=0.05", "compared=sft vs rl"],
     out=Path("out"),
 )
 TASKS = {"ioi": 10.0, "induction": 4.0}
@@ -76,7 +76,8 @@ def comparison(seed: int, sft: float, rl: float, abstained: str | None = None) -
         }  # fmt: skip
 
     return {
-        "task": "ioi", "seed": seed, "ceiling": {"value": 0.9, "chance": 0.4, "corrected": 0.8},
+        "task": "ioi", "pair": ["sft", "rl"], "seed": seed,
+        "ceiling": {"value": 0.9, "chance": 0.4, "corrected": 0.8},
         "columns": {"tuned": column(sft), "reference": column(rl)},
         "vulnerable": {"members": ["L0H1"], "delta": 0.5},
     }  # fmt: skip
@@ -254,3 +255,35 @@ def test_nothing_matched_still_draws_and_tells(tmp_path: Path) -> None:
     family = [point("sft", seed) for seed in (0, 1)] + [point("rl", 0, score=0.3)]
     at = suite.write(results(family), tmp_path, figures=True, say=lambda _: None)
     assert "so nothing is matched" in at.read_text("utf-8")
+
+
+def test_a_claim_about_sft_and_rl_is_judged_on_each_pair_that_is_compared() -> None:
+    plan = read_plan(
+        "tiny",
+        [
+            "recipes=sft,rl,sft-replay,sft-rl",
+            "tolerance=0.05",
+            "compared=[sft vs rl, sft vs sft-rl from 40, rl vs sft]",
+            "target=0.9",
+        ],
+        out=Path("out"),
+    )
+    judged = [
+        one
+        for one in claims.judge(results(as_claimed(), plan=plan))
+        if one["key"] == "circuit-kept"
+    ]
+    assert [one["pair"] for one in judged] == [
+        ["sft", "rl"],
+        ["sft", "sft-rl from 40"],
+        ["rl", "sft"],
+    ]
+    first, second, third = (one["numbers"][0]["value"] for one in judged)
+    assert (first, second, third) == pytest.approx((0.28, 0.1, -0.28))
+
+
+def test_retention_is_read_from_the_pair_that_is_judged() -> None:
+    other = {**comparison(0, 0.1, 0.9), "pair": ["sft", "sft-rl from 40"]}
+    found = results(as_claimed(), [comparison(0, 0.5, 0.6), other])
+    (judged,) = [one for one in claims.judge(found) if one["key"] == "retention"]
+    assert judged["numbers"][0]["value"] == pytest.approx(0.1)

@@ -46,7 +46,7 @@ def record(
     }  # fmt: skip
 
 
-FIXED = ("recipes=sft,rl", "seeds=0,1", "compared=sft,rl", "comparison.tasks=[induction, ioi]")
+FIXED = ("recipes=sft,rl", "seeds=0,1", "compared=sft vs rl", "comparison.tasks=[induction, ioi]")
 
 
 def plan(*overrides: str, out: Path = Path("out")) -> Plan:
@@ -147,7 +147,7 @@ def test_the_groups_compared_can_be_others_than_sft_and_rl() -> None:
     wanted = plan(
         "recipes=sft,sft-rl",
         "sft-rl.start_steps=30",
-        "compared=[sft, sft-rl from 30]",
+        "compared=[sft vs sft-rl from 30]",
         "tolerance=0.01",
     )
     found = collecting.table(wanted, BASE, records)
@@ -204,5 +204,6 @@ def test_a_damaged_file_counts_as_not_measured(tmp_path: Path) -> None:
 def test_each_matched_seed_is_compared_on_each_task() -> None:
     records = [record(f"{one}@0.1", 0.9, seed=s) for one in ("sft", "rl") for s in (0, 1)]
     wanted = comparing.pairings(plan(), collecting.table(plan(), BASE, records))
-    assert list(wanted) == [f"{task}, seed {s}" for s in (0, 1) for task in ("induction", "ioi")]
-    assert wanted["ioi, seed 1"]["reference"] == {"run": "rl@0.1-1", "step": 10}
+    tasks = ("induction", "ioi")
+    assert list(wanted) == [f"{task}, sft vs rl, seed {s}" for s in (0, 1) for task in tasks]
+    assert wanted["ioi, sft vs rl, seed 1"]["reference"] == {"run": "rl@0.1-1", "step": 10}

@@ -4,8 +4,9 @@ A verdict is `reproduced`, `not reproduced`, `undecided` or `not tested`. The ru
 throughout: a number whose sign the claim states, with an interval (95 %; Student's t over seeds, or
 a bootstrap that draws whole runs). Where the interval excludes 0 on the claimed side the claim is
 reproduced here; on the other side, not reproduced; else undecided. A claim of several parts is
-reproduced when all of them are, and not reproduced when one is not. Nothing is corrected for the
-number of claims.
+reproduced when all of them are, and not reproduced when one is not. Claims that compare SFT with RL
+are judged on each pair of groups that the plan compares. Nothing is corrected for the number of
+claims.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ REPRODUCED, REFUTED, UNDECIDED, UNTESTED = (
 )  # fmt: skip
 
 
-# As claims name the two that are compared; `compared` in the plan says which groups they are.
+# As claims name the two that are compared; each pair of `compared` in the plan says which groups
+# they are.
 SFT, RL = "sft", "rl"
+_PAIR = "pair"  # of a table: the two groups that a claim is judged on
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Part:
 class Claim:
     """A paper's statement, how it is made a number here, and from where in the table.
 
-    `parts` gives the numbers that decide; `beside` others worth reading with them."""
+    `parts` gives the numbers that decide; `beside` others worth reading with them. One that
+    `compares` SFT with RL is judged on each pair of the plan, others once."""
 
     key: str
     paper: str
@@ -59,11 +63,16 @@ class Claim:
     here: str
     parts: Callable[[Table], Sequence[Part]]
     beside: Callable[[Table], Sequence[Part]] = lambda _: ()
+    compares: bool = False
 
 
 def judge(found: Table) -> list[dict[str, Any]]:
     """Every claim's verdict with its numbers, in plain values."""
-    return [_judged(claim, found) for claim in CLAIMS]
+    return [_judged(claim, found, pair) for claim in CLAIMS for pair in _pairs(claim, found)]
+
+
+def _pairs(claim: Claim, found: Table) -> Sequence[Sequence[str] | None]:
+    return found["plan"]["compared"] if claim.compares else [None]
 
 
 def verdict(parts: Sequence[Part]) -> str:
@@ -84,10 +93,12 @@ def _sign(number: Interval) -> int:
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def _judged(claim: Claim, found: Table) -> dict[str, Any]:
-    parts, beside = list(claim.parts(found)), list(claim.beside(found))
+def _judged(claim: Claim, found: Table, pair: Sequence[str] | None) -> dict[str, Any]:
+    asked = {**found, _PAIR: pair}
+    parts, beside = list(claim.parts(asked)), list(claim.beside(asked))
     return {
         "key": claim.key,
+        "pair": None if pair is None else list(pair),
         "paper": claim.paper,
         "says": claim.says,
         "here": claim.here,
@@ -105,8 +116,9 @@ def _difference(name: str, first: str, second: str, metric: str) -> Callable[[Ta
 
 
 def _matched_difference(found: Table, name: str, first: str, second: str, metric: str) -> Part:
-    pair = dict(zip((SFT, RL), found["plan"]["compared"], strict=True))
-    first, second = pair.get(first, first), pair.get(second, second)
+    if found[_PAIR] is not None:
+        groups = dict(zip((SFT, RL), found[_PAIR], strict=True))
+        first, second = groups.get(first, first), groups.get(second, second)
     values = paired(found, first, second, METRICS[metric])
     return Part(name, over_seeds(values) if values else None)
 
@@ -129,6 +141,8 @@ def _retention(found: Table) -> list[Part]:
     """Chance-corrected, mean over tasks, seed by seed; tasks that abstain are left out."""
     by_seed: dict[int, list[float]] = {}
     for one in found["comparisons"]:
+        if one["pair"] != found[_PAIR]:
+            continue
         sft, rl = (one["columns"][role]["retention"] for role in ("tuned", "reference"))
         known = [part for part in (sft, rl) if part is not None and part["abstained"] is None]
         if len(known) == 2 and None not in (sft["corrected"], rl["corrected"]):
@@ -272,6 +286,7 @@ CLAIMS: tuple[Claim, ...] = (
         beside=_all(
             _MORE_KEPT, _difference("prior accuracy, rl - sft", "rl", "sft", "prior accuracy")
         ),
+        compares=True,
     ),
     Claim(
         "retention",
@@ -281,6 +296,7 @@ CLAIMS: tuple[Claim, ...] = (
         "of SFT at matched score, mean over tasks, per seed, is above 0. Tasks where the base "
         "does not agree with itself are left out.",
         _retention,
+        compares=True,
     ),
     Claim(
         "larger-kl",
@@ -291,6 +307,7 @@ CLAIMS: tuple[Claim, ...] = (
         "direction and prompts.",
         _all(_LARGER_KL, _LOWER_DCV),
         beside=_LARGER_REVERSE,
+        compares=True,
     ),
     Claim(
         "peaks-early",
@@ -349,6 +366,7 @@ CLAIMS: tuple[Claim, ...] = (
         "to the base's: that of RL minus that of SFT at matched score, per seed, is above 0. Our "
         "operationalisation of a theorem on two-mode mixtures.",
         _difference("probability kept, rl - sft", "rl", "sft", "prior answers' probability kept"),
+        compares=True,
     ),
     Claim(
         "replay-keeps-mass",

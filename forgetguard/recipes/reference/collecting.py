@@ -115,13 +115,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def common_target(records: Sequence[Record], plan: Plan) -> float | None:
-    """The highest score near which every seed of both compared groups has a checkpoint; None
+    """The highest score near which every seed of all compared groups has a checkpoint; None
     where there is none. Looks at validation scores alone, so at nothing that a claim is about."""
     for number in range(_GRID, 0, -1):
         target = number / _GRID
         if all(
             _nearest(records, group, seed, target, plan.tolerance) is not None
-            for group in plan.compared
+            for group in {one for pair in plan.compared for one in pair}
             for seed in plan.seeds
         ):
             return target

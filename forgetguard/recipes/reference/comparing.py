@@ -13,19 +13,22 @@ from forgetguard.recipes.reference.plan import Plan
 
 
 def pairings(plan: Plan, found: Table) -> dict[str, dict[str, Any]]:
-    """What is to be compared, by name: each seed's two matched checkpoints, on each task."""
-    sft, rl = (found["matched"].get(group, {}) for group in plan.compared)
+    """What is to be compared, by name: for each pair of groups, seed and task the two matched
+    checkpoints."""
     result = {}
-    for seed in sorted(sft.keys() & rl.keys(), key=int):
-        if sft[seed] is None or rl[seed] is None:
-            continue
-        for task in plan.masks.tasks:
-            result[f"{task}, seed {seed}"] = {
-                "task": task,
-                "seed": int(seed),
-                "tuned": sft[seed],
-                "reference": rl[seed],
-            }
+    for pair in plan.compared:
+        sft, rl = (found["matched"].get(group, {}) for group in pair)
+        for seed in sorted(sft.keys() & rl.keys(), key=int):
+            if sft[seed] is None or rl[seed] is None:
+                continue
+            for task in plan.masks.tasks:
+                result[f"{task}, {' vs '.join(pair)}, seed {seed}"] = {
+                    "task": task,
+                    "pair": list(pair),
+                    "seed": int(seed),
+                    "tuned": sft[seed],
+                    "reference": rl[seed],
+                }
     return result
 
 

@@ -40,12 +40,12 @@ def bare(found: Table) -> str:
 def _setup(found: Table) -> str:
     plan, base = found["plan"], found["base"]
     target = found["target"]
-    ours, theirs = plan["compared"]
+    pairs = " and ".join(f"`{ours}` with `{theirs}`" for ours, theirs in plan["compared"])
     at = (
-        "No new-task score is reached by both on every seed, so nothing is matched."
+        "No new-task score is reached by all of them on every seed, so nothing is matched."
         if target is None
         else f"Matched at a new-task score of {target:.2f} +- {plan['tolerance']:.2f} on "
-        "validation questions (the highest that both reach on every seed, or the one given)."
+        "validation questions (the highest that all of them reach on every seed, or the one given)."
     )
     failed = found.get("failed", {})
     gone = "".join(f"\n- not there: {name}: {why}" for name, why in failed.items())
@@ -53,8 +53,8 @@ def _setup(found: Table) -> str:
         f"`{plan['base']}`, {len(found['runs'])} runs ({', '.join(plan['recipes'])}), seeds "
         f"{', '.join(map(str, plan['seeds']))}, {len(found['checkpoints'])} checkpoints measured. "
         f"The base scores {_number(base['score'])} on the new task and {_number(base['accuracy'])} "
-        f"on the prior capabilities. In the claims, sft is `{ours}` and rl is "
-        f"`{theirs}`. {at} Intervals are two-sided 95 %: Student's t over "
+        f"on the prior capabilities. Claims about SFT and RL compare {pairs}. {at} Intervals are "
+        f"two-sided 95 %: Student's t over "
         f"{len(plan['seeds'])} seeds, where not said otherwise.{gone}"
     )
 
@@ -63,22 +63,27 @@ def _claims(found: Table) -> str:
     rows = [
         [
             f"{one['says']} ({one['paper']})",
+            _pair(one),
             f"**{one['verdict']}**",
             "<br>".join(f"{part['name']}: {_interval(part)}" for part in one["numbers"]),
             one["here"],
         ]
         for one in found["claims"]
     ]
-    return _table(["claim", "here", "number", "how it is judged"], rows)
+    return _table(["claim", "on", "here", "number", "how it is judged"], rows)
 
 
 def _beside(found: Table) -> str:
     rows = [
-        [one["key"], part["name"], _interval(part)]
+        [one["key"], _pair(one), part["name"], _interval(part)]
         for one in found["claims"]
         for part in one["beside"]
     ]
-    return _table(["claim", "beside it", "number"], rows)
+    return _table(["claim", "on", "beside it", "number"], rows)
+
+
+def _pair(claim: Record) -> str:
+    return "" if claim["pair"] is None else " vs ".join(claim["pair"])
 
 
 def _matched(found: Table) -> str:
@@ -125,7 +130,7 @@ def _recipes(found: Table) -> str:
 def _circuits(found: Table) -> str:
     rows = []
     for one in found["comparisons"]:
-        for role, name in zip(("tuned", "reference"), found["plan"]["compared"], strict=True):
+        for role, name in zip(("tuned", "reference"), one["pair"], strict=True):
             column = one["columns"][role]
             kept = column["retention"] or {}
             rows.append(
@@ -146,10 +151,6 @@ def _circuits(found: Table) -> str:
             )
     head = "task|seed|model|heads|retention|by chance|beyond chance|ceiling|faithfulness|transfer"
     return _table([*head.split("|"), "C_vuln (against the other)", "no evidence, as"], rows)
-
-
-def _vulnerable(one: Record) -> str:
-    return " ".join((one["vulnerable"] or {}).get("members", []))
 
 
 BLOCKS: Mapping[str, Callable[[Table], str]] = {

@@ -114,8 +114,8 @@ class Plan:
         target: the new-task score that recipes are compared at; None: the highest that SFT and RL
             reach on every seed.
         tolerance: how far from it still counts as matched.
-        compared: the two groups that claims about SFT and RL are judged on: a recipe, or `sft-rl
-            from STEP`.
+        compared: the pairs of groups that claims about SFT and RL are judged on, one pair after
+            the other; a group is a recipe, or `sft-rl from STEP`.
         threads: of the processor a process may use; None: as many as torch likes.
     """
 
@@ -126,7 +126,7 @@ class Plan:
     recipes: tuple[str, ...]
     target: float | None
     tolerance: float
-    compared: tuple[str, str]
+    compared: tuple[tuple[str, str], ...]
     threads: int | None
     loading: LoadOptions
     data: Data
@@ -203,7 +203,7 @@ def described(plan: Plan) -> dict[str, Any]:
         "recipes": list(plan.recipes),
         "target": plan.target,
         "tolerance": plan.tolerance,
-        "compared": list(plan.compared),
+        "compared": [list(pair) for pair in plan.compared],
         "dtype": plan.loading.dtype,
         **{
             name: {key: _listed(one) for key, one in asdict(part).items()}
@@ -413,11 +413,17 @@ def _target(value: Any, where: str) -> float | None:
     return found
 
 
-def _compared(value: Any, where: str) -> tuple[str, str]:
-    found = ("sft", "rl") if value is None else _texts(value, f"{where}: compared")
-    if len(found) != 2 or found[0] == found[1]:
-        raise SpecificationError(f"{where}: compared: give two groups, as sft,rl, got {found}")
-    return found[0], found[1]
+def _compared(value: Any, where: str) -> tuple[tuple[str, str], ...]:
+    given = ("sft vs rl",) if value is None else _texts(value, f"{where}: compared")
+    pairs = []
+    for one in given:
+        first, versus, second = (part.strip() for part in one.partition(" vs "))
+        if not versus or not first or not second or first == second:
+            raise SpecificationError(
+                f"{where}: compared: give two groups, as sft vs rl, got {one!r}"
+            )
+        pairs.append((first, second))
+    return tuple(pairs)
 
 
 def _check(plan: Plan, where: str) -> None:
@@ -531,7 +537,7 @@ def _name(recipe: str, rate: float, start: int | None) -> str:
 
 def _check_compared(plan: Plan, where: str) -> None:
     """A group that another plan has is left out quietly: `recipes=sft` is a study too."""
-    recipes = {one.partition(" from ")[0] for one in plan.compared}
+    recipes = {one.partition(" from ")[0] for pair in plan.compared for one in pair}
     for name in sorted(recipes - set(RECIPES)):
         raise SpecificationError(f"{where}: compared: {name!r}: {lines.nearest(name, RECIPES)}")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.recipes.locking import alone
 from forgetguard.recipes.reference import claims, collecting, comparing, measuring, training
 from forgetguard.recipes.reference.plan import Plan, described
 from forgetguard.recipes.reference.workers import Task, Work, carry_out
@@ -18,7 +17,7 @@ from forgetguard.report.json_file import write_text
 
 STAGES = ("train", "measure", "report")
 RESULTS = "results.json"
-_PLAN, _LOCK = "plan.json", ".lock"
+_PLAN = "plan.json"
 Say = Callable[[str], None]
 
 
@@ -63,7 +62,7 @@ def run(
     """
     works = works or Works()
     failed: dict[str, str] = {}
-    with _alone(plan.out):
+    with alone(plan.out, f"--out {plan.out}"):
         _refuse_another(plan)
         write_text(plan.out / _PLAN, json.dumps(described(plan), indent=1) + "\n")
         if "train" in stages:
@@ -168,26 +167,6 @@ def _table(plan: Plan) -> dict[str, Any] | None:
 
 
 # --- the folder ------------------------------------------------------------------------------
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No second suite in the same folder; the system lets go of the lock whatever ends this one."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("w")
-    except OSError as error:
-        raise SpecificationError(
-            f"--out {out}: cannot be used ({error.strerror}): name another folder"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SpecificationError(
-                f"--out {out}: another reference run is at work there: wait for it, or name another"
-            ) from None
-        yield
 
 
 def _refuse_another(plan: Plan) -> None:

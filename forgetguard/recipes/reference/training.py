@@ -9,7 +9,7 @@ from forgetguard.errors import ForgetguardError
 from forgetguard.recipes.reference.plan import Plan, Run
 from forgetguard.recipes.reference.prompts import replayed_questions, training_questions
 from forgetguard.recipes.training.run_card import read_card
-from forgetguard.recipes.training.running import FINAL
+from forgetguard.recipes.training.run_folder import FINAL
 from forgetguard.recipes.training.saved_states import saved_states
 from forgetguard.recipes.training.settings import REINFORCED, as_dict
 

@@ -25,6 +25,7 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 Work = Callable[[Any, str, Progress], None]
 Event = Callable[[str], None]  # a line to tell
 _WATCH = 1.0  # seconds between two looks whether the parent is still there
+_OFTEN = 20.0  # seconds between two words on how far a task is
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -95,6 +96,14 @@ def _here(board: _Board, shared: Any, say: Event) -> None:
     while (task := board.next(own)) is not None:
         error = _attempt(task, shared, lambda *_: None)
         _note(board, task, error, 0.0, say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How far a task is."""
+
+    done: int
+    total: int
 
 
 @dataclass(slots=True)
@@ -168,7 +177,11 @@ def _hear(board: _Board, pool: _Pool, worker: _Worker, say: Event) -> None:
     assert task is not None  # only busy ones are listened to
     seconds = time.monotonic() - worker.since
     try:
-        error: str | None = worker.pipe.recv()
+        heard: str | None | _Done = worker.pipe.recv()
+        if isinstance(heard, _Done):
+            say(f"{task.name}: {heard.done} of {heard.total}")
+            return
+        error = heard
         worker.task = None
     except (EOFError, ConnectionResetError):
         worker.process.join(timeout=5)
@@ -205,7 +218,20 @@ def serve(pipe: Connection, shared: Any, threads: int | None) -> None:
             return
         if threads is not None:
             _limit_torch(threads)
-        pipe.send(_attempt(task, shared, lambda *_: None))
+        pipe.send(_attempt(task, shared, _telling(pipe)))
+
+
+def _telling(pipe: Connection) -> Progress:
+    """Tells the parent how far a task is, not too often."""
+    told = time.monotonic()
+
+    def tell(_: str, done: int, total: int) -> None:
+        nonlocal told
+        if done < total and time.monotonic() - told >= _OFTEN:
+            told = time.monotonic()
+            pipe.send(_Done(done, total))
+
+    return tell
 
 
 def _limit_torch(threads: int) -> None:

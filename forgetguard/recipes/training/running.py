@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.files import read_json
-from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
-from forgetguard.checkpoints.local import localise
-from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
+from forgetguard.checkpoints.fingerprint import Fingerprint
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, resolve
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import CheckpointError, SpecificationError
-from forgetguard.recipes.training import saved_states
+from forgetguard.recipes.locking import alone
+from forgetguard.recipes.training import processes, run_folder, saved_states
+from forgetguard.recipes.training.full_disk import explained
 from forgetguard.recipes.training.run_card import (
     RunCard,
     final_fingerprint,
@@ -29,7 +27,7 @@ from forgetguard.recipes.training.run_card import (
     write_card,
 )
 from forgetguard.recipes.training.saved_states import SavedState
-from forgetguard.recipes.training.settings import TrainingSettings, as_dict
+from forgetguard.recipes.training.settings import TrainingSettings
 from forgetguard.recipes.training.surroundings import (
     deterministic,
     own_randomness,
@@ -37,16 +35,7 @@ from forgetguard.recipes.training.surroundings import (
 )
 from forgetguard.report.json_file import write_text
 
-FINAL = "final"
-RUN = "run.json"
 _PARTIAL = ".final.partial"
-_LOCK = ".lock"
-# As torch's and safetensors' writers say it; 27 and 28 are a file too large and no space left.
-_DISK = re.compile(
-    r"no space left|disk quota|file too large|PytorchStreamWriter|inline_container|iostream error"
-    r"|os error 2[78]",
-    re.IGNORECASE,
-)
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine"}
 
 
@@ -91,145 +80,41 @@ def run_training(
         MeasurementError: training diverged.
     """
     run = Path(settings.output).expanduser().absolute()
-    final = run / FINAL
-    _usable(run)
-    asked = _identity(settings, data)
-    with _alone(run), _explained(run):
-        _refuse_another(run, asked)
+    final = run / run_folder.FINAL
+    run_folder.usable(run)
+    asked = run_folder.identity(settings, data)
+    with _alone(run), explained(run):
+        run_folder.refuse_another(run, asked)
         if final.exists():
             verify_card(final)
-            if is_main():
+            if processes.is_main():
                 saved_states.strip(run, keep=0)  # a kill may have come between
             return final
-        if is_main():
-            write_text(run / RUN, json.dumps(_known(run) | asked, indent=2) + "\n")
+        if processes.is_main():
+            _note(run, asked)
             saved_states.remove_incomplete(run)
         state = saved_states.newest(run)
         if state is None or state.step < settings.steps:
             _train(settings, run, state, build, progress)
             state = saved_states.newest(run)
-        if is_main():
+        if processes.is_main():
             _finish(settings, run, state)
         saved_states.wait_for_all()
     return final
 
 
-def is_main() -> bool:
-    """Whether this process is the first, or the only, one of the run."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-# --- whose folder it is ----------------------------------------------------------------------
-
-
-def _usable(run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecificationError(
-            f"output {run} cannot be made ({error.strerror}): name a folder in a place that you "
-            f"may write to"
-        ) from error
-    if not os.access(run, os.W_OK | os.X_OK):
-        raise SpecificationError(f"output {run} is not writable: name another folder")
-
-
-def _identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
-    """All that the result depends on, in plain values."""
-    plain = as_dict(settings)
-    plain.pop("output")
-    content: dict[str, Any] = {"settings": plain, "data": data}
-    content["base"] = asdict(_of_full(settings.base, "base"))
-    start = settings.start
-    content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
-    return content
-
-
-def _of_full(given: str, role: str) -> Fingerprint:
-    spec = localise(resolve(given, role))
-    if spec.kind == "adapter":
-        raise CheckpointError(
-            f"{spec} is an adapter, and training needs a full checkpoint as its base: merge it "
-            f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
-        )
-    return fingerprint(spec)
-
-
-def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
-    return fingerprint(localise(spec))
-
-
-def _known(run: Path) -> dict[str, Any]:
-    """What the folder says about the run in it; empty where it says nothing."""
-    file = run / RUN
-    if not file.exists():
-        return {}
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        return {"settings": dict(known["settings"]), **known}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{file} cannot be read ({error}), so the run in {run} cannot be gone on with: move "
-            f"the folder away and train again"
-        ) from error
-
-
-def _refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
-    known = _known(run)
-    if not known:
-        if (run / FINAL).exists() or any(run.glob("checkpoint-*")):
-            raise SpecificationError(
-                f"output {run} holds checkpoints of another program (there is no {RUN}): name "
-                f"another folder"
-            )
-        return
-    different = [
-        f"{key} was {_shown(known['settings'], key)} there and is {_shown(asked['settings'], key)}"
-        for key in {**known["settings"], **asked["settings"]}
-        if known["settings"].get(key) != asked["settings"].get(key)
-    ]
-    if known["data"] != asked["data"]:
-        different.append("the training data are others")
-    for key in ("base", "start"):
-        if known[key] != asked[key]:
-            different.append(f"the checkpoint given as {key} has changed")
-    if different:
-        raise SpecificationError(
-            f"output {run} holds another run: {'; '.join(different)}. Name another folder, or "
-            f"move that one away"
-        )
-
-
-def _shown(settings: Mapping[str, Any], key: str) -> str:
-    return json.dumps(settings[key]) if key in settings else "not given"
+def _note(run: Path, what: Mapping[str, Any]) -> None:
+    """Add to what the folder says about its run."""
+    write_text(run / run_folder.RUN, json.dumps({**run_folder.known(run), **what}, indent=2) + "\n")
 
 
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """No second run in the same folder; a process that ends, however it does, lets go of it."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    """The processes of one run share its folder: the first holds the lock."""
+    if not processes.is_main():
         yield
         return
-    if not is_main():
-        yield
-        return
-    try:
-        lock = (run / _LOCK).open("w")
-    except OSError as error:
-        raise SpecificationError(
-            f"output {run} is not writable ({error.strerror}): name another folder"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpecificationError(
-                f"output {run} is in use by another run: wait for it, or name another folder"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+    with alone(run, f"output {run}"):
         yield
 
 
@@ -251,9 +136,8 @@ def _train(
         )
         trainer, notes = build(frame)
         trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
-        if is_main():
-            known = _known(run) | {"notes": dict(notes)}
-            write_text(run / RUN, json.dumps(known, indent=2) + "\n")
+        if processes.is_main():
+            _note(run, {"notes": dict(notes)})
         trainer.train(resume_from_checkpoint=None if state is None else str(state.folder))
 
 
@@ -306,7 +190,7 @@ def _arguments(settings: TrainingSettings, run: Path) -> dict[str, Any]:
 
 def _device_rows(settings: TrainingSettings) -> tuple[int, int]:
     """Rows that a device takes at once, and how often it does before an update."""
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = processes.count()
     at_once = settings.micro_batch or max(settings.rows // devices, 1)
     if settings.rows % (devices * at_once):
         raise SpecificationError(
@@ -343,7 +227,7 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
             f"training in {run} ended at step {reached} of {settings.steps}, so there are no final "
             f"weights: run it again to go on"
         )
-    partial, known = run / _PARTIAL, _known(run)
+    partial, known = run / _PARTIAL, run_folder.known(run)
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
@@ -366,7 +250,7 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
         start=Fingerprint(**start) if start else None,
     )
     write_card(partial, card)
-    partial.rename(run / FINAL)
+    partial.rename(run / run_folder.FINAL)
     saved_states.strip(run, keep=0)
 
 
@@ -396,32 +280,3 @@ def _base_name(settings: TrainingSettings) -> str:
         if spec.kind == "directory" and not spec.given.startswith("tiny:")
         else (spec.given)
     )
-
-
-# --- a full disk ------------------------------------------------------------------------------
-
-
-@contextmanager
-def _explained(run: Path) -> Iterator[None]:
-    """Turn what the libraries raise on a full disk into an error that says what is kept."""
-    try:
-        yield
-    except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
-        )  # fmt: skip
-        if not full and not _DISK.search(str(error)):
-            raise
-        state = saved_states.newest(run)
-        kept = "no checkpoint was complete yet"
-        if state is not None:
-            kept = f"the checkpoint of step {state.step} is complete and kept"
-        raise CheckpointError(
-            f"output {run}: a file could not be written, as when the disk is full or a quota is "
-            f"reached ({_first_line(error)}); {kept}. Free some space and run the same again: it "
-            f"goes on from there"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,52 @@
+"""One program at a time in a folder. [light]"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from forgetguard.errors import SpecificationError
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Nobody else works in `folder` inside the block; the system lets go of the lock whatever ends
+    this process. Where there are no locks (Windows, some file systems) nothing is held.
+
+    Args:
+        what: how messages call the folder, and the work in it: `output DIR`, `run`.
+
+    Raises:
+        SpecificationError: the folder cannot be made or written to, or is in use.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("w")
+    except OSError as error:
+        raise SpecificationError(
+            f"{what} cannot be written to ({error.strerror}): name another folder"
+        ) from error
+    with lock:
+        if not _taken(lock):
+            raise SpecificationError(
+                f"{what} is in use by another run: wait for it, or name another folder"
+            )
+        yield
+
+
+def _taken(lock: object) -> bool:
+    """False where somebody else holds it."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,103 @@
+"""Whose folder a run writes to: what the folder says of the run in it, and what may go on there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
+from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.errors import CheckpointError, SpecificationError
+from forgetguard.recipes.training.settings import TrainingSettings, as_dict
+
+FINAL = "final"
+RUN = "run.json"
+
+
+def usable(run: Path) -> None:
+    """Make the folder (raises SpecificationError where it cannot be written to)."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecificationError(
+            f"output {run} cannot be made ({error.strerror}): name a folder in a place that you "
+            f"may write to"
+        ) from error
+    if not os.access(run, os.W_OK | os.X_OK):
+        raise SpecificationError(f"output {run} is not writable: name another folder")
+
+
+def identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
+    """All that the result depends on, in plain values."""
+    plain = as_dict(settings)
+    plain.pop("output")
+    content: dict[str, Any] = {"settings": plain, "data": data}
+    content["base"] = asdict(_of_full(settings.base, "base"))
+    start = settings.start
+    content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
+    return content
+
+
+def _of_full(given: str, role: str) -> Fingerprint:
+    spec = localise(resolve(given, role))
+    if spec.kind == "adapter":
+        raise CheckpointError(
+            f"{spec} is an adapter, and training needs a full checkpoint as its base: merge it "
+            f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
+        )
+    return fingerprint(spec)
+
+
+def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
+    return fingerprint(localise(spec))
+
+
+def known(run: Path) -> dict[str, Any]:
+    """What the folder says about the run in it; empty where it says nothing."""
+    file = run / RUN
+    if not file.exists():
+        return {}
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return {"settings": dict(known["settings"]), **known}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}), so the run in {run} cannot be gone on with: move "
+            f"the folder away and train again"
+        ) from error
+
+
+def refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
+    """Raises SpecificationError where the folder holds another run than `asked` (`identity`)."""
+    there = known(run)
+    if not there:
+        if (run / FINAL).exists() or any(run.glob("checkpoint-*")):
+            raise SpecificationError(
+                f"output {run} holds checkpoints of another program (there is no {RUN}): name "
+                f"another folder"
+            )
+        return
+    different = [
+        f"{key} was {_shown(there['settings'], key)} there and is {_shown(asked['settings'], key)}"
+        for key in {**there["settings"], **asked["settings"]}
+        if there["settings"].get(key) != asked["settings"].get(key)
+    ]
+    if there["data"] != asked["data"]:
+        different.append("the training data are others")
+    for key in ("base", "start"):
+        if there[key] != asked[key]:
+            different.append(f"the checkpoint given as {key} has changed")
+    if different:
+        raise SpecificationError(
+            f"output {run} holds another run: {'; '.join(different)}. Name another folder, or "
+            f"move that one away"
+        )
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not given"
