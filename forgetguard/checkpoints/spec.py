@@ -12,7 +12,7 @@ from forgetguard.errors import CheckpointError
 
 Kind = Literal["directory", "hub", "adapter"]
 
-TINY = ("base", "sft", "lora")
+TINY = ("base", "sft", "rl", "lora")
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
 _FULL_WEIGHTS = (

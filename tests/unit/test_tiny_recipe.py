@@ -19,7 +19,8 @@ import forgetguard
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.errors import CheckpointError
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.recipes.tiny import building, episodes, evaluation, preset, vocabulary
+from forgetguard.recipes.reference.plan import read_plan
+from forgetguard.recipes.tiny import building, episodes, evaluation, preset, tuned, vocabulary
 from forgetguard.recipes.tiny.__main__ import PROMPT_SEED, PROMPTS
 from forgetguard.recipes.tiny.finetuning import fine_tune
 from forgetguard.recipes.tiny.saving import BASE_ALIAS, save
@@ -55,7 +56,7 @@ def scores(tokenizer):
         name: evaluation.measure(
             building.load(SHIPPED, name), tokenizer, count=200, seed=FRESH_SEED
         )
-        for name in ("base", "sft", "lora")
+        for name in ("base", "sft", "rl", "lora")
     }
 
 
@@ -71,6 +72,7 @@ def test_the_shipped_base_can_do_every_capability_on_prompts_it_never_saw(scores
 def test_the_shipped_fine_tunes_learned_the_new_task_and_the_base_had_not(scores) -> None:
     assert scores["base"][evaluation.NEW_TASK].accuracy < 0.3
     assert scores["sft"][evaluation.NEW_TASK].accuracy >= 0.9
+    assert scores["rl"][evaluation.NEW_TASK].accuracy >= 0.9
     assert scores["lora"][evaluation.NEW_TASK].accuracy >= 0.9
 
 
@@ -95,7 +97,7 @@ def test_the_shipped_adapter_names_its_base_by_alias() -> None:
     assert config["base_model_name_or_path"] == BASE_ALIAS
 
 
-@pytest.mark.parametrize("name", ["base", "sft"])
+@pytest.mark.parametrize("name", ["base", "sft", "rl"])
 def test_the_shipped_checkpoints_load_by_the_auto_classes(name, tokenizer) -> None:
     read = AutoTokenizer.from_pretrained(SHIPPED / name)
     model = AutoModelForCausalLM.from_pretrained(SHIPPED / name)
@@ -221,14 +223,33 @@ def test_the_same_seed_builds_the_same_base_bytes_and_another_does_not(tmp_path,
     assert _digest(tmp_path / "one") != _digest(tmp_path / "three")
 
 
-@pytest.mark.parametrize("name", ["sft", "lora"])
-def test_the_same_seed_fine_tunes_to_the_same_bytes(tmp_path, tokenizer, name) -> None:
-    plan = replace(getattr(preset.load(), name), steps=3, batch=4)
+def test_the_same_seed_trains_the_adapter_to_the_same_bytes(tmp_path, tokenizer) -> None:
+    plan = replace(preset.load().lora, steps=3, batch=4)
     for folder in ("one", "two"):
         model, steps = fine_tune(building.load_base(SHIPPED), tokenizer, plan)
         assert steps == 3
         save(model, tokenizer, tmp_path / folder)
     assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
+
+
+def test_the_other_members_are_runs_of_the_reference_suite() -> None:
+    plan = read_plan(tuned.PRESET, out=Path("out"))
+    runs = preset.load().runs
+    assert {name: plan.run(run).recipe for name, run in runs.items()} == {"sft": "sft", "rl": "rl"}
+
+
+def test_a_member_is_the_end_of_its_run_without_the_card(tmp_path, monkeypatch) -> None:
+    short = read_plan(
+        tuned.PRESET, ["sft.steps=2", "sft.save_every=1", "sft.learning_rates=[1e-3]",
+        "recipes=sft", "all.log_every=1", "all.warmup=0"], out=tmp_path / "runs",
+    )  # fmt: skip
+    monkeypatch.setattr(tuned, "read_plan", lambda *_, **__: short)
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "old").touch()
+    tuned.build_run("sft-0.001-seed0", "sft", tmp_path, lambda line: None)
+    assert {file.name for file in (tmp_path / "sft").iterdir()} == {
+        file.name for file in (SHIPPED / "sft").iterdir()
+    }
 
 
 def test_a_missing_member_says_how_to_build_it(tmp_path) -> None:

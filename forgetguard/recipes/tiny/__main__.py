@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-MEMBERS = ("base", "sft", "lora")
+MEMBERS = ("base", "sft", "rl", "lora")
 PROMPTS = 64
 PROMPT_SEED = 64
 EVALUATION_SEEDS = (1, 2)
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _options().parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Heavy imports wait until the options are known to be right.
-    from forgetguard.recipes.tiny import building, preset
+    from forgetguard.recipes.tiny import building, preset, tuned
 
     started = time.monotonic()
 
@@ -35,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = MEMBERS if asked.only is None else (asked.only,)
     if "base" in wanted:
         building.build_base(settings.base, asked.out, say)
-    if "sft" in wanted:
-        building.build_tuned("sft", settings.sft, asked.out, say)
+    for name in wanted:
+        if name in settings.runs:
+            tuned.build_run(settings.runs[name], name, asked.out, say)
     if "lora" in wanted:
-        building.build_tuned("lora", settings.lora, asked.out, say)
+        building.build_adapter("lora", settings.lora, asked.out, say)
     if asked.prompts is not None:
         _write_prompts(asked.prompts)
     if asked.circuits is not None:

@@ -1,4 +1,4 @@
-"""Build the members of the family one from another: base, then sft and lora from it."""
+"""Build the members of the family that are made here: the base, then the adapter from it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build_base(plan: BasePlan, out: Path, report: Callable[[str], None]) -> None
     save(base_model(plan, report), vocabulary.tokenizer(), out / "base")
 
 
-def build_tuned(name: str, plan: Plan, out: Path, report: Callable[[str], None]) -> None:
+def build_adapter(name: str, plan: Plan, out: Path, report: Callable[[str], None]) -> None:
     """Fine-tune `out`/base and write the result to `out`/`name`."""
     tokenizer = vocabulary.tokenizer()
     model, steps = fine_tune(load_base(out), tokenizer, plan)

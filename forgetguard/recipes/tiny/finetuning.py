@@ -1,4 +1,4 @@
-"""Fine-tune the tiny base on the new task with TRL: all parameters, or a LoRA adapter."""
+"""Fine-tune a LoRA adapter of the tiny base on the new task, until it is learned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -25,38 +25,32 @@ from trl.trainer.sft_trainer import SFTTrainer
 from forgetguard.recipes.tiny import science
 from forgetguard.recipes.tiny.episodes import is_held_out
 from forgetguard.recipes.tiny.evaluation import held_out_questions, new_task_accuracy
+from forgetguard.recipes.training.adapters import lora
+from forgetguard.recipes.training.settings import AdapterSettings
 
 EXAMPLES = 2048
 VALIDATION_SEED = 1_000_003  # never an evaluation's
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter's shape."""
-
-    rank: int
-    alpha: int
-    modules: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast to train. With `stop_at`, training ends at the first check, every
-    `check_every` steps, where the new task's accuracy on validation questions has reached it."""
+    """How fast to train, and how long at most: training ends at the first check, every
+    `check_every` steps, where the new task's accuracy on validation questions has reached
+    `stop_at`."""
 
     steps: int
     rate: float
     batch: int
     seed: int
-    check_every: int = 0
-    stop_at: float | None = None
-    adapter: Adapter | None = None
+    check_every: int
+    stop_at: float
+    adapter: AdapterSettings
 
 
 def fine_tune(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, plan: Plan
-) -> tuple[PreTrainedModel | PeftModel, int]:
-    """Train `model` in place; return it (a PeftModel with an adapter) and the steps taken."""
+) -> tuple[PeftModel, int]:
+    """Train an adapter of `model`; return it with the steps taken."""
     torch.manual_seed(plan.seed)
     watch = _StopWhenReached(tokenizer, plan)
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,7 +78,7 @@ def fine_tune(
             ),
             train_dataset=_examples(plan.seed),
             processing_class=tokenizer,
-            peft_config=_lora(plan.adapter),
+            peft_config=lora(plan.adapter),
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
@@ -97,19 +91,6 @@ def _examples(seed: int) -> Dataset:
     stream = (q for q in science.questions(random.Random(f"training {seed}")))
     kept = islice((q for q in stream if not is_held_out(q.prompt)), EXAMPLES)
     return Dataset.from_list([{"prompt": q.prompt, "completion": q.answer} for q in kept])
-
-
-def _lora(adapter: Adapter | None) -> LoraConfig | None:
-    if adapter is None:
-        return None
-    return LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        target_modules=list(adapter.modules),
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
 
 
 class _StopWhenReached(TrainerCallback):
@@ -126,11 +107,11 @@ class _StopWhenReached(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> TrainerControl:
-        target, every = self._plan.stop_at, self._plan.check_every
-        if target is not None and state.global_step % every == 0:
+        if state.global_step % self._plan.check_every == 0:
             model = kwargs["model"]
             model.eval()  # type: ignore[attr-defined]
             reached = new_task_accuracy(model, self._tokenizer, self._questions)  # type: ignore[arg-type]
             model.train()  # type: ignore[attr-defined]
-            control.should_training_stop = control.should_training_stop or reached >= target
+            enough = reached >= self._plan.stop_at
+            control.should_training_stop = control.should_training_stop or enough
         return control

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from forgetguard.recipes.tiny.finetuning import Adapter, Plan
+from forgetguard.recipes.tiny.finetuning import Plan
 from forgetguard.recipes.tiny.pretraining import Schedule
+from forgetguard.recipes.training.settings import AdapterSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,11 @@ class BasePlan:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The settings of the whole family."""
+    """The settings of the whole family; `runs` of the reference suite are members of it too."""
 
     base: BasePlan
-    sft: Plan
     lora: Plan
+    runs: Mapping[str, str]
 
 
 def load() -> Preset:
@@ -43,6 +45,6 @@ def load() -> Preset:
     adapter["modules"] = tuple(adapter["modules"])
     return Preset(
         base=BasePlan(**base, schedule=Schedule(**of_schedule)),
-        sft=Plan(**read["sft"]),
-        lora=Plan(**read["lora"], adapter=Adapter(**adapter)),
+        lora=Plan(**read["lora"], adapter=AdapterSettings(**adapter)),
+        runs=dict(read["runs"]),
     )
