@@ -46,7 +46,13 @@ def record(
     }  # fmt: skip
 
 
-FIXED = ("recipes=sft,rl", "seeds=0,1", "compared=sft vs rl", "comparison.tasks=[induction, ioi]")
+FIXED = (
+    "recipes=sft,rl",
+    "seeds=0,1",
+    "compared=sft vs rl",
+    "comparison.compared=[]",
+    "comparison.tasks=[induction, ioi]",
+)
 
 
 def plan(*overrides: str, out: Path = Path("out")) -> Plan:
@@ -143,11 +149,11 @@ def test_without_a_common_score_nothing_is_matched() -> None:
 
 def test_the_groups_compared_can_be_others_than_sft_and_rl() -> None:
     records = [record("sft@0.1", 0.8, seed=s) for s in (0, 1)]
-    records += [{**record("sft-rl@0.1", 0.8, seed=s), "start": 30} for s in (0, 1)]
+    records += [{**record("sft-rl@0.1", 0.8, seed=s), "start": 60} for s in (0, 1)]
     wanted = plan(
         "recipes=sft,sft-rl",
-        "sft-rl.start_steps=30",
-        "compared=[sft vs sft-rl from 30]",
+        "sft-rl.start_steps=60",
+        "compared=[sft vs sft-rl from 60]",
         "tolerance=0.01",
     )
     found = collecting.table(wanted, BASE, records)
@@ -207,3 +213,10 @@ def test_each_matched_seed_is_compared_on_each_task() -> None:
     tasks = ("induction", "ioi")
     assert list(wanted) == [f"{task}, sft vs rl, seed {s}" for s in (0, 1) for task in tasks]
     assert wanted["ioi, sft vs rl, seed 1"]["reference"] == {"run": "rl@0.1-1", "step": 10}
+
+
+def test_masks_may_be_for_some_pairs_alone() -> None:
+    wanted = plan("compared=[sft vs rl, rl vs sft]", "comparison.compared=rl vs sft")
+    records = [record(f"{one}@0.1", 0.9, seed=s) for one in ("sft", "rl") for s in (0, 1)]
+    found = comparing.pairings(wanted, collecting.table(wanted, BASE, records))
+    assert [one["pair"] for one in found.values()] == [["rl", "sft"]] * 4

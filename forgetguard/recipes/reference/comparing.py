@@ -9,14 +9,14 @@ from typing import Any
 
 from forgetguard.discovery.ranking import Progress
 from forgetguard.recipes.reference.collecting import Record, Table
-from forgetguard.recipes.reference.plan import Plan
+from forgetguard.recipes.reference.plan import Plan, masked
 
 
 def pairings(plan: Plan, found: Table) -> dict[str, dict[str, Any]]:
     """What is to be compared, by name: for each pair of groups, seed and task the two matched
     checkpoints."""
     result = {}
-    for pair in plan.compared:
+    for pair in masked(plan):
         sft, rl = (found["matched"].get(group, {}) for group in pair)
         for seed in sorted(sft.keys() & rl.keys(), key=int):
             if sft[seed] is None or rl[seed] is None:

@@ -28,7 +28,7 @@ _LOOK: Mapping[str, tuple[str, str]] = {
 }
 _ABSENT = "#EEEEEE"
 _WIDTH = 10.5  # inches
-_KEPT, _SCORE = "share of the base's readout kept", "new-task score"
+_KEPT, _SCORE = "prior readout kept", "new-task score"
 
 
 def draw(found: Table, folder: Path) -> list[Path]:
@@ -123,8 +123,12 @@ def _lines(panel: Axes, found: Table, recipe: str, key: str) -> None:
         known = [(step, value) for step, value in points if value is not None]
         rank = rates.index(run[0]["learning_rate"]) + 1
         alpha = 0.25 + 0.75 * rank / len(rates)
-        label = f"{run[0]['learning_rate']:g}" if run[0]["seed"] == own[0]["seed"] else None
-        panel.plot(*zip(*known, strict=True), "-", color=color, alpha=alpha, lw=1.3, label=label)
+        label = f"{run[0]['learning_rate']:g}"
+        told = label not in panel.get_legend_handles_labels()[1]
+        panel.plot(
+            *zip(*known, strict=True), "-", color=color, alpha=alpha, lw=1.3,
+            label=label if told else None,
+        )  # fmt: skip
     if key == "score":
         panel.legend(frameon=False, fontsize=7.5, title="learning rate", title_fontsize=7.5)
 

@@ -76,11 +76,13 @@ class Circuits:
 @dataclass(frozen=True, slots=True)
 class Masks:
     """On which tasks SFT and RL are compared by learned masks (none: not at all), on how many
-    pairs, and with which seeds of the masks."""
+    prompt pairs, and with which seeds of the masks; `compared` are pairs of groups, as in the
+    plan, all of the plan's where it is empty."""
 
     tasks: tuple[str, ...] = ()
     pairs: int = 128
     seeds: tuple[int, ...] = (0, 1)
+    compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,11 +537,23 @@ def _name(recipe: str, rate: float, start: int | None) -> str:
     return f"{recipe}-{rate:g}" + ("" if start is None else f"-from{start}")
 
 
+def masked(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The pairs of groups that are compared by masks."""
+    wanted = plan.masks.compared
+    return tuple(pair for pair in plan.compared if not wanted or " vs ".join(pair) in wanted)
+
+
 def _check_compared(plan: Plan, where: str) -> None:
     """A group that another plan has is left out quietly: `recipes=sft` is a study too."""
     recipes = {one.partition(" from ")[0] for pair in plan.compared for one in pair}
     for name in sorted(recipes - set(RECIPES)):
         raise SpecificationError(f"{where}: compared: {name!r}: {lines.nearest(name, RECIPES)}")
+    known = [" vs ".join(pair) for pair in plan.compared]
+    for name in plan.masks.compared:
+        if name not in known:
+            raise SpecificationError(
+                f"{where}: comparison.compared: {name!r}: {lines.nearest(name, known)}"
+            )
 
 
 def _ordered(runs: Sequence[Run]) -> tuple[Run, ...]:

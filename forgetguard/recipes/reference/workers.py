@@ -177,7 +177,7 @@ def _hear(board: _Board, pool: _Pool, worker: _Worker, say: Event) -> None:
     assert task is not None  # only busy ones are listened to
     seconds = time.monotonic() - worker.since
     try:
-        heard: str | None | _Done = worker.pipe.recv()
+        heard: str | _Done | None = worker.pipe.recv()
         if isinstance(heard, _Done):
             say(f"{task.name}: {heard.done} of {heard.total}")
             return

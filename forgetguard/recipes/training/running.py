@@ -36,6 +36,7 @@ from forgetguard.recipes.training.surroundings import (
 from forgetguard.report.json_file import write_text
 
 _PARTIAL = ".final.partial"
+_TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine"}
 
 
@@ -256,9 +257,14 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
 
 def _portable(folder: Path, settings: TrainingSettings) -> None:
     """Make what the trainer saved independent of this process and this machine: an adapter names
-    its base as the user did, its lists are in order (peft keeps sets), the cache is on again."""
+    its base as the user did, its lists are in order (peft keeps sets), the cache is on again, the
+    tokenizer does not remember that it was read from a folder."""
     (folder / "README.md").unlink(missing_ok=True)  # an empty model card
     adapter, config = folder / ADAPTER_CONFIG, folder / CONFIG
+    tokenizer = folder / _TOKENIZER_CONFIG
+    if tokenizer.exists():
+        read = {key: value for key, value in read_json(tokenizer).items() if key not in _READ_FROM}
+        write_text(tokenizer, json.dumps(read, indent=2) + "\n")
     if adapter.exists():
         read = read_json(adapter)
         read["base_model_name_or_path"] = _base_name(settings)
