@@ -26,8 +26,8 @@ def load(
     """Name the checkpoints to compare. They are checked, but no weights are loaded yet.
 
     Each is a local Hugging Face directory, a peft adapter's directory, a hub id, or an alias
-    (tiny:base, tiny:sft, tiny:lora). Discovery needs no `tuned`. Placement `sequential` never holds
-    two models in memory; `resident` keeps what it has opened.
+    (tiny:base, tiny:sft, tiny:rl, tiny:lora). Discovery needs no `tuned`. Placement `sequential`
+    never holds two models in memory; `resident` keeps what it has opened.
 
     Raises:
         CheckpointError: one cannot be found or read, or they do not belong together (another

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from forgetguard.checkpoints.options import DTYPES, LoadOptions
 from forgetguard.errors import SpecificationError
 
-CHECKPOINT = "hub id, directory, peft adapter directory, or tiny:base, tiny:sft, tiny:lora"
+CHECKPOINT = "hub id, directory, peft adapter directory, or tiny:base, tiny:sft, tiny:rl, tiny:lora"
 
 
 def add_checkpoints(parser: ArgumentParser, roles: Sequence[str]) -> None:

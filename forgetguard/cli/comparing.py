@@ -14,8 +14,8 @@ from forgetguard.comparison import compare
 from forgetguard.comparison.result import Comparison
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import BaseCannotError
-from forgetguard.report import json_file
 from forgetguard.report.comparison_table import comparison_text, comparisons_json
+from forgetguard.whole_files import write_text
 
 
 def compare_all(plan: Plan) -> int:
@@ -29,7 +29,7 @@ def compare_all(plan: Plan) -> int:
         say(f"forgetguard compare: interrupted; {kept if plan.keep else 'nothing was kept'}")
         return INTERRUPTED
     if plan.out is not None:
-        json_file.write_text(plan.out, comparisons_json(found))
+        write_text(plan.out, comparisons_json(found))
     sys.stdout.write("\n\n".join(comparison_text(one) for one in found) + "\n")
     return DONE
 

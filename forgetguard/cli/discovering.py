@@ -21,9 +21,9 @@ from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import cache_folder
 from forgetguard.gate import schema
+from forgetguard.gate.looks import as_capability
 from forgetguard.gate.provenance import describe, fits_of
 from forgetguard.gate.schema import CircuitSpec, Limit
-from forgetguard.gate.session import as_capability
 from forgetguard.gate.suggestion import Suggestion, suggest
 
 _VERSIONS = ("forgetguard", "torch", "transformers")

@@ -5,15 +5,28 @@ from __future__ import annotations
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from forgetguard.cli import compare, discover, reference, tasks
+from forgetguard.cli import (
+    calibrate,
+    compare,
+    discover,
+    reference,
+    sensitivity,
+    tasks,
+    train,
+    verify,
+)
 from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, Command, say
 from forgetguard.errors import ForgetguardError, SpecificationError
 
 COMMANDS: tuple[Command, ...] = (
     discover.COMMAND,
     compare.COMMAND,
+    calibrate.COMMAND,
+    sensitivity.COMMAND,
+    verify.COMMAND,
     reference.COMMAND,
     tasks.COMMAND,
+    train.COMMAND,
 )
 
 

@@ -1,20 +1,36 @@
-"""`*.circuit.yaml`: a circuit, and how much of it a release may lose. [light]"""
+"""`*.circuit.yaml` files, read and written. [light]
+
+What they declare is in gate/declaration.py, what they ask of a base in gate/suitability.py; those
+names can be had from here too.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from forgetguard.anatomy.members import Member, Mlp, parse_member
+from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import yaml_lines as lines
+from forgetguard.gate.declaration import (
+    DEFAULT_FLOOR,
+    LIMITS,
+    READOUTS,
+    SITES,
+    CircuitSpec,
+    FilePairs,
+    Fits,
+    InlinePairs,
+    Limit,
+    TaskPairs,
+)
 from forgetguard.gate.prompt_files import (
     FEWEST_PAIRS,
     PAIR_KEYS,
@@ -23,133 +39,53 @@ from forgetguard.gate.prompt_files import (
     pair_texts,
     read_prompt_file,
 )
+from forgetguard.gate.suitability import (
+    check_baseline,
+    check_heads,
+    check_names,
+    check_reference,
+    config_size,
+    fits_base,
+)
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
+from forgetguard.whole_files import write_text
+
+__all__ = [
+    "LIMITS",
+    "READOUTS",
+    "SITES",
+    "SUFFIXES",
+    "VERSION",
+    "CircuitSpec",
+    "FilePairs",
+    "Fits",
+    "InlinePairs",
+    "Limit",
+    "TaskPairs",
+    "check_baseline",
+    "check_heads",
+    "check_names",
+    "check_reference",
+    "config_size",
+    "dump",
+    "fits_base",
+    "load_circuit_file",
+    "parse_circuit",
+    "save",
+    "stem",
+]
 
 VERSION = 1
 SUFFIXES = (".circuit.yaml", ".circuit.yml")
-READOUTS = ("logit_diff", "logprob")
-SITES = ("contribution", "z")
-LIMITS = {
-    "dcv.circuit": "DCV of the whole circuit, all its heads patched at once",
-    "dcv.all": "DCV of all heads of the model at once, the circuit's and the others",
-    "dcv.head": "DCV of every head of the circuit, one by one, corrected for their number",
-    "accuracy.drop": "accuracy of base minus accuracy of tuned",
-    "readout.drop": "(mean F(base) - mean F(tuned)) / |mean F(base)|",
-    "dcv.circuit.over_reference": "DCV of the circuit, tuned minus reference",
-    "dcv.head.over_reference": "DCV of every head, tuned minus reference",
-}
 MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
 CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
     "forgetguard", "name", "capability", "description", "fits", "pairs", "chat_template",
     "readout", "circuit", "site", "confidence", "limits", "found",
 )  # fmt: skip
+_FITS = ("alias", "architecture", "layers", "heads", "weights")
 _REQUIRED = ("capability", "pairs", "readout", "circuit", "limits")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A declared maximum of one measure; `key` is one of `LIMITS`. Being out of bounds is a loss,
-    so `maximum` is 0 or more. `line` (1-based) is where it was declared."""
-
-    key: str
-    maximum: float
-    line: int = field(default=0, compare=False)
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether it compares with a third checkpoint."""
-        return self.key.endswith(".over_reference")
-
-    @property
-    def needs_all_heads(self) -> bool:
-        """Whether it patches every head of the model."""
-        return self.key == "dcv.all"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPairs:
-    """`count` pairs from the generator `task`, drawn with `seed`."""
-
-    task: str
-    count: int
-    seed: int = 0
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePairs:
-    """The first `count` pairs (None: all) of a JSONL file; `path` is absolute, `pairs` its content
-    as read with the circuit file."""
-
-    path: Path
-    count: int | None = None
-    pairs: tuple[PromptPair, ...] = field(default=(), compare=False, repr=False)
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class InlinePairs:
-    """Pairs written into the circuit file itself. Equal when their texts and templates are."""
-
-    pairs: tuple[PromptPair, ...]
-    line: int = 0
-
-    def _texts(self) -> tuple[object, ...]:
-        return tuple((pair_texts(pair), pair.template) for pair in self.pairs)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, InlinePairs) and self._texts() == other._texts()
-
-    def __hash__(self) -> int:
-        return hash(self._texts())
-
-
-@dataclass(frozen=True, slots=True)
-class Fits:
-    """Which base a circuit belongs to; what is None is not compared. `alias`: the names that a user
-    may give the base (an alias, a hub id). `any_base`, written `fits: any`: whichever it is."""
-
-    alias: tuple[str, ...] | None = None
-    architecture: str | None = None
-    layers: int | None = None
-    heads: int | None = None
-    weights: str | None = None
-    any_base: bool = False
-
-
-_FITS = ("alias", "architecture", "layers", "heads", "weights")
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitSpec:
-    """One circuit file. Lines and the path say where it came from and are no part of equality.
-
-    `heads` are its heads and MLP layers; it is empty and `auto` true for `circuit: auto`.
-    `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
-    """
-
-    name: str
-    capability: str
-    pairs: TaskPairs | FilePairs | InlinePairs
-    readout: str
-    heads: tuple[Member, ...]
-    limits: tuple[Limit, ...]
-    auto: bool = False
-    description: str = ""
-    fits: Fits | None = None
-    chat_template: bool = False
-    site: str = "contribution"
-    confidence: float = 0.95
-    found: Mapping[str, Any] | None = field(default=None, hash=False)
-    path: Path | None = field(default=None, compare=False)
-    head_lines: tuple[int, ...] = field(default=(), compare=False)
-    circuit_line: int = field(default=0, compare=False)
-
-    def where(self, line: int) -> str:
-        """`file:line` for a message; the circuit's name where it came from no file."""
-        return f"{self.path}:{line}" if self.path else f"circuit {self.name!r}"
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -363,13 +299,26 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
     limits = []
     for key, value in nodes.items():
         where = f"limits.{key}"
-        entry = lines.mapping(value, where, problems, known=("max",), required=("max",))
+        known = ("max", "floor") if Limit(key, 0).is_on_heads else ("max",)
+        entry = lines.mapping(value, where, problems, known=known, required=("max",))
+        floor = _read_floor(entry["floor"], where, problems) if "floor" in entry else DEFAULT_FLOOR
         if "max" in entry:
             maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
             if maximum is not None:
                 _check_maximum(key, maximum, where, line_of(entry["max"]), problems)
-                limits.append(Limit(key, maximum, line_of(value)))
+                limits.append(Limit(key, maximum, line_of(value), floor))
     return tuple(limits)
+
+
+def _read_floor(node: yaml.Node, where: str, problems: Problems) -> float:
+    value = lines.number(node, f"{where}: floor", f"floor: {DEFAULT_FLOOR:g}", problems)
+    if value is not None and not 0 <= value <= 1:
+        problems.add(
+            line_of(node),
+            f"{where}: floor must be between 0 and 1, got {value:g}: it is a share of the "
+            f"circuit's importance (write e.g. {DEFAULT_FLOOR:g})",
+        )
+    return DEFAULT_FLOOR if value is None else value
 
 
 def _check_maximum(key: str, maximum: float, where: str, line: int, problems: Problems) -> None:
@@ -381,7 +330,7 @@ def _check_maximum(key: str, maximum: float, where: str, line: int, problems: Pr
             f"{where}: max must be 0 or more, got {maximum:g}: it is the loss allowed, "
             f"write {-maximum:g} to allow a loss of {-maximum:g}",
         )
-    if key == "accuracy.drop" and maximum >= 1:
+    if key.startswith("accuracy.drop") and maximum >= 1:
         problems.add(
             line, f"{where}: max must be below 1, got {maximum:g}: accuracy cannot drop by more "
             "(write 0.02 for two points in a hundred)"
@@ -408,7 +357,7 @@ def _read_pairs(
     elif "file" in keys:
         return _read_file(node, readout, path, problems)
     else:
-        lines.mapping(node, "pairs", problems, known=("task", "file", "count", "seed"))
+        lines.mapping(node, "pairs", problems, known=("task", "file", "count", "seed", "most"))
         problems.add(line_of(node), "pairs: 'task' or 'file' is missing: add one of them")
     return InlinePairs(())
 
@@ -416,7 +365,7 @@ def _read_pairs(
 def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
     from forgetguard.capabilities.tasks import find_task, task_names
 
-    known = ("task", "count", "seed")
+    known = ("task", "count", "seed", "most")
     nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
     task = lines.text(nodes["task"], "pairs: task", problems)
     if task is not None and task not in task_names():
@@ -436,25 +385,47 @@ def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
         seed = lines.integer(nodes["seed"], "pairs: seed", "seed: 0", problems)
         if seed is not None and seed < 0:
             problems.add(line_of(nodes["seed"]), f"pairs: seed must be 0 or more, got {seed}")
-    return TaskPairs(task or "", count or 0, seed or 0, line_of(node))
+    most = _read_most(nodes, count, problems)
+    return TaskPairs(task or "", count or 0, seed or 0, line_of(node), most)
+
+
+def _read_most(nodes: dict[str, yaml.Node], count: int | None, problems: Problems) -> int | None:
+    """How many pairs may be drawn, where drawing is sequential."""
+    if "most" not in nodes:
+        return None
+    most = _count(nodes["most"], "pairs: most", "most: 256", FEWEST_PAIRS, problems)
+    if "count" not in nodes:
+        problems.add(
+            line_of(nodes["most"]),
+            "pairs: most needs count, the number of pairs to begin with: add e.g. count: 64",
+        )
+    elif most is not None and count is not None and most <= count:
+        problems.add(
+            line_of(nodes["most"]),
+            f"pairs: most must be above count ({count}), got {most}: give e.g. {4 * count}, or "
+            "leave it out to measure count pairs",
+        )
+        return None
+    return most
 
 
 def _read_file(
     node: yaml.MappingNode, readout: str | None, path: Path, problems: Problems
 ) -> FilePairs:
-    nodes = lines.mapping(node, "pairs", problems, known=("file", "count"))
+    nodes = lines.mapping(node, "pairs", problems, known=("file", "count", "most"))
     written = lines.text(nodes["file"], "pairs: file", problems)
     count = None
     if "count" in nodes:
         count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
+    most = _read_most(nodes, count, problems)
     file = path.parent / (written or "")
     pairs: list[PromptPair] = []
     if written is not None:
         try:
-            pairs = read_prompt_file(file, readout=readout, count=count)
+            pairs = read_prompt_file(file, readout=readout, count=most or count)
         except SpecificationError as error:
             problems.add(line_of(nodes["file"]), f"pairs: file:\n{_indented(str(error))}")
-    return FilePairs(file.resolve(), count, tuple(pairs), line_of(node))
+    return FilePairs(file.resolve(), count, tuple(pairs), line_of(node), most)
 
 
 def _indented(message: str) -> str:
@@ -482,116 +453,6 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
             f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
         )
     return InlinePairs(tuple(pairs), line_of(node))
-
-
-# --- what needs more than one file, or a model -----------------------------------------------
-
-
-def check_names(specs: Iterable[CircuitSpec]) -> None:
-    """Every circuit of one run must have a name of its own.
-
-    Raises:
-        SpecificationError: two have the same; the message names both files.
-    """
-    first: dict[str, CircuitSpec] = {}
-    clashes = []
-    for spec in specs:
-        other = first.setdefault(spec.name, spec)
-        if other is not spec:
-            clashes.append(
-                f"{spec.where(1)}: circuit {spec.name!r} has the name of the one in "
-                f"{other.path or 'this run'}: give one of them another with name: ..."
-            )
-    if clashes:
-        raise SpecificationError("\n".join(clashes))
-
-
-def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
-    """Every head of the circuit must exist in a base with that many layers and query heads.
-
-    Raises:
-        SpecificationError: some do not; one `file:line` each.
-    """
-    missing = []
-    for position, head in enumerate(spec.heads):
-        if head.layer < layers and (isinstance(head, Mlp) or head.index < heads_per_layer):
-            continue
-        line = spec.head_lines[position] if position < len(spec.head_lines) else 0
-        missing.append(
-            f"{spec.where(line)}: circuit: {head} is not in this base: it has layers 0 to "
-            f"{layers - 1} and heads 0 to {heads_per_layer - 1} in each: was the circuit found "
-            "in another model?"
-        )
-    if missing:
-        raise SpecificationError("\n".join(missing))
-
-
-def check_reference(specs: Iterable[CircuitSpec]) -> None:
-    """To be called where no reference is given: no limit may need one.
-
-    Raises:
-        SpecificationError: some do; one `file:line` each.
-    """
-    needy = [
-        f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
-        for spec in specs
-        for limit in spec.limits
-        if limit.needs_reference
-    ]
-    if needy:
-        raise SpecificationError("\n".join(needy))
-
-
-_SIZES = {
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "heads": ("num_attention_heads", "n_head", "num_heads"),
-}
-
-
-def config_size(config: Mapping[str, Any], what: str) -> int | None:
-    """How many `layers`, or `heads` a layer, a config.json declares; None where it does not."""
-    text_config = config.get("text_config")
-    inner: Mapping[str, Any] = text_config if isinstance(text_config, Mapping) else {}
-    values = [source[name] for source in (config, inner) for name in _SIZES[what] if name in source]
-    return int(values[0]) if values and isinstance(values[0], int) else None
-
-
-def fits_base(
-    spec: CircuitSpec,
-    config: Mapping[str, Any],
-    weights_fingerprint: str | None,
-    *,
-    alias: str | None = None,
-) -> bool:
-    """Whether a bundled circuit belongs to a base.
-
-    All that its `fits` gives must match, and its heads must exist; `fits: any` fits every base. A
-    circuit without `fits` does
-    not say whose it is, so it belongs to no base by itself; what is not known does not match.
-
-    Args:
-        spec: the circuit.
-        config: the base's config.json.
-        weights_fingerprint: of the base's weights; None when not computed.
-        alias: the base as the user named it, where that is an alias such as `tiny:base`.
-    """
-    fits = spec.fits
-    if fits is None:
-        return False
-    layers, heads = config_size(config, "layers"), config_size(config, "heads")
-    inside = all(
-        (layers is None or head.layer < layers)
-        and (heads is None or isinstance(head, Mlp) or head.index < heads)
-        for head in spec.heads
-    )
-    return (
-        inside
-        and (fits.alias is None or alias in fits.alias)
-        and (fits.architecture is None or fits.architecture in (config.get("architectures") or ()))
-        and (fits.layers is None or fits.layers == layers)
-        and (fits.heads is None or fits.heads == heads)
-        and (fits.weights is None or fits.weights == weights_fingerprint)
-    )
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -627,7 +488,7 @@ def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
         document["site"] = spec.site
     if spec.confidence != CircuitSpec.__dataclass_fields__["confidence"].default:
         document["confidence"] = spec.confidence
-    document["limits"] = {limit.key: {"max": limit.maximum} for limit in spec.limits}
+    document["limits"] = {limit.key: _dump_limit(limit) for limit in spec.limits}
     if spec.found is not None:
         document["found"] = dict(spec.found)
     return yaml.safe_dump(
@@ -635,9 +496,15 @@ def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
     )
 
 
+def _dump_limit(limit: Limit) -> dict[str, float]:
+    written = {"max": limit.maximum}
+    return written if limit.floor == DEFAULT_FLOOR else written | {"floor": limit.floor}
+
+
 def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Path | None) -> Any:
+    most = {} if isinstance(pairs, InlinePairs) or pairs.most is None else {"most": pairs.most}
     if isinstance(pairs, TaskPairs):
-        return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed}
+        return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed} | most
     if isinstance(pairs, FilePairs):
         file = (
             str(pairs.path)
@@ -645,7 +512,7 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
             else os.path.relpath(pairs.path, Path(directory).resolve())
         )
         written: dict[str, Any] = {"file": file.replace(os.sep, "/")}
-        return written if pairs.count is None else written | {"count": pairs.count}
+        return written if pairs.count is None else written | {"count": pairs.count} | most
     entries = []
     for pair in pairs.pairs:
         entry = dict(zip(REQUIRED_PAIR_KEYS, pair_texts(pair)[:3], strict=True))
@@ -674,17 +541,7 @@ def save(spec: CircuitSpec, path: str | Path) -> CircuitSpec:
             "texts to plain values"
         )
     try:
-        _write_atomically(text, path)
+        write_text(path, text)
     except OSError as error:
         raise SpecificationError(f"{path}: cannot be written: {error.strerror}") from None
     return written
-
-
-def _write_atomically(text: str, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

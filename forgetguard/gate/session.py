@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
 from forgetguard.anatomy.members import Member, heads_of
@@ -17,20 +17,24 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import cache_folder
-from forgetguard.errors import BaseCannotError, ForgetguardError
+from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate import decision
-from forgetguard.gate.decision import Measurement
+from forgetguard.gate.baseline import Baseline, attach, check_recorded
+from forgetguard.gate.looks import Looks, as_capability, looks_of
+from forgetguard.gate.measurement import Control, Measurement, joined
 from forgetguard.gate.schema import (
     CircuitSpec,
-    InlinePairs,
     Limit,
     TaskPairs,
+    check_baseline,
     check_heads,
     check_names,
     check_reference,
 )
-from forgetguard.gate.verdict import Verdict
+from forgetguard.gate.statistics import derive_seed
+from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import behaviour, check_length
+from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import detach_attention, own_heads
 from forgetguard.measures.vulnerability import (
     Drops,
@@ -46,6 +50,16 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 Progress = Callable[[str, int, int], None]  # what, done, total
+_TUNED = "tuned"
+
+
+@dataclass(slots=True)
+class _Part:
+    """The pairs that one look adds; those of a fixed count are one part."""
+
+    capability: EncodedCapability
+    foreign: dict[str, ForeignHeads] = field(default_factory=dict)
+    measurement: Measurement | None = None
 
 
 @dataclass(slots=True)
@@ -53,10 +67,11 @@ class _Planned:
     """A circuit on its way to being measured; `failed` is what stopped it, for it alone."""
 
     spec: CircuitSpec
-    capability: EncodedCapability | None = None
-    foreign: dict[str, ForeignHeads] | None = None
-    measurement: Measurement | None = None
-    failed: ForgetguardError | None = None
+    looks: Looks | None = None  # at its pairs, once they are encoded
+    parts: list[_Part] = field(default_factory=list)
+    others: tuple[OtherHeads, ...] = ()  # to be patched beside it
+    by_look: list[Measurement] = field(default_factory=list)  # each with all pairs up to it
+    failed: Exception | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -68,9 +83,19 @@ class GateSession:
     memory together, and none is loaded twice. What is wrong with one circuit (its prompts do not
     suit the tokenizer, say) is raised for that circuit only.
 
+    Where a circuit file gives `most`, the other models are read on all those pairs at once, which
+    is cheap, and the base is patched look by look until the limit that is asked for is decided.
+    Each limit has the verdict of its own first deciding look, so it depends on no other limit.
+
+    Args:
+        family: the number of limits of the whole run, which share its false-alarm rate.
+        controls: how many random sets of heads are patched beside each circuit, and with them the
+            other circuits of the session; 0 for none of both.
+
     Raises:
-        SpecificationError: two circuits share a name, or a limit needs a reference that is not
-            there.
+        SpecificationError: two circuits share a name, or a limit needs a reference or a baseline
+            that is not there (a baseline that is `recording` may lack it), or `family` or
+            `controls` is no such number.
     """
 
     def __init__(
@@ -81,51 +106,100 @@ class GateSession:
         seed: int = 0,
         progress: Progress | None = None,
         cache: Path | None = None,
+        baseline: Baseline | None = None,
+        recording: bool = False,
+        family: int = 1,
+        controls: int = 0,
     ) -> None:
+        if family < 1 or controls < 0:
+            raise SpecificationError(
+                f"a run has at least 1 limit and no fewer than 0 controls, got family={family} and "
+                f"controls={controls}"
+            )
         check_names(circuits)
         if pair.reference is None:
             check_reference(circuits)
+        if baseline is None and not recording:
+            check_baseline(circuits)
+        self._baseline = baseline
         if any(spec.auto for spec in circuits) and cache is None:
             cache = cache_folder()
         self._cache = cache
         self._pair, self._seed, self._progress = pair, seed, progress
+        self._family, self._controls = family, controls
+        self._recording = recording
         self._plans = {spec.name: _Planned(spec) for spec in circuits}
         self._captured = False
-        self._failed: ForgetguardError | None = None
+        self._failed: Exception | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
         self._attention: dict[str, dict[int, AttentionSite]] = {}  # by role and layer
 
-    def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict:
-        """Measure the circuit, if it has not been yet, and decide one of its limits.
+    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """Measure the circuit, as far as needed and not yet done, and decide one of its limits.
+
+        Args:
+            own: how many limits share the place of one in the run's family: those that a gate
+                written in Python judges.
 
         Raises:
             ForgetguardError: the circuit cannot be measured; the message says why.
         """
-        measurement = self.measurement(circuit)
-        spec = self._plans[circuit.name].spec  # with the heads that `circuit: auto` stands for
-        return decision.judge(spec, limit, measurement, seed=self._seed)
+        plan = self._ready(circuit)
+        look = 0
+        while True:
+            measurement = self._up_to(plan, look)
+            # plan.spec has the heads that `circuit: auto` stands for.
+            verdict = decision.judge(
+                plan.spec, limit, measurement, seed=self._seed, family=self._family * own
+            )
+            look += 1
+            if verdict.outcome is not Outcome.ABSTAIN or look == len(plan.parts):
+                break
+        if self._recording:  # a later run may draw them all
+            self._up_to(plan, len(plan.parts) - 1)
+        return verdict
 
     def measurement(self, circuit: CircuitSpec) -> Measurement:
-        """The circuit's numbers, pair by pair (raises ForgetguardError)."""
-        plan = self._plans[circuit.name]
+        """The circuit's numbers, pair by pair (raises ForgetguardError); where pairs are drawn look
+        by look, those of the first, and of the last while recording."""
+        plan = self._ready(circuit)
+        return self._up_to(plan, len(plan.parts) - 1 if self._recording else 0)
+
+    def _ready(self, circuit: CircuitSpec) -> _Planned:
+        """The circuit with everything that it needs from the other models."""
         if self._failed is not None:  # loading gigabytes again would fail again
             raise self._failed
         if not self._captured:
             try:
                 self._capture()
-            except ForgetguardError as error:
+            except Exception as error:
                 self._failed = error
                 raise
+        plan = self._plans[circuit.name]
         if plan.failed is not None:
             raise plan.failed
-        if plan.measurement is None:
+        return plan
+
+    def _up_to(self, plan: _Planned, look: int) -> Measurement:
+        """The measurement at a look, counted from 0; what is missing for it is measured."""
+        while len(plan.by_look) <= look:
             with self._blame(plan):
-                plan.measurement = self._measure(plan)
-        if plan.failed is not None:
-            raise plan.failed
-        assert plan.measurement is not None
-        return plan.measurement
+                part = plan.parts[len(plan.by_look)]
+                part.measurement = self._measure(plan, part)
+                parts = [one.measurement for one in plan.parts if one.measurement is not None]
+                plan.by_look.append(self._beside_baseline(plan.spec, joined(parts)))
+            if plan.failed is not None:
+                raise plan.failed
+        return plan.by_look[look]
+
+    def measured(self, circuit: CircuitSpec) -> tuple[CircuitSpec, Measurement] | None:
+        """The circuit with the heads that it was measured with, and its numbers on all pairs that
+        were measured so far; None where they are not there (yet). Measures nothing."""
+        plan = self._plans.get(circuit.name)
+        if plan is None or not plan.by_look or plan.failed is not None:
+            return None
+        return plan.spec, plan.by_look[-1]
 
     def close(self) -> None:
         """Free the models and what was captured from them."""
@@ -134,10 +208,11 @@ class GateSession:
 
     @contextmanager
     def _blame(self, plan: _Planned) -> Iterator[None]:
-        """Keep an error of one circuit for the limits of that circuit."""
+        """Keep an error of one circuit for the limits of that circuit. A defect (an exception that
+        is no ForgetguardError) too: the other circuits still get their verdicts."""
         try:
             yield
-        except ForgetguardError as error:
+        except Exception as error:
             plan.failed = error
 
     def _others(self) -> list[Checkpoint]:
@@ -148,12 +223,14 @@ class GateSession:
         self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._plans.values():
             with self._blame(plan):
-                plan.capability = self._encode(plan.spec)
-                plan.foreign = {}
+                plan.looks = looks_of(plan.spec, self._encode(plan.spec))
+                plan.parts = [_Part(capability) for capability in plan.looks.parts]
         self._discover()
+        self._check_baseline()
         for checkpoint in self._others():
             with checkpoint.open() as model:
                 anatomy = locate(model)
+                self._choose_others(anatomy)
                 for number, plan in enumerate(self._plans.values()):
                     self._report(f"reading {checkpoint.role}", number, len(self._plans))
                     if plan.failed is None:
@@ -183,6 +260,17 @@ class GateSession:
                 plan.spec = replace(plan.spec, heads=found.circuit)
                 plan.notes = (auto_note(found), *notes)
 
+    def _check_baseline(self) -> None:
+        """Find out before hours of patching that a circuit is not what the baseline recorded."""
+        if self._baseline is None:
+            return
+        base = asdict(self._pair.base.fingerprint)
+        for plan in self._plans.values():
+            if plan.failed is None and plan.looks is not None:
+                with self._blame(plan):
+                    pairs = [pair.pair for pair in plan.looks.whole.encoded.pairs]
+                    check_recorded(plan.spec, pairs, self._baseline, base)
+
     def _encode(self, spec: CircuitSpec) -> EncodedCapability:
         capability = as_capability(spec)
         encoded = capability.encoded(self._pair.base.tokenizer)
@@ -191,24 +279,54 @@ class GateSession:
             check_same_ids(encoded.encoded, theirs.encoded.pairs, checkpoint.role)
         return encoded
 
-    def _read(self, plan: _Planned, anatomy: Anatomy, role: str) -> None:
-        assert plan.capability is not None
-        assert plan.foreign is not None
-        _check_heads(plan.spec, anatomy)
-        check_length(anatomy, plan.capability)
-        self._check_sums(role, anatomy, plan.capability)
-        with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
-            wanted = sorted({*plan.spec.heads, *_everything(plan.spec, anatomy)})
-            plan.foreign[role] = capture_heads(
-                anatomy, plan.capability, wanted, vocabulary=self._vocabulary
-            )
+    def _choose_others(self, anatomy: Anatomy) -> None:
+        """Choose what is patched beside each circuit; every model of the pair has these members."""
+        for plan in self._plans.values():
+            if plan.failed is None:
+                with self._blame(plan):
+                    _check_heads(plan.spec, anatomy)
+        sound = {
+            name: plan.spec
+            for name, plan in sorted(self._plans.items())
+            if plan.failed is None and plan.spec.heads
+        }
+        for name, spec in sound.items():
+            if self._controls:
+                random = random_sets(
+                    spec.heads,
+                    anatomy.members(mlps=True),
+                    self._controls,
+                    seed=derive_seed(self._seed, name, "controls"),
+                )
+                self._plans[name].others = random + tuple(
+                    other_circuit(other, one.heads, spec.heads)
+                    for other, one in sound.items()
+                    if other != name
+                )
 
-    def _measure(self, plan: _Planned) -> Measurement:
-        spec, capability = plan.spec, plan.capability
-        assert capability is not None
-        assert plan.foreign is not None
-        if not spec.heads:
-            return self._behaviour_alone(capability, plan)
+    def _read(self, plan: _Planned, anatomy: Anatomy, role: str) -> None:
+        assert plan.looks is not None
+        check_length(anatomy, plan.looks.whole)
+        self._check_sums(role, anatomy, plan.looks.whole)
+        wanted = {*plan.spec.heads, *_everything(plan.spec, anatomy)}
+        if role == _TUNED:
+            wanted |= {member for other in plan.others for member in other.members}
+        with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
+            for part in plan.parts:
+                part.foreign[role] = capture_heads(
+                    anatomy, part.capability, sorted(wanted), vocabulary=self._vocabulary
+                )
+
+    def _measure(self, plan: _Planned, part: _Part) -> Measurement:
+        """Patch the base on the pairs of one part."""
+        assert plan.looks is not None
+        spec = plan.spec
+        found = self._patched(plan, part) if spec.heads else self._behaviour_alone(part)
+        notes = plan.notes + _pair_notes(plan.looks.whole.encoded)
+        return replace(found, looks=plan.looks.counts, notes=notes)
+
+    def _patched(self, plan: _Planned, part: _Part) -> Measurement:
+        spec, capability = plan.spec, part.capability
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_sums("base", anatomy, capability)
@@ -227,21 +345,41 @@ class GateSession:
                 anatomy,
                 capability,
                 spec.heads,
-                plan.foreign,
+                part.foreign,
                 everything=_everything(spec, anatomy),
                 site=spec.site,
                 vocabulary=self._vocabulary,
                 progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
             )
-        measurement = as_measurement(capability, drops, plan.foreign)
-        return replace(measurement, notes=plan.notes + measurement.notes)
+            controls = self._patched_others(plan, part, anatomy)
+        return replace(as_measurement(capability, drops, part.foreign), controls=controls)
 
-    def _behaviour_alone(self, capability: EncodedCapability, plan: _Planned) -> Measurement:
+    def _patched_others(self, plan: _Planned, part: _Part, anatomy: Anatomy) -> tuple[Control, ...]:
+        """What the controls cost on the circuit's own pairs."""
+        chosen = [other for other in plan.others if other.members]
+        damage = iter(
+            damage_of(
+                anatomy,
+                part.capability,
+                [other.members for other in chosen],
+                part.foreign[_TUNED],
+                site=plan.spec.site,
+                vocabulary=self._vocabulary,
+            )
+            if chosen
+            else []
+        )
+        return tuple(
+            Control(one.name, one.members, next(damage) if one.members else None, one.note)
+            for one in plan.others
+        )
+
+    def _behaviour_alone(self, part: _Part) -> Measurement:
         """What there is to judge where no circuit was found."""
-        assert plan.foreign is not None
+        capability = part.capability
         with self._pair.base.open() as model:
             base = behaviour(locate(model), capability, vocabulary=self._vocabulary)
-        tuned = plan.foreign["tuned"].behaviour
+        tuned = part.foreign[_TUNED].behaviour
         return Measurement(
             pairs=tuple(pair.pair for pair in capability.encoded.pairs),
             base_readout=base.readout,
@@ -249,8 +387,14 @@ class GateSession:
             base_correct=base.correct,
             tuned_correct=tuned.correct,
             dropped=capability.encoded.n_dropped,
-            notes=plan.notes + _pair_notes(capability.encoded),
         )
+
+    def _beside_baseline(self, spec: CircuitSpec, measurement: Measurement) -> Measurement:
+        """The measurement with what the baseline recorded on the same pairs, where there is one."""
+        if self._baseline is None:
+            return measurement
+        base = asdict(self._pair.base.fingerprint)
+        return attach(spec, measurement, self._baseline, base)
 
     def _layers(self) -> list[int]:
         """Every layer that a circuit which can be measured has heads in."""
@@ -262,10 +406,12 @@ class GateSession:
         attention need not be kept beside the waves."""
         for role, attention in self._attention.items():
             for plan in self._plans.values():
-                if plan.failed is None and plan.foreign is not None and plan.capability is not None:
-                    heads = heads_of(plan.spec.heads)
-                    own = own_heads(anatomy, plan.capability, heads, attention)
-                    plan.foreign[role] = replace(plan.foreign[role], own=own)
+                if plan.failed is None:
+                    with self._blame(plan):
+                        for part in plan.parts:
+                            heads = heads_of(plan.spec.heads)
+                            own = own_heads(anatomy, part.capability, heads, attention)
+                            part.foreign[role] = replace(part.foreign[role], own=own)
         self._attention.clear()
 
     def _check_sums(self, role: str, anatomy: Anatomy, capability: EncodedCapability) -> None:
@@ -276,20 +422,6 @@ class GateSession:
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(what, done, total)
-
-
-def as_capability(spec: CircuitSpec) -> Capability:
-    """The capability that a circuit file declares."""
-    pairs: dict[str, Any]
-    if isinstance(spec.pairs, TaskPairs):
-        pairs = {"task": spec.pairs.task, "count": spec.pairs.count, "seed": spec.pairs.seed}
-    elif isinstance(spec.pairs, InlinePairs):
-        pairs = {"pairs": spec.pairs.pairs}
-    else:
-        pairs = {"pairs": spec.pairs.pairs[: spec.pairs.count]}
-    return Capability(
-        name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **pairs
-    )
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.

@@ -1,25 +1,13 @@
-"""Estimates with intervals from paired prompts: ratios of means, means, accuracy drops. [light]
+"""Ratios of means, and means, over prompt pairs, with resampled intervals. [light]
 
 Ratios of means are resampled by pairs, numerator and denominator together, and read off as BCa
 intervals (Efron 1987, JASA 82:171) at levels widened by Student's t for few pairs (the expanded
-percentile of Hesterberg 2015, Am. Stat. 69:371). In simulation this kept one-sided error rates
-nearest to the nominal ones over symmetric, skewed, sparse and weak-denominator data at 16 and 64
-pairs; the studentised ratio missed up to 12 % where the denominator is weak, plain percentiles up
-to 15 % on skewed damage.
-
-What is left: the upper bound misses more often than 5 % on heavily skewed damage (log-normal, sigma
-1: 12 % at 16 pairs, 7.5 % at 64) and where few pairs carry all of it (8 % at 16). With 8 to 32
-templates and half the spread between them either bound misses 5 to 6.5 %, where resampling pairs
-would miss 12 to 25 %.
+percentile of Hesterberg 2015, Am. Stat. 69:371). They are for plain means, such as an
+importance, and for numbers that no verdict rests on. Verdicts rest on `studentised.ratios`, whose
+bounds miss less on skewed data and at small levels; docs/statistics.md compares the two.
 
 `confidence` is everywhere the ONE-SIDED level of each bound, so an `Estimate`, whose `confidence`
 is the coverage of the whole interval, carries 2 * confidence - 1.
-
-Families of heads. "Every head is within the limit" is an intersection-union claim: it is false as
-soon as one head is beyond, so each head's own upper bound at the one-sided level holds the error
-of a wrong pass at alpha whatever the number of heads (Berger 1982, Technometrics 24:295). "Some
-head is beyond" is a union: there each head's lower bound is taken at alpha / k (Bonferroni; for the
-decision whether ANY head fails, Holm's first step is the same).
 """
 
 from __future__ import annotations
@@ -27,7 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +26,6 @@ from forgetguard.errors import MeasurementError
 from forgetguard.gate.verdict import Estimate
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
 RESAMPLES = 9999  # (RESAMPLES + 1) * alpha is whole for the usual alphas
@@ -117,31 +104,6 @@ def ratio_of_means(
     return family.estimates[0]
 
 
-def difference_of_ratios(
-    numerator: FloatArray,
-    other: FloatArray,
-    denominator: FloatArray,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    clusters: IntArray | None = None,
-) -> Estimate:
-    """mean(numerator) / mean(denominator) - mean(other) / mean(denominator), all [n].
-
-    One ratio of means of the differences, so what both numerators share cancels pair by pair.
-    Raises as `ratio_of_means`.
-    """
-    return ratio_of_means(
-        np.asarray(numerator, dtype=np.float64) - np.asarray(other, dtype=np.float64),
-        denominator,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-        clusters=clusters,
-    )
-
-
 def mean(
     values: FloatArray,
     *,
@@ -192,6 +154,7 @@ def ratios_of_means(
     seed: int = 0,
     clusters: IntArray | None = None,
     family: int | None = None,
+    fail_alpha: float | None = None,
 ) -> Family:
     """`ratio_of_means` of each row of [heads, n], all rows on the same draws of pairs.
 
@@ -203,23 +166,27 @@ def ratios_of_means(
         seed: of the draws.
         clusters: [n] or None.
         family: how many heads `corrected_low` is corrected for; default: the rows.
+        fail_alpha: instead, the one-sided level of each row's `corrected_low`; 0: nothing is
+            claimed, and they are minus infinity.
 
     Raises:
         MeasurementError: as `ratio_of_means`.
     """
     numerators = np.asarray(numerators, dtype=np.float64)
     denominators = np.asarray(denominators, dtype=np.float64)
-    _check(numerators, denominators, confidence)
+    check_rows(numerators, denominators, confidence)
     heads, pairs = numerators.shape
-    size = max(1, heads if family is None else family)
     alpha = 1 - confidence
-    resamples = max(resamples, min(MOST_RESAMPLES, math.ceil(10 * size / alpha) - 1))
+    corrected = alpha / max(1, heads if family is None else family)
+    if fail_alpha is not None:
+        corrected = fail_alpha
+    resamples = enough_resamples(resamples, min(alpha, corrected))
     if clusters is not None:
         # A ratio of means is one of sums, so clusters enter as units with their sums.
-        numerators, denominators = _cluster_sums(numerators, denominators, clusters)
+        numerators, denominators = cluster_sums(numerators, denominators, clusters)
     values = numerators.sum(axis=1) / denominators.sum(axis=1)
     draws = _resampled_ratios(numerators, denominators, resamples, seed)
-    wanted = np.array([alpha, 1 - alpha, alpha / size])
+    wanted = np.array([alpha, 1 - alpha, corrected])
     levels = _bca_levels(values, draws, numerators, denominators, wanted)
     draws.sort(axis=1)
     bounds = np.stack(
@@ -230,21 +197,30 @@ def ratios_of_means(
         ],
         axis=1,
     )
-    bounds[_is_exact(values, numerators, denominators)] = np.nan
+    if corrected <= 0:
+        bounds[:, 2] = -np.inf
+    bounds[is_exact(values, numerators, denominators)] = np.nan
     bounds = np.where(np.isnan(bounds), values[:, None], bounds) + 0.0  # -0.0 reads as 0.0
     estimates = tuple(
-        Estimate(float(value) + 0.0, float(low), float(high), _coverage(confidence), pairs)
+        Estimate(float(value) + 0.0, float(low), float(high), coverage(confidence), pairs)
         for value, (low, high, _) in zip(values, bounds, strict=True)
     )
     return Family(estimates, tuple(float(low) for low in bounds[:, 2]))
 
 
-def _coverage(confidence: float) -> float:
+def enough_resamples(resamples: int, alpha: float) -> int:
+    """`resamples`, raised, up to `MOST_RESAMPLES`, until ten draws lie beyond the level `alpha`; a
+    level of 0 asks for none."""
+    wanted = 0 if alpha <= 0 else math.ceil(10 / alpha) - 1
+    return max(resamples, min(MOST_RESAMPLES, wanted))
+
+
+def coverage(confidence: float) -> float:
     """Of an interval whose two bounds each hold at `confidence`."""
     return round(2 * confidence - 1, 12)
 
 
-def _check(numerators: FloatArray, denominators: FloatArray, confidence: float) -> None:
+def check_rows(numerators: FloatArray, denominators: FloatArray, confidence: float) -> None:
     if numerators.ndim != 2 or numerators.shape != denominators.shape:
         raise MeasurementError(
             f"numerators of shape {numerators.shape} and denominators of {denominators.shape} "
@@ -262,7 +238,7 @@ def _check(numerators: FloatArray, denominators: FloatArray, confidence: float) 
         raise MeasurementError("a denominator's mean is 0: check that it is measurable first")
 
 
-def _cluster_sums(
+def cluster_sums(
     numerators: FloatArray, denominators: FloatArray, clusters: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     codes = np.asarray(clusters)
@@ -283,15 +259,19 @@ def _resampled_ratios(
 ) -> FloatArray:
     """The ratio in each draw, [heads, resamples]; -inf, inf or nan where a draw's denominator is
     exactly 0."""
-    units = numerators.shape[1]
     draws = np.empty((numerators.shape[0], resamples))
+    for where, weights in weights_in_chunks(numerators.shape[1], resamples, seed):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draws[:, where] = (numerators @ weights) / (denominators @ weights)
+    return draws
+
+
+def weights_in_chunks(units: int, resamples: int, seed: int) -> Iterator[tuple[slice, FloatArray]]:
+    """How often each unit is drawn in each resample: which resamples, and [units, of them]."""
     step = max(1, _CHUNK // units)
     for number, start in enumerate(range(0, resamples, step)):
-        weights = _weights(units, min(step, resamples - start), seed, number)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = (numerators @ weights) / (denominators @ weights)
-        draws[:, start : start + step] = ratios
-    return draws
+        count = min(step, resamples - start)
+        yield slice(start, start + count), _weights(units, count, seed, number)
 
 
 @functools.lru_cache(maxsize=1)
@@ -350,117 +330,11 @@ def _order_statistic(draws: FloatArray, levels: FloatArray, *, upper: bool) -> F
     return found
 
 
-def _is_exact(values: FloatArray, numerators: FloatArray, denominators: FloatArray) -> BoolArray:
+def is_exact(
+    values: FloatArray, numerators: FloatArray, denominators: FloatArray
+) -> npt.NDArray[np.bool_]:
     """Rows whose numerator is the denominator times a constant: nothing there varies."""
     expected = values[:, None] * denominators
     scale = np.maximum(np.abs(numerators), np.abs(expected)).max(axis=1)
-    exact: BoolArray = np.abs(numerators - expected).max(axis=1) <= _ROUNDING * scale
+    exact: npt.NDArray[np.bool_] = np.abs(numerators - expected).max(axis=1) <= _ROUNDING * scale
     return exact
-
-
-# --- accuracy --------------------------------------------------------------------------------
-
-
-def accuracy_drop(
-    base_correct: BoolArray, tuned_correct: BoolArray, *, confidence: float = 0.95
-) -> Estimate:
-    """Accuracy of base minus accuracy of tuned on the same pairs, [n] bool each.
-
-    The interval is Tango's score interval for a difference of paired proportions (1998, Stat.
-    Med. 17:891; enumerated at 16 to 64 pairs, no bound misses by more than 8 % instead of 5 %).
-    Where no pair changed sides it is the exact binomial bound 1 - alpha ** (1 / n), the rule of
-    three: 16 pairs without a loss are compatible with a loss of 17 %, 64 pairs with 4.6 %; a
-    bootstrap would claim 0.
-
-    Pairs count as independent: templates are not accounted for here.
-
-    Raises:
-        MeasurementError: the shapes differ or nothing is there.
-    """
-    base, tuned = np.asarray(base_correct, dtype=bool), np.asarray(tuned_correct, dtype=bool)
-    if base.shape != tuned.shape or base.ndim != 1 or base.size == 0:
-        raise MeasurementError(
-            f"accuracies of shapes {base.shape} and {tuned.shape} cannot be paired: both must be "
-            "[pairs], with at least one pair"
-        )
-    lost, won, pairs = int((base & ~tuned).sum()), int((~base & tuned).sum()), int(base.size)
-    low, high = _tango_bounds(lost, won, pairs, confidence)
-    return Estimate((lost - won) / pairs, low, high, _coverage(confidence), pairs)
-
-
-def _tango_score(lost: float, won: float, pairs: float, drop: float) -> float:
-    """Tango's statistic for the hypothesis that the drop is `drop`, -1 < drop < 1."""
-    linear = -lost - won + (2 * pairs - lost + won) * drop
-    constant = -won * drop * (1 - drop)
-    root = math.sqrt(max(0.0, linear**2 - 8 * pairs * constant))
-    # The larger root; the first form does not cancel where `linear` is positive.
-    won_share = -2 * constant / (linear + root) if linear > 0 else (root - linear) / (4 * pairs)
-    variance = pairs * (2 * won_share + drop * (1 - drop))
-    gap = lost - won - pairs * drop
-    if variance <= 0:
-        return math.copysign(math.inf, gap) if gap else 0.0
-    return gap / math.sqrt(variance)
-
-
-def _tango_bounds(lost: float, won: float, pairs: float, confidence: float) -> tuple[float, float]:
-    """Where the statistic, which falls as the drop grows, crosses the normal quantiles."""
-    if lost == won == 0:
-        exact = 1 - (1 - confidence) ** (1 / pairs)
-        return -exact, exact
-    quantile = float(stats.norm.ppf(confidence))
-
-    def crossing(target: float, left: float, right: float) -> float:
-        for _ in range(60):  # bisection to below float spacing of a proportion
-            middle = (left + right) / 2
-            if _tango_score(lost, won, pairs, middle) > target:
-                left = middle
-            else:
-                right = middle
-        return (left + right) / 2
-
-    value = (lost - won) / pairs
-    return crossing(quantile, -1.0, value), crossing(-quantile, value, 1.0)
-
-
-# --- how many pairs would decide -------------------------------------------------------------
-
-
-def pairs_to_decide(estimate: Estimate, limit: float) -> int | None:
-    """About how many pairs would bring the interval to one side of the limit, if the value stayed
-    and the half-width shrank with 1 / sqrt(n). None where the value is too near the limit for any
-    number to be named (over ten thousand times as many)."""
-    if estimate.value < limit:
-        reach, gap = estimate.high - estimate.value, limit - estimate.value
-    else:
-        reach, gap = estimate.value - estimate.low, estimate.value - limit
-    if gap <= 0 or not math.isfinite(reach) or reach / gap > 100:
-        return None
-    return max(estimate.n + 1, math.ceil(estimate.n * (reach / gap) ** 2))
-
-
-def pairs_to_decide_drop(
-    base_correct: BoolArray,
-    tuned_correct: BoolArray,
-    limit: float,
-    *,
-    confidence: float = 0.95,
-) -> int | None:
-    """`pairs_to_decide` for an accuracy drop: how many pairs would decide if they changed sides at
-    the observed rates. Its bound shrinks with 1 / n, not 1 / sqrt(n), where no pair changed."""
-    base, tuned = np.asarray(base_correct, dtype=bool), np.asarray(tuned_correct, dtype=bool)
-    lost, won, pairs = int((base & ~tuned).sum()), int((~base & tuned).sum()), int(base.size)
-
-    def decided(factor: float) -> bool:
-        low, high = _tango_bounds(lost * factor, won * factor, pairs * factor, confidence)
-        return high <= limit or low > limit
-
-    factor = 1.0
-    while not decided(factor):
-        factor *= 2
-        if factor > 10_000:
-            return None
-    low, high = factor / 2, factor
-    while (high - low) * pairs > 0.5:
-        middle = (low + high) / 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return math.ceil(high * pairs)

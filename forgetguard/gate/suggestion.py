@@ -19,7 +19,8 @@ fine-tuning without harm does to this base, nor what a loss costs. Review them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,17 @@ import numpy.typing as npt
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.gate import statistics
+from forgetguard.gate import accuracy, statistics
 from forgetguard.measures.interventions import Progress
 from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
 from forgetguard.patching.budget import memory_errors
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.placement import ModelPair
+    from forgetguard.checkpoints.spec import CheckpointSpec
 
 FLOORS: Mapping[str, float] = {"dcv.circuit": 0.10, "dcv.head": 0.25, "accuracy.drop": 0.10}
 FACTOR = 2.0  # how far beyond the noise a limit begins
@@ -81,6 +86,23 @@ def other_dtype(dtype: str) -> str:
     return "float32" if dtype == "bfloat16" else "bfloat16"
 
 
+@contextmanager
+def base_alone(
+    pair: ModelPair, options: LoadOptions, spec: CheckpointSpec | None = None
+) -> Iterator[PreTrainedModel]:
+    """The pair's base, or `spec` in its place, loaded by other options; the pair's own models are
+    freed first, so that never two are in memory.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    from forgetguard.checkpoints.placement import ModelPair
+
+    pair.close()
+    with ModelPair({"base": spec or pair.base.spec}, options) as other, other.base.open() as model:
+        yield model
+
+
 def base_noise(
     pair: ModelPair,
     capability: EncodedCapability,
@@ -97,16 +119,9 @@ def base_noise(
     Raises:
         ForgetguardError: a load fails, logits are not finite, or memory does not suffice.
     """
-    from forgetguard.checkpoints.placement import ModelPair
-
     options = replace(pair.options, dtype=other_dtype(pair.options.dtype))
     what = f"reading the noise of {capability.capability.name}"
-    pair.close()
-    with (
-        memory_errors(what),
-        ModelPair({"base": pair.base.spec}, options) as other,
-        other.base.open() as model,
-    ):
+    with memory_errors(what), base_alone(pair, options) as model:
         foreign = capture_heads(locate(model), capability, members)
     with memory_errors(what), pair.base.open() as model:
         return patched_drops(
@@ -203,8 +218,8 @@ def accuracy_limit(gate_pairs: int, confidence: float = 0.95) -> float:
     """The smallest limit on `accuracy.drop`, of at least its floor, that `gate_pairs` pairs can
     show to be kept when no answer changes."""
     same = np.ones(gate_pairs, dtype=np.bool_)
-    shown = statistics.accuracy_drop(same, same, confidence=confidence).high
-    return _rounded_up(max(FLOORS["accuracy.drop"], shown))
+    shown = accuracy.accuracy_drop(same, same, confidence=confidence).high
+    return rounded_up(max(FLOORS["accuracy.drop"], shown))
 
 
 def _margins(
@@ -267,10 +282,11 @@ def _bounds(
 
 
 def _limit(key: str, margin: Margin | None) -> float:
-    return _rounded_up(FLOORS[key] if margin is None else margin.limit(FLOORS[key]))
+    return rounded_up(FLOORS[key] if margin is None else margin.limit(FLOORS[key]))
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> float:
+    """To the next hundredth: the steps in which limits are suggested."""
     # 1e-9: a value that is a whole number of hundredths but for its last bits stays.
     return math.ceil(value * 100 - 1e-9) / 100
 

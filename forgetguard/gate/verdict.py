@@ -48,6 +48,18 @@ class HeadEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlEvidence:
+    """Other heads beside a circuit: what tuned's contributions of `members` cost on the same pairs,
+    as a share of the importance of the verdict's circuit, so that the numbers compare. `dcv` is
+    None where nothing was measured, and `note` then says why. A control decides nothing."""
+
+    name: str  # "random 1", or the circuit they are taken from
+    members: tuple[str, ...]
+    dcv: Estimate | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PairEvidence:
     """A prompt pair that the patched damage hurt: readouts F in nats (logit or log-probability)."""
 
@@ -82,3 +94,7 @@ class Verdict:
     line: int = 0  # 1-based
     notes: tuple[str, ...] = field(default=())  # dropped pairs, resized vocabulary, ...
     head: str = ""  # for a limit on every head: the one that decided, whose estimate this is
+    family: int = 1  # limits of the run that share its false-alarm rate
+    detectable: float | None = None  # the smallest true value that fails with probability 0.80
+    budget: int | None = None  # pairs that might have been drawn, where drawing was sequential
+    controls: tuple[ControlEvidence, ...] = ()

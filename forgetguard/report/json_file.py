@@ -6,17 +6,25 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.verdict import Estimate, HeadEvidence, Outcome, PairEvidence, Verdict
+from forgetguard.gate.seal import sealed
+from forgetguard.gate.verdict import (
+    ControlEvidence,
+    Estimate,
+    HeadEvidence,
+    Outcome,
+    PairEvidence,
+    Verdict,
+)
+from forgetguard.whole_files import write_text
 
 SCHEMA = "forgetguard.results"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _RECORDED_VERSIONS = (
     "forgetguard",
     "torch",
@@ -69,6 +77,18 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "file": str(verdict.file),
         "line": int(verdict.line),
         "notes": [str(note) for note in verdict.notes],
+        "family": int(verdict.family),
+        "detectable": None if verdict.detectable is None else _number(verdict.detectable),
+        "budget": None if verdict.budget is None else int(verdict.budget),
+        "controls": [
+            {
+                "name": control.name,
+                "members": [str(member) for member in control.members],
+                "dcv": _estimate(control.dcv),
+                "note": control.note,
+            }
+            for control in verdict.controls
+        ],
     }
 
 
@@ -93,6 +113,10 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
             line=data["line"],
             notes=tuple(data["notes"]),
             head=data["head"],
+            family=int(data["family"]),
+            detectable=None if data["detectable"] is None else float(data["detectable"]),
+            budget=None if data["budget"] is None else int(data["budget"]),
+            controls=tuple(_to_control(control) for control in data["controls"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SpecificationError(
@@ -138,6 +162,12 @@ def _to_head(data: Mapping[str, Any]) -> HeadEvidence:
     return HeadEvidence(data["head"], importance, dcv, data["note"], own)
 
 
+def _to_control(data: Mapping[str, Any]) -> ControlEvidence:
+    return ControlEvidence(
+        data["name"], tuple(data["members"]), _to_estimate(data["dcv"]), data["note"]
+    )
+
+
 def _to_pair(data: Mapping[str, Any]) -> PairEvidence:
     return PairEvidence(
         clean=data["clean"],
@@ -162,8 +192,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_target(path: Path) -> None:
-    """Refuse a results file that cannot be written, before anything is measured.
+def check_target(path: Path, what: str = "the results file") -> None:
+    """Refuse a file that cannot be written, before anything is measured.
 
     Raises:
         SpecificationError: the folder is missing or not writable, or `path` is no regular file.
@@ -171,51 +201,46 @@ def check_target(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise SpecificationError(
-            f"cannot write the results file {path}: there is no folder {folder}; create it first"
+            f"cannot write {what} {path}: there is no folder {folder}; create it first"
         )
     if path.exists() and not path.is_file():
         raise SpecificationError(
-            f"cannot write the results file {path}: it is not a regular file; name another path"
+            f"cannot write {what} {path}: it is not a regular file; name another path"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SpecificationError(
-            f"cannot write the results file {path}: {folder} is not writable; name another path"
+            f"cannot write {what} {path}: {folder} is not writable; name another path"
         )
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write `document` with the schema's name and version in front, atomically: a reader sees the
-    old file or the new one, never half of one.
+    """Write `document` with the schema's name and version in front and a checksum at the end,
+    atomically: a reader sees the old file or the new one, never half of one.
 
     Raises:
         OSError: the file cannot be written; the old one, if any, is untouched.
     """
     content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **document}
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, text_of(sealed(content)) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; the old one, if any, is untouched.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        # A lone surrogate (an undecodable file name) becomes \\udcXX, which is JSON too.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide it from CI's collector
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def text_of(value: Any, indent: int = 0) -> str:
+    """JSON, two spaces a level, with lists of plain values on one line each: measurements would
+    otherwise fill a line with every number."""
+    inner = " " * (indent + 2)
+    if isinstance(value, Mapping) and value:
+        entries = [
+            f"{inner}{_scalar(str(key))}: {text_of(one, indent + 2)}" for key, one in value.items()
+        ]
+        return "{\n" + ",\n".join(entries) + "\n" + " " * indent + "}"
+    if isinstance(value, (list, tuple)) and any(isinstance(one, (Mapping, list)) for one in value):
+        entries = [f"{inner}{text_of(one, indent + 2)}" for one in value]
+        return "[\n" + ",\n".join(entries) + "\n" + " " * indent + "]"
+    return _scalar(value)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -224,15 +249,47 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         SpecificationError: it is not there, is not JSON, or has another schema or version.
     """
+    return read_document(path, SCHEMA, SCHEMA_VERSION, "the results file")
+
+
+def read_document(path: Path, schema: str, version: int, what: str) -> dict[str, Any]:
+    """Read a JSON document of one schema and version; `what` names it in messages.
+
+    Raises:
+        SpecificationError: it is not there, is not JSON, or has another schema or version.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SpecificationError(f"cannot read the results file {path}: {error}") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if (schema, version) != (SCHEMA, SCHEMA_VERSION):
-        raise SpecificationError(
-            f"{path} is {schema!r} version {version!r}, not {SCHEMA!r} version {SCHEMA_VERSION}: "
-            f"write it again with this version of forgetguard"
+        content = json.loads(
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
         )
-    return dict(content)
+    except OSError as error:
+        raise SpecificationError(
+            f"cannot read {what} {path}: {error.strerror or error}; check the path"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise SpecificationError(f"cannot read {what} {path}: {error}") from error
+    found = content if isinstance(content, dict) else {}
+    theirs = found.get("schema"), found.get("schema_version")
+    if theirs != (schema, version):
+        step = "give another file" if theirs[0] != schema else "write it again with this version"
+        raise SpecificationError(
+            f"{path} is {theirs[0]!r} version {theirs[1]!r}, not {schema!r} version {version}: "
+            f"{step}"
+        )
+    return found
+
+
+def _unique(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two entries with one name readers take one or the other: then a file says two things.
+    found = dict(entries)
+    if len(found) != len(entries):
+        names = [name for name, _ in entries]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{', '.join(twice)} given twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

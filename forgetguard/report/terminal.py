@@ -16,6 +16,7 @@ LABELS = {
     "abstain": "ABSTAIN",
     "error": "ERROR",
     "skipped": "SKIPPED",
+    "recorded": "RECORDED",
 }
 WORST_SHOWN = 5
 _LARGE = 1000.0
@@ -36,7 +37,8 @@ def interval(estimate: Estimate) -> str:
 
 def quantity(limit: str) -> str:
     """What a limit bounds, in words: `DCV` for `dcv.circuit` and `dcv.head`, else its own name."""
-    return "DCV" if limit.split(".")[0] == "dcv" else limit.replace(".", " ")
+    measure = limit.removesuffix(".over_baseline").removesuffix(".over_reference")
+    return "DCV" if measure.split(".")[0] == "dcv" else measure.replace(".", " ")
 
 
 def measured(verdict: Verdict) -> str:
@@ -44,7 +46,16 @@ def measured(verdict: Verdict) -> str:
     if verdict.estimate is None:
         return "no value"
     head = f"{verdict.head} " if verdict.head else ""
-    return f"{head}{quantity(verdict.limit)} {interval(verdict.estimate)}"
+    floored = "floored " if _is_floored(verdict) else ""
+    return f"{head}{floored}{quantity(verdict.limit)} {interval(verdict.estimate)}"
+
+
+def _is_floored(verdict: Verdict) -> bool:
+    """Whether what was held to the limit is not the head's plain DCV: the head is worth too little
+    (gate/head_family.py)."""
+    return any(
+        head.head == verdict.head and head.dcv != verdict.estimate for head in verdict.worst_heads
+    )
 
 
 def headline(verdict: Verdict) -> str:
@@ -64,7 +75,8 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {verdict.reason}")
-    lines.append(f"  capability {verdict.capability}{_basis(verdict.estimate)}")
+    lines.append(f"  capability {verdict.capability}{_basis(verdict)}")
+    lines += [f"  {line}" for line in (_power(verdict), controls(verdict)) if line]
     if verdict.worst_heads:
         lines += ["", f"  worst heads{_shown(verdict.worst_heads)}"]
         lines += _head_lines(verdict.worst_heads[:WORST_SHOWN])
@@ -82,10 +94,47 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     return lines
 
 
-def _basis(estimate: Estimate | None) -> str:
+def _basis(verdict: Verdict) -> str:
+    estimate = verdict.estimate
     if estimate is None:
         return ""
-    return f", {estimate.n} prompt pairs, {number(100 * estimate.confidence)} % interval"
+    budget = verdict.budget
+    drawn = f"{estimate.n} of at most {budget}" if budget is not None else f"{estimate.n}"
+    return f", {drawn} prompt pairs, {number(100 * estimate.confidence)} % interval"
+
+
+def _power(verdict: Verdict) -> str:
+    """The smallest detectable damage, in one line; nothing where it is not known."""
+    if verdict.detectable is None:
+        return ""
+    among = f", as one of {verdict.family} limits" if verdict.family > 1 else ""
+    return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}"
+
+
+def controls(verdict: Verdict) -> str:
+    """What other heads read, in one line; nothing where no controls were asked for."""
+    if not verdict.controls:
+        return ""
+    read = [(one, one.dcv.value) for one in verdict.controls if one.dcv is not None]
+    if not read or verdict.estimate is None:
+        return f"controls: nothing to compare ({verdict.controls[0].note or 'no value'})"
+    drawn = [(one, value) for one, value in read if one.name.startswith("random ")]
+    others = [(one, value) for one, value in read if not one.name.startswith("random ")]
+    parts = [f"{one.name} {number(value)}{_in_brackets(one.note)}" for one, value in others]
+    if drawn:
+        least, most = min(value for _, value in drawn), max(value for _, value in drawn)
+        several = len(drawn) > 1
+        spread = f"{number(least)} to {number(most)}" if several else number(most)
+        sets = f"{len(drawn)} random sets" if several else "a random set"
+        parts.insert(0, f"{sets} {spread}{_in_brackets(drawn[0][0].note)}")
+    value = verdict.estimate.value
+    above = sum(other >= value for _, other in read)
+    rank = f"reached by {above} of {len(read)}" if above else "more than any"
+    return f"controls: {', '.join(parts)}; this circuit {number(value)}, {rank}"
+
+
+def _in_brackets(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
 def _shown(evidence: Sequence[object]) -> str:

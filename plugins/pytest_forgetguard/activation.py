@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_forgetguard import collection, distributed, finish, preflight, terminal
@@ -23,7 +25,25 @@ def activate(config: pytest.Config, settings: Settings) -> None:
         backend=backend,
         measurements=Measurements(backend, live_line(config)),
         worker=is_worker(config),
+        selection=selection(config),
     )
     for module in (preflight, collection, distributed, terminal, finish):
         config.pluginmanager.register(module, f"forgetguard-{module.__name__.rpartition('.')[2]}")
     config.pluginmanager.register(Reports(run), "forgetguard-reports")
+
+
+def selection(config: pytest.Config) -> dict[str, Any]:
+    """How this run chooses among the gates there are: what the results file says of it.
+    `by_name`: it names them (node ids, or --lf), so that others are left out on purpose."""
+    option = config.option
+    last_failed = bool(config.getoption("lf", False)) and bool(
+        getattr(config.pluginmanager.get_plugin("lfplugin"), "lastfailed", None)
+    )
+    return {
+        "arguments": [str(argument) for argument in config.args],
+        "keyword": option.keyword,
+        "markers": option.markexpr,
+        "deselect": list(option.deselect or ()),
+        "last_failed": last_failed,
+        "by_name": last_failed or any("::" in str(argument) for argument in config.args),
+    }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import cached_property
-from importlib import resources
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +11,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
+    from forgetguard.gate.decision import Measurement
     from forgetguard.gate.schema import CircuitSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.settings import Settings
@@ -24,7 +23,12 @@ BUNDLED = "forgetguard_circuits"
 class Measuring(Protocol):
     """An open gate session: `forgetguard.gate.session.GateSession` or a stand-in."""
 
-    def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict: ...
+    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """`own`: how many limits share the place of one among the run's."""
+
+    def measurement(self, circuit: CircuitSpec) -> Measurement: ...
+
+    def measured(self, circuit: CircuitSpec) -> tuple[CircuitSpec, Measurement] | None: ...
 
     def close(self) -> None: ...
 
@@ -37,6 +41,9 @@ class Backend(Protocol):
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Per role, fingerprints of weights, tokenizer and config."""
+
+    def environment(self) -> dict[str, Any]:
+        """What the models run on (device, number format, threads), in plain values."""
 
     def circuit(self, path: Path) -> CircuitSpec:
         """Read one circuit file. Raises SpecificationError with file and line."""
@@ -53,8 +60,11 @@ class Backend(Protocol):
     def pair(self) -> ModelPair:
         """The checkpoints, weights not yet loaded."""
 
-    def session(self, circuits: Sequence[CircuitSpec], progress: Progress | None) -> Measuring:
-        """Open a session that measures these circuits. Raises ForgetguardError."""
+    def session(
+        self, circuits: Sequence[CircuitSpec], progress: Progress | None, family: int
+    ) -> Measuring:
+        """Open a session that measures these circuits; `family` is the number of limits of the
+        whole run, which share its false-alarm rate. Raises ForgetguardError."""
 
 
 class ModelBackend:
@@ -82,6 +92,11 @@ class ModelBackend:
         options = self._load_options()
         return {role: asdict(fingerprint(spec, options)) for role, spec in self._specs().items()}
 
+    def environment(self) -> dict[str, Any]:
+        from forgetguard.gate.environment import environment
+
+        return environment(self._load_options())
+
     def circuit(self, path: Path) -> CircuitSpec:
         from forgetguard.gate.schema import load_circuit_file
 
@@ -93,13 +108,18 @@ class ModelBackend:
         schema.check_names(circuits)
         if self._settings.reference is None:
             schema.check_reference(circuits)
+        if self._settings.baseline is None:
+            schema.check_baseline(circuits)
 
     def bundled(self) -> tuple[list[Path], int]:
-        files = list(_bundled_files())
-        fitting = [(path, spec) for path, spec in files if self._fits(spec)]
-        # Those made for this base come first; the architecture-free ones serve where none is.
-        own = [path for path, spec in fitting if spec.fits is None or not spec.fits.any_base]
-        return own or [path for path, _ in fitting], len(files)
+        from forgetguard.gate.bundled import bundled_files, bundled_for
+
+        found = bundled_for(
+            self._specs()["base"],
+            self._load_options(),
+            reference=self._settings.reference is not None,
+        )
+        return [path for path, _ in found], len(list(bundled_files()))
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError
@@ -116,11 +136,22 @@ class ModelBackend:
             self._pair = ModelPair(tuple(self._specs().values()), self._load_options())
         return self._pair
 
-    def session(self, circuits: Sequence[CircuitSpec], progress: Progress | None) -> Measuring:
+    def session(
+        self, circuits: Sequence[CircuitSpec], progress: Progress | None, family: int
+    ) -> Measuring:
         from forgetguard.gate.session import GateSession
+        from pytest_forgetguard.baseline import load
 
-        seed = self._settings.seed
-        session: Measuring = GateSession(self.pair(), circuits, seed=seed, progress=progress)
+        session: Measuring = GateSession(
+            self.pair(),
+            circuits,
+            seed=self._settings.seed,
+            progress=progress,
+            baseline=load(self._settings, self.environment()),
+            recording=self._settings.recording,
+            family=family,
+            controls=self._settings.controls,
+        )
         return session
 
     def _specs(self) -> dict[str, CheckpointSpec]:
@@ -145,42 +176,3 @@ class ModelBackend:
             allow_pickle=settings.allow_pickle,
             merge_adapter=settings.merge_adapter,
         )
-
-    def _fits(self, circuit: CircuitSpec) -> bool:
-        from forgetguard.gate.schema import fits_base
-
-        config, alias = self._base_config(), self._settings.base
-        asked = circuit.fits.weights if circuit.fits is not None else None
-        if circuit.fits is not None and asked is not None:
-            # A fingerprint reads every byte of the weights: only where all else fits.
-            rest = replace(circuit, fits=replace(circuit.fits, weights=None))
-            if not fits_base(rest, config, None, alias=alias):
-                return False
-        weights = None if asked is None else self._base_weights
-        return fits_base(circuit, config, weights, alias=alias)
-
-    @cached_property
-    def _base_weights(self) -> str:
-        from forgetguard.checkpoints.fingerprint import fingerprint
-
-        return fingerprint(self._specs()["base"], self._load_options()).weights
-
-    def _base_config(self) -> dict[str, Any]:
-        from forgetguard.checkpoints.described import full_config
-        from forgetguard.checkpoints.local import localise
-
-        base = localise(self._specs()["base"], self._load_options(), weights=False)
-        return {} if base.kind == "adapter" else full_config(base)
-
-
-def _bundled_files() -> Iterator[tuple[Path, CircuitSpec]]:
-    from forgetguard.gate.schema import load_circuit_file
-
-    try:
-        folder = resources.files(BUNDLED)
-    except ModuleNotFoundError:
-        return
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".circuit.yaml"):
-            path = Path(str(entry))
-            yield path, load_circuit_file(path)

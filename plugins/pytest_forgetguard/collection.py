@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_forgetguard import baseline
 from pytest_forgetguard.backend import BUNDLED
-from pytest_forgetguard.items import SUFFIXES, CircuitFile, LimitItem
-from pytest_forgetguard.keys import MARKER, RUN, is_gate
+from pytest_forgetguard.items import CircuitFile, LimitItem
+from pytest_forgetguard.keys import MARKER, RUN, SUFFIXES, is_gate
 from pytest_forgetguard.preflight import circuit_files
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def pytest_collection_modifyitems(
     try:
         circuits = _circuits(run, items, config.rootpath)
         run.backend.check(circuits)
+        if not config.option.collectonly:
+            run.deselected = _left_out(run, items)
+            baseline.check_selection(run, circuits)
         run.measurements.plan(circuits)
     except ForgetguardError as error:
         _refuse(run, items, str(error))
@@ -62,10 +66,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what has to report before this run can be a pass, and what was left out by `-k`, `-m`,
     `--lf`, or a conftest that removes items without telling pytest."""
     run = session.config.stash[RUN]
-    selected = {id(item) for item in session.items}
     run.planned = {item.nodeid: None for item in session.items if is_gate(item)}
-    run.deselected = {item.nodeid: None for item in run.collected if id(item) not in selected}
+    # Every worker collects all items, so all of them count the same family.
+    run.measurements.family = max(1, len(run.planned))
+    run.deselected = _left_out(run, session.items)
     run.collected.clear()
+
+
+def _left_out(run: Run, items: Iterable[pytest.Item]) -> dict[str, None]:
+    """The gates that were collected and are not among `items`."""
+    selected = {id(item) for item in items}
+    return {item.nodeid: None for item in run.collected if id(item) not in selected}
 
 
 def _refuse(run: Run, items: list[pytest.Item], message: str) -> None:

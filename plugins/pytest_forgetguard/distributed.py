@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_forgetguard.items import SUFFIXES
-from pytest_forgetguard.keys import RUN
+from pytest_forgetguard.keys import RUN, SUFFIXES
 
 KEY = "forgetguard"
 

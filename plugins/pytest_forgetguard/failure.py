@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebackNative
+from _pytest.outcomes import Skipped
 
 if TYPE_CHECKING:
     from forgetguard.gate.verdict import Verdict
@@ -26,6 +27,16 @@ class GateFailure(AssertionError):  # noqa: N818 - a finding, not a fault
         """`fail` where any verdict is one, else `abstain`."""
         outcomes = {verdict.outcome.value for verdict in self.verdicts}
         return "fail" if "fail" in outcomes else "abstain"
+
+
+class Recorded(Skipped):
+    """A limit over the baseline in a run that records it: measured, and not judged."""
+
+    def __init__(self, circuit: str, limit: str) -> None:
+        super().__init__(
+            f"RECORDED, not judged: {circuit} {limit}; run again without recording to gate on it",
+            _use_item_location=True,
+        )
 
 
 def without_traceback(text: str, path: Path, line: int) -> ReprExceptionInfo:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_forgetguard import results_file
+from pytest_forgetguard import baseline, results_file
 from pytest_forgetguard.keys import RUN
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         return
     status = decide(int(session.exitstatus), run)
+    unrecorded, worst = baseline.record(run, status)
+    if unrecorded:
+        run.problems.append(unrecorded)
+        status = status or int(worst)
     unwritten = results_file.end(run, status)
     if unwritten is not None:
         run.problems.append(unwritten)
@@ -39,6 +43,8 @@ def decide(status: int, run: Run) -> int:
     """
     if run.not_run:
         run.problems.append(f"not run: {', '.join(run.not_run)}")
+    if not run.usage_errors and not run.specification_errors:
+        run.problems += baseline.missing(run)
     if run.usage_errors or run.specification_errors:
         mendable = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
         silent = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -48,11 +54,14 @@ def decide(status: int, run: Run) -> int:
     if not run.planned:
         run.problems.append(f"no gate was run, {len(run.deselected)} deselected")
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    allowed = run.allowed_to_abstain
     unpassed = [
         f"{nodeid} ({result.outcome})"
         for nodeid, result in run.results.items()
-        if result.outcome != "pass"
+        if result.outcome != "pass" and nodeid not in allowed
     ]
     if unpassed:
         run.problems.append(f"not passed: {', '.join(unpassed)}")
+    elif len(allowed) == len(run.results):
+        run.problems.append("every gate abstained: nothing was shown to be kept")
     return int(pytest.ExitCode.TESTS_FAILED if unpassed or run.problems else pytest.ExitCode.OK)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_forgetguard.baseline import recorded_only
 from pytest_forgetguard.collection import located
-from pytest_forgetguard.failure import GateFailure
+from pytest_forgetguard.failure import GateFailure, Recorded
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
@@ -48,9 +49,23 @@ class Forgetguard:
         self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
     ) -> Verdict:
         """Measure and return the verdict, whatever it is: it gates nothing, and the summary and
-        the results file do not show it. `max` None: the limit that the circuit file declares."""
+        the results file do not show it. `max` None: the limit that the circuit file declares.
+
+        Raises:
+            Recorded: a limit over the baseline in a run that records it (pytest skips the test,
+                and the run is no pass).
+        """
+        return self._judge(circuit, limit, max)
+
+    def _judge(
+        self, circuit: str | Path | CircuitSpec, limit: str, maximum: float | None, own: int = 1
+    ) -> Verdict:
         spec = self.circuit(circuit)
-        return self._run.measurements.judge(spec, self._limit(spec, limit, max))
+        declared = self._limit(spec, limit, maximum)
+        if declared.needs_baseline and recorded_only(self.settings, spec.name):
+            self._run.measurements.measure(spec)
+            raise Recorded(spec.name, limit)
+        return self._run.measurements.judge(spec, declared, own=own)
 
     def assert_limit(
         self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
@@ -63,7 +78,7 @@ class Forgetguard:
         __tracebackhide__ = True
         verdict = self.judge(circuit, limit, max=max)
         self._run.measurements.record(verdict)
-        _require_pass(verdict)
+        self._require_pass(verdict)
         return verdict
 
     def check(
@@ -83,10 +98,11 @@ class Forgetguard:
         asked = dict.fromkeys(limit.key for limit in spec.limits) if limits is None else limits
         if not asked:
             raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
-        verdicts = tuple(self.judge(spec, key, max=maximum) for key, maximum in asked.items())
+        own = len(asked)  # they share this gate's part of the run's false-alarm rate
+        verdicts = tuple(self._judge(spec, key, maximum, own) for key, maximum in asked.items())
         for verdict in verdicts:
             self._run.measurements.record(verdict)
-        _require_pass(*verdicts)
+        self._require_pass(*verdicts)
         return verdicts
 
     def _limit(self, spec: CircuitSpec, key: str, maximum: float | None) -> Limit:
@@ -102,11 +118,11 @@ class Forgetguard:
             f"{spec.path} declares no limit {key!r} (it has {declared}); give max=..., or add it"
         )
 
+    def _require_pass(self, *verdicts: Verdict) -> None:
+        from forgetguard.gate.verdict import Outcome
 
-def _require_pass(*verdicts: Verdict) -> None:
-    from forgetguard.gate.verdict import Outcome
-
-    __tracebackhide__ = True
-    unpassed = [verdict for verdict in verdicts if verdict.outcome is not Outcome.PASS]
-    if unpassed:
-        raise GateFailure(*unpassed)
+        __tracebackhide__ = True
+        fine = {Outcome.PASS, *([Outcome.ABSTAIN] if self.settings.allow_abstain else [])}
+        unpassed = [verdict for verdict in verdicts if verdict.outcome not in fine]
+        if unpassed:
+            raise GateFailure(*unpassed)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_forgetguard.failure import GateFailure, without_traceback
+from pytest_forgetguard.baseline import recorded_only
+from pytest_forgetguard.failure import GateFailure, Recorded, without_traceback
 from pytest_forgetguard.keys import MARKER, RUN
 from pytest_forgetguard.rerun import rerun_command
 
 if TYPE_CHECKING:
     from forgetguard.gate.schema import CircuitSpec, Limit
     from forgetguard.gate.verdict import Verdict
-
-SUFFIXES = (".circuit.yaml", ".circuit.yml")
 
 
 class CircuitFile(pytest.File):
@@ -66,14 +65,19 @@ class LimitItem(pytest.Item):
         self.add_marker(MARKER)
 
     def runtest(self) -> None:
-        """Judge the limit. Raises GateFailure unless the verdict is a pass."""
+        """Judge the limit. Raises GateFailure unless the verdict is a pass, or it abstains and may;
+        Recorded where this run records what the limit compares with."""
         from forgetguard.gate.verdict import Outcome
 
-        measurements = self.config.stash[RUN].measurements
-        verdict = measurements.judge(self.spec, self.limit)
-        measurements.record(verdict)
+        run = self.config.stash[RUN]
+        if self.limit.needs_baseline and recorded_only(run.settings, self.spec.name):
+            run.measurements.measure(self.spec)
+            raise Recorded(self.spec.name, self.limit.key)
+        verdict = run.measurements.judge(self.spec, self.limit)
+        run.measurements.record(verdict)
         self.user_properties += verdict_properties(verdict)
-        if verdict.outcome is not Outcome.PASS:
+        may_abstain = run.settings.allow_abstain and verdict.outcome is Outcome.ABSTAIN
+        if verdict.outcome is not Outcome.PASS and not may_abstain:
             raise GateFailure(verdict, rerun=self.rerun)
 
     @property

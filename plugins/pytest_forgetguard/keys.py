@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
 
 MARKER = "forgetguard"
+SUFFIXES = (".circuit.yaml", ".circuit.yml")
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 

@@ -1,4 +1,5 @@
-"""Opens the gate session at the first gate, judges limits with it, and closes it."""
+"""Opens the gate session at the first gate, judges limits with it, and closes it. What it measured
+is kept in plain values, for the results file."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.errors import ForgetguardError
+    from forgetguard.gate.decision import Measurement
     from forgetguard.gate.schema import CircuitSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.backend import Backend, Measuring, Progress
@@ -23,25 +25,49 @@ class Measurements:
         self._sessions: dict[CircuitSpec, Measuring] = {}
         self._failed: ForgetguardError | None = None
         self._fresh: list[dict[str, Any]] = []
+        self._digests: dict[str, str] = {}  # of the circuit last measured under a name
+        self._told: dict[str, Measurement | None] = {}  # by digest, what was drained
+        self._fresh_circuits: list[dict[str, Any]] = []
+        self.family = 1  # limits of the whole run, those of other workers too
         self.here: Path | None = None  # the file of the running test
 
     def plan(self, circuits: Sequence[CircuitSpec]) -> None:
         """Name the circuits that the one session is to measure together."""
         self._circuits.update(dict.fromkeys(circuits))
 
-    def judge(self, circuit: CircuitSpec, limit: Limit) -> Verdict:
-        """The verdict on one limit. Raises ForgetguardError."""
-        return self._session(circuit).judge(circuit, limit)
+    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """The verdict on one limit, `own` of which stand for one of the run's. Raises
+        ForgetguardError."""
+        session = self._session(circuit)
+        try:
+            return session.judge(circuit, limit, own=own)
+        finally:
+            self._note(circuit, session)
+
+    def measure(self, circuit: CircuitSpec) -> None:
+        """Measure a circuit without judging it. Raises ForgetguardError."""
+        session = self._session(circuit)
+        try:
+            session.measurement(circuit)
+        finally:
+            self._note(circuit, session)
 
     def record(self, verdict: Verdict) -> None:
-        """Count the verdict as a gate's: it goes into the report of the running test."""
+        """Count the verdict as a gate's: it goes into the report of the running test. It says by a
+        digest which circuit, as declared, it is about."""
         from forgetguard.report.json_file import verdict_to_dict
 
-        self._fresh.append(verdict_to_dict(verdict))
+        about = {"circuit_digest": self._digests.get(verdict.circuit)}
+        self._fresh.append(verdict_to_dict(verdict) | about)
 
     def drain(self) -> list[dict[str, Any]]:
         """The verdicts recorded since the last call."""
         fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def drain_circuits(self) -> list[dict[str, Any]]:
+        """What was measured since the last call, in plain values."""
+        fresh, self._fresh_circuits = self._fresh_circuits, []
         return fresh
 
     def close(self) -> None:
@@ -50,6 +76,28 @@ class Measurements:
         self._sessions.clear()
         for session in sessions.values():
             session.close()
+
+    def _note(self, circuit: CircuitSpec, session: Measuring) -> None:
+        """Keep the circuit as declared, and its numbers where they are new."""
+        from forgetguard.gate.certificate import circuit_to_dict, measurement_to_dict
+        from forgetguard.gate.seal import digest
+
+        measured = session.measured(circuit)
+        spec, measurement = (circuit, None) if measured is None else measured
+        declared = circuit_to_dict(spec)
+        key = self._digests[circuit.name] = digest(declared)
+        if key in self._told and self._told[key] is measurement:
+            return
+        self._told[key] = measurement
+        self._fresh_circuits.append(
+            {
+                "name": spec.name,
+                "digest": key,
+                "declared": declared,
+                "environment": {} if measurement is None else self._backend.environment(),
+                "measured": None if measurement is None else measurement_to_dict(measurement),
+            }
+        )
 
     def _session(self, circuit: CircuitSpec) -> Measuring:
         """The planned session, or one of its own for a circuit that no one announced.
@@ -64,7 +112,7 @@ class Measurements:
             raise self._failed
         planned = tuple(self._circuits) if circuit in self._circuits else (circuit,)
         try:
-            session = self._backend.session(planned, self._progress)
+            session = self._backend.session(planned, self._progress, self.family)
         except ForgetguardError as error:
             self._failed = error
             raise

@@ -11,7 +11,7 @@ from pytest_forgetguard.arguments import FLAG
 ROLES = ("base", "tuned", "reference")
 FORM = f"pytest {FLAG} base=CHECKPOINT tuned=CHECKPOINT [reference=CHECKPOINT] [paths]"
 
-_CHECKPOINT = "Hub id, directory, peft adapter directory, or tiny:base, tiny:sft, tiny:lora"
+_CHECKPOINT = "Hub id, directory, peft adapter directory, or tiny:base, :sft, :rl, :lora"
 _ROLE_HELP = {
     "base": f"The checkpoint before. {_CHECKPOINT}.",
     "tuned": f"The checkpoint under test. {_CHECKPOINT}.",
@@ -23,12 +23,20 @@ VALUES = {  # name: (metavar, help)
     "dtype": ("DTYPE", "float32, bfloat16 or float16. Default: float32."),
     "json": ("PATH", "Write all verdicts to this results file."),
     "seed": ("N", "Seed of the prompt pairs' resampling. Default: 0."),
+    "controls": ("N", "Patch N random sets of heads, and the other circuits, beside each circuit."),
+    "baseline": ("PATH", "Hold this run against the measurements that are recorded there."),
 }
 SWITCHES = {
     "allow-same": "Run although base and tuned hold the same weights.",
     "trust-remote-code": "Let checkpoints run the code they carry.",
     "allow-pickle": "Load checkpoints that are not safetensors.",
     "merge-adapter": "Merge a LoRA adapter into its base instead of toggling it.",
+    "allow-abstain": "Let limits abstain without failing the run; at least one must pass.",
+}
+# Not in the ini file: a gate that records every checkpoint as the accepted one gates nothing.
+RECORDING = {
+    "update": "Record this run's measurements as the baseline, all of them anew.",
+    "update-new-only": "Record circuits that the baseline lacks, and leave the others.",
 }
 
 
@@ -61,6 +69,10 @@ def add_options(parser: pytest.Parser) -> None:
         _add(parser, group, name, text, action="store", metavar=metavar)
     for name, text in SWITCHES.items():
         _add(parser, group, name, text, ini="bool", action="store_true")
+    for name, text in RECORDING.items():
+        group.addoption(
+            f"{FLAG}-{name}", dest=dest(name), default=None, help=text, action="store_true"
+        )
 
 
 def _add(
@@ -83,7 +95,7 @@ def dest(name: str) -> str:
 def asks_for_gate(config: pytest.Config) -> bool:
     """Whether this run is a gate: by any forgetguard option on the command line (`addopts` and
     PYTEST_ADDOPTS count as command line), or by ini settings for both base and tuned."""
-    names = (*ROLES, "circuits", *VALUES, *SWITCHES)
+    names = (*ROLES, "circuits", *VALUES, *SWITCHES, *RECORDING)
     given = [config.option.forgetguard, *(config.getoption(dest(name)) for name in names)]
     if any(value is not None for value in given):
         return True

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_forgetguard import results_file
-from pytest_forgetguard.items import SUFFIXES
-from pytest_forgetguard.keys import RUN
+from pytest_forgetguard import baseline, results_file
+from pytest_forgetguard.keys import RUN, SUFFIXES
 
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
@@ -31,10 +30,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     try:
         if not collect_only:
             results_file.begin(run)
+            baseline.begin(run)
         for path in run.settings.circuits:
             circuit_files(path)
         run.notes += run.backend.preflight()
-        if run.settings.json is not None and not collect_only:
+        wanted = run.settings.json is not None or run.settings.recording
+        if wanted and not collect_only:
             run.fingerprints = run.backend.fingerprints()
     except ForgetguardError as error:
         _refuse(run, str(error), collect_only)

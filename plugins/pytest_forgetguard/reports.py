@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_forgetguard.failure import GateFailure
+from pytest_forgetguard.failure import GateFailure, Recorded
 from pytest_forgetguard.items import CircuitFile
 from pytest_forgetguard.keys import is_gate
 from pytest_forgetguard.state import OUTCOMES, Result
@@ -41,14 +41,33 @@ class Reports:
         # A set-up that went well says nothing yet: the process may still die in the call.
         says_something = report.when == "call" or not report.passed
         if verdicts or (is_gate(item) and says_something):
-            attached = {
+            attached: dict[str, Any] = {
                 "specification": _specification_error(call),
                 "outcome": _outcome(report, call, verdicts),
                 "message": _message(report),
                 "verdicts": verdicts,
+                "circuits": self._run.measurements.drain_circuits(),
             }
             setattr(report, ATTACHED, attached)
+            reason = self._skipped(item, report, call, attached["outcome"])
+            if reason:
+                # What is allowed is still no pass: pytest, JUnit and all others call it skipped.
+                report.outcome = "skipped"
+                report.longrepr = (str(item.path), (item.reportinfo()[1] or 0) + 1, reason)
         return report
+
+    def _skipped(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        call: pytest.CallInfo[None],
+        outcome: str,
+    ) -> str:
+        """Why pytest is to call this gate skipped, in a run where it may be neither."""
+        if call.excinfo is not None and isinstance(call.excinfo.value, Recorded):
+            return str(call.excinfo.value)
+        allowed = self._run.settings.allow_abstain and report.passed and outcome == "abstain"
+        return f"ABSTAIN, allowed: {item.nodeid}" if allowed else ""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -74,6 +93,8 @@ class Reports:
         if attached is not None:
             if attached["specification"]:
                 self._run.specification_errors[attached["specification"]] = None
+            for entry in attached["circuits"]:
+                self._run.add_circuit(entry)
             names = ("outcome", "message", "verdicts")
             self._run.add(report.nodeid, Result(**{name: attached[name] for name in names}))
         elif report.failed and report.nodeid in self._run.planned:
@@ -85,7 +106,9 @@ def _outcome(
 ) -> str:
     found = [verdict["outcome"] for verdict in verdicts]
     error = call.excinfo.value if call.excinfo is not None else None
-    if report.skipped:  # an expected failure, too, is a gate that was not passed
+    if isinstance(error, Recorded):
+        found.append("recorded")
+    elif report.skipped:  # an expected failure, too, is a gate that was not passed
         found.append("skipped")
     elif report.failed:
         found.append(error.outcome if isinstance(error, GateFailure) else "error")

@@ -28,12 +28,15 @@ def _options(settings: Settings) -> list[str]:
         "device-map": settings.device_map,
         "dtype": settings.dtype if settings.dtype != "float32" else None,
         "seed": str(settings.seed) if settings.seed else None,
+        "controls": str(settings.controls) if settings.controls else None,
+        "baseline": str(settings.baseline) if settings.baseline else None,
     }
     switches = {
         "allow-same": settings.allow_same,
         "trust-remote-code": settings.trust_remote_code,
         "allow-pickle": settings.allow_pickle,
         "merge-adapter": settings.merge_adapter,
+        "allow-abstain": settings.allow_abstain,
     }
     words = [f"{FLAG}-{name}={value}" for name, value in values.items() if value is not None]
     return words + [f"{FLAG}-{name}" for name, on in switches.items() if on]

@@ -55,22 +55,38 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
     from forgetguard.report.json_file import versions
 
     finished = exit_status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    all_judged = all(result.outcome != "skipped" for result in run.results.values())
+    unjudged = ("skipped", "recorded")
+    all_judged = all(result.outcome not in unjudged for result in run.results.values())
     return {
         "complete": finished and all_judged and bool(run.planned) and not run.not_run,
         "exit_status": exit_status,
         "started": datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - run.started, 3),
         "options": _plain(asdict(run.settings)),
+        "seed": run.settings.seed,
+        "selection": run.selection,
         "versions": versions(),
         "fingerprints": run.fingerprints,
         "circuits_from": run.circuits_from,
+        "baseline": _baseline(run),
         "notes": run.notes,
         "errors": [*run.usage_errors, *run.specification_errors, *run.problems],
         "results": [{"id": nodeid, **asdict(result)} for nodeid, result in run.in_order()],
+        "circuits": run.circuits_in_order(),
         "not_run": run.not_run,
+        "allowed_to_abstain": run.allowed_to_abstain,
         "deselected": list(run.deselected),
     }
+
+
+def _baseline(run: Run) -> dict[str, Any] | None:
+    """Which baseline was in force, as the file is now, and what became of it."""
+    from forgetguard.gate.seal import digest_file
+
+    path = run.settings.baseline
+    if path is None:
+        return None
+    return {"path": str(path), "sha256": digest_file(path), "recorded": run.recorded}
 
 
 def _plain(value: Any) -> Any:

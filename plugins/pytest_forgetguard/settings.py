@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_forgetguard.arguments import FLAG
-from pytest_forgetguard.options import FORM, ROLES, SWITCHES, VALUES, dest
+from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a gate run was asked to do. `circuits` and `json` are absolute."""
+    """What a gate run was asked to do. `circuits`, `json` and `baseline` are absolute."""
 
     base: str
     tuned: str
@@ -30,6 +31,16 @@ class Settings:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     merge_adapter: bool = False
+    allow_abstain: bool = False
+    controls: int = 0
+    baseline: Path | None = None
+    update: bool = False
+    update_new_only: bool = False
+
+    @property
+    def recording(self) -> bool:
+        """Whether this run records measurements into the baseline."""
+        return self.update or self.update_new_only
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -51,11 +62,14 @@ def read_settings(config: pytest.Config) -> Settings:
         device_map=_value(config, "device-map"),
         dtype=_dtype(config),
         json=_json(config),
-        seed=_seed(config),
+        seed=_whole(config, "seed"),
+        controls=_whole(config, "controls"),
         allow_same=_switch(config, "allow-same"),
         trust_remote_code=_switch(config, "trust-remote-code"),
         allow_pickle=_switch(config, "allow-pickle"),
         merge_adapter=_switch(config, "merge-adapter"),
+        allow_abstain=_switch(config, "allow-abstain"),
+        **_recording(config),
     )
 
 
@@ -96,7 +110,7 @@ def _require_both(config: pytest.Config, checkpoints: dict[str, str | None]) -> 
     if not missing:
         return
     given = [f"{role}={value}" for role, value in checkpoints.items() if value]
-    others = [name for name in ("circuits", *VALUES, *SWITCHES) if _given(config, name)]
+    others = [name for name in ("circuits", *VALUES, *SWITCHES, *RECORDING) if _given(config, name)]
     given += [f"{FLAG}-{name}" for name in others]
     raise pytest.UsageError(
         f"{FLAG}: {' and '.join(missing)} missing (got {', '.join(given) or 'no KEY=VALUE'}); "
@@ -145,6 +159,33 @@ def _json(config: pytest.Config) -> Path | None:
     return None if value is None else Path(config.invocation_params.dir, value)
 
 
+def _recording(config: pytest.Config) -> dict[str, Any]:
+    """The baseline, and what is done to it."""
+    update, new_only = (bool(config.getoption(dest(name))) for name in RECORDING)
+    path = _baseline(config)
+    if update and new_only:
+        raise pytest.UsageError(
+            f"{FLAG}-update records everything anew and {FLAG}-update-new-only leaves what is "
+            "there: give one of them"
+        )
+    if (update or new_only) and path is None:
+        raise pytest.UsageError(
+            f"{FLAG}-update{'-new-only' if new_only else ''} needs to know what to write: give "
+            f"{FLAG}-baseline=PATH"
+        )
+    return {"baseline": path, "update": update, "update_new_only": new_only}
+
+
+def _baseline(config: pytest.Config) -> Path | None:
+    """Of the command line where pytest was started; of the ini file beside it, as circuits are."""
+    value = _value(config, "baseline")
+    if value is None:
+        return None
+    given = config.getoption(dest("baseline")) is not None
+    beside = None if given or config.inipath is None else config.inipath.parent
+    return Path(beside or config.invocation_params.dir, value)
+
+
 def _dtype(config: pytest.Config) -> str:
     value = _value(config, "dtype") or DTYPES[0]
     if value not in DTYPES:
@@ -154,8 +195,8 @@ def _dtype(config: pytest.Config) -> str:
     return value
 
 
-def _seed(config: pytest.Config) -> int:
-    value = _value(config, "seed") or "0"
+def _whole(config: pytest.Config, name: str) -> int:
+    value = _value(config, name) or "0"
     if not value.isascii() or not value.isdigit():
-        raise pytest.UsageError(f"{FLAG}-seed: {value!r} is not a whole number from 0 on")
+        raise pytest.UsageError(f"{FLAG}-{name}: {value!r} is not a whole number from 0 on")
     return int(value)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_forgetguard.settings import Settings
 
 # From best to worst: of several reports on one gate the worst counts.
-OUTCOMES = ("pass", "skipped", "abstain", "fail", "error")
+OUTCOMES = ("pass", "recorded", "skipped", "abstain", "fail", "error")
 
 
 @dataclass(slots=True)
@@ -46,9 +46,13 @@ class Run:
     planned: dict[str, None] = field(default_factory=dict)  # node ids of selected gates, in order
     deselected: dict[str, None] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # circuits, by digest
     usage_errors: dict[str, None] = field(default_factory=dict)
     specification_errors: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
+    selection: dict[str, Any] = field(default_factory=dict)  # how some gates were chosen
+    baseline: dict[str, Any] = field(default_factory=dict)  # its entries at the start, plain
+    recorded: str = ""  # what became of the baseline
 
     def circuit(self, path: Path) -> CircuitSpec:
         """Read a circuit file, once. Raises SpecificationError."""
@@ -62,11 +66,28 @@ class Run:
         """Selected gates that no report ever came from."""
         return [nodeid for nodeid in self.planned if nodeid not in self.results]
 
+    @property
+    def allowed_to_abstain(self) -> list[str]:
+        """The gates that abstained where `--forgetguard-allow-abstain` lets them."""
+        if not self.settings.allow_abstain:
+            return []
+        return [nodeid for nodeid, result in self.in_order() if result.outcome == "abstain"]
+
     def in_order(self) -> list[tuple[str, Result]]:
         """The results in the order of collection, whichever worker was first."""
         places = {nodeid: place for place, nodeid in enumerate(self.planned)}
         last = len(places)
         return sorted(self.results.items(), key=lambda entry: places.get(entry[0], last))
+
+    def add_circuit(self, entry: dict[str, Any]) -> None:
+        """Keep what was measured of a circuit, once: of what several workers send, the most."""
+        known = self.measured.get(entry["digest"])
+        if known is None or _pairs(known) < _pairs(entry):
+            self.measured[entry["digest"]] = entry
+
+    def circuits_in_order(self) -> list[dict[str, Any]]:
+        """What was measured, by circuit, whichever worker was first."""
+        return sorted(self.measured.values(), key=lambda entry: (entry["name"], entry["digest"]))
 
     def add(self, nodeid: str, result: Result) -> None:
         """Merge a report's result into what is known of this gate; the worst outcome stays."""
@@ -76,3 +97,8 @@ class Run:
         if OUTCOMES.index(result.outcome) > OUTCOMES.index(known.outcome):
             known.outcome, known.message = result.outcome, result.message
         known.verdicts += [new for new in result.verdicts if new not in known.verdicts]
+
+
+def _pairs(entry: dict[str, Any]) -> int:
+    """How many prompt pairs a circuit was measured on; -1 where it was not."""
+    return -1 if entry["measured"] is None else len(entry["measured"]["pairs"])

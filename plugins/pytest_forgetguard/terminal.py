@@ -66,6 +66,16 @@ def pytest_terminal_summary(
         terminalreporter.section(f"forgetguard: {_checkpoints(run)}")
         for line in lines:
             terminalreporter.write_line(line)
+    if run.recorded:
+        terminalreporter.write_line(f"forgetguard: {run.recorded}")
+    allowed = run.allowed_to_abstain
+    if allowed:
+        terminalreporter.write_line(
+            f"forgetguard: ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by "
+            f"nothing: {', '.join(allowed)}",
+            yellow=True,
+            bold=True,
+        )
     for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
         terminalreporter.write_line(f"forgetguard: {problem}", red=True)
 
@@ -89,10 +99,11 @@ def _rows(nodeid: str, result: Result) -> Iterator[Row]:
     judged = {data["outcome"] for data in result.verdicts}
     if result.outcome not in judged and (result.outcome != "pass" or not judged):
         circuit, _, limit = nodeid.rpartition("::")
+        recorded = "not judged" if result.outcome == "recorded" else ""
         yield Row(
             circuit=circuit.rpartition("::")[2],
             limit=limit,
-            measured=_shortened(result.message.removeprefix("ERROR: ")) or "-",
+            measured=recorded or _shortened(result.message.removeprefix("ERROR: ")) or "-",
             bound="-",
             outcome=result.outcome,
         )
@@ -113,11 +124,28 @@ def _remarks(run: Run) -> list[str]:
         for note in verdict["notes"]
     )
     lines = [f"note: {note}" for note in notes]
+    lines += _controls(run)
     if run.deselected:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
+    if run.selection.get("last_failed"):
+        lines.append("--lf: only gates that failed last time were run")
     if run.settings.json is not None:
         lines.append(f"results: {run.settings.json}")
     return lines
+
+
+def _controls(run: Run) -> list[str]:
+    """One line for each verdict beside which other heads were patched."""
+    from forgetguard.report.json_file import verdict_from_dict
+    from forgetguard.report.terminal import controls
+
+    verdicts = [
+        verdict_from_dict(data)
+        for _, result in run.in_order()
+        for data in result.verdicts
+        if data["controls"]
+    ]
+    return [f"{verdict.circuit}: {controls(verdict)}" for verdict in verdicts]
 
 
 def _worker_errors(run: Run, reporter: pytest.TerminalReporter) -> list[str]:

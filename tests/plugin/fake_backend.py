@@ -2,7 +2,7 @@
 
 A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `broken` raises a
 MeasurementError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
-KeyboardInterrupt, and `crash` ends the process.
+KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and on `tuned`.
 """
 
 from __future__ import annotations
@@ -16,35 +16,53 @@ import pytest
 class FakeSession:
     """Judges by name, and writes what happens to it into a log."""
 
-    def __init__(self, circuits, progress):
+    def __init__(self, circuits, progress, backend, family):
         log(f"open {' '.join(sorted(circuit.name for circuit in circuits))}")
         self.progress = progress
+        self.backend = backend
+        self.family = family
+        self.numbers = {}
 
-    def judge(self, circuit, limit):
-        from forgetguard.errors import MeasurementError, SpecificationError
-
+    def judge(self, circuit, limit, *, own=1):
         log(f"judge {circuit.name} {limit.key}")
         if self.progress is not None:
             self.progress("capturing tuned", 1, 2)
             self.progress("capturing tuned", 2, 2)
+        self.measurement(circuit)
         kind = circuit.name.partition("-")[0]
-        if kind == "broken":
-            raise MeasurementError("logits are not finite in layer 2; try dtype float32")
-        if kind == "absurd":
-            raise SpecificationError(f"{circuit.path}:3: there is no task 'sums'; use ioi")
-        if kind == "bug":
-            raise TypeError("a defect")
-        if kind == "interrupt":
-            raise KeyboardInterrupt
-        if kind == "crash":
-            os._exit(7)
-        return fake_verdict(circuit, limit, kind)
+        return fake_verdict(circuit, limit, kind, self.family * own)
+
+    def measured(self, circuit):
+        numbers = self.numbers.get(circuit.name)
+        return None if numbers is None else (circuit, numbers)
+
+    def measurement(self, circuit):
+        if circuit.name not in self.numbers:
+            fail_by_name(circuit)
+            self.numbers[circuit.name] = self.backend.numbers(circuit)
+        return self.numbers[circuit.name]
 
     def close(self):
         log("close")
 
 
-def fake_verdict(circuit, limit, kind):
+def fail_by_name(circuit):
+    from forgetguard.errors import MeasurementError, SpecificationError
+
+    kind = circuit.name.partition("-")[0]
+    if kind == "broken":
+        raise MeasurementError("logits are not finite in layer 2; try dtype float32")
+    if kind == "absurd":
+        raise SpecificationError(f"{circuit.path}:3: there is no task 'sums'; use ioi")
+    if kind == "bug":
+        raise TypeError("a defect")
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "crash":
+        os._exit(7)
+
+
+def fake_verdict(circuit, limit, kind, family):
     from forgetguard.gate.verdict import (
         Estimate,
         HeadEvidence,
@@ -71,6 +89,7 @@ def fake_verdict(circuit, limit, kind):
         file=str(circuit.path),
         line=limit.line,
         notes=("2 of 66 prompt pairs dropped",),
+        family=family,
     )
 
 
@@ -91,7 +110,10 @@ class FakeBackend:
         return ("vocabulary resized",)
 
     def fingerprints(self):
-        return {"base": {"weights": "abc"}}
+        return {"base": {"weights": "abc" if self.settings.base == "b" else self.settings.base}}
+
+    def environment(self):
+        return {"device": "fake", "dtype": self.settings.dtype}
 
     def circuit(self, path):
         from forgetguard.gate.schema import load_circuit_file
@@ -99,11 +121,13 @@ class FakeBackend:
         return load_circuit_file(path)
 
     def check(self, circuits):
-        from forgetguard.gate.schema import check_names, check_reference
+        from forgetguard.gate.schema import check_baseline, check_names, check_reference
 
         check_names(circuits)
         if self.settings.reference is None:
             check_reference(circuits)
+        if self.settings.baseline is None:
+            check_baseline(circuits)
 
     def bundled(self):
         if not (self.root / "fits").is_dir():
@@ -118,8 +142,45 @@ class FakeBackend:
     def pair(self):
         return f"the pair {self.settings.base} and {self.settings.tuned}"
 
-    def session(self, circuits, progress):
-        return FakeSession(circuits, progress)
+    def session(self, circuits, progress, family):
+        return FakeSession(circuits, progress, self, family)
+
+    def numbers(self, circuit):
+        from forgetguard.gate.baseline import attach
+        from pytest_forgetguard.baseline import load
+
+        numbers = fake_numbers(circuit, self.settings.tuned)
+        baseline = load(self.settings, self.environment())
+        if baseline is None:
+            return numbers
+        return attach(circuit, numbers, baseline, self.fingerprints()["base"])
+
+
+def fake_numbers(circuit, tuned):
+    """A measurement on 16 pairs whose numbers differ with the circuit's name and with `tuned`."""
+    import random
+
+    import numpy as np
+
+    from forgetguard.capabilities.pairs import PromptPair
+    from forgetguard.gate.measurement import Measurement
+
+    draw = random.Random(f"{circuit.name} {tuned}")
+
+    def some(least):
+        return np.array([least + draw.random() for _ in range(16)])
+
+    return Measurement(
+        pairs=tuple(PromptPair(f"x{i}", f"x'{i}", " y", " z") for i in range(16)),
+        base_readout=np.arange(16.0) / 16 + 4,
+        tuned_readout=some(3.5),
+        base_correct=np.ones(16, dtype=bool),
+        tuned_correct=np.ones(16, dtype=bool),
+        circuit_importance=np.arange(16.0) / 16 + 2,
+        circuit_damage=some(0.1),
+        head_importance={head: some(0.5) for head in circuit.heads},
+        head_damage={head: some(0.0) for head in circuit.heads},
+    )
 
 
 def log(line):

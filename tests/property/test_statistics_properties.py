@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forgetguard.gate import statistics
+from forgetguard.gate import accuracy, statistics
 from forgetguard.gate.statistics import FloatArray
 from forgetguard.gate.verdict import Estimate
 
@@ -87,13 +87,13 @@ def test_one_more_lost_pair_never_lowers_the_accuracy_bounds(
     flags: list[tuple[bool, bool]], confidence: float
 ) -> None:
     base, tuned = np.array(flags, dtype=bool).T
-    before = statistics.accuracy_drop(base, tuned, confidence=confidence)
+    before = accuracy.accuracy_drop(base, tuned, confidence=confidence)
     assert -1 <= before.low <= before.value <= before.high <= 1
     kept = np.flatnonzero(base & tuned)
     if kept.size:
         tuned = tuned.copy()
         tuned[kept[0]] = False
-        after = statistics.accuracy_drop(base, tuned, confidence=confidence)
+        after = accuracy.accuracy_drop(base, tuned, confidence=confidence)
         assert after.high >= before.high - 1e-9
         assert after.low >= before.low - 1e-9
 
@@ -104,7 +104,7 @@ def test_a_higher_confidence_gives_a_wider_accuracy_interval(
     flags: list[tuple[bool, bool]],
 ) -> None:
     base, tuned = np.array(flags, dtype=bool).T
-    narrow = statistics.accuracy_drop(base, tuned, confidence=0.9)
-    wide = statistics.accuracy_drop(base, tuned, confidence=0.99)
+    narrow = accuracy.accuracy_drop(base, tuned, confidence=0.9)
+    wide = accuracy.accuracy_drop(base, tuned, confidence=0.99)
     assert wide.low <= narrow.low + 1e-9
     assert wide.high >= narrow.high - 1e-9

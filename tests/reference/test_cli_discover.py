@@ -15,8 +15,9 @@ from forgetguard.api import SUGGESTED_LIMITS
 from forgetguard.cli import main
 from forgetguard.discovery import on_checkpoint
 from forgetguard.discovery.store import Store
+from forgetguard.gate.looks import as_capability
 from forgetguard.gate.schema import FilePairs, TaskPairs, load_circuit_file, parse_circuit
-from forgetguard.gate.session import GateSession, as_capability
+from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome
 
 PROMPTS = Path(__file__).parents[2] / "circuits" / "prompts" / "tiny-ioi.jsonl"

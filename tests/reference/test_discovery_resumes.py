@@ -23,9 +23,10 @@ from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, MeasurementError
 from forgetguard.gate import session as gate_session
+from forgetguard.gate.looks import as_capability
 from forgetguard.gate.provenance import describe
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit, TaskPairs
-from forgetguard.gate.session import GateSession, as_capability, discovery_pairs
+from forgetguard.gate.session import GateSession, discovery_pairs
 from forgetguard.gate.verdict import Outcome
 from forgetguard.measures import interventions
 from forgetguard.measures.interventions import FloatArray

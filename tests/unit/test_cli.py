@@ -327,3 +327,29 @@ def test_prompts_of_a_file_must_suit_the_readout(
     Path("p.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     assert status("discover", "base=tiny:base", "--prompts", "p.jsonl") == 2
     assert "readout logit_diff needs a distractor" in capsys.readouterr().err
+
+
+TRAIN = ("train", str(ROOT / "examples" / "training" / "sft.yaml"))
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train",), "the settings file comes first, got ''"),
+        (("train", "steps=3"), "the settings file comes first, got 'steps=3'"),
+        (("train", "absent.yaml", "--data", "x"), "absent.yaml"),
+        (TRAIN, "--data is missing"),
+        ((*TRAIN, "--data", "absent.jsonl"), "absent.jsonl"),
+        ((*TRAIN, "--data", "tiny:substances", "stepps=3"), "did you mean 'steps'"),
+        ((*TRAIN, "--data", "tiny:substances", "--data", "x"), "cannot be mixed with files"),
+        ((*TRAIN, "--data", "tiny:substances", "--count", "-1"), "--count"),
+        ((*TRAIN, "--data", "tiny:substances", "--replay", str(PROMPTS)), "tiny-ioi.jsonl:1"),
+    ],
+)
+def test_training_that_is_asked_for_wrongly_is_misuse(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    assert status(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(folder.iterdir())

@@ -13,7 +13,8 @@ import pytest
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate.decision import Measurement, judge
+from forgetguard.gate.decision import Control, Measurement, judge
+from forgetguard.gate.recorded import Recorded
 from forgetguard.gate.schema import LIMITS, CircuitSpec, InlinePairs, Limit
 from forgetguard.gate.verdict import Outcome, Verdict
 
@@ -139,7 +140,7 @@ def test_a_head_that_would_fail_alone_is_undecided_among_many() -> None:
     rng = np.random.default_rng(0)
     data = measured(32)
     importance = {head: 1 + 0.2 * rng.standard_normal(32) for head in many}
-    damage = {head: 0.0 * importance[head] for head in many}
+    damage = {head: 0.1 * rng.standard_normal(32) for head in many}
     spread = rng.standard_normal(32)
     damage[many[0]] = 0.45 * importance[many[0]] + 0.5 * (spread - spread.mean()) / spread.std()
     data = replace(data, head_importance=importance, head_damage=damage)
@@ -147,6 +148,7 @@ def test_a_head_that_would_fail_alone_is_undecided_among_many() -> None:
     among = verdict("dcv.head", 0.25, data, spec=spec(many))
     assert alone.outcome is Outcome.FAIL
     assert among.outcome is Outcome.ABSTAIN
+    assert among.head == str(many[0])
     assert "36 heads" in among.reason
 
 
@@ -159,22 +161,37 @@ def test_a_head_without_importance_has_no_dcv_and_is_named_in_a_pass() -> None:
     assert weak.note
 
 
-def test_a_head_without_importance_that_does_new_harm_is_not_waved_through() -> None:
-    found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1], heads={HEADS[0]: 0.6}))
-    assert found.outcome is Outcome.FAIL
-    assert "L2H1" in found.reason
+@pytest.mark.parametrize(
+    ("share", "outcome"), [(0.01, Outcome.PASS), (0.025, Outcome.ABSTAIN), (0.06, Outcome.FAIL)]
+)
+def test_new_harm_by_a_head_without_importance_is_held_to_the_floor(
+    share: float, outcome: Outcome
+) -> None:
+    # 0.25 of 10 % of the circuit is 2.5 % of the circuit.
+    data = measured(weak=HEADS[:1], heads={HEADS[0]: share}, noise=0.05)
+    found = verdict("dcv.head", 0.25, data)
+    assert (found.outcome, found.head) == (outcome, "L2H1")
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(share / 0.10, rel=0.1)
 
 
-def test_harm_of_a_head_without_importance_can_leave_the_limit_undecided() -> None:
-    found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1], heads={HEADS[0]: 0.25}))
-    assert found.outcome is Outcome.ABSTAIN
-    assert "L2H1" in found.reason
+@pytest.mark.parametrize(("share", "outcome"), [(0.06, Outcome.PASS), (0.6, Outcome.FAIL)])
+def test_without_a_floor_such_harm_counts_as_a_share_of_the_whole_circuit(
+    share: float, outcome: Outcome
+) -> None:
+    data = measured(weak=HEADS[:1], heads={HEADS[0]: share})
+    found = judge(spec(), Limit("dcv.head", 0.25, floor=0.0), data)
+    assert (found.outcome, found.head) == (outcome, "L2H1")
 
 
-def test_no_measurable_head_at_all_abstains() -> None:
-    found = verdict("dcv.head", 0.25, measured(weak=HEADS))
+def test_where_no_head_is_measurable_only_a_floor_decides() -> None:
+    data = measured(weak=HEADS)
+    found = judge(spec(), Limit("dcv.head", 0.25, floor=0.0), data)
     assert found.outcome is Outcome.ABSTAIN
     assert found.estimate is None
+    assert verdict("dcv.head", 0.25, data).outcome is Outcome.PASS
+    harmed = measured(weak=HEADS, heads={HEADS[1]: 0.2}, noise=0.05)
+    assert verdict("dcv.head", 0.25, harmed).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize("key", ["dcv.circuit", "dcv.head"])
@@ -368,6 +385,12 @@ def test_raising_a_limit_never_turns_a_pass_into_anything_else(key: str) -> None
         tuned_correct=np.arange(64) % 8 != 0,
         reference_circuit_damage=np.zeros(64),
         reference_head_damage={head: np.zeros(64) for head in HEADS},
+        baseline=Recorded(
+            tuned_readout=data.base_readout,
+            tuned_correct=data.base_correct,
+            circuit_damage=np.zeros(64),
+            head_damage={head: np.zeros(64) for head in HEADS},
+        ),
     )
     ladder = [order[verdict(key, maximum, data).outcome] for maximum in np.linspace(0, 0.6, 7)]
     assert ladder == sorted(ladder)
@@ -424,3 +447,105 @@ def test_loss_outside_the_circuit_fails_all_heads_and_not_the_circuit() -> None:
     noise = np.random.default_rng(1).standard_normal(len(data.pairs))
     worthless = replace(data, all_importance=noise - noise.mean())
     assert judge(spec(), limits["dcv.all"], worthless).outcome is Outcome.ABSTAIN
+
+
+def test_a_verdict_says_from_which_value_on_it_would_fail() -> None:
+    found = verdict("dcv.circuit", 0.10, measured(dcv=0.05, noise=0.3))
+    assert found.detectable is not None
+    outcomes = [
+        verdict("dcv.circuit", 0.10, measured(dcv=found.detectable, noise=0.3, seed=seed)).outcome
+        for seed in range(1, 101)
+    ]
+    # 80 % of 100; the estimate itself rests on one sample of 64 pairs.
+    assert 60 <= outcomes.count(Outcome.FAIL) <= 95
+    assert verdict("dcv.circuit", 0.10, measured()).detectable is None  # no spread to go by
+
+
+def test_more_limits_need_more_damage_to_be_seen() -> None:
+    data = measured(dcv=0.05, heads={HEADS[0]: 0.1}, noise=0.1)
+    data = replace(data, tuned_correct=np.arange(64) % 16 != 0)
+    for key in ("dcv.circuit", "dcv.head", "accuracy.drop", "readout.drop"):
+        one, many = (verdict(key, 0.2, data, family=family) for family in (1, 20))
+        assert one.detectable is not None
+        assert many.detectable is not None
+        assert 0.2 < one.detectable < many.detectable
+        assert (one.family, many.family) == (1, 20)
+        assert one.estimate == many.estimate
+
+
+def test_a_fail_among_few_limits_is_undecided_among_many_and_says_so() -> None:
+    data = measured(32, dcv=0.14, noise=0.25)
+    assert verdict("dcv.circuit", 0.10, data).outcome is Outcome.FAIL
+    found = verdict("dcv.circuit", 0.10, data, family=200)
+    assert found.outcome is Outcome.ABSTAIN
+    assert "corrected for 200 limits" in found.reason
+    with pytest.raises(SpecificationError, match="family of 0"):
+        verdict("dcv.circuit", 0.10, data, family=0)
+
+
+def saturated(probability: float, **more: Any) -> Measurement:
+    """A capability whose readout is a log-probability near its ceiling."""
+    data = measured(**more)
+    assert data.circuit_importance is not None
+    readout = np.full(64, np.log(probability))
+    return replace(data, base_readout=readout, tuned_readout=readout - 1e-6)
+
+
+@pytest.mark.parametrize("key", ["dcv.circuit", "dcv.head", "dcv.all", "readout.drop"])
+def test_a_saturated_readout_passes_nothing(key: str) -> None:
+    logprob = spec(readout="logprob")
+    found = verdict(key, 0.5, saturated(0.95), spec=logprob)
+    assert found.outcome is Outcome.ABSTAIN
+    assert "THE READOUT IS SATURATED" in found.reason
+    assert verdict(key, 0.5, saturated(0.6), spec=logprob).outcome is Outcome.PASS
+
+
+def test_what_a_saturated_readout_shows_is_real() -> None:
+    logprob = spec(readout="logprob")
+    data = saturated(0.95, dcv=0.5, heads={HEADS[0]: 0.8})
+    assert verdict("dcv.circuit", 0.10, data, spec=logprob).outcome is Outcome.FAIL
+    assert verdict("dcv.head", 0.10, data, spec=logprob).outcome is Outcome.FAIL
+
+
+def test_a_saturated_readout_leaves_accuracy_alone() -> None:
+    found = verdict("accuracy.drop", 0.10, saturated(0.95), spec=spec(readout="logprob"))
+    assert found.outcome is Outcome.PASS
+
+
+def test_a_saturated_readout_hides_a_loss_that_logits_show() -> None:
+    """Why it abstains. With two answers log p = -log(1 + exp(-margin)). The circuit turns -margin
+    into margin; half of the margin is lost, a DCV of 0.25 in logits."""
+    shown = []
+    for margin in (0.5, 2.2, 5.0):
+        base, patched, corrupt = (-np.log1p(np.exp(-one)) for one in (margin, margin / 2, -margin))
+        shown.append((base - patched) / (base - corrupt))
+    assert shown[0] == pytest.approx(0.2, abs=0.02)
+    assert shown[1] == pytest.approx(0.08, abs=0.01)  # p = 0.9, where the readout is refused
+    assert shown[2] == pytest.approx(0.014, abs=0.002)  # p = 0.993
+
+
+def test_controls_are_shares_of_this_circuits_importance_and_decide_nothing() -> None:
+    data = measured(dcv=0.3)
+    assert data.circuit_importance is not None
+    other = Control("other", (Head(1, 1),), 0.7 * data.circuit_importance, "1 of 2")
+    none = Control("random", (), None, "no more exist")
+    with_them = replace(data, controls=(other, none))
+    found = verdict("dcv.circuit", 0.1, with_them)
+    first, second = found.controls
+    assert (first.name, first.members, first.note) == ("other", ("L1H1",), "1 of 2")
+    assert first.dcv is not None
+    assert first.dcv.interval == (pytest.approx(0.7), pytest.approx(0.7))
+    assert (second.dcv, second.note) == (None, "no more exist")
+    assert replace(found, controls=()) == verdict("dcv.circuit", 0.1, data)
+    assert verdict("dcv.head", 0.1, with_them).controls == ()
+
+
+def test_the_order_of_pairs_does_not_change_a_control() -> None:
+    data = measured(dcv=0.3)
+    damage = np.random.default_rng(5).standard_normal(64)
+    order = np.random.default_rng(1).permutation(64)
+    there = replace(data, controls=(Control("other", (Head(1, 1),), damage),))
+    again = replace(
+        shuffled(data, order), controls=(Control("other", (Head(1, 1),), damage[order]),)
+    )
+    assert verdict("dcv.circuit", 0.1, there) == verdict("dcv.circuit", 0.1, again)

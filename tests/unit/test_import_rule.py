@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "forgetguard"
 LAYERS = (
     "errors",
+    "whole_files",
     "checkpoints",
     "anatomy",
     "patching",
@@ -21,6 +22,7 @@ LAYERS = (
     "discovery",
     "gate",
     "comparison",
+    "calibration",
     "report",
     "api",
     "recipes",
@@ -82,6 +84,11 @@ def test_nothing_but_the_plugin_knows_pytest(path: Path) -> None:
         "forgetguard.capabilities.tasks",
         "forgetguard.gate.schema",
         "forgetguard.gate.decision",
+        "forgetguard.gate.baseline",
+        "forgetguard.gate.environment",
+        "forgetguard.report.baseline_file",
+        "forgetguard.report.recheck",
+        "forgetguard.cli.verify",
         "forgetguard.report.terminal",
     ],
 )

@@ -6,7 +6,14 @@ import dataclasses
 
 import pytest
 
-from forgetguard.gate.verdict import Estimate, HeadEvidence, Outcome, PairEvidence, Verdict
+from forgetguard.gate.verdict import (
+    ControlEvidence,
+    Estimate,
+    HeadEvidence,
+    Outcome,
+    PairEvidence,
+    Verdict,
+)
 from forgetguard.report import terminal
 
 ESTIMATE = Estimate(0.3141, 0.2449, 0.3862, confidence=0.9, n=64)
@@ -107,3 +114,51 @@ def test_totals_count_every_outcome() -> None:
     assert terminal.totals([]) == "0 pass"
     text = terminal.totals(["pass", "fail", "fail", "abstain", "error", "skipped"], not_run=3)
     assert text == "1 pass, 2 fail, 1 abstain, 1 error, 1 skipped, 3 not run"
+
+
+def text(**changes: object) -> str:
+    return "\n".join(terminal.failure_lines(dataclasses.replace(VERDICT, **changes)))  # type: ignore[arg-type]
+
+
+def test_a_failure_says_from_which_value_on_it_would_be_seen() -> None:
+    assert "would fail 80 % of the time from 0.143 on\n" in text(detectable=0.1427) + "\n"
+    assert "from 0.143 on, as one of 15 limits" in text(detectable=0.1427, family=15)
+    assert "would fail" not in text()
+
+
+def test_a_sequential_verdict_says_how_many_pairs_might_have_been_drawn() -> None:
+    assert "64 of at most 256 prompt pairs" in text(budget=256)
+    assert ", 64 prompt pairs" in text()
+
+
+def test_a_number_held_by_the_floor_is_not_called_a_plain_dcv() -> None:
+    plain = HeadEvidence("L1H0", ESTIMATE, dataclasses.replace(ESTIMATE, value=2.0))
+    found = dataclasses.replace(VERDICT, limit="dcv.head", head="L1H0", worst_heads=(plain,))
+    assert terminal.measured(found) == "L1H0 floored DCV 0.314 [0.245, 0.386]"
+    same = dataclasses.replace(found, worst_heads=(HeadEvidence("L1H0", ESTIMATE, ESTIMATE),))
+    assert terminal.measured(same) == "L1H0 DCV 0.314 [0.245, 0.386]"
+
+
+def control(name: str, value: float | None, note: str = "") -> ControlEvidence:
+    dcv = None if value is None else dataclasses.replace(ESTIMATE, value=value)
+    return ControlEvidence(name, ("L0H0",), dcv, note)
+
+
+def test_controls_are_one_line() -> None:
+    several = (control("random 1", 0.02), control("random 2", -0.01), control("induction", 0.1))
+    assert (
+        "  controls: 2 random sets -0.01 to 0.02, induction 0.1; this circuit 0.314, more than any"
+        in text(controls=several).split("\n")
+    )
+    above = (control("random 1", 0.02, "3 of 4, no more are left"), control("ioi", 0.5))
+    assert (
+        "controls: a random set 0.02 (3 of 4, no more are left), ioi 0.5; this circuit 0.314, "
+        "reached by 1 of 2" in text(controls=above)
+    )
+    assert "controls" not in text()
+
+
+def test_controls_that_could_not_be_measured_say_why() -> None:
+    assert "controls: nothing to compare (no other heads)" in text(
+        controls=(control("random", None, "no other heads"),)
+    )

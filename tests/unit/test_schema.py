@@ -97,6 +97,15 @@ def test_a_circuit_file_reads_as_written() -> None:
         (3, "pairs: {task: ioi}", ":3: pairs: 'count' is missing"),
         (3, "pairs: {count: 3}", ":3: pairs: 'task' or 'file' is missing"),
         (3, "pairs: {task: ioi, file: x, count: 3}", ":3: pairs: give task or file, not both"),
+        (3, "pairs: {task: ioi, count: 9, most: 9}", ":3: pairs: most must be above count (9)"),
+        (3, "pairs: {task: ioi, count: 9, most: lots}", ":3: pairs: most must be a whole number"),
+        (3, "pairs: {task: ioi, most: 9}", ":3: pairs: 'count' is missing"),
+        (3, "pairs: {file: gone.jsonl, most: 9}", ":3: pairs: most needs count"),
+        (7, "  dcv.circuit: {max: 1, floor: 0}", ":7: limits.dcv.circuit: unknown key 'floor'"),
+        (8, "  dcv.head: {max: 1, floor: 10}", ":8: limits.dcv.head: floor must be between 0"),
+        (8, "  dcv.head: {max: 1, floor: -0.1}", ":8: limits.dcv.head: floor must be between 0"),
+        (8, "  dcv.head: {max: 1, floor: low}", ":8: limits.dcv.head: floor must be a number"),
+        (8, "  dcv.head: {floor: 0.1}", ":8: limits.dcv.head: 'max' is missing"),
         (3, "pairs: ioi", ":3: pairs must be"),
         (3, "pairs: []", ":3: pairs: holds 0, at least 2 are needed"),
         (3, "pairs: {file: gone.jsonl}", "gone.jsonl: no such prompt file"),
@@ -225,6 +234,33 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
         load_circuit_file(file)
 
 
+def test_a_head_limit_may_set_its_floor() -> None:
+    first, second = parse().limits
+    assert second.floor == 0.10
+    given = parse(changed(8, "  dcv.head: {max: 1, floor: 0}")).limits[1]
+    assert given == Limit("dcv.head", 1.0, floor=0.0)
+    assert given != second
+    assert "floor" not in schema.dump(parse())
+    assert first.is_on_heads is False
+
+
+def test_pairs_may_be_drawn_look_by_look(tmp_path: Path) -> None:
+    spec = parse(changed(3, "pairs: {task: ioi, count: 64, most: 256}"))
+    assert spec.pairs == TaskPairs("ioi", 64, most=256)
+    assert spec.pairs != TaskPairs("ioi", 64)
+    (tmp_path / "p.jsonl").write_text(
+        "\n".join(json.dumps(PAIR | {"clean": f"{i} b"}) for i in range(5))
+    )
+    file = tmp_path / "x.circuit.yaml"
+    file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 4}"))
+    pairs = load_circuit_file(file).pairs
+    assert isinstance(pairs, FilePairs)
+    assert [pair.line for pair in pairs.pairs] == [1, 2, 3, 4]
+    file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 6}"))
+    with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
+        load_circuit_file(file)
+
+
 def test_auto_names_no_heads() -> None:
     spec = parse(changed(5, "circuit: auto"))
     assert spec.auto
@@ -300,7 +336,7 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     base = parse()
     spec = CircuitSpec(
         "tiny-ioi", "ioi", base.pairs, "logprob", (Head(10, 0), Head(0, 10)),
-        (Limit("dcv.circuit", 1e-7), Limit("accuracy.drop", 0.02)),
+        (Limit("dcv.circuit", 1e-7), Limit("dcv.head", 0.5, floor=0.05)),
         description="yes: 'it' is\nlong",
         fits=Fits(alias=("tiny:base", "t"), weights="0123e4", layers=4),
         chat_template=True, site="z", confidence=0.9,
@@ -310,7 +346,13 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
         PromptPair("no", "yes", " 12", None, "t"),
         PromptPair("a\nb ", " é#: -", "\t1.0", "null"),
     )
-    sources = (spec.pairs, InlinePairs(texts), FilePairs(prompts.resolve(), 4))
+    sources = (
+        spec.pairs,
+        InlinePairs(texts),
+        FilePairs(prompts.resolve(), 4),
+        TaskPairs("ioi", 64, 3, most=200),
+        FilePairs(prompts.resolve(), 2, most=4),
+    )
     (tmp_path / "deep").mkdir()
     for number, pairs in enumerate(sources):
         before = replace(spec, pairs=pairs)

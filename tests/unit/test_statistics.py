@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, stats
 
 from forgetguard.errors import MeasurementError
-from forgetguard.gate import statistics
+from forgetguard.gate import accuracy, power, statistics
 from forgetguard.gate.statistics import FloatArray
 from forgetguard.gate.verdict import Estimate
 
@@ -127,15 +127,6 @@ def test_seeds_come_from_names_and_not_from_their_concatenation() -> None:
     assert statistics.derive_seed(1, "ab") not in seeds
 
 
-def test_the_difference_of_two_ratios_cancels_what_they_share() -> None:
-    damage, importance = data(7, 30)
-    shared = 10 * np.random.default_rng(1).standard_normal(30)
-    found = statistics.difference_of_ratios(damage + shared, shared, importance)
-    alone = statistics.ratio_of_means(damage, importance)
-    assert found.value == pytest.approx(alone.value, rel=1e-9)
-    assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=1e-6)
-
-
 def test_a_head_in_a_family_keeps_its_interval_and_gets_a_lower_corrected_bound() -> None:
     rows = [data(seed, 40) for seed in range(12)]
     family = statistics.ratios_of_means(
@@ -190,7 +181,7 @@ def test_what_is_no_ratio_is_an_error(numerator: list[float], denominator: list[
         statistics.ratio_of_means(np.array(numerator), np.array(denominator))
 
 
-def correct(pairs: int, lost: int, won: int) -> tuple[statistics.BoolArray, statistics.BoolArray]:
+def correct(pairs: int, lost: int, won: int) -> tuple[accuracy.BoolArray, accuracy.BoolArray]:
     base, tuned = np.ones(pairs, dtype=bool), np.ones(pairs, dtype=bool)
     tuned[:lost] = False
     base[pairs - won :] = False
@@ -199,7 +190,7 @@ def correct(pairs: int, lost: int, won: int) -> tuple[statistics.BoolArray, stat
 
 def test_no_lost_pair_is_no_proof_of_no_loss() -> None:
     for pairs in (16, 64, 149):
-        found = statistics.accuracy_drop(*correct(pairs, 0, 0))
+        found = accuracy.accuracy_drop(*correct(pairs, 0, 0))
         # The loss at which seeing none in so many pairs has a chance of 5 %.
         assert (1 - found.high) ** pairs == pytest.approx(0.05)
         assert found.value == 0
@@ -220,7 +211,7 @@ def best_likelihood(lost: int, won: int, pairs: int, drop: float) -> float:
 
 @pytest.mark.parametrize(("pairs", "lost", "won"), [(44, 16, 2), (50, 5, 1), (20, 1, 3)])
 def test_the_accuracy_bounds_solve_the_score_equation(pairs: int, lost: int, won: int) -> None:
-    found = statistics.accuracy_drop(*correct(pairs, lost, won))
+    found = accuracy.accuracy_drop(*correct(pairs, lost, won))
     for drop, side in ((found.low, 1), (found.high, -1)):
         share = best_likelihood(lost, won, pairs, drop)
         variance = (2 * share + drop * (1 - drop)) / pairs
@@ -230,7 +221,7 @@ def test_the_accuracy_bounds_solve_the_score_equation(pairs: int, lost: int, won
 
 def test_swapping_the_models_mirrors_the_accuracy_drop() -> None:
     base, tuned = correct(40, 6, 2)
-    there, back = statistics.accuracy_drop(base, tuned), statistics.accuracy_drop(tuned, base)
+    there, back = accuracy.accuracy_drop(base, tuned), accuracy.accuracy_drop(tuned, base)
     assert there.value == -back.value
     assert there.low == pytest.approx(-back.high, abs=1e-9)
     assert there.high == pytest.approx(-back.low, abs=1e-9)
@@ -238,26 +229,26 @@ def test_swapping_the_models_mirrors_the_accuracy_drop() -> None:
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 1), (40, 0), (0, 40), (20, 20)])
 def test_the_accuracy_drop_stays_a_difference_of_proportions(lost: int, won: int) -> None:
-    found = statistics.accuracy_drop(*correct(40, lost, won))
+    found = accuracy.accuracy_drop(*correct(40, lost, won))
     assert -1 <= found.low <= found.value <= found.high <= 1
     assert found.low < found.high
 
 
 def test_the_number_of_pairs_that_would_decide_is_the_square_of_the_reach() -> None:
     undecided = Estimate(0.05, 0.0, 0.15, 0.9, 64)
-    assert statistics.pairs_to_decide(undecided, 0.10) == pytest.approx(256, abs=1)
-    assert statistics.pairs_to_decide(Estimate(0.10, 0.0, 0.15, 0.9, 64), 0.10) is None
-    assert statistics.pairs_to_decide(Estimate(0.15, 0.0, 0.2, 0.9, 10), 0.10) == pytest.approx(
+    assert power.pairs_to_decide(undecided, 0.10) == pytest.approx(256, abs=1)
+    assert power.pairs_to_decide(Estimate(0.10, 0.0, 0.15, 0.9, 64), 0.10) is None
+    assert power.pairs_to_decide(Estimate(0.15, 0.0, 0.2, 0.9, 10), 0.10) == pytest.approx(
         90, abs=1
     )
-    assert statistics.pairs_to_decide(Estimate(0.05, 0.0, math.inf, 0.9, 10), 0.10) is None
+    assert power.pairs_to_decide(Estimate(0.05, 0.0, math.inf, 0.9, 10), 0.10) is None
 
 
 def test_the_number_of_pairs_that_would_decide_an_accuracy_does() -> None:
-    wanted = statistics.pairs_to_decide_drop(*correct(64, 0, 0), 0.02)
+    wanted = power.pairs_to_decide_drop(*correct(64, 0, 0), 0.02)
     assert wanted == 149
-    assert statistics.accuracy_drop(*correct(149, 0, 0)).high <= 0.02
-    assert statistics.accuracy_drop(*correct(148, 0, 0)).high > 0.02
+    assert accuracy.accuracy_drop(*correct(149, 0, 0)).high <= 0.02
+    assert accuracy.accuracy_drop(*correct(148, 0, 0)).high > 0.02
 
 
 def test_bounds_err_about_as_often_as_they_say() -> None:

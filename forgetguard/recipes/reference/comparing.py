@@ -42,7 +42,7 @@ def compare(shared: tuple[Plan, Mapping[str, Mapping[str, Any]]], name: str, _: 
     from forgetguard.comparison.compare import compare as compare_models
     from forgetguard.recipes.reference.measuring import checkpoint, task_name
     from forgetguard.recipes.reference.prompts import mask_capabilities
-    from forgetguard.report.json_file import write_text
+    from forgetguard.whole_files import write_text
 
     plan, wanted = shared
     pairing = wanted[name]

@@ -42,7 +42,7 @@ from forgetguard.recipes.data.reward import reward
 from forgetguard.recipes.reference.plan import Plan, circuit_path, circuit_specs, described
 from forgetguard.recipes.reference.prompts import prior_capabilities, scoring_questions
 from forgetguard.recipes.reference.training import checkpoints
-from forgetguard.report.json_file import write_text
+from forgetguard.whole_files import write_text
 
 BASE = "base"
 VERSION = 2  # of what is measured and how; a higher one measures everything anew

@@ -13,7 +13,7 @@ from forgetguard.recipes.locking import alone
 from forgetguard.recipes.reference import claims, collecting, comparing, measuring, training
 from forgetguard.recipes.reference.plan import Plan, described
 from forgetguard.recipes.reference.workers import Task, Work, carry_out
-from forgetguard.report.json_file import write_text
+from forgetguard.whole_files import write_text
 
 STAGES = ("train", "measure", "report")
 RESULTS = "results.json"

@@ -8,10 +8,13 @@ from itertools import islice
 from pathlib import Path
 
 import forgetguard as fg
+from forgetguard.gate.declaration import CircuitSpec, FilePairs, Limit
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import FilePairs, save
+from forgetguard.gate.schema import save
 from forgetguard.recipes.tiny.episodes import TASKS_OF_TINY, held_out_pairs
 
+# What a fine-tune may lose beyond what the reference lost.
+OVER_REFERENCE = Limit("dcv.circuit.over_reference", 0.1)
 # Heads are found on other prompts than those that the gate measures on.
 _SEED = 1001
 _PAIRS = 128
@@ -27,5 +30,14 @@ def write_circuits(base: Path, folder: Path, report: Callable[[str], None]) -> N
         path = folder / f"tiny-{task}.circuit.yaml"
         prompts = folder / "prompts" / f"tiny-{task}.jsonl"
         gated = FilePairs(prompts.resolve(), pairs=tuple(read_prompt_file(prompts)))
-        save(replace(circuit.spec(f"tiny-{task}"), pairs=gated), path)
+        spec = save(replace(circuit.spec(f"tiny-{task}"), pairs=gated), path)
+        write_over_reference(spec, folder)
         report(f"{path.name}: {', '.join(map(str, circuit.heads))}")
+
+
+def write_over_reference(spec: CircuitSpec, folder: Path) -> CircuitSpec:
+    """Write the same circuit with a limit against a third checkpoint: a file of its own, as one
+    with such a limit cannot be run without `reference=`."""
+    name = f"{spec.name}-over-reference"
+    compared = replace(spec, name=name, limits=(OVER_REFERENCE,), found=None)
+    return save(compared, folder / f"{name}.circuit.yaml")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from forgetguard.report.json_file import write_text
+from forgetguard.whole_files import write_text
 
 ROLLOUTS = "rollouts.jsonl"
 

@@ -33,7 +33,7 @@ from forgetguard.recipes.training.surroundings import (
     own_randomness,
     quiet_training,
 )
-from forgetguard.report.json_file import write_text
+from forgetguard.whole_files import write_text
 
 _PARTIAL = ".final.partial"
 _TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetguard.report.json_file import write_text
+from forgetguard.whole_files import write_text
 
 MARKER = "complete.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")

@@ -1,0 +1,322 @@
+"""Reads every null for the declared circuits, and holds their limits against what was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Member
+from forgetguard.calibration.copies import describe_plain
+from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
+from forgetguard.calibration.limits import (
+    ALARM,
+    STEP,
+    Held,
+    Stated,
+    at_least_one_step,
+    held,
+    stated,
+)
+from forgetguard.calibration.nulls import (
+    HARMLESS,
+    MATCHED,
+    TUNED,
+    Null,
+    Read,
+    Reading,
+    Setting,
+    batches_readings,
+    patched,
+    read_dtype,
+    read_kernel,
+    read_matched,
+    read_tuned,
+)
+from forgetguard.calibration.perturbation import Moved, moved
+from forgetguard.calibration.subjects import Progress, Subject, prepare
+from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.session import shared_vocabulary
+from forgetguard.gate.suggestion import TOO_MUCH
+from forgetguard.gate.verdict import Outcome
+from forgetguard.measures.parameter_drift import weight_pairs
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import ModelPair
+
+DRAWS = 20
+BATCH_DRAWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One reading of one circuit.
+
+    circuit: its DCV. head: the largest DCV of a head whose importance is at least a tenth of the
+        circuit's, and that head's name. readout, accuracy: what the whole model lost, as a share of
+        the base's mean readout, and in accuracy. held: by limit.
+    """
+
+    null: Null
+    circuit: float
+    head: tuple[str, float] | None
+    readout: float
+    accuracy: float
+    held: Mapping[str, Held]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A declared limit beside what the nulls need.
+
+    harmless: the largest limit that any harmless null needed, to pass.
+    passes, not_fails: the limits from which on the next random change passes, and does not fail, at
+        the stated rate; None without such draws.
+    suggested: what the nulls need together; inf where one cannot pass at any limit, and `why`.
+    held_, failed_: how many of the nulls the limit as it is declared holds, and fails.
+    """
+
+    limit: Limit
+    harmless: float
+    passes: Stated | None
+    not_fails: Stated | None
+    suggested: float
+    held_harmless: int
+    failed_harmless: int
+    held_matched: int
+    failed_matched: int
+    why: str = ""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether what the nulls need lets half be lost: that is no limit."""
+        return self.suggested >= TOO_MUCH
+
+    @property
+    def judgement(self) -> str:
+        """What the declared limit is, in the words of docs/calibration.md."""
+        if self.failed_harmless:
+            return "false alarms"
+        if self.noisy:
+            return "too noisy"
+        if self.held_harmless:
+            return "too few pairs"
+        if self.passes is not None and self.limit.maximum < self.suggested - STEP / 2:
+            return "tight"
+        if self.passes is not None and self.limit.maximum > self.suggested + STEP / 2:
+            return "looser than needed"
+        return "fits"
+
+    @property
+    def written(self) -> float:
+        """The number that --write puts there. A limit that lets half be lost is never written.
+        Harmless nulls alone say how large a limit must be, not how small it may be: without a
+        yardstick it is only ever raised."""
+        if self.noisy:
+            return self.limit.maximum
+        if self.passes is None:
+            return max(self.limit.maximum, self.suggested)
+        return self.suggested
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CircuitCalibration:
+    """What was read for one circuit. `tuned` and `sets` are there where a tuned model was given."""
+
+    spec: CircuitSpec
+    n_pairs: int
+    rows: tuple[Row, ...]
+    advice: tuple[Advice, ...]
+    tuned: Row | None
+    sets: HeadSets | None
+    notes: tuple[str, ...]
+
+    def of(self, *kinds: str) -> tuple[Row, ...]:
+        """The rows of these kinds."""
+        return tuple(row for row in self.rows if row.null.kind in kinds)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """All circuits; `moved`: how many tensors tuning moved, and by which norm in all (None without
+    a tuned model). `refused`: circuits that were left out, and why."""
+
+    circuits: tuple[CircuitCalibration, ...]
+    refused: tuple[str, ...]
+    alarm: float
+    draws: int
+    seed: int
+    moved: tuple[int, float] | None
+    notes: tuple[str, ...]
+
+
+def calibrate(
+    pair: ModelPair,
+    circuits: Sequence[CircuitSpec],
+    *,
+    draws: int = DRAWS,
+    alarm: float = ALARM,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Read the nulls of `circuits` on the pair's base, and of its tuned model where it has one.
+
+    Args:
+        draws: of random weight changes and of random head sets.
+        alarm: the rate at which a limit may hold a null.
+        seed: of all that is drawn.
+        cache: where `circuit: auto` is kept; default: the user's.
+
+    Raises:
+        ForgetguardError: the base cannot be measured, or can do none of the capabilities.
+    """
+    changes = _changes(pair)  # first: what does not fit is said before anything is measured
+    prepared = prepare(pair, circuits, cache=cache, progress=progress)
+    setting = Setting(pair, prepared.ready, shared_vocabulary(pair), seed, progress)
+    kernel = read_kernel(setting)
+    reads: list[Iterable[Read]] = [[read_dtype(setting)]]
+    if not isinstance(kernel, str):
+        reads.append([kernel])
+    size: tuple[int, float] | None = None
+    sets: Mapping[str, HeadSets] = {}
+    if changes is not None:
+        size = len(changes), math.hypot(*(one.norm for one in changes.values()))
+        tuned, sets = _tuned(setting, draws)
+        reads += [[tuned], read_matched(setting, changes, draws)]
+    readings = [*patched(setting, chain(*reads)), *batches_readings(setting, BATCH_DRAWS)]
+    family = sum(len(one.spec.limits) for one in prepared.ready)
+    found = tuple(
+        _circuit(one, readings, sets.get(one.spec.name), alarm=alarm, seed=seed, family=family)
+        for one in prepared.ready
+    )
+    notes = (kernel,) if isinstance(kernel, str) else ()
+    return Calibration(found, prepared.refused, alarm, draws, seed, size, notes)
+
+
+def _changes(pair: ModelPair) -> dict[str, Moved] | None:
+    """How far tuning moved each tensor; None without a tuned model."""
+    if len(pair.checkpoints) == 1:
+        return None
+    describe_plain(pair.base.spec, pair.options)
+    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options).pairs)
+
+
+def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
+    """The tuned model's heads, and what random sets of them cost beside each circuit."""
+    chosen: dict[str, tuple[tuple[Member, ...], ...]] = {}
+
+    def also(subject: Subject, anatomy: Anatomy) -> Sequence[Member]:
+        spec = subject.spec
+        members = anatomy.members(mlps=True)
+        chosen[spec.name] = any_sets(spec.heads, members, draws, f"{setting.seed} {spec.name}")
+        return sorted({member for one in chosen[spec.name] for member in one})
+
+    read = read_tuned(setting, also)
+    found = {}
+    with setting.pair.base.open() as model:
+        for subject, foreign in zip(setting.subjects, read[1], strict=True):
+            name = subject.spec.name
+            found[name] = read_sets(
+                locate(model),
+                subject,
+                foreign,
+                chosen[name],
+                vocabulary=setting.vocabulary,
+                progress=partial(setting.report, f"random heads beside {name}"),
+            )
+    return read, found
+
+
+# --- one circuit ----------------------------------------------------------------------------------
+
+
+def _circuit(
+    subject: Subject,
+    readings: Sequence[Reading],
+    sets: HeadSets | None,
+    *,
+    alarm: float,
+    seed: int,
+    family: int,
+) -> CircuitCalibration:
+    spec = subject.spec
+
+    def row(reading: Reading) -> Row:
+        measurement = reading.measurements[spec.name]
+        verdicts = {
+            limit.key: held(spec, limit, measurement, seed=seed, family=family)
+            for limit in spec.limits
+        }
+        return _row(reading.null, measurement, verdicts)
+
+    rows = tuple(row(reading) for reading in readings if reading.null.kind != TUNED)
+    tuned = next((row(reading) for reading in readings if reading.null.kind == TUNED), None)
+    return CircuitCalibration(
+        spec,
+        subject.n_pairs,
+        rows,
+        tuple(advise(limit, rows, alarm) for limit in spec.limits),
+        tuned,
+        sets,
+        subject.notes,
+    )
+
+
+_WORTH = 0.1  # of the circuit's importance: below it a head's own ratio is mostly noise
+
+
+def _row(null: Null, measurement: Measurement, verdicts: Mapping[str, Held]) -> Row:
+    damage, importance = measurement.circuit_damage, measurement.circuit_importance
+    assert damage is not None
+    assert importance is not None
+    whole = float(importance.mean())
+    heads = {
+        str(head): float(lost.mean() / measurement.head_importance[head].mean())
+        for head, lost in measurement.head_damage.items()
+        if abs(measurement.head_importance[head].mean()) >= _WORTH * abs(whole)
+    }
+    worst = max(heads, key=lambda name: heads[name], default=None)
+    base = measurement.base_readout.mean()
+    return Row(
+        null,
+        float(damage.mean()) / whole if whole else math.nan,
+        None if worst is None else (worst, heads[worst]),
+        float((base - measurement.tuned_readout.mean()) / abs(base)),
+        float(measurement.base_correct.mean() - measurement.tuned_correct.mean()),
+        verdicts,
+    )
+
+
+def advise(limit: Limit, rows: Sequence[Row], alarm: float = ALARM) -> Advice:
+    """What the readings of one limit say about it.
+
+    Args:
+        rows: of one circuit; harmless ones, and matched ones where there are any.
+    """
+    harmless = [row.held[limit.key] for row in rows if row.null.kind in HARMLESS]
+    matched = [row.held[limit.key] for row in rows if row.null.kind == MATCHED]
+    needed = max((one.passes for one in harmless), default=0.0)
+    passes = stated([one.passes for one in matched], alarm) if matched else None
+    suggested = at_least_one_step(needed)
+    if passes is not None:
+        suggested = max(suggested, passes.limit)
+    stuck = next((one.why for one in (*harmless, *matched) if not math.isfinite(one.passes)), "")
+    return Advice(
+        limit,
+        needed,
+        passes,
+        stated([one.not_fails for one in matched], alarm) if matched else None,
+        suggested,
+        sum(one.outcome is not Outcome.PASS for one in harmless),
+        sum(one.outcome is Outcome.FAIL for one in harmless),
+        sum(one.outcome is not Outcome.PASS for one in matched),
+        sum(one.outcome is Outcome.FAIL for one in matched),
+        stuck,
+    )

@@ -1,0 +1,256 @@
+"""The same model read otherwise, and models changed at random: where DCV has little to say.
+
+Harmless by construction, for nothing was forgotten: the base in another number format (`dtype`),
+its prompts in other batches and waves (`batches`), its attention by another kernel (`kernel`). A
+yardstick and no more (`matched`): the base with a random change of every weight matrix as large,
+in Frobenius norm, as tuning's. That may really do damage; what became of the behaviour is beside
+it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Member
+from forgetguard.calibration.copies import temporary_copy
+from forgetguard.calibration.perturbation import Moved, perturbation
+from forgetguard.calibration.subjects import Progress, Subject, measured, read_heads
+from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.suggestion import base_alone, other_dtype
+from forgetguard.measures.vulnerability import ForeignHeads
+from forgetguard.patching.budget import CPU_TOKENS
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import ModelPair
+
+DTYPE, BATCHES, KERNEL, MATCHED, TUNED = "dtype", "batches", "kernel", "matched", "tuned"
+HARMLESS = (DTYPE, BATCHES, KERNEL)
+KINDS: Mapping[str, str] = {
+    DTYPE: "the base in another number format",
+    BATCHES: "the base on other batches of prompts, patched in waves of another size",
+    KERNEL: "the base with another attention kernel",
+    MATCHED: "the base with a random change of every matrix, as large as tuning's",
+}
+_TOGETHER = 8  # nulls whose heads are held, and patched in one wavefront, at a time
+_SEEDS = 100_003  # between the draws of one seed and of the next
+_LEAST_TOKENS = 64  # of a wave
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """One draw: its kind and what tells it from others of the kind."""
+
+    kind: str
+    name: str
+
+    @property
+    def harmless(self) -> bool:
+        return self.kind in HARMLESS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What one null came to, as the gate would measure it, by circuit."""
+
+    null: Null
+    measurements: Mapping[str, Measurement]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """The base, the circuits, and what all readings have in common.
+
+    vocabulary: ids that are compared (see `shared_vocabulary`). seed: of everything drawn.
+    """
+
+    pair: ModelPair
+    subjects: tuple[Subject, ...]
+    vocabulary: int | None
+    seed: int = 0
+    progress: Progress | None = None
+
+    def report(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+
+Heads = tuple[ForeignHeads, ...]  # in the order of the subjects
+Read = tuple[Null, Heads]
+
+
+def read_dtype(setting: Setting) -> Read:
+    """The heads of the base in `other_dtype`."""
+    options = setting.pair.options
+    other = replace(options, dtype=other_dtype(options.dtype))
+    setting.report(f"reading the base in {other.dtype}", 0, 1)
+    with base_alone(setting.pair, other) as model:
+        return Null(DTYPE, other.dtype), _heads(setting, model)
+
+
+def read_kernel(setting: Setting) -> Read | str:
+    """The heads of the base with eager attention where it runs another kernel, else with sdpa; or,
+    where the architecture has no other kernel, a note that says so."""
+    setting.report("reading the base with another attention kernel", 0, 1)
+    with base_alone(setting.pair, setting.pair.options) as model:
+        config: Any = model.config
+        now = config._attn_implementation
+        name = "sdpa" if now == "eager" else "eager"
+        try:
+            model.set_attn_implementation(name)
+        except (ValueError, ImportError, NotImplementedError) as error:
+            return f"no other attention kernel was read: {str(error).splitlines()[0]}"
+        if config._attn_implementation != name:
+            return f"no other attention kernel was read: the model keeps {now}"
+        return Null(KERNEL, f"{name} against {now}"), _heads(setting, model)
+
+
+def read_tuned(setting: Setting, also: Callable[[Subject, Anatomy], Sequence[Member]]) -> Read:
+    """The heads of the tuned model itself: no null, but what the nulls are held against.
+
+    `also`: from a circuit and the model to further members that are to be read.
+    """
+    with setting.pair.tuned.open() as model:
+        anatomy = locate(model)
+        more = {one.spec.name: also(one, anatomy) for one in setting.subjects}
+        heads = read_heads(anatomy, setting.subjects, setting.vocabulary, also=more)
+    return Null(TUNED, setting.pair.tuned.spec.given), heads
+
+
+def read_matched(setting: Setting, changes: Mapping[str, Moved], draws: int) -> Iterator[Read]:
+    """The heads of the base with `draws` random changes, each a checkpoint written, read, deleted.
+
+    Raises:
+        CheckpointError: a copy of the base cannot be written.
+    """
+    base, options = setting.pair.base.spec, setting.pair.options
+    for draw in range(draws):
+        setting.report("reading random changes of the weights", draw, draws)
+        direction = perturbation(changes, seed=setting.seed * _SEEDS + draw)
+        with (
+            temporary_copy(base, direction, options, role="base") as copy,
+            base_alone(setting.pair, options, copy) as model,
+        ):
+            heads = _heads(setting, model)
+        yield Null(MATCHED, str(draw)), heads
+
+
+def _heads(setting: Setting, model: Any) -> Heads:
+    return read_heads(locate(model), setting.subjects, setting.vocabulary)
+
+
+def patched(
+    setting: Setting, reads: Iterable[Read], *, budget: int | None = None
+) -> Iterator[Reading]:
+    """Each null's heads patched into the base, a few nulls in one wavefront. `budget`: tokens of a
+    wave."""
+    rest = iter(reads)
+    while block := list(islice(rest, _TOGETHER)):
+        found: dict[str, dict[str, Measurement]] = {}
+        with setting.pair.base.open() as model:
+            anatomy = locate(model)
+            for place, subject in enumerate(setting.subjects):
+                name = subject.spec.name
+                found[name] = measured(
+                    anatomy,
+                    subject,
+                    {str(number): heads[place] for number, (_, heads) in enumerate(block)},
+                    vocabulary=setting.vocabulary,
+                    budget=budget,
+                    progress=partial(setting.report, f"patching {name}"),
+                )
+        for number, (null, _) in enumerate(block):
+            yield Reading(null, {name: of[str(number)] for name, of in found.items()})
+
+
+# --- other batches --------------------------------------------------------------------------------
+
+
+def batches_readings(setting: Setting, draws: int) -> Iterator[Reading]:
+    """The base on `draws` random compositions of batches, patched in waves of a random size."""
+    rng = random.Random(f"batches {setting.seed}")
+    read: list[Read] = []
+    with setting.pair.base.open() as model:
+        anatomy = locate(model)
+        for draw in range(draws):
+            setting.report("reading other batches", draw, draws)
+            others = [
+                replace(one, capability=recut(one.capability, rng)) for one in setting.subjects
+            ]
+            heads = read_heads(anatomy, others, setting.vocabulary)
+            pairs = zip(heads, others, setting.subjects, strict=True)
+            regrouped = tuple(_in_place(z, to.capability, one.capability) for z, to, one in pairs)
+            read.append((Null(BATCHES, str(draw)), regrouped))
+    return patched(setting, read, budget=rng.randint(_LEAST_TOKENS, CPU_TOKENS))
+
+
+def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapability:
+    """The same pairs in other batches: those of one shape shuffled, and cut at random sizes."""
+
+    def shape(batch: Batch) -> tuple[int, tuple[int, ...], bool]:
+        return batch.clean.shape[1], batch.positions, batch.distractor is None
+
+    batches = []
+    ordered = sorted(capability.batches, key=lambda batch: (shape(batch), batch.pairs))
+    for _, same in groupby(ordered, key=shape):
+        whole = _joined(list(same))
+        rows = list(range(len(whole.pairs)))
+        rng.shuffle(rows)
+        while rows:
+            size = rng.randint(1, len(rows))
+            batches.append(_rows(whole, rows[:size]))
+            rows = rows[size:]
+    return replace(capability, batches=tuple(batches))
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    distractors = [one.distractor for one in batches if one.distractor is not None]
+    return replace(
+        batches[0],
+        pairs=tuple(pair for one in batches for pair in one.pairs),
+        clean=torch.cat([one.clean for one in batches]),
+        counterfactual=torch.cat([one.counterfactual for one in batches]),
+        answer=torch.cat([one.answer for one in batches]),
+        distractor=torch.cat(distractors) if distractors else None,
+        start=min(one.start for one in batches),
+    )
+
+
+def _rows(batch: Batch, rows: list[int]) -> Batch:
+    index = torch.tensor(rows)
+    return replace(
+        batch,
+        pairs=tuple(batch.pairs[row] for row in rows),
+        clean=batch.clean[index],
+        counterfactual=batch.counterfactual[index],
+        answer=batch.answer[index],
+        distractor=None if batch.distractor is None else batch.distractor[index],
+    )
+
+
+def _in_place(
+    foreign: ForeignHeads, read: EncodedCapability, wanted: EncodedCapability
+) -> ForeignHeads:
+    """What was read batch by batch of `read`, in the batches of `wanted`."""
+    by_pair = {
+        pair: {member: z[row] for member, z in part.items()}
+        for batch, part in zip(read.batches, foreign.z, strict=True)
+        for row, pair in enumerate(batch.pairs)
+    }
+    z = tuple(
+        {
+            member: torch.stack([by_pair[pair][member] for pair in batch.pairs])
+            for member in foreign.z[0]
+        }
+        for batch in wanted.batches
+    )
+    return replace(foreign, z=z)

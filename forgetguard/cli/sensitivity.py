@@ -1,0 +1,184 @@
+"""`forgetguard sensitivity`: plant known damage in the base, and see from which dose it fails."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from forgetguard.anatomy.members import Head
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli.checkpoints import (
+    add_checkpoints,
+    add_load_options,
+    load_options,
+    read_checkpoints,
+)
+from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
+from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.values import needs_module, read_whole, written
+from forgetguard.errors import SpecificationError
+from forgetguard.gate.declaration import CircuitSpec
+
+# As in calibration/, which needs torch; a test holds them equal.
+PLANTS = ("mixture", "scale", "noise", "rank-one")
+DOSES = "0,0.05,0.1,0.2,0.3,0.5,0.75,1"
+DRAWS = 40
+MOST_DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for, and checked. `out`: the folder for JSON and figures; `command`: what
+    measures the same again."""
+
+    base: CheckpointSpec
+    loading: LoadOptions
+    circuits: tuple[CircuitSpec, ...]
+    plants: tuple[str, ...]
+    doses: tuple[float, ...]
+    heads: tuple[Head, ...]
+    draws: int
+    seed: int
+    out: Path | None
+    figures: bool
+    command: tuple[str, ...]
+
+
+def _options(parser: ArgumentParser) -> None:
+    add_checkpoints(parser, ("base",))
+    add = parser.add_argument
+    parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
+    add(
+        "--plant",
+        default=PLANTS[0],
+        metavar="KIND",
+        help=f"{PLANTS[0]} (default): the head's output mixed with its counterfactual's; scale, "
+        "noise, rank-one: its output slice scaled, noised, edited; several by commas; all",
+    )
+    add("--doses", default=DOSES, metavar="D,D", help=f"from 0 to 1; default: {DOSES}")
+    add(
+        "--heads",
+        metavar="L0H1,L2H3",
+        help="to plant in, one after the other; default: each circuit's most important one",
+    )
+    add(
+        "--draws",
+        default=str(DRAWS),
+        metavar="N",
+        help=f"of the pairs at every dose, for the shares of pass and fail; default: {DRAWS}",
+    )
+    add("--seed", default="0", metavar="N", help="of all that is drawn; default: 0")
+    add("--out", metavar="DIR", help="write sensitivity.json and a figure a circuit (SVG) there")
+    add("--no-figures", action="store_true", help="with --out: numbers only")
+    add_load_options(parser)
+
+
+def _prepare(asked: Namespace) -> Job:
+    plan = read_plan(asked)
+
+    def job() -> int:
+        with whole_imports():
+            from forgetguard.cli.planting import plant_all
+        return plant_all(plan)
+
+    return job
+
+
+def read_plan(asked: Namespace) -> Plan:
+    """What was asked for, as far as it can be checked before anything heavy is imported.
+
+    Raises:
+        ForgetguardError: it cannot be run.
+    """
+    tokens, files = split_tokens(asked.tokens)
+    given = read_checkpoints(tokens, ("base",))
+    plants, doses, heads = _plants(asked.plant), _doses(asked.doses), _heads(asked.heads)
+    draws, seed = read_whole("--draws", asked.draws), read_whole("--seed", asked.seed)
+    if not 1 <= draws <= MOST_DRAWS:
+        raise SpecificationError(f"--draws: {draws}; give between 1 and {MOST_DRAWS}")
+    loading, out = load_options(asked), _folder(asked.out, no_figures=asked.no_figures)
+    base = resolve(given["base"], "base")
+    check(base, None, options=loading)
+    circuits = read_circuits(files, base, loading)
+    options = {"plant": asked.plant, "doses": asked.doses, "draws": draws, "seed": seed}
+    if asked.heads is not None:
+        options["heads"] = asked.heads
+    return Plan(
+        base,
+        loading,
+        circuits,
+        plants,
+        doses,
+        heads,
+        draws,
+        seed,
+        out,
+        figures=out is not None and not asked.no_figures,
+        command=("forgetguard", "sensitivity", *asked.tokens, *written(options, loading)),
+    )
+
+
+def _plants(text: str) -> tuple[str, ...]:
+    names = [part.strip() for part in text.split(",")]
+    if names == ["all"]:
+        return PLANTS
+    unknown = [name for name in names if name not in PLANTS]
+    if unknown:
+        raise SpecificationError(
+            f"--plant: {unknown[0]!r} is none of {', '.join(PLANTS)}, all; choose some of them"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def _doses(text: str) -> tuple[float, ...]:
+    doses = []
+    for part in text.split(","):
+        try:
+            dose = float(part)
+        except ValueError:
+            dose = math.nan
+        if not 0 <= dose <= 1:
+            raise SpecificationError(
+                f"--doses: {part.strip()!r} is not from 0 (nothing) to 1 (all of it); write e.g. "
+                f"{DOSES}"
+            )
+        doses.append(dose)
+    if not any(doses):
+        raise SpecificationError("--doses: 0 alone plants nothing; give a dose above 0")
+    return tuple(sorted(set(doses)))
+
+
+def _heads(text: str | None) -> tuple[Head, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(dict.fromkeys(Head.parse(part.strip()) for part in text.split(",")))
+    except SpecificationError as error:
+        raise SpecificationError(f"--heads: {error}") from None
+
+
+def _folder(text: str | None, *, no_figures: bool) -> Path | None:
+    if text is None:
+        if no_figures:
+            raise SpecificationError("--no-figures belongs to --out DIR: nothing is drawn without")
+        return None
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise SpecificationError(f"--out: {path} is a file; name a folder")
+    if not path.parent.is_dir():
+        raise SpecificationError(f"--out: there is no folder {path.parent}; make it first")
+    if not no_figures:
+        needs_module("matplotlib", "--out: a figure", "plots", " (or give --no-figures)")
+    return path
+
+
+COMMAND = Command(
+    "sensitivity",
+    "plant known doses of damage in a base, and see from which dose on the gate fails it",
+    _options,
+    _prepare,
+)

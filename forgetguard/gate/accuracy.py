@@ -1,0 +1,126 @@
+"""Accuracy of two models on the same prompt pairs: the drop with its interval, and whether it is
+chance. [light]
+
+Pairs count as independent here: templates are not accounted for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from forgetguard.errors import MeasurementError
+from forgetguard.gate.statistics import coverage
+from forgetguard.gate.verdict import Estimate
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """The exact McNemar test of two models on the same pairs (McNemar 1947, Psychometrika 12:153;
+    exact by the binomial distribution: only pairs that changed sides say anything).
+
+    lost, won: pairs that only base, only tuned, got right.
+    lost_p: one-sided p-value of the hypothesis that tuned lost no more than it won.
+    p: two-sided.
+    """
+
+    lost: int
+    won: int
+    lost_p: float
+    p: float
+
+
+def mcnemar(base_correct: BoolArray, tuned_correct: BoolArray) -> McNemar:
+    """The exact McNemar test on [n] bool each; no pair that changed sides reads p = 1.
+
+    Raises:
+        MeasurementError: as `accuracy_drop`.
+    """
+    lost, won, _ = changed_sides(base_correct, tuned_correct)
+    changed = lost + won
+    lost_p = float(stats.binom.sf(lost - 1, changed, 0.5))
+    tail = float(stats.binom.cdf(min(lost, won), changed, 0.5))
+    return McNemar(lost, won, lost_p, min(1.0, 2 * tail))
+
+
+def accuracy_drop(
+    base_correct: BoolArray, tuned_correct: BoolArray, *, confidence: float = 0.95
+) -> Estimate:
+    """Accuracy of base minus accuracy of tuned on the same pairs, [n] bool each.
+
+    The interval is Tango's score interval for a difference of paired proportions (1998, Stat.
+    Med. 17:891; enumerated at 16 to 64 pairs, no bound misses by more than 8 % instead of 5 %).
+    Where no pair changed sides it is the exact binomial bound 1 - alpha ** (1 / n), the rule of
+    three: 16 pairs without a loss are compatible with a loss of 17 %, 64 pairs with 4.6 %; a
+    bootstrap would claim 0.
+
+    Raises:
+        MeasurementError: the shapes differ or nothing is there.
+    """
+    lost, won, pairs = changed_sides(base_correct, tuned_correct)
+    low, high = drop_bounds(lost, won, pairs, confidence)
+    return Estimate((lost - won) / pairs, low, high, coverage(confidence), pairs)
+
+
+def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:
+    """How many of [n] pairs only base got right, only tuned got right, and n.
+
+    Raises:
+        MeasurementError: as `accuracy_drop`.
+    """
+    base, tuned = np.asarray(base_correct, dtype=bool), np.asarray(tuned_correct, dtype=bool)
+    if base.shape != tuned.shape or base.ndim != 1 or base.size == 0:
+        raise MeasurementError(
+            f"accuracies of shapes {base.shape} and {tuned.shape} cannot be paired: both must be "
+            "[pairs], with at least one pair"
+        )
+    return int((base & ~tuned).sum()), int((~base & tuned).sum()), int(base.size)
+
+
+def drop_score(
+    lost: npt.ArrayLike, won: npt.ArrayLike, pairs: float, drop: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Tango's statistic for the hypothesis that the drop is `drop`, -1 < drop < 1; elementwise.
+
+    Counts need not be whole. It is beyond z(1 - alpha) where the lower bound at alpha is beyond
+    `drop`."""
+    lost, won = np.asarray(lost, dtype=np.float64), np.asarray(won, dtype=np.float64)
+    drop = np.asarray(drop, dtype=np.float64)
+    linear = -lost - won + (2 * pairs - lost + won) * drop
+    constant = -won * drop * (1 - drop)
+    root = np.sqrt(np.maximum(0.0, linear**2 - 8 * pairs * constant))
+    gap = lost - won - pairs * drop
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The larger root; the first form does not cancel where `linear` is positive.
+        won_share = np.where(
+            linear > 0, -2 * constant / (linear + root), (root - linear) / (4 * pairs)
+        )
+        variance = pairs * (2 * won_share + drop * (1 - drop))
+        score = np.where(variance > 0, gap / np.sqrt(variance), np.sign(gap) * np.inf)
+    return np.where(gap == 0, 0.0, score)
+
+
+def drop_bounds(lost: float, won: float, pairs: float, confidence: float) -> tuple[float, float]:
+    """The bounds of `accuracy_drop` from counts, each one-sided at `confidence`; counts need not be
+    whole.
+
+    Where Tango's statistic, which falls as the drop grows, crosses the normal quantiles."""
+    if lost == won == 0:
+        exact = 1 - (1 - confidence) ** (1 / pairs)
+        return -exact, exact
+    quantile = float(stats.norm.ppf(confidence))
+
+    def crossing(target: float, left: float, right: float) -> float:
+        for _ in range(10):  # 64 ** 10 steps: below the spacing of floats
+            grid = np.linspace(left, right, 65)
+            above = int((drop_score(lost, won, pairs, grid[1:-1]) > target).sum())
+            left, right = float(grid[above]), float(grid[above + 1])
+        return (left + right) / 2
+
+    value = (lost - won) / pairs
+    return crossing(quantile, -1.0, value), crossing(-quantile, value, 1.0)

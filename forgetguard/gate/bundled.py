@@ -1,0 +1,88 @@
+"""The circuit files that are installed with forgetguard, and which of them fit a base. [light]"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from forgetguard.checkpoints.described import full_config
+from forgetguard.checkpoints.fingerprint import fingerprint
+from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.spec import CheckpointSpec
+from forgetguard.gate.declaration import CircuitSpec
+from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.suitability import fits_base
+
+PACKAGE = "forgetguard_circuits"
+
+
+def bundled_files() -> Iterator[Path]:
+    """Every installed circuit file, by name."""
+    try:
+        folder = resources.files(PACKAGE)
+    except ModuleNotFoundError:
+        return
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".circuit.yaml"):
+            yield Path(str(entry))
+
+
+def is_bundled(path: Path) -> bool:
+    """Whether a file is one of those installed with forgetguard."""
+    return any(path.resolve() == one.resolve() for one in bundled_files())
+
+
+def bundled_for(
+    base: CheckpointSpec, options: LoadOptions, *, reference: bool = False
+) -> tuple[tuple[Path, CircuitSpec], ...]:
+    """The bundled circuits made for `base`, or, where there are none, those that fit any base.
+
+    Those with limits against a third checkpoint are among them only where there is a `reference`.
+
+    Raises:
+        CheckpointError: the base cannot be read.
+    """
+    looked = _Base(base, options)
+    files = [(path, load_circuit_file(path)) for path in bundled_files()]
+    fitting = [
+        (path, spec)
+        for path, spec in files
+        if looked.fits(spec) and (reference or not _needs_reference(spec))
+    ]
+    own = [one for one in fitting if one[1].fits is None or not one[1].fits.any_base]
+    return tuple(own or fitting)
+
+
+def _needs_reference(spec: CircuitSpec) -> bool:
+    return any(limit.needs_reference for limit in spec.limits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Base:
+    spec: CheckpointSpec
+    options: LoadOptions
+
+    def fits(self, circuit: CircuitSpec) -> bool:
+        alias = self.spec.given
+        asked = circuit.fits.weights if circuit.fits is not None else None
+        if circuit.fits is not None and asked is not None:
+            # A fingerprint reads every byte of the weights: only where all else fits.
+            rest = replace(circuit, fits=replace(circuit.fits, weights=None))
+            if not fits_base(rest, self.config, None, alias=alias):
+                return False
+        weights = None if asked is None else self.weights
+        return fits_base(circuit, self.config, weights, alias=alias)
+
+    @cached_property
+    def weights(self) -> str:
+        return fingerprint(self.spec, self.options).weights
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        base = localise(self.spec, self.options, weights=False)
+        return {} if base.kind == "adapter" else full_config(base)

@@ -1,0 +1,161 @@
+"""What a number of pairs can show: how many would decide, and which true value would be seen.
+[light]
+
+`detectable` and `passable` answer the question a verdict leaves open: how bad must a checkpoint
+be, for this many pairs to fail it with 80 %? They take the standard error from the distance of
+the estimate to its bound, and the bound to be normal about it, with the same standard error at the
+value they name. Two things are left out: the spread of damage grows with damage (so the true
+smallest value is a little larger), and a bound of few pairs is itself noisy.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from forgetguard.gate.accuracy import BoolArray, changed_sides, drop_bounds, drop_score
+from forgetguard.gate.verdict import Estimate
+
+POWER = 0.80
+_MOST_ENUMERATED = 1024  # pairs up to which changes of sides are enumerated
+
+
+def detectable(
+    value: float, low: float, limit: float, alpha: float, power: float = POWER
+) -> float | None:
+    """About the smallest true value that the limit FAILS with the probability `power`.
+
+    limit + (z(1 - alpha) + z(power)) * se, with se = (value - low) / z(1 - alpha).
+
+    Args:
+        value: the estimate.
+        low: its lower bound at the one-sided level `alpha` at which the limit fails.
+
+    Returns:
+        None where no finite bound says how large the error is.
+    """
+    reach = _reach(value - low, alpha, power)
+    return None if reach is None else limit + reach
+
+
+def passable(
+    value: float, high: float, limit: float, alpha: float, power: float = POWER
+) -> float | None:
+    """About the largest true value that the limit PASSES with the probability `power`: the
+    counterpart of `detectable`, from the upper bound. Where it is below what the checkpoint can
+    read (0, if it does no harm), more pairs are needed for any pass to be likely."""
+    reach = _reach(high - value, alpha, power)
+    return None if reach is None else limit - reach
+
+
+def _reach(half_width: float, alpha: float, power: float) -> float | None:
+    if not math.isfinite(half_width) or not 0 < alpha < 0.5:
+        return None
+    return float(half_width * (1 + stats.norm.ppf(power) / stats.norm.isf(alpha)))
+
+
+def detectable_drop(
+    lost: int, won: int, pairs: int, limit: float, alpha: float, power: float = POWER
+) -> float | None:
+    """The smallest true drop of accuracy that the limit FAILS with the probability `power`, if
+    pairs are won at the observed rate: exact, by enumerating what may change sides.
+
+    Args:
+        lost, won, pairs: as of `accuracy.drop_bounds`.
+        alpha: one-sided level of the lower bound.
+
+    Returns:
+        None where no drop is seen so often, or there are more than a thousand pairs (then take
+        `detectable`).
+    """
+    if pairs > _MOST_ENUMERATED or not 0 < alpha < 0.5:
+        return None
+    won_rate = won / pairs
+    grid_lost, grid_won = _likely_counts(won_rate, pairs)
+    beyond = drop_score(grid_lost, grid_won, pairs, limit) > stats.norm.isf(alpha)
+    grid_lost, grid_won = grid_lost[beyond], grid_won[beyond]
+    coefficients = (
+        special.gammaln(pairs + 1)
+        - special.gammaln(grid_lost + 1)
+        - special.gammaln(grid_won + 1)
+        - special.gammaln(pairs - grid_lost - grid_won + 1)
+    )
+
+    def chance(lost_rate: float) -> float:
+        kept = max(0.0, 1 - lost_rate - won_rate)
+        logarithms = (
+            coefficients
+            + special.xlogy(grid_lost, lost_rate)
+            + special.xlogy(grid_won, won_rate)
+            + special.xlogy(pairs - grid_lost - grid_won, kept)
+        )
+        return float(np.exp(logarithms).sum())
+
+    low, high = max(0.0, limit + won_rate), 1 - won_rate
+    if low >= high or chance(high) < power:
+        return None
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if chance(middle) >= power else (middle, high)
+    return high - won_rate
+
+
+def _likely_counts(
+    won_rate: float, pairs: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """All (lost, won) that `pairs` allow, but for numbers won that hardly ever occur."""
+    least, most = stats.binom.interval(1 - 1e-12, pairs, won_rate) if won_rate else (0, 0)
+    won = np.arange(int(least), int(most) + 1)
+    lost = np.arange(pairs + 1)
+    grid = np.stack(np.meshgrid(lost, won, indexing="ij")).reshape(2, -1).astype(np.float64)
+    grid = grid[:, grid.sum(axis=0) <= pairs]
+    return grid[0], grid[1]
+
+
+def pairs_to_decide(estimate: Estimate, limit: float) -> int | None:
+    """About how many pairs would bring the interval to one side of the limit, if the value stayed
+    and the half-width shrank with 1 / sqrt(n). None where the value is too near the limit for any
+    number to be named (over ten thousand times as many)."""
+    if estimate.value < limit:
+        reach, gap = estimate.high - estimate.value, limit - estimate.value
+    else:
+        reach, gap = estimate.value - estimate.low, estimate.value - limit
+    if gap <= 0 or not math.isfinite(reach) or reach / gap > 100:
+        return None
+    return max(estimate.n + 1, math.ceil(estimate.n * (reach / gap) ** 2))
+
+
+def pairs_to_decide_drop(
+    base_correct: BoolArray,
+    tuned_correct: BoolArray,
+    limit: float,
+    *,
+    confidence: float = 0.95,
+    fail_confidence: float | None = None,
+) -> int | None:
+    """`pairs_to_decide` for an accuracy drop: how many pairs would decide if they changed sides at
+    the observed rates. Its bound shrinks with 1 / n, not 1 / sqrt(n), where no pair changed.
+
+    `fail_confidence` is the one-sided level of the lower bound, where it is another than the upper
+    bound's `confidence`."""
+    lost, won, pairs = changed_sides(base_correct, tuned_correct)
+
+    def decided(factor: float) -> bool:
+        scaled = lost * factor, won * factor, pairs * factor
+        high = drop_bounds(*scaled, confidence)[1]
+        low = drop_bounds(*scaled, confidence if fail_confidence is None else fail_confidence)[0]
+        return high <= limit or low > limit
+
+    factor = 1.0
+    while not decided(factor):
+        factor *= 2
+        if factor > 10_000:
+            return None
+    low, high = factor / 2, factor
+    while (high - low) * pairs > 0.5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if decided(middle) else (middle, high)
+    return math.ceil(high * pairs)

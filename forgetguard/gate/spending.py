@@ -1,0 +1,182 @@
+"""Looking at the pairs more than once: how often, and at which level each time. [light]
+
+A verdict that may be reached at 64, 128 or 256 pairs has three chances to be wrong. Error spending
+(Lan & DeMets 1983, Biometrika 70:659) says in advance how much of the one-sided error alpha is used
+up by the time a share t of all pairs has been seen. The level of each look follows from the
+joint distribution of the looks: their standardised statistics are about normal, and those at n_i <
+n_j pairs correlate by sqrt(n_i / n_j), for the later look holds the pairs of the earlier. The
+chance to cross at one look and at none before is integrated numerically (Armitage, McPherson &
+Rowe 1969, J. R. Stat. Soc. A 132:235).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+from forgetguard.errors import MeasurementError
+
+FloatArray = npt.NDArray[np.float64]
+
+_NODES = 300  # of the quadrature; 600 change no level by more than 1e-9 of itself
+_FAR = 9.0  # standard deviations beyond which a normal density is nothing
+_LEAST = 1e-12  # smaller levels count as no spending at all: no number of draws could show them
+
+
+def _obrien_fleming(alpha: float, share: float) -> float:
+    return float(2 * stats.norm.sf(stats.norm.isf(alpha / 2) / math.sqrt(share)))
+
+
+def _pocock(alpha: float, share: float) -> float:
+    return alpha * math.log(1 + (math.e - 1) * share)
+
+
+# Both from Lan & DeMets 1983: little at early looks, or about the same level at each.
+SPENDING: Mapping[str, Callable[[float, float], float]] = {
+    "obrien_fleming": _obrien_fleming,
+    "pocock": _pocock,
+}
+
+
+def looks(first: int, most: int) -> tuple[int, ...]:
+    """The numbers of pairs at which a verdict may be reached: `first`, doubled until `most`, which
+    is the last whether or not it is a doubling.
+
+    Raises:
+        MeasurementError: `first` is below 1, or `most` is below `first`.
+    """
+    if not 1 <= first <= most:
+        raise MeasurementError(
+            f"pairs cannot be drawn from {first} up to {most}: the first look needs at least 1 "
+            "and the last at least as many as the first"
+        )
+    found = [first]
+    while 2 * found[-1] < most:
+        found.append(2 * found[-1])
+    return tuple(found) if found[-1] == most else (*found, most)
+
+
+def spent(counts: Sequence[int], alpha: float, kind: str = "pocock") -> tuple[float, ...]:
+    """The one-sided level of each look, so that all looks together cross by chance with alpha.
+
+    Args:
+        counts: the pairs seen at each look, ascending; the last is all that may ever be seen.
+        alpha: one-sided, of all looks together.
+        kind: of `SPENDING`. `pocock` (default) lets clear cases stop early, and asks of a look no
+            level so small that resampling could not show it.
+
+    Returns:
+        Levels, in the order of `counts`. 0.0 where nothing is spent: decide nothing there. One look
+        has the level alpha itself.
+
+    Raises:
+        MeasurementError: counts do not ascend, alpha is no error rate, or `kind` is unknown.
+    """
+    if not 0 < alpha < 0.5:
+        raise MeasurementError(f"alpha must lie between 0 and 0.5, got {alpha}")
+    if kind not in SPENDING:
+        raise MeasurementError(f"unknown spending {kind!r}: use one of {', '.join(SPENDING)}")
+    return _spent(tuple(counts), alpha, kind)
+
+
+@functools.lru_cache(maxsize=64)
+def _spent(counts: tuple[int, ...], alpha: float, kind: str) -> tuple[float, ...]:
+    shares = _shares(counts)
+    if len(shares) == 1:
+        return (alpha,)
+    total = [SPENDING[kind](alpha, float(share)) for share in shares]
+    path = _Path(shares)
+    levels = []
+    for before, now in zip([0.0, *total], total, strict=False):
+        level = _level(path, now - before)
+        path = path.after(level)
+        levels.append(level)
+    return tuple(levels)
+
+
+def crossing(counts: Sequence[int], levels: Sequence[float]) -> float:
+    """How often a statistic whose true value stands exactly at the limit crosses at any look, where
+    look i has the one-sided level `levels[i]`.
+
+    Raises:
+        MeasurementError: counts do not ascend, or there are not as many levels.
+    """
+    shares = _shares(counts)
+    if len(levels) != len(shares):
+        raise MeasurementError(f"{len(levels)} levels do not fit {len(shares)} looks")
+    path, total = _Path(shares), 0.0
+    for level in levels:
+        total += path.crosses(_boundary(level))
+        path = path.after(level)
+    return total
+
+
+def _shares(counts: Sequence[int]) -> FloatArray:
+    found = np.asarray(counts, dtype=np.float64)
+    if found.ndim != 1 or found.size == 0 or found[0] <= 0 or (np.diff(found) <= 0).any():
+        raise MeasurementError(f"looks must be ascending numbers of pairs, got {list(counts)}")
+    shares: FloatArray = found / found[-1]
+    return shares
+
+
+def _boundary(level: float) -> float:
+    return math.inf if level <= 0 else float(stats.norm.isf(level))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Path:
+    """The sum of the data before a look, on the paths that crossed at none of the looks before it.
+
+    In units in which it has variance t at the share t: the density at the last look, on `nodes`
+    with quadrature `weights`.
+    """
+
+    shares: FloatArray
+    look: int = 0
+    nodes: FloatArray = field(default_factory=lambda: np.zeros(1))
+    weights: FloatArray = field(default_factory=lambda: np.ones(1))
+
+    def spread(self) -> float:
+        """The standard deviation of what comes between the last look and this one."""
+        before = self.shares[self.look - 1] if self.look else 0.0
+        return math.sqrt(self.shares[self.look] - before)
+
+    def crosses(self, boundary: float) -> float:
+        """The chance to lie beyond `boundary`, a normal quantile, at this look."""
+        edge = boundary * math.sqrt(self.shares[self.look])
+        return float(self.weights @ special.ndtr((self.nodes - edge) / self.spread()))
+
+    def after(self, level: float) -> _Path:
+        """The paths that did not cross at this look, before the next."""
+        root = math.sqrt(self.shares[self.look])
+        low, high = -_FAR * root, min(_boundary(level), _FAR) * root
+        points, weights = _legendre()
+        nodes = low + (points + 1) / 2 * (high - low)
+        distance = (nodes[:, None] - self.nodes[None]) / self.spread()
+        density = np.exp(-(distance**2) / 2) / (math.sqrt(2 * math.pi) * self.spread())
+        kept = weights / 2 * (high - low) * (density @ self.weights)
+        return _Path(self.shares, self.look + 1, nodes, kept)
+
+
+@functools.cache
+def _legendre() -> tuple[FloatArray, FloatArray]:
+    return np.polynomial.legendre.leggauss(_NODES)
+
+
+def _level(path: _Path, chance: float) -> float:
+    """The one-sided level at which `path` crosses with `chance`."""
+    if chance < _LEAST:
+        return 0.0
+    found = optimize.brentq(
+        lambda boundary: math.log(max(path.crosses(boundary), 1e-300)) - math.log(chance),
+        -1.0,
+        _FAR,
+        xtol=1e-12,
+    )
+    return float(stats.norm.sf(found))

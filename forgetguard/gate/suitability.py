@@ -1,0 +1,135 @@
+"""Whether circuits suit each other, the base at hand and the models given. [light]"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from forgetguard.anatomy.members import Mlp
+from forgetguard.errors import SpecificationError
+from forgetguard.gate.declaration import CircuitSpec
+
+
+def check_names(specs: Iterable[CircuitSpec]) -> None:
+    """Every circuit of one run must have a name of its own.
+
+    Raises:
+        SpecificationError: two have the same; the message names both files.
+    """
+    first: dict[str, CircuitSpec] = {}
+    clashes = []
+    for spec in specs:
+        other = first.setdefault(spec.name, spec)
+        if other is not spec:
+            clashes.append(
+                f"{spec.where(1)}: circuit {spec.name!r} has the name of the one in "
+                f"{other.path or 'this run'}: give one of them another with name: ..."
+            )
+    if clashes:
+        raise SpecificationError("\n".join(clashes))
+
+
+def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
+    """Every head of the circuit must exist in a base with that many layers and query heads.
+
+    Raises:
+        SpecificationError: some do not; one `file:line` each.
+    """
+    missing = []
+    for position, head in enumerate(spec.heads):
+        if head.layer < layers and (isinstance(head, Mlp) or head.index < heads_per_layer):
+            continue
+        line = spec.head_lines[position] if position < len(spec.head_lines) else 0
+        missing.append(
+            f"{spec.where(line)}: circuit: {head} is not in this base: it has layers 0 to "
+            f"{layers - 1} and heads 0 to {heads_per_layer - 1} in each: was the circuit found "
+            "in another model?"
+        )
+    if missing:
+        raise SpecificationError("\n".join(missing))
+
+
+def check_reference(specs: Iterable[CircuitSpec]) -> None:
+    """To be called where no reference is given: no limit may need one.
+
+    Raises:
+        SpecificationError: some do; one `file:line` each.
+    """
+    needy = [
+        f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
+        for spec in specs
+        for limit in spec.limits
+        if limit.needs_reference
+    ]
+    if needy:
+        raise SpecificationError("\n".join(needy))
+
+
+def check_baseline(specs: Iterable[CircuitSpec]) -> None:
+    """To be called where no baseline is given: no limit may need one.
+
+    Raises:
+        SpecificationError: some do; one `file:line` each.
+    """
+    needy = [
+        f"{spec.where(limit.line)}: limits.{limit.key} needs a baseline: give "
+        "--forgetguard-baseline PATH, and record it first from an accepted checkpoint with "
+        "--forgetguard-update"
+        for spec in specs
+        for limit in spec.limits
+        if limit.needs_baseline
+    ]
+    if needy:
+        raise SpecificationError("\n".join(needy))
+
+
+_SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+}
+
+
+def config_size(config: Mapping[str, Any], what: str) -> int | None:
+    """How many `layers`, or `heads` a layer, a config.json declares; None where it does not."""
+    text_config = config.get("text_config")
+    inner: Mapping[str, Any] = text_config if isinstance(text_config, Mapping) else {}
+    values = [source[name] for source in (config, inner) for name in _SIZES[what] if name in source]
+    return int(values[0]) if values and isinstance(values[0], int) else None
+
+
+def fits_base(
+    spec: CircuitSpec,
+    config: Mapping[str, Any],
+    weights_fingerprint: str | None,
+    *,
+    alias: str | None = None,
+) -> bool:
+    """Whether a bundled circuit belongs to a base.
+
+    All that its `fits` gives must match, and its heads must exist; `fits: any` fits every base. A
+    circuit without `fits` does
+    not say whose it is, so it belongs to no base by itself; what is not known does not match.
+
+    Args:
+        spec: the circuit.
+        config: the base's config.json.
+        weights_fingerprint: of the base's weights; None when not computed.
+        alias: the base as the user named it, where that is an alias such as `tiny:base`.
+    """
+    fits = spec.fits
+    if fits is None:
+        return False
+    layers, heads = config_size(config, "layers"), config_size(config, "heads")
+    inside = all(
+        (layers is None or head.layer < layers)
+        and (heads is None or isinstance(head, Mlp) or head.index < heads)
+        for head in spec.heads
+    )
+    return (
+        inside
+        and (fits.alias is None or alias in fits.alias)
+        and (fits.architecture is None or fits.architecture in (config.get("architectures") or ()))
+        and (fits.layers is None or fits.layers == layers)
+        and (fits.heads is None or fits.heads == heads)
+        and (fits.weights is None or fits.weights == weights_fingerprint)
+    )

@@ -1,0 +1,214 @@
+"""Decides every verdict of a results file again, from the numbers in it alone. [light]"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forgetguard.errors import ForgetguardError, SpecificationError
+from forgetguard.gate import decision
+from forgetguard.gate.certificate import circuit_from_dict, measurement_from_dict
+from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.measurement import Measurement, first
+from forgetguard.gate.seal import digest
+from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.report.json_file import verdict_from_dict, verdict_to_dict
+
+# Another version of numpy or scipy may round the last digits of an interval differently.
+SAME = 1e-9  # relative, and absolute below 1
+_CIRCUIT_FILES = (".circuit.yaml", ".circuit.yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What the file says, and what its own numbers give. `where` is the gate, or the run."""
+
+    where: str
+    field: str
+    written: Any
+    found: Any
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.field} is written as {self.written!r}, found {self.found!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A circuit of the file, ready to be judged again; `measurement` None: it was not measured."""
+
+    spec: CircuitSpec
+    measurement: Measurement | None
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """verdicts: as they are written. differences: what does not follow from the numbers. passed:
+    whether the run was one; `why_not` says why it was not."""
+
+    verdicts: tuple[Verdict, ...]
+    differences: tuple[Difference, ...]
+    passed: bool
+    why_not: tuple[str, ...]
+
+
+def circuits_of(document: Mapping[str, Any]) -> dict[str, Measured]:
+    """The circuits of a results file, by digest.
+
+    Raises:
+        SpecificationError: one cannot be read, or is not what its digest says.
+    """
+    found = {}
+    try:
+        for entry in document["circuits"]:
+            if digest(entry["declared"]) != entry["digest"]:
+                raise SpecificationError(
+                    f"circuit {entry['name']!r} is not the one that its digest names"
+                )
+            measured = entry["measured"]
+            found[entry["digest"]] = Measured(
+                circuit_from_dict(entry["declared"]),
+                None if measured is None else measurement_from_dict(measured),
+                entry["environment"],
+            )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpecificationError(f"the circuits of the file cannot be read: {error!r}") from error
+    return found
+
+
+def recheck(document: Mapping[str, Any]) -> Rechecked:
+    """Decide every verdict again, and hold what the file says of the run against its verdicts.
+
+    Raises:
+        SpecificationError: the file lacks what is needed.
+    """
+    circuits = circuits_of(document)
+    try:
+        verdicts: list[Verdict] = []
+        differences: list[Difference] = []
+        for result in document["results"]:
+            for written in result["verdicts"]:
+                verdicts.append(verdict_from_dict(written))
+                differences += _differing(result["id"], written, circuits, document["seed"])
+            differences += _outcome(result)
+        why_not = tuple(_why_no_pass(document))
+        differences += _run(document, why_not)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpecificationError(f"the results file lacks what verdicts need: {error!r}") from error
+    return Rechecked(tuple(verdicts), tuple(differences), not why_not, why_not)
+
+
+# --- one verdict -----------------------------------------------------------------------------
+
+
+def _differing(
+    where: str, written: Mapping[str, Any], circuits: Mapping[str, Measured], seed: int
+) -> Iterator[Difference]:
+    about = circuits.get(written["circuit_digest"])
+    where = f"{where} ({written['limit']})" if not where.endswith(written["limit"]) else where
+    if about is None or about.measurement is None:
+        yield Difference(where, "circuit_digest", written["circuit_digest"], "no such measurement")
+        return
+    limit = _limit(about.spec, written)
+    declared = where.partition("::")[0].endswith(_CIRCUIT_FILES)
+    if declared and limit not in about.spec.limits:
+        bounds = {one.key: one.maximum for one in about.spec.limits}
+        yield Difference(where, "bound", written["bound"], bounds.get(written["limit"]))
+    try:
+        verdict = _judged(about.spec, limit, about.measurement, seed, written["family"])
+    except ForgetguardError as error:
+        yield Difference(where, "outcome", written["outcome"], f"error: {error}")
+        return
+    found = verdict_to_dict(verdict)
+    # What looks say of the machine beside the baseline's is known of the last one only.
+    unsure = bool(about.measurement.looks) and about.measurement.baseline is not None
+    for name, value in found.items():
+        if name == "notes" and unsure:
+            continue
+        yield from _compared(where, name, written.get(name), value)
+
+
+def _limit(spec: CircuitSpec, written: Mapping[str, Any]) -> Limit:
+    """The limit as the circuit declares it; a Python gate may have given a maximum of its own."""
+    key, bound = written["limit"], float(written["bound"])
+    for limit in spec.limits:
+        if limit.key == key and limit.maximum == bound and limit.line == written["line"]:
+            return limit
+    return Limit(key, bound, written["line"])
+
+
+def _judged(
+    spec: CircuitSpec, limit: Limit, measurement: Measurement, seed: int, family: int
+) -> Verdict:
+    """The verdict of the first look that decides, as the session reaches it."""
+    pairs = len(measurement.pairs)
+    for look in [look for look in measurement.looks if look < pairs]:
+        verdict = decision.judge(spec, limit, first(measurement, look), seed=seed, family=family)
+        if verdict.outcome is not Outcome.ABSTAIN:
+            return verdict
+    return decision.judge(spec, limit, measurement, seed=seed, family=family)
+
+
+def _compared(where: str, name: str, written: Any, found: Any) -> Iterator[Difference]:
+    """Leaf by leaf, so that the field that differs is named."""
+    if isinstance(found, Mapping) and isinstance(written, Mapping):
+        for key in {**written, **found}:
+            yield from _compared(where, f"{name}.{key}", written.get(key), found.get(key))
+    elif isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        for place, (theirs, ours) in enumerate(zip(written, found, strict=True)):
+            yield from _compared(where, f"{name}.{place}", theirs, ours)
+    elif not _same(written, found):
+        yield Difference(where, name, written, found)
+
+
+def _same(written: Any, found: Any) -> bool:
+    numbers = all(
+        isinstance(one, (int, float)) and not isinstance(one, bool) for one in (written, found)
+    )
+    if numbers:
+        return math.isclose(written, found, rel_tol=SAME, abs_tol=SAME)
+    return type(written) is type(found) and bool(written == found)
+
+
+# --- the run ---------------------------------------------------------------------------------
+
+
+def _outcome(result: Mapping[str, Any]) -> Iterator[Difference]:
+    """A gate that passed has no verdict that did not."""
+    worst = [one["outcome"] for one in result["verdicts"] if one["outcome"] != "pass"]
+    if result["outcome"] == "pass" and worst:
+        yield Difference(result["id"], "outcome", "pass", worst[0])
+
+
+def _why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that keeps the run in the file from being a pass."""
+    status = document["exit_status"]
+    if status is None:
+        yield "it has no end: the process was stopped, or is still running"
+    elif status != 0:
+        yield f"it ended with exit status {status}"
+    allowed = set(document["allowed_to_abstain"])
+    for result in document["results"]:
+        if result["outcome"] != "pass" and result["id"] not in allowed:
+            yield f"{result['id']}: {result['outcome']}"
+    if document["not_run"]:
+        yield f"not run: {', '.join(document['not_run'])}"
+    yield from (str(error) for error in document["errors"])
+    if not any(result["outcome"] == "pass" for result in document["results"]):
+        yield "no gate passed"
+    elif not document["complete"]:
+        yield "it is not complete"
+
+
+def _run(document: Mapping[str, Any], why_not: tuple[str, ...]) -> Iterator[Difference]:
+    """What the file says of the run must follow from its results."""
+    if document["exit_status"] == 0 and why_not:
+        yield Difference("the run", "exit_status", 0, why_not[0])
+    abstained = {one["id"] for one in document["results"] if one["outcome"] == "abstain"}
+    unfounded = sorted(set(document["allowed_to_abstain"]) - abstained)
+    if unfounded:
+        yield Difference("the run", "allowed_to_abstain", unfounded, "no abstention")
+    if document["allowed_to_abstain"] and not document["options"].get("allow_abstain"):
+        yield Difference("the run", "options.allow_abstain", False, True)

@@ -1,0 +1,169 @@
+"""Pairs drawn look by look on the tiny family: clear cases stop early, and no verdict depends on
+how the work was cut up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import forgetguard as fg
+from forgetguard.gate.decision import Measurement, judge
+from forgetguard.gate.schema import CircuitSpec, FilePairs, Limit, TaskPairs, load_circuit_file
+from forgetguard.gate.session import GateSession
+from forgetguard.gate.verdict import Outcome, Verdict
+
+CIRCUITS = Path(__file__).parents[2] / "circuits"
+LIMITS = (Limit("dcv.circuit", 0.10), Limit("dcv.head", 0.25), Limit("accuracy.drop", 0.10))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models are faster so, and two workers do not fight for the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def spec(task: str, count: int, most: int | None = None) -> CircuitSpec:
+    found = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+    pairs = TaskPairs(task, count, 11, most=most)
+    return replace(found, pairs=pairs, limits=LIMITS)
+
+
+def session(circuits: Sequence[CircuitSpec], tuned: str = "tiny:sft", **more: int) -> GateSession:
+    return GateSession(fg.load(base="tiny:base", tuned=tuned), circuits, **more)
+
+
+def said(verdict: Verdict) -> tuple[object, ...]:
+    """What a verdict says but for its numbers, whose last bits depend on how rows were batched."""
+    return verdict.outcome, verdict.head, verdict.notes, verdict.budget, verdict.family
+
+
+def shown(verdict: Verdict) -> list[float]:
+    """Its numbers."""
+    estimate = verdict.estimate
+    controls = [one.dcv.value for one in verdict.controls if one.dcv is not None]
+    return controls + ([] if estimate is None else [estimate.value, *estimate.interval])
+
+
+def same(one: Verdict, other: Verdict) -> bool:
+    return said(one) == said(other) and shown(one) == pytest.approx(shown(other), abs=1e-5)
+
+
+def all_numbers(found: Measurement) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    arrays = {
+        one.name: getattr(found, one.name)
+        for one in fields(found)
+        if isinstance(getattr(found, one.name), np.ndarray)
+    }
+    for name in ("head_importance", "head_damage", "head_own_damage"):
+        arrays |= {f"{name} {head}": values for head, values in getattr(found, name).items()}
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("tuned", "task", "maximum", "outcome"),
+    [
+        ("tiny:lora", "ioi", 0.15, Outcome.PASS),
+        ("tiny:sft", "induction", 0.05, Outcome.FAIL),
+    ],
+)
+def test_a_clear_case_stops_at_the_first_look(
+    tuned: str, task: str, maximum: float, outcome: Outcome
+) -> None:
+    circuit = spec(task, 32, 128)
+    gate = session([circuit], tuned)
+    found = gate.judge(circuit, Limit("dcv.circuit", maximum))
+    assert found.outcome is outcome, found.reason
+    assert found.estimate is not None
+    assert (found.estimate.n, found.budget) == (32, 128)
+    assert any("96 pairs saved" in note for note in found.notes)
+    measured = gate.measured(circuit)
+    assert measured is not None
+    assert len(measured[1].pairs) == 32
+
+
+def test_a_borderline_case_goes_on_and_abstains_with_all_pairs() -> None:
+    circuit = spec("ioi", 16, 64)
+    gate = session([circuit])
+    value = gate.judge(circuit, Limit("dcv.circuit", 0.5)).estimate
+    assert value is not None
+    assert value.n == 16
+    middle = session([replace(circuit, pairs=TaskPairs("ioi", 64, 11))]).judge(
+        replace(circuit, pairs=TaskPairs("ioi", 64, 11)), Limit("dcv.circuit", 0.5)
+    )
+    assert middle.estimate is not None
+    found = gate.judge(circuit, Limit("dcv.circuit", middle.estimate.value))
+    assert found.outcome is Outcome.ABSTAIN
+    assert found.estimate is not None
+    assert (found.estimate.n, found.budget) == (64, 64)
+    assert found.estimate.value == pytest.approx(middle.estimate.value, abs=1e-6)
+    # What was already decided stays as it was.
+    assert gate.judge(circuit, Limit("dcv.circuit", 0.5)).estimate == value
+
+
+def test_every_look_reads_what_a_fixed_count_of_as_many_pairs_reads() -> None:
+    circuit = spec("induction", 16, 64)
+    gate = session([circuit])
+    gate.judge(circuit, Limit("dcv.circuit", 0.2634))
+    kept = gate.measured(circuit)
+    assert kept is not None
+    whole = kept[1]
+    assert len(whole.pairs) == 64
+    fixed = replace(circuit, pairs=TaskPairs("induction", 64, 11))
+    at_once = session([fixed]).measurement(fixed)
+    assert at_once.pairs == whole.pairs
+    theirs = all_numbers(at_once)
+    for name, values in all_numbers(whole).items():
+        assert values == pytest.approx(theirs[name], abs=1e-4), name
+    same = judge(fixed, LIMITS[0], replace(whole, looks=()))
+    assert same.outcome is judge(fixed, LIMITS[0], at_once).outcome
+
+
+def test_a_prompt_file_is_drawn_look_by_look_too() -> None:
+    found = load_circuit_file(CIRCUITS / "tiny-ioi.circuit.yaml")
+    assert isinstance(found.pairs, FilePairs)
+    circuit = replace(found, pairs=replace(found.pairs, count=16, most=48))
+    verdict = session([circuit], "tiny:lora").judge(circuit, Limit("dcv.circuit", 0.2))
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.estimate is not None
+    assert verdict.estimate.n == 16
+    assert verdict.budget == 48
+
+
+def test_verdicts_depend_on_no_order_of_circuits_or_limits_and_on_no_worker() -> None:
+    circuits = [spec("ioi", 16, 32), spec("induction", 24), spec("greater_than", 16, 32)]
+    together = session(circuits, family=9, controls=2)
+    expected = {
+        (circuit.name, limit.key): together.judge(circuit, limit)
+        for circuit in circuits
+        for limit in circuit.limits
+    }
+    backwards = session(circuits[::-1], family=9, controls=2)
+    for circuit in circuits[::-1]:
+        for limit in circuit.limits[::-1]:
+            assert backwards.judge(circuit, limit) == expected[circuit.name, limit.key]
+    # Under xdist every worker plans all circuits and judges its share of the limits.
+    for circuit in circuits:
+        alone = session(circuits, family=9, controls=2)
+        limit = circuit.limits[1]
+        assert alone.judge(circuit, limit) == expected[circuit.name, limit.key]
+
+
+@pytest.mark.parametrize("tokens", [40, 200])
+def test_verdicts_do_not_depend_on_how_many_rows_fit_into_memory(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    circuit = spec("ioi", 16, 32)
+    roomy = session([circuit])
+    expected = [roomy.judge(circuit, limit) for limit in LIMITS]
+    monkeypatch.setattr("forgetguard.patching.wavefront.default_budget", lambda *_: tokens)
+    gate = session([circuit])
+    for limit, before in zip(LIMITS, expected, strict=True):
+        assert same(gate.judge(circuit, limit), before)

@@ -1,0 +1,310 @@
+"""A results file is confirmed by its own numbers, and by nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forgetguard.anatomy.members import Head
+from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.cli import main
+from forgetguard.errors import SpecificationError
+from forgetguard.gate import certificate, seal
+from forgetguard.gate.decision import judge
+from forgetguard.gate.declaration import CircuitSpec, Limit, TaskPairs
+from forgetguard.gate.measurement import Measurement, first
+from forgetguard.gate.verdict import Outcome
+from forgetguard.report import json_file
+from forgetguard.report.recheck import recheck
+
+HEADS = (Head(2, 1), Head(0, 4))
+LIMITS = (Limit("dcv.circuit", 0.1, 7), Limit("dcv.head", 0.25, 8), Limit("accuracy.drop", 0.2, 9))
+CONFIRMED, NOT_CONFIRMED, UNUSABLE = 0, 1, 2
+
+
+def measured(dcv: float = 0.02, pairs: int = 64, looks: tuple[int, ...] = ()) -> Measurement:
+    rng = np.random.default_rng(0)
+    importance = 3 + 0.5 * rng.standard_normal(pairs)
+    readout = 5 + 0.5 * rng.standard_normal(pairs)
+    damage = dcv * importance + 0.1 * rng.standard_normal(pairs)
+    right = np.ones(pairs, dtype=bool)
+    return Measurement(
+        pairs=tuple(PromptPair(f"x{i}", f"x'{i}", " y", " n") for i in range(pairs)),
+        base_readout=readout,
+        tuned_readout=readout - damage,
+        base_correct=right,
+        tuned_correct=right,
+        circuit_importance=importance,
+        circuit_damage=damage,
+        head_importance=dict.fromkeys(HEADS, importance / 2),
+        head_damage=dict.fromkeys(HEADS, damage / 2),
+        looks=looks,
+    )
+
+
+def judged(spec: CircuitSpec, limit: Limit, data: Measurement, family: int) -> Any:
+    """As the session does: the first look that decides."""
+    for look in data.looks or (len(data.pairs),):
+        verdict = judge(spec, limit, first(data, look), seed=3, family=family)
+        if verdict.outcome is not Outcome.ABSTAIN or look == len(data.pairs):
+            return verdict
+    raise AssertionError("the last look is the number of pairs")
+
+
+def document(dcv: float = 0.02, data: Measurement | None = None) -> dict[str, Any]:
+    """A results file as the plugin writes it, without pytest."""
+    data = measured(dcv) if data is None else data
+    path = Path("/nowhere/c.circuit.yaml")
+    spec = CircuitSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, LIMITS, path=path)
+    declared = certificate.circuit_to_dict(spec)
+    results = []
+    for limit in LIMITS:
+        verdict = judged(spec, limit, data, len(LIMITS))
+        written = json_file.verdict_to_dict(verdict)
+        results.append(
+            {
+                "id": f"c.circuit.yaml::c::{limit.key}",
+                "outcome": verdict.outcome.value,
+                "message": "",
+                "verdicts": [written | {"circuit_digest": seal.digest(declared)}],
+            }
+        )
+    passed = all(result["outcome"] == "pass" for result in results)
+    return {
+        "schema": json_file.SCHEMA,
+        "schema_version": json_file.SCHEMA_VERSION,
+        "complete": True,
+        "exit_status": 0 if passed else 1,
+        "started": "2026-01-01T00:00:00+00:00",
+        "options": {"base": "b", "tuned": "t", "allow_abstain": False},
+        "seed": 3,
+        "selection": {"by_name": False},
+        "errors": [],
+        "results": results,
+        "circuits": [
+            {
+                "name": "c",
+                "digest": seal.digest(declared),
+                "declared": declared,
+                "environment": {},
+                "measured": certificate.measurement_to_dict(data),
+            }
+        ],
+        "not_run": [],
+        "deselected": [],
+        "allowed_to_abstain": [],
+    }
+
+
+def written(folder: Path, content: dict[str, Any], *, sealed: bool = True) -> Path:
+    path = folder / "out.json"
+    path.write_text(json.dumps(seal.sealed(content) if sealed else content))
+    return path
+
+
+@pytest.mark.parametrize(("dcv", "passed"), [(0.02, True), (0.3, False), (0.1, False)])
+def test_an_honest_file_is_confirmed_whatever_the_run_came_to(
+    dcv: float, passed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, document(dcv))
+    assert main(["verify", str(path)]) == CONFIRMED
+    output = capsys.readouterr().out
+    assert "CONFIRMED" in output
+    assert ("NOT A PASS" in output) is not passed
+    assert main(["verify", str(path), "--require-pass"]) == (CONFIRMED if passed else 1)
+
+
+def set_verdict(place: int, name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["results"][place]["verdicts"][0][name] = value
+
+    return edit
+
+
+def set_estimate(name: str, value: float) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["results"][0]["verdicts"][0]["estimate"][name] = value
+
+    return edit
+
+
+def set_measured(name: str, value: float) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["circuits"][0]["measured"][name][5] = value
+
+    return edit
+
+
+def forge_a_pass(content: dict[str, Any]) -> None:
+    for result in content["results"]:
+        result["outcome"] = result["verdicts"][0]["outcome"] = "pass"
+    content["exit_status"] = 0
+
+
+def loosen_the_limit(content: dict[str, Any]) -> None:
+    """In the verdict, not in the circuit that was declared."""
+    content["results"][0]["verdicts"][0]["bound"] = 0.9
+
+
+def loosen_the_declaration(content: dict[str, Any]) -> None:
+    entry = content["circuits"][0]
+    entry["declared"]["limits"][0]["maximum"] = 0.9
+    entry["digest"] = seal.digest(entry["declared"])
+    for result in content["results"]:
+        result["verdicts"][0]["circuit_digest"] = entry["digest"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (set_verdict(0, "outcome", "pass"), "outcome is written as 'pass', found 'fail'"),
+        (set_verdict(0, "reason", "all is well"), "reason is written as 'all is well'"),
+        (set_verdict(0, "family", 1), "dcv.circuit: "),
+        (set_verdict(0, "detectable", 0.001), "detectable"),
+        (set_verdict(0, "capability", "sums"), "capability"),
+        (set_verdict(0, "circuit_digest", "abc"), "no such measurement"),
+        (set_verdict(1, "head", "L2H1"), "dcv.head: head"),
+        (set_estimate("value", 0.31), "estimate.value"),
+        (set_estimate("low", 0.0), "estimate.low"),
+        (set_estimate("n", 65), "estimate.n"),
+        (set_measured("circuit_damage", 9.0), "estimate.value"),
+        (set_measured("base_readout", 9.0), "worst_pairs"),
+        (set_measured("tuned_correct", False), "accuracy.drop"),
+        (lambda content: content.update(seed=4), "estimate"),
+        (lambda content: content.update(exit_status=0), "the run: exit_status is written as 0"),
+        (forge_a_pass, "outcome is written as 'pass', found 'fail'"),
+        (loosen_the_limit, "bound is written as 0.9, found 0.1"),
+        (loosen_the_declaration, "bound is written as 0.1, found 0.9"),
+    ],
+)  # fmt: skip
+def test_what_does_not_follow_from_the_numbers_is_found_and_named(
+    edit: Callable[[dict[str, Any]], None],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = document(0.3)
+    edit(content)
+    path = written(tmp_path, content)  # with a checksum computed anew: that is no obstacle
+    assert main(["verify", str(path)]) == NOT_CONFIRMED
+    output = capsys.readouterr().out
+    assert said in output
+    assert "NOT CONFIRMED" in output
+
+
+def test_an_edit_without_a_new_checksum_is_found_even_where_no_verdict_hangs_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = seal.sealed(document())
+    content["options"]["tuned"] = "another"
+    path = written(tmp_path, content, sealed=False)
+    assert main(["verify", str(path)]) == NOT_CONFIRMED
+    output = capsys.readouterr().out
+    assert "checksum    DIFFERS" in output
+    assert "all the same" in output
+
+
+def test_a_prompt_edited_by_hand_is_not_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = seal.sealed(document())
+    content["circuits"][0]["measured"]["pairs"][0][0] = "another prompt"
+    path = written(tmp_path, content, sealed=False)
+    assert main(["verify", str(path)]) == NOT_CONFIRMED
+    assert "prompts_sha256" in capsys.readouterr().out
+
+
+def unfinished(content: dict[str, Any]) -> None:
+    content.update(complete=False, exit_status=None, results=[], circuits=[])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        unfinished,
+        lambda content: content.update(schema_version=1),
+        lambda content: content.update(schema="another"),
+        lambda content: content.pop("circuits"),
+        lambda content: content.pop("seed"),
+        lambda content: content["circuits"][0].update(digest="abc"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_neither(
+    edit: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = document()
+    edit(content)
+    assert main(["verify", str(written(tmp_path, content))]) == UNUSABLE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("forgetguard verify: ")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 2}'])
+def test_what_is_no_json_document_cannot_be_used(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text(text)
+    assert main(["verify", str(path)]) == UNUSABLE
+    assert main(["verify", str(tmp_path / "gone.json")]) == UNUSABLE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["FILE", "base=b"],
+        ["FILE", "--device", "cpu"],
+        ["FILE", "--recompute", "0"],
+        ["FILE", "--recompute", "8", "reference=r"],
+        ["FILE", "--recompute", "8", "model=r"],
+    ],
+)
+def test_misuse_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    path = written(tmp_path, document())
+    given = [str(path) if one == "FILE" else one for one in arguments]
+    assert main(["verify", *given]) == UNUSABLE
+
+
+def test_a_verdict_reached_at_an_early_look_is_decided_again_at_that_look() -> None:
+    data = measured(0.02, 128, looks=(32, 64, 128))
+    content = document(data=data)
+    early = [result["verdicts"][0]["estimate"]["n"] for result in content["results"]]
+    assert min(early) < 128
+    assert recheck(content).differences == ()
+
+
+def test_allowed_abstentions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = document(0.1)
+    abstained = [one["id"] for one in content["results"] if one["outcome"] == "abstain"]
+    assert 0 < len(abstained) < 3
+    content["allowed_to_abstain"] = abstained
+    content["options"]["allow_abstain"] = True
+    content["exit_status"] = 0
+    assert main(["verify", str(written(tmp_path, content)), "--require-pass"]) == CONFIRMED
+    assert f"ALLOWED TO ABSTAIN, so shown to be kept by nothing: {abstained[0]}" in (
+        capsys.readouterr().out
+    )
+    content["options"]["allow_abstain"] = False
+    assert main(["verify", str(written(tmp_path, content))]) == NOT_CONFIRMED
+
+
+def test_another_version_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = document() | {"versions": json_file.versions() | {"scipy": "0.1"}}
+    assert main(["verify", str(written(tmp_path, content))]) == CONFIRMED
+    assert "versions    written with scipy 0.1, now " in capsys.readouterr().out
+    content["versions"] = json_file.versions()
+    main(["verify", str(written(tmp_path, content))])
+    assert "versions" not in capsys.readouterr().out
+
+
+def test_a_circuit_is_what_its_digest_says() -> None:
+    content = copy.deepcopy(document())
+    content["circuits"][0]["declared"]["confidence"] = 0.9
+    with pytest.raises(SpecificationError, match="digest"):
+        recheck(content)

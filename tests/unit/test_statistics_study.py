@@ -1,0 +1,176 @@
+"""The statistics study: a small one runs end to end, and the page says what its data say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forgetguard.errors import SpecificationError
+from forgetguard.gate import spending, studentised
+from forgetguard.recipes.statistics_study import doses, families, page, scenarios, sequences
+from forgetguard.recipes.statistics_study.__main__ import compact, main
+from forgetguard.recipes.statistics_study.intervals import INTERVALS
+from forgetguard.recipes.statistics_study.scenarios import RATIO, SCENARIOS
+from forgetguard.recipes.statistics_study.settings import Settings
+from forgetguard.recipes.statistics_study.tiny_family import read, shapes
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict:
+    return json.loads((DOCS / "statistics" / "study.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORGETGUARD_CACHE", str(folder / "cache"))
+        asked = ["--small", "--large", str(folder / "large.npz"), "--out", str(folder)]
+        assert main(asked) == 0
+        yield folder
+
+
+def test_the_published_tables_are_what_the_published_data_give(published: dict) -> None:
+    text = (DOCS / "statistics.md").read_text("utf-8")
+    assert page.fill(text, published) == text
+    missing = [name for name in page.BLOCKS if f"<!-- statistics: {name} -->" not in text]
+    assert not missing
+
+
+def test_a_changed_number_changes_the_page(published: dict) -> None:
+    text = (DOCS / "statistics.md").read_text("utf-8")
+    published["gates"][0]["any"] += 1
+    assert page.fill(text, published) != text
+    published["gates"][0]["any"] -= 1
+
+
+def test_the_published_study_has_the_default_size_and_shows_every_figure(published: dict) -> None:
+    assert published["settings"] == json.loads(compact(_plain(Settings())))
+    text = (DOCS / "statistics.md").read_text("utf-8")
+    for name in page.FIGURES:
+        drawn = DOCS / "statistics" / f"{name}.svg"
+        assert f"(statistics/{name}.svg)" in text
+        assert drawn.stat().st_size < 150_000
+        assert "<text" in drawn.read_text("utf-8")
+
+
+def _plain(settings: Settings) -> dict:
+    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+
+
+def test_what_the_issue_asked_for_holds_on_the_published_tiny_family(published: dict) -> None:
+    tiny = published["tiny"]
+    for one in tiny["gates"]:
+        assert one["runs"] >= 500
+        assert one["any"] <= 5.0
+        assert one["templates"]["any"] <= 5.0
+    for one in page.select(tiny["coverage"], resampled="pairs", what="circuit"):
+        assert page.WIDTH[0] <= one["holds"] <= page.WIDTH[1]
+
+
+def test_a_small_study_runs_end_to_end(small: Path) -> None:
+    data = json.loads((small / "statistics" / "study.json").read_text("utf-8"))
+    assert len(data["coverage"]) == len(SCENARIOS) * len(INTERVALS)
+    assert {one["data"] for one in data["tiny"]["gates"]} == {"tiny:sft"}
+    drawn = sorted(path.stem for path in (small / "statistics").glob("*.svg"))
+    assert drawn == sorted(page.FIGURES)
+    assert "| normal |" in (small / "statistics.md").read_text("utf-8")
+
+
+def test_a_large_set_that_is_kept_is_not_measured_again(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (small / "statistics" / "study.json").read_text("utf-8")
+    capsys.readouterr()
+    asked = ["--small", "--large", str(small / "large.npz"), "--out", str(small), "--no-plots"]
+    assert main(asked) == 0
+    assert "pairs of ioi" not in capsys.readouterr().err
+    assert (small / "statistics" / "study.json").read_text("utf-8") == before
+
+
+def test_a_kept_large_set_is_that_of_the_gate(small: Path) -> None:
+    (one,) = read(small / "large.npz")
+    assert (one.circuit, one.checkpoint) == ("ioi", "tiny:sft")
+    (shape,) = shapes([one])
+    assert shape["pairs"] == 48
+    found = studentised.ratios(one.damage[:1], one.importance[:1]).estimates[0]
+    assert shape["dcv"] == pytest.approx(found.value, abs=1e-4)
+
+
+def test_a_page_without_a_place_for_the_numbers_is_refused(published: dict) -> None:
+    with pytest.raises(SpecificationError, match="blocks are missing"):
+        page.fill("# Statistics\n", published)
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_a_scenario_has_the_ratio_that_its_coverage_is_counted_against(name: str) -> None:
+    damage, importance = SCENARIOS[name].draw(np.random.default_rng(0), 400, 500)
+    assert damage.shape == importance.shape == (400, 500)
+    ratio = damage.mean() / importance.mean()
+    # At the floor the larger of two noisy denominators is taken, so the ratio reads a little less.
+    assert ratio == pytest.approx(RATIO, rel=0.04 if name == "at_floor" else 0.02)
+
+
+@pytest.mark.parametrize("kind", sorted(families.KINDS))
+def test_every_imagined_head_stands_at_its_limit(kind: str) -> None:
+    damage, importance = families.heads(kind, np.random.default_rng(0), 300, 500)
+    ratios = damage.mean(axis=(0, 2)) / importance.mean(axis=(0, 2))
+    assert ratios == pytest.approx([families.HEAD_LIMIT] * families.HEADS, rel=0.02)
+
+
+def test_many_runs_at_once_have_the_bounds_of_each_alone() -> None:
+    damage, importance = families.heads("improving", np.random.default_rng(1), 5, 20)
+    together = families.simultaneous(damage, importance, 0.01, 1999, 4)
+    for run in range(5):
+        alone = studentised.ratios(
+            damage[run], importance[run], fail_alpha=0.01, resamples=1999, seed=4
+        )
+        assert together[run] == pytest.approx(alone.corrected_low, rel=1e-9)
+
+
+def test_a_gate_that_is_far_within_its_limits_never_fails() -> None:
+    def gate(rng: np.random.Generator, runs: int) -> list[families.Sample]:
+        damage, importance = families.heads("normal", rng, runs, 32)
+        nobody = np.zeros(runs, dtype=np.int64)
+        limits = np.full(families.HEADS, 9.0)
+        return [families.Sample(damage, importance, limits, nobody, nobody, 0.1)]
+
+    assert families.false_alarms(gate, 25, 499, 0)["any"] == 0.0
+
+
+def test_a_gate_beyond_its_limits_always_fails() -> None:
+    def gate(rng: np.random.Generator, runs: int) -> list[families.Sample]:
+        damage, importance = families.heads("normal", rng, runs, 64)
+        all_lost = np.full(runs, 64)
+        limits = np.full(families.HEADS, 0.01)
+        return [families.Sample(damage, importance, limits, all_lost, 0 * all_lost, 0.1)]
+
+    found = families.false_alarms(gate, 25, 499, 0)
+    assert found["circuit"] == found["head"] == found["accuracy"] == 100.0
+
+
+def test_the_power_dose_is_read_between_the_doses_that_were_tried() -> None:
+    rows = [{"dose": dose, "fails": fails} for dose, fails in ((0.1, 5), (0.2, 70), (0.3, 90))]
+    assert doses.dose_of(rows, "fails") == pytest.approx(0.25)
+    assert doses.dose_of(rows[:2], "fails") is None
+    falling = [{"dose": dose, "passes": 100 - 200 * dose} for dose in (0.0, 0.2, 0.4)]
+    assert doses.dose_of(falling, "passes") == pytest.approx(0.1)
+
+
+def test_a_sequence_ends_at_one_of_its_looks() -> None:
+    passed, failed, used = sequences._decide("pocock", 0.0, 0, 20, 499)
+    assert passed.all()
+    assert not failed.any()
+    assert set(used.tolist()) <= set(map(float, spending.looks(sequences.FIRST, sequences.MOST)))
+    assert used.mean() < sequences.MOST / 2
+
+
+def test_uneven_templates_are_nine_of_all_sizes() -> None:
+    counts = np.bincount(scenarios._uneven(64))
+    assert counts.tolist() == [1, 2, 4, 6, 8, 9, 10, 12, 12]
