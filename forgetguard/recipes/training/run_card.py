@@ -16,6 +16,7 @@ from forgetguard.checkpoints.spec import resolve_directory
 from forgetguard.errors import CheckpointError
 from forgetguard.recipes.data.question import Question
 from forgetguard.report import json_file
+from forgetguard.whole_files import write_text
 
 CARD = "run_card.json"
 SCHEMA = "forgetguard.run_card"
@@ -97,7 +98,7 @@ def write_card(folder: Path, card: RunCard) -> None:
     """
     document = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(card)}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    json_file.write_text(folder / CARD, text + "\n")
+    write_text(folder / CARD, text + "\n")
 
 
 def read_card(folder: Path) -> RunCard:
