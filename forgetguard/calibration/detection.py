@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from forgetguard.gate import decision, statistics
 from forgetguard.gate.declaration import CircuitSpec
-from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.measurement import Measurement, at
 from forgetguard.gate.verdict import Outcome
 
 POWER = 0.80
 ANY = "any limit"  # a run fails when one of its limits does
 FLAT = 0.05  # of the whole change: what a curve moves where it is called saturated
-_ARRAYS = (
-    "base_readout",
-    "tuned_readout",
-    "base_correct",
-    "tuned_correct",
-    "circuit_importance",
-    "circuit_damage",
-    "all_importance",
-    "all_damage",
-)
-_BY_HEAD = ("head_importance", "head_damage", "head_own_damage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +56,7 @@ def redrawn(data: Measurement, rng: np.random.Generator) -> Measurement:
         else data.pairs[place]
         for place, copy in zip(index, names, strict=True)
     )
-    return replace(data, pairs=pairs, **_taken(data, np.array(index)))
-
-
-def _taken(data: Measurement, index: npt.NDArray[np.intp]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in _ARRAYS:
-        values = getattr(data, name)
-        found[name] = None if values is None else values[index]
-    for name in _BY_HEAD:
-        found[name] = {head: values[index] for head, values in getattr(data, name).items()}
-    return found
+    return replace(at(data, np.array(index)), pairs=pairs)
 
 
 def shares(

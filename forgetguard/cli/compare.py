@@ -20,11 +20,10 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.command import Command, Job, whole_imports
-from forgetguard.cli.values import check_choice, read_settings, read_whole
+from forgetguard.cli.values import check_choice, new_file, read_settings, read_whole
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import READOUTS
-from forgetguard.report import json_file
 
 FEWEST_PAIRS = 16  # two halves of 8
 # As in comparison/compare.py and the measures, which need torch or scipy; a test holds them equal.
@@ -128,7 +127,7 @@ def read_plan(asked: Namespace) -> Plan:
         raise SpecificationError(f"give --task NAME or --prompts FILE; {both}")
     _check_numbers(asked)
     loading, settings, seeds = load_options(asked), read_settings(asked.set), _seeds(asked.seeds)
-    tasks, out = _tasks(asked.task), _output(asked.json, asked.force)
+    tasks, out = _tasks(asked.task), new_file("-o", asked.json, force=asked.force)
     prompts = read_prompt_file(asked.prompts, readout=asked.readout) if asked.prompts else []
     specs = {role: resolve(at, role) for role, at in given.items()}
     check(specs["base"], specs["tuned"], specs.get("reference"), options=loading)
@@ -149,18 +148,6 @@ def read_plan(asked: Namespace) -> Plan:
         keep=not asked.no_cache,
         out=out,
     )
-
-
-def _output(written: str | None, force: bool) -> Path | None:
-    if written is None:
-        if force:
-            raise SpecificationError("--force belongs to -o FILE: there is nothing to replace")
-        return None
-    path = Path(written)
-    json_file.check_target(path)
-    if path.exists() and not force:
-        raise SpecificationError(f"-o: {path} is there already; replace it with --force")
-    return path
 
 
 def _check_numbers(asked: Namespace) -> None:

@@ -61,7 +61,9 @@ def new_file(option: str, written: str | None, *, force: bool) -> Path | None:
     cannot be written, or is there and `force` is not)."""
     if written is None:
         if force:
-            raise SpecificationError(f"--force belongs to {option} FILE: there is none to replace")
+            raise SpecificationError(
+                f"--force belongs to {option} FILE: there is nothing to replace"
+            )
         return None
     path = Path(written)
     check_target(path)

@@ -142,12 +142,16 @@ def _mapped(data: Measurement, take: Callable[[npt.ArrayLike, str], FloatArray])
 
 
 def first(data: Measurement, count: int) -> Measurement:
-    """The measurement on the first `count` of its pairs, as an earlier look had it."""
+    """The measurement on its first `count` pairs, as an earlier look had it."""
+    return replace(at(data, slice(count)), pairs=data.pairs[:count])
 
-    def take(values: npt.ArrayLike, _: str) -> FloatArray:
-        return np.asarray(values, dtype=np.float64)[:count]
 
-    return _mapped(replace(data, pairs=data.pairs[:count]), take)
+def at(data: Measurement, index: slice | npt.NDArray[np.intp]) -> Measurement:
+    """Every array at `index`; the pairs themselves are left to the caller, who may rename them."""
+    accepted = data.baseline
+    if accepted is not None:
+        accepted = accepted.mapped(lambda values, _: np.asarray(values)[index])
+    return replace(data, baseline=accepted, **_each([data], lambda one: one[0][index]))
 
 
 def joined(parts: Sequence[Measurement]) -> Measurement:
@@ -158,15 +162,6 @@ def joined(parts: Sequence[Measurement]) -> Measurement:
     if len(parts) == 1:
         return last
     return replace(last, pairs=pairs, **_each(parts, np.concatenate))
-
-
-def first_pairs(data: Measurement, count: int) -> Measurement:
-    """The measurement on its first `count` pairs, as it stood at that look."""
-    accepted = data.baseline
-    if accepted is not None:
-        accepted = accepted.mapped(lambda values, _: np.asarray(values)[:count])
-    made = _each([data], lambda one: one[0][:count])
-    return replace(data, pairs=data.pairs[:count], baseline=accepted, **made)
 
 
 def _each(

@@ -11,7 +11,7 @@ from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError
 from forgetguard.gate.decision import Control, Measurement, judge
-from forgetguard.gate.measurement import first_pairs, joined
+from forgetguard.gate.measurement import first, joined
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
 
 HEAD = Head(0, 0)
@@ -67,7 +67,7 @@ def test_parts_put_together_are_what_would_have_been_measured_at_once() -> None:
 
 @pytest.mark.parametrize("count", LOOKS)
 def test_the_first_pairs_are_what_stood_at_that_look(count: int) -> None:
-    assert same(first_pairs(measured(0, 48), count), measured(0, count))
+    assert same(first(measured(0, 48), count), measured(0, count))
 
 
 def test_a_look_is_judged_at_its_own_level_and_the_last_is_no_wider_than_need_be() -> None:

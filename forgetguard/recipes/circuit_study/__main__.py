@@ -60,12 +60,10 @@ def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> None:
         SpecificationError: the page has no place for the numbers.
     """
     from forgetguard.recipes.circuit_study import page
+    from forgetguard.recipes.pages import write_page
 
-    (out / "circuits").mkdir(parents=True, exist_ok=True)
-    at = out / "circuits.md"
-    text = page.fill(at.read_text("utf-8"), data) if at.exists() else page.bare(data)
-    (out / "circuits" / "study.json").write_text(compact(data), "utf-8")
-    at.write_text(text, "utf-8")
+    results = out / "circuits" / "study.json"
+    write_page(out / "circuits.md", page, data, results, compact(data))
     if plots:
         from forgetguard.recipes.circuit_study.plots import draw
 

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from forgetguard.anatomy.members import parse_member
 from forgetguard.recipes.circuit_study import summary
 from forgetguard.recipes.circuit_study.summary import Data, Matrix
-from forgetguard.recipes.drawing import FAINT, INK, write_figures
+from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision. One hue a family of methods, and a
 # dash pattern in it.

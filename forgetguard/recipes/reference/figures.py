@@ -13,8 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.drawing import FAINT, INK, write_figures
 from forgetguard.recipes.reference.collecting import Record, Table, at_matched, group_of
+from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision; markers tell recipes apart without.
 _LOOK: Mapping[str, tuple[str, str]] = {

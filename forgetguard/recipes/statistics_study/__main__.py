@@ -49,14 +49,11 @@ def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> None:
     Raises:
         SpecificationError: the page has no place for the numbers.
     """
+    from forgetguard.recipes.pages import write_page
     from forgetguard.recipes.statistics_study import page
-    from forgetguard.whole_files import write_text
 
-    (out / "statistics").mkdir(parents=True, exist_ok=True)
-    at = out / "statistics.md"
-    text = page.fill(at.read_text("utf-8"), data) if at.exists() else page.bare(data)
-    write_text(out / "statistics" / "study.json", compact(data))
-    write_text(at, text)
+    results = out / "statistics" / "study.json"
+    write_page(out / "statistics.md", page, data, results, compact(data))
     if plots:
         from forgetguard.recipes.statistics_study.plots import draw
 
