@@ -60,17 +60,19 @@ def _setup(found: Table) -> str:
 
 
 def _claims(found: Table) -> str:
-    rows = [
-        [
-            f"{one['says']} ({one['paper']})",
-            _pair(one),
-            f"**{one['verdict']}**",
-            "<br>".join(f"{part['name']}: {_interval(part)}" for part in one["numbers"]),
-            one["here"],
-        ]
-        for one in found["claims"]
-    ]
-    return _table(["claim", "on", "here", "number", "how it is judged"], rows)
+    rows, before = [], ""
+    for one in found["claims"]:
+        said = f"{one['says']} ({one['paper']})"
+        numbers = "<br>".join(f"{part['name']}: {_interval(part)}" for part in one["numbers"])
+        rows.append(["" if said == before else said, _pair(one), f"**{one['verdict']}**", numbers])
+        before = said
+    return _table(["claim", "on", "here", "number"], rows)
+
+
+def _rules(found: Table) -> str:
+    """How each claim is judged, once."""
+    rules = {one["says"]: one["here"] for one in found["claims"]}
+    return "\n".join(f"- *{says}* {rule}" for says, rule in rules.items()) or "(not judged)"
 
 
 def _beside(found: Table) -> str:
@@ -156,6 +158,7 @@ def _circuits(found: Table) -> str:
 BLOCKS: Mapping[str, Callable[[Table], str]] = {
     "setup": _setup,
     "claims": _claims,
+    "rules": _rules,
     "beside": _beside,
     "matched": _matched,
     "seeds": _seeds,

@@ -10,6 +10,7 @@ from typing import Any
 
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.recipes.locking import alone
+from forgetguard.recipes.pages import write_page
 from forgetguard.recipes.reference import claims, collecting, comparing, measuring, training
 from forgetguard.recipes.reference.plan import Plan, described
 from forgetguard.recipes.reference.workers import Task, Work, carry_out
@@ -131,15 +132,12 @@ def write(found: Mapping[str, Any], docs: Path, *, figures: bool, say: Say) -> P
 
     found = _rounded(found)  # so that the page says what the file gives
     folder = docs / "reference"
-    folder.mkdir(parents=True, exist_ok=True)
     at = docs / "reference.md"
-    text = page.fill(at.read_text("utf-8"), found) if at.exists() else page.bare(found)
-    write_text(folder / RESULTS, compact(found))
+    write_page(at, page, found, folder / RESULTS, compact(found))
     if figures:
         from forgetguard.recipes.reference.figures import draw
 
         draw(found, folder)
-    write_text(at, text)
     say(f"written: {at}")
     return at
 
