@@ -13,7 +13,8 @@ from forgetguard.anatomy.members import Member, Mlp
 from forgetguard.api.circuits import Circuit, members_of
 from forgetguard.capabilities.capability import Capability
 from forgetguard.discovery.on_checkpoint import check
-from forgetguard.gate import statistics
+from forgetguard.gate import studentised
+from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.faithfulness import faithfulness as measure_faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
@@ -51,12 +52,12 @@ def faithfulness(
         check(anatomy, encoded, universe)
         found = measure_faithfulness(anatomy, encoded, [members], universe, kind=ablation)
     _ = found.values  # raises where there is no effect to be faithful to
-    return statistics.ratio_of_means(
+    return studentised.ratio(
         found.circuits[0] - found.nothing,
         found.clean.readout - found.nothing,
         confidence=confidence,
         seed=seed,
-        clusters=statistics.cluster_codes([one.pair.template for one in encoded.encoded.pairs]),
+        clusters=cluster_codes([one.pair.template for one in encoded.encoded.pairs]),
     )
 
 
@@ -89,10 +90,10 @@ def roles(
         members = anatomy.members(mlps=mlps)
         check(anatomy, encoded, members)
         found = necessity_and_sufficiency(anatomy, encoded, members, members, kind=ablation)
-    clusters = statistics.cluster_codes([one.pair.template for one in encoded.encoded.pairs])
+    clusters = cluster_codes([one.pair.template for one in encoded.encoded.pairs])
 
     def shares(values: np.ndarray) -> dict[str, Estimate]:
-        family = statistics.ratios_of_means(
+        family = studentised.ratios(
             values,
             np.broadcast_to(found.whole, values.shape),
             confidence=confidence,

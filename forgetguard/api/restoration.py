@@ -14,7 +14,8 @@ from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.on_checkpoint import check
-from forgetguard.gate import statistics
+from forgetguard.gate import studentised
+from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.restoration import restored
@@ -60,8 +61,8 @@ def restoration(
             anatomy = locate(model)
             check(anatomy, encoded, members)
             found = restored(anatomy, encoded, members, given, vocabulary=vocabulary)
-    clusters = statistics.cluster_codes([one.pair.template for one in encoded.encoded.pairs])
-    lost = statistics.mean(found.lost, confidence=confidence, seed=seed, clusters=clusters)
+    clusters = cluster_codes([one.pair.template for one in encoded.encoded.pairs])
+    lost = studentised.mean(found.lost, confidence=confidence, seed=seed, clusters=clusters)
     if lost.low <= 0:
         return Restoration(
             lost,
@@ -71,7 +72,7 @@ def restoration(
             "readout, which cannot be told from nothing: there is nothing to restore",
         )
     rows = np.stack([found.gained.circuit, *found.gained.heads.values()])
-    family = statistics.ratios_of_means(
+    family = studentised.ratios(
         rows,
         np.broadcast_to(found.lost, rows.shape),
         confidence=confidence,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forgetguard.gate import decision, statistics
+from forgetguard.gate import decision
 from forgetguard.gate.declaration import CircuitSpec
 from forgetguard.gate.measurement import Measurement, at
+from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.verdict import Outcome
 
 POWER = 0.80
@@ -41,7 +42,7 @@ class Detected:
 def redrawn(data: Measurement, rng: np.random.Generator) -> Measurement:
     """As many pairs drawn with replacement, all arrays with them; whole templates where the gate
     resamples templates, each draw of one a template of its own."""
-    codes = statistics.cluster_codes([pair.template for pair in data.pairs])
+    codes = cluster_codes([pair.template for pair in data.pairs])
     if codes is None:
         codes = np.arange(len(data.pairs))
     drawn = rng.integers(0, codes.max() + 1, size=codes.max() + 1)

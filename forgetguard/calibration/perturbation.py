@@ -12,7 +12,7 @@ from torch import Tensor
 
 from forgetguard.calibration.copies import Change
 from forgetguard.errors import MeasurementError
-from forgetguard.gate.statistics import derive_seed
+from forgetguard.gate.resampling import derive_seed
 from forgetguard.measures.parameter_drift import WeightPair
 
 

@@ -21,7 +21,7 @@ from forgetguard.calibration.copies import Change
 from forgetguard.calibration.perturbation import matched, stored_dtype
 from forgetguard.checkpoints.described import Described
 from forgetguard.errors import CheckpointError, SpecificationError
-from forgetguard.gate.statistics import derive_seed
+from forgetguard.gate.resampling import derive_seed
 
 Edit = Callable[[Float[Tensor, "row column"], float, torch.Generator], Tensor]
 

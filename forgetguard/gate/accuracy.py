@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from forgetguard.errors import MeasurementError
-from forgetguard.gate.statistics import coverage
+from forgetguard.gate.studentised import coverage
 from forgetguard.gate.verdict import Estimate
 
 BoolArray = npt.NDArray[np.bool_]

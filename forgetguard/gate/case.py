@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from forgetguard.anatomy.members import Member
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import spending, statistics, studentised
+from forgetguard.gate import spending, studentised
 from forgetguard.gate.declaration import CircuitSpec, Limit
 from forgetguard.gate.measurement import FloatArray, Measurement, ordered
 from forgetguard.gate.recorded import Recorded
+from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate
 
 
@@ -83,8 +84,8 @@ class Case:
             tuple(sorted(spec.heads)),
             family,
             Levels.of(spec.confidence, family, data.looks, len(data.pairs)),
-            statistics.derive_seed(seed, spec.name),
-            statistics.cluster_codes([pair.template for pair in data.pairs]),
+            derive_seed(seed, spec.name),
+            cluster_codes([pair.template for pair in data.pairs]),
         )
 
     @property
@@ -98,7 +99,7 @@ class Case:
 
     def means(self, rows: FloatArray) -> tuple[Estimate, ...]:
         """`mean` of each row of [row, n]."""
-        return statistics.means(
+        return studentised.means(
             rows, confidence=self.spec.confidence, seed=self.seed, clusters=self.clusters
         )
 
@@ -115,7 +116,7 @@ class Case:
         failing = self.levels.failing
         found = self._family(numerators, denominators, failing)
         shown = found
-        if statistics.enough_resamples(statistics.RESAMPLES, failing) > statistics.RESAMPLES:
+        if enough_resamples(RESAMPLES, failing) > RESAMPLES:
             shown = self._family(numerators, denominators, self.levels.passing)  # on its own draws
         return [
             Held(estimate, low)
@@ -124,7 +125,7 @@ class Case:
 
     def _family(
         self, numerators: FloatArray, denominators: FloatArray, failing: float
-    ) -> statistics.Family:
+    ) -> studentised.Family:
         return studentised.ratios(
             numerators,
             denominators,

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import accuracy, evidence, power, ruling, statistics, wording
+from forgetguard.gate import accuracy, evidence, power, ruling, studentised, wording
 from forgetguard.gate.case import Case, Held
 from forgetguard.gate.declaration import CircuitSpec, Limit
 from forgetguard.gate.head_family import judge_heads
@@ -190,7 +190,7 @@ def _compare(case: Case, what: str, held: Held) -> Decision:
 
 def _judge_circuit(case: Case) -> Decision:
     importance = case.mean(case.circuit_importance())
-    if not statistics.measurable(importance):
+    if not studentised.measurable(importance):
         return _no_importance(case, importance)
     over = f" over the {case.limit.over}" if case.limit.over else ""
     held = case.ratio(case.circuit_damage(), case.circuit_importance())
@@ -199,7 +199,7 @@ def _judge_circuit(case: Case) -> Decision:
 
 def _judge_heads(case: Case) -> Decision:
     importance = case.mean(case.circuit_importance())
-    if not statistics.measurable(importance):
+    if not studentised.measurable(importance):
         return _no_importance(case, importance)
     return judge_heads(case)
 
@@ -207,7 +207,7 @@ def _judge_heads(case: Case) -> Decision:
 def _judge_all(case: Case) -> Decision:
     damage, whole = case.all_heads()
     importance = case.mean(whole)
-    if not statistics.measurable(importance):
+    if not studentised.measurable(importance):
         return ruling.abstain(
             f"what all heads together are worth {wording.interval(importance)} on {case.count} "
             "pairs cannot be told from 0: check the prompts, or give more pairs"
@@ -224,7 +224,7 @@ def _judge_accuracy(case: Case) -> Decision:
         before = case.recorded().tuned_readout
     if np.array_equal(before, data.tuned_readout) and np.array_equal(then, data.tuned_correct):
         # Equal real numbers on every pair are no sample of 0s and 1s: the models compute the same.
-        same = Estimate(0.0, 0.0, 0.0, statistics.coverage(1 - levels.passing), case.count)
+        same = Estimate(0.0, 0.0, 0.0, studentised.coverage(1 - levels.passing), case.count)
         reason = f"every readout equals the {whose}'s, bit for bit, on {case.count} pairs"
         return Decision(Outcome.PASS, same, reason)
     shown, lower = (
@@ -251,7 +251,7 @@ def _judge_accuracy(case: Case) -> Decision:
 
 def _judge_readout(case: Case) -> Decision:
     base = case.mean(case.data.base_readout)
-    if not statistics.measurable(base):
+    if not studentised.measurable(base):
         return ruling.abstain(
             f"the base's mean {case.spec.readout} {wording.interval(base)} cannot be told from 0, "
             "so a relative drop means nothing: gate accuracy.drop or dcv.circuit instead"

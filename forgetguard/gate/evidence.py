@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import statistics, wording
+from forgetguard.gate import studentised, wording
 from forgetguard.gate.case import Case
 from forgetguard.gate.head_family import judged_heads, worst_first
 from forgetguard.gate.verdict import ControlEvidence, HeadEvidence, PairEvidence
@@ -26,7 +26,7 @@ def heads_beside(case: Case, fewest_pairs: int) -> tuple[HeadEvidence, ...]:
         return ()
     if any(head not in source for source in sources for head in case.heads):
         return ()
-    if not statistics.measurable(case.mean(data.circuit_importance)):
+    if not studentised.measurable(case.mean(data.circuit_importance)):
         return ()
     return worst_first(case, judged_heads(case))
 
@@ -61,7 +61,7 @@ def controls(case: Case) -> tuple[ControlEvidence, ...]:
         return ()
     worthless = (
         case.count < 2  # no spread to estimate
-        or not statistics.measurable(case.mean(data.circuit_importance))
+        or not studentised.measurable(case.mean(data.circuit_importance))
     )
     found = []
     for one in data.controls:

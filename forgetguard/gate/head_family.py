@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forgetguard.anatomy.members import Member
-from forgetguard.gate import power, ruling, statistics, wording
+from forgetguard.gate import power, ruling, studentised, wording
 from forgetguard.gate.case import Case, Held
 from forgetguard.gate.measurement import FloatArray
 from forgetguard.gate.ruling import Decision
@@ -99,7 +99,7 @@ def _plain(
 ) -> list[Estimate | None]:
     """The plain DCV of each head, None where it is not measurable."""
     found: list[Estimate | None] = [None] * len(shown)
-    able = [place for place, one in enumerate(shown) if statistics.measurable(one)]
+    able = [place for place, one in enumerate(shown) if studentised.measurable(one)]
     if able:
         for place, one in zip(able, case.ratios(damage[able], importance[able]), strict=True):
             found[place] = one.estimate

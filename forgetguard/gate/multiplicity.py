@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from forgetguard.errors import MeasurementError
-from forgetguard.gate.statistics import RESAMPLES, FloatArray, IntArray, check_rows
-from forgetguard.gate.studentised import LinearForm, resampled_t, t_statistics
+from forgetguard.gate.resampling import RESAMPLES, FloatArray, IntArray
+from forgetguard.gate.studentised import LinearForm, check_rows, resampled_t, t_statistics
 
 
 def holm(p_values: FloatArray) -> FloatArray:

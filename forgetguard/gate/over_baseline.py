@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import accuracy, statistics, wording
+from forgetguard.gate import accuracy, studentised, wording
 from forgetguard.gate.case import Case
 from forgetguard.gate.measurement import FloatArray
 from forgetguard.gate.recorded import Recorded
@@ -58,7 +58,7 @@ def _whole(case: Case, recorded: Recorded) -> str | None:
     what, then, now, scale = numbers[case.limit.key]
     if then is None or now is None or scale is None:
         return None
-    if not statistics.measurable(case.mean(scale)):
+    if not studentised.measurable(case.mean(scale)):
         return None
     return _ratio(case, what, then, now, scale)
 
@@ -70,7 +70,7 @@ def _heads(case: Case, recorded: Recorded) -> str | None:
     having = [
         head for head in case.heads if head in recorded.head_damage and head in data.head_damage
     ]
-    if circuit is None or not having or not statistics.measurable(case.mean(circuit)):
+    if circuit is None or not having or not studentised.measurable(case.mean(circuit)):
         return None
     sign = np.sign(circuit.mean())
     grown = [

@@ -22,6 +22,7 @@ from forgetguard.gate import decision
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
 from forgetguard.gate.looks import Looks, as_capability, looks_of
 from forgetguard.gate.measurement import Control, Measurement, joined
+from forgetguard.gate.resampling import derive_seed
 from forgetguard.gate.schema import (
     CircuitSpec,
     Limit,
@@ -31,7 +32,6 @@ from forgetguard.gate.schema import (
     check_names,
     check_reference,
 )
-from forgetguard.gate.statistics import derive_seed
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import behaviour, check_length
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets

@@ -28,23 +28,32 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
-from forgetguard.gate.statistics import (
+from forgetguard.errors import MeasurementError
+from forgetguard.gate.resampling import (
     RESAMPLES,
-    Family,
     FloatArray,
     IntArray,
-    check_rows,
     cluster_sums,
-    coverage,
     enough_resamples,
-    is_exact,
     weights_in_chunks,
 )
 from forgetguard.gate.verdict import Estimate
 
 SHOWN = 0.025  # the least level at which draws of as few as eight units show their tail
+
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Estimates of several heads on the same pairs. `corrected_low`: lower bounds that hold for all
+    of them at once."""
+
+    estimates: tuple[Estimate, ...]
+    corrected_low: tuple[float, ...]
 
 
 def ratios(
@@ -96,6 +105,70 @@ def ratios(
         for value, least, most in zip(form.values, low, high, strict=True)
     )
     return Family(estimates, tuple(corrected.tolist()))
+
+
+def ratio(
+    numerator: FloatArray,
+    denominator: FloatArray,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: IntArray | None = None,
+) -> Estimate:
+    """`ratios` of one row: mean(numerator) / mean(denominator), each [n]."""
+    found = ratios(
+        np.asarray(numerator, dtype=np.float64)[None],
+        np.asarray(denominator, dtype=np.float64)[None],
+        confidence=confidence,
+        fail_alpha=0,
+        resamples=resamples,
+        seed=seed,
+        clusters=clusters,
+    )
+    return found.estimates[0]
+
+
+def means(
+    values: FloatArray,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: IntArray | None = None,
+) -> tuple[Estimate, ...]:
+    """The mean of each row of [heads, n] with its interval: `ratios` to denominators of 1, that is
+    the bootstrap-t."""
+    values = np.asarray(values, dtype=np.float64)
+    return ratios(
+        values,
+        np.ones_like(values),
+        confidence=confidence,
+        fail_alpha=0,
+        resamples=resamples,
+        seed=seed,
+        clusters=clusters,
+    ).estimates
+
+
+def mean(
+    values: FloatArray,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: IntArray | None = None,
+) -> Estimate:
+    """`means` of one row, [n]."""
+    values = np.asarray(values, dtype=np.float64)[None]
+    return means(values, confidence=confidence, resamples=resamples, seed=seed, clusters=clusters)[
+        0
+    ]
+
+
+def measurable(importance: Estimate) -> bool:
+    """Whether an importance can be a denominator: its interval excludes zero, on either side."""
+    return importance.low > 0 or importance.high < 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,3 +311,36 @@ def _resampled(draws: FloatArray, alpha: float) -> FloatArray:
         return np.full(len(draws), math.inf)
     found: FloatArray = np.partition(draws, count - beyond, axis=1)[:, count - beyond]
     return found
+
+
+def coverage(confidence: float) -> float:
+    """Of an interval whose two bounds each hold at `confidence`."""
+    return round(2 * confidence - 1, 12)
+
+
+def check_rows(numerators: FloatArray, denominators: FloatArray, confidence: float) -> None:
+    if numerators.ndim != 2 or numerators.shape != denominators.shape:
+        raise MeasurementError(
+            f"numerators of shape {numerators.shape} and denominators of {denominators.shape} "
+            "cannot be one ratio: both must be [heads, pairs]"
+        )
+    if numerators.shape[1] < 2:
+        raise MeasurementError(
+            f"{numerators.shape[1]} pairs have no spread to estimate: at least 2 are needed"
+        )
+    if not 0.5 < confidence < 1:
+        raise MeasurementError(f"confidence must lie between 0.5 and 1, got {confidence}")
+    if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
+        raise MeasurementError("a value to be averaged is not finite: check the models' outputs")
+    if (denominators.sum(axis=1) == 0).any():
+        raise MeasurementError("a denominator's mean is 0: check that it is measurable first")
+
+
+def is_exact(
+    values: FloatArray, numerators: FloatArray, denominators: FloatArray
+) -> npt.NDArray[np.bool_]:
+    """Rows whose numerator is the denominator times a constant: nothing there varies."""
+    expected = values[:, None] * denominators
+    scale = np.maximum(np.abs(numerators), np.abs(expected)).max(axis=1)
+    exact: npt.NDArray[np.bool_] = np.abs(numerators - expected).max(axis=1) <= _ROUNDING * scale
+    return exact

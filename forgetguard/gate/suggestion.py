@@ -30,7 +30,8 @@ import numpy.typing as npt
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.gate import accuracy, statistics
+from forgetguard.gate import accuracy, studentised
+from forgetguard.gate.resampling import cluster_codes
 from forgetguard.measures.interventions import Progress
 from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
 from forgetguard.patching.budget import memory_errors
@@ -236,7 +237,7 @@ def _margins(
             _bounds(
                 damage[:, half],
                 whole[:, half],
-                statistics.cluster_codes([templates[pair] for pair in half]),
+                cluster_codes([templates[pair] for pair in half]),
                 seed,
                 confidence,
             )
@@ -266,16 +267,16 @@ def _bounds(
 ) -> FloatArray:
     """The larger bound of |DCV| of each row of [subject, pair]; inf where it is not measurable."""
     found = np.full(len(importance), np.inf)
-    shown = statistics.means(importance, confidence=confidence, seed=seed, clusters=clusters)
-    measurable = [row for row, one in enumerate(shown) if statistics.measurable(one)]
+    shown = studentised.means(importance, confidence=confidence, seed=seed, clusters=clusters)
+    measurable = [row for row, one in enumerate(shown) if studentised.measurable(one)]
     if measurable:
-        estimates = statistics.ratios_of_means(
+        estimates = studentised.ratios(
             damage[measurable],
             importance[measurable],
             confidence=confidence,
             seed=seed,
             clusters=clusters,
-            family=1,
+            fail_alpha=0,
         ).estimates
         found[measurable] = [max(abs(one.low), abs(one.high)) for one in estimates]
     return found

@@ -1,7 +1,7 @@
-"""The tables of docs/calibration.md, rendered from what `forgetguard calibrate --out` wrote. [light]
+"""The tables of docs/calibration.md, rendered from the file of `forgetguard calibrate`. [light]
 
-    forgetguard calibrate base=tiny:base tuned=tiny:sft --out docs/calibration/calibration.json
-    python -m forgetguard.recipes.calibration_page
+forgetguard calibrate base=tiny:base tuned=tiny:sft --out docs/calibration/calibration.json
+python -m forgetguard.recipes.calibration_page
 """
 
 from __future__ import annotations

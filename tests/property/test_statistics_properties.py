@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from forgetguard.gate import accuracy, statistics
-from forgetguard.gate.statistics import FloatArray
+from forgetguard.gate import accuracy, studentised
+from forgetguard.gate.resampling import FloatArray
 from forgetguard.gate.verdict import Estimate
 
 numbers = st.floats(-100, 100, allow_nan=False).map(lambda value: round(value, 3))
@@ -24,17 +24,16 @@ def importance(size: int) -> FloatArray:
 
 def ratio(damage: FloatArray, scale: FloatArray | None = None, seed: int = 0) -> Estimate:
     scale = importance(len(damage)) if scale is None else scale
-    return statistics.ratio_of_means(damage, scale, resamples=499, seed=seed)
+    return studentised.ratio(damage, scale, resamples=499, seed=seed)
 
 
 @QUICK
 @given(damages)
-def test_the_interval_is_ordered_and_finite_where_the_denominator_is_sure(
-    damage: FloatArray,
-) -> None:
+def test_the_estimate_lies_within_its_interval(damage: FloatArray) -> None:
     found = ratio(damage)
-    assert np.isfinite([found.low, found.value, found.high]).all()
-    assert found.low <= found.high
+    assert np.isfinite(found.value)
+    # A bound may be infinite: where one pair in eight is all there is, no bound can be known.
+    assert found.low <= found.value <= found.high
 
 
 @QUICK

@@ -14,8 +14,9 @@ from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate import multiplicity, studentised
 from forgetguard.gate.decision import Measurement, judge
+from forgetguard.gate.resampling import FloatArray
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.statistics import Family, FloatArray
+from forgetguard.gate.studentised import Family
 from forgetguard.gate.verdict import Outcome, Verdict
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""The shipped calibration: its page says what its file says, and the bundled family still reads it."""
+"""The shipped calibration: its page says what its file says, and tiny:sft still reads it."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def test_the_bundled_fine_tune_still_reads_what_the_file_says(shipped: dict[str,
     spec = load_circuit_file(ROOT / "circuits" / "tiny-fact_recall.circuit.yaml")
     with load("tiny:base", "tiny:sft") as pair:
         found = GateSession(pair, [spec]).measurement(spec)
-    assert found.circuit_damage is not None and found.circuit_importance is not None
+    assert found.circuit_damage is not None
+    assert found.circuit_importance is not None
     dcv = found.circuit_damage.mean() / found.circuit_importance.mean()
     assert dcv == pytest.approx(named[spec.name]["tuned"]["circuit_dcv"], abs=1e-4)

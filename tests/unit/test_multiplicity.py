@@ -7,7 +7,7 @@ import pytest
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate import multiplicity, studentised
-from forgetguard.gate.statistics import FloatArray
+from forgetguard.gate.resampling import FloatArray
 
 
 def heads(seed: int, truths: list[float], pairs: int = 40) -> tuple[FloatArray, FloatArray]:

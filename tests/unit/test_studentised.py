@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate import studentised
-from forgetguard.gate.statistics import FloatArray
+from forgetguard.gate.resampling import FloatArray
 from forgetguard.gate.studentised import LinearForm, ratios
 
 
@@ -227,3 +227,54 @@ def test_bounds_err_about_as_often_as_they_say() -> None:
     # 5 % of 600 is 30, its standard deviation 5.3.
     assert 12 <= sum(one.low > 0.2 for one in found) <= 46
     assert 12 <= sum(one.high < 0.2 for one in found) <= 46
+
+
+def test_a_ratio_and_a_mean_are_rows_of_one() -> None:
+    damage, importance = data(17, 20)
+    alone = ratios(damage, importance, fail_alpha=0).estimates[0]
+    assert studentised.ratio(damage[0], importance[0]) == alone
+    to_one = ratios(damage, np.ones_like(damage), fail_alpha=0).estimates
+    assert studentised.means(damage) == to_one
+    assert studentised.mean(damage[0]) == to_one[0]
+
+
+def test_a_mean_has_the_interval_of_a_naive_bootstrap_t() -> None:
+    values = np.random.default_rng(18).gamma(1.0, 1.0, 25)
+    rng, spread = np.random.default_rng(19), values.std(ddof=1) / 5
+    drawn = []
+    for _ in range(6000):
+        draw = values[rng.integers(0, 25, 25)]
+        drawn.append((draw.mean() - values.mean()) / (draw.std(ddof=1) / 5))
+    floor = stats.t.ppf(0.95, 24)
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    found = studentised.mean(values)
+    width = found.high - found.low
+    assert found.low == pytest.approx(values.mean() - max(high, floor) * spread, abs=0.05 * width)
+    assert found.high == pytest.approx(values.mean() - min(low, -floor) * spread, abs=0.05 * width)
+
+
+def test_the_mean_of_many_normal_values_has_students_interval() -> None:
+    values = np.random.default_rng(5).standard_normal(400) + 2
+    found = studentised.mean(values, confidence=0.95)
+    half = stats.t.ppf(0.95, 399) * values.std(ddof=1) / math.sqrt(400)
+    assert found.value == pytest.approx(values.mean(), rel=1e-12)
+    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_noise_around_zero_is_not_measurable() -> None:
+    noise = np.random.default_rng(0).standard_normal(32)
+    assert not studentised.measurable(studentised.mean(noise - noise.mean()))
+    assert not studentised.measurable(studentised.mean(np.zeros(32)))
+    assert studentised.measurable(studentised.mean(noise + 3))
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
+    first = ratios(*data(2, 20), seed=1)
+    assert first == ratios(*data(2, 20), seed=1)
+    assert first != ratios(*data(2, 20), seed=2)
+
+
+def test_an_interval_says_what_it_covers_and_rests_on() -> None:
+    found = ratios(*data(0, 20), confidence=0.95).estimates[0]
+    assert (found.confidence, found.n) == (0.9, 20)

@@ -17,7 +17,7 @@ from forgetguard.checkpoints import placement
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate import statistics
+from forgetguard.gate import studentised
 from forgetguard.gate.suggestion import (
     FLOORS,
     Suggestion,
@@ -53,7 +53,7 @@ def naive_margin(importance: np.ndarray, noise: np.ndarray, seed: int) -> tuple[
     halves = [sorted(order[: N // 2]), sorted(order[N // 2 :])]
     bounds, means = [], []
     for half in halves:
-        estimate = statistics.ratio_of_means(
+        estimate = studentised.ratio(
             noise[half], importance[half], seed=seed, clusters=np.arange(len(half))
         )
         bounds += [abs(estimate.low), abs(estimate.high)]

@@ -23,8 +23,9 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.discovery.ranking import Progress
-from forgetguard.gate import statistics
+from forgetguard.gate import studentised
 from forgetguard.gate.decision import Measurement
+from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.schema import CircuitSpec, FilePairs, TaskPairs
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.behaviour import behaviour
@@ -45,7 +46,7 @@ from forgetguard.recipes.reference.training import checkpoints
 from forgetguard.whole_files import write_text
 
 BASE = "base"
-VERSION = 2  # of what is measured and how; a higher one measures everything anew
+VERSION = 3  # of what is measured and how; a higher one measures everything anew
 _ROWS = 64  # prompts generated from at once
 
 
@@ -290,17 +291,18 @@ def _fewer(spec: CircuitSpec, pairs: int) -> CircuitSpec:
 def _numbers(spec: CircuitSpec, found: Measurement) -> dict[str, Any]:
     if found.circuit_damage is None or found.circuit_importance is None:
         return {"value": None, "low": None, "high": None, "heads": {}}
-    clusters = statistics.cluster_codes([pair.template for pair in found.pairs])
-    whole = statistics.ratio_of_means(
+    clusters = cluster_codes([pair.template for pair in found.pairs])
+    whole = studentised.ratio(
         found.circuit_damage,
         found.circuit_importance,
         confidence=spec.confidence,
         clusters=clusters,
     )
     return {
-        "value": float(whole.value),
-        "low": float(whole.low),
-        "high": float(whole.high),
+        "value": whole.value,
+        # A bound is infinite where the importance cannot be told from 0; JSON has no word for it.
+        "low": whole.low if math.isfinite(whole.low) else None,
+        "high": whole.high if math.isfinite(whole.high) else None,
         "heads": _heads(found, clusters),
     }
 
@@ -308,12 +310,12 @@ def _numbers(spec: CircuitSpec, found: Measurement) -> dict[str, Any]:
 def _heads(found: Measurement, clusters: Any) -> Mapping[str, float | None]:
     """DCV by head; None where the head's importance cannot be told from zero."""
     heads = list(found.head_importance)
-    worth = statistics.means(
+    worth = studentised.means(
         np.array([found.head_importance[head] for head in heads]), clusters=clusters
     )
     return {
         str(head): float(found.head_damage[head].mean() / found.head_importance[head].mean())
-        if statistics.measurable(one)
+        if studentised.measurable(one)
         else None
         for head, one in zip(heads, worth, strict=True)
     }

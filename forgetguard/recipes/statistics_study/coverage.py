@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetguard.recipes.statistics_study.intervals import INTERVALS, percent
+from forgetguard.recipes.statistics_study.intervals import INTERVALS, Rows, percent
 from forgetguard.recipes.statistics_study.scenarios import RATIO, SCENARIOS
 from forgetguard.recipes.statistics_study.settings import ALPHA, Settings
 
@@ -31,11 +31,11 @@ def _record(name: str, pairs: int, key: str, settings: Settings) -> dict[str, An
         rng = np.random.default_rng((block, pairs))
         damage, importance = scenario.draw(rng, settings.block, pairs)
         given = settings.resamples, block, scenario.clusters(pairs)
-        least, most = interval(damage, importance, 1 - ALPHA, *given)
+        least, most = interval(Rows(damage, importance, 1 - ALPHA, *given))
         low.append(least > RATIO)
         high.append(most < RATIO)
         width.append((most - least) / RATIO)
-        least, most = interval(damage, importance, 1 - ALPHA / 2, *given)
+        least, most = interval(Rows(damage, importance, 1 - ALPHA / 2, *given))
         holds.append((least <= RATIO) & (most >= RATIO))
     return {
         "scenario": name,

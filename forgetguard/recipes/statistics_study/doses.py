@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetguard.gate import power, studentised
-from forgetguard.gate.statistics import FloatArray
+from forgetguard.gate.resampling import FloatArray
 from forgetguard.recipes.statistics_study.families import simultaneous
 from forgetguard.recipes.statistics_study.intervals import of_family, percent
 from forgetguard.recipes.statistics_study.settings import (

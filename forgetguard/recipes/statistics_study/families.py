@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from forgetguard.gate import accuracy, statistics, studentised
-from forgetguard.gate.statistics import FloatArray, IntArray
+from forgetguard.gate import accuracy, studentised
+from forgetguard.gate.resampling import FloatArray, IntArray, enough_resamples
+from forgetguard.recipes.statistics_study import bca
 from forgetguard.recipes.statistics_study.intervals import of_family, percent
 from forgetguard.recipes.statistics_study.settings import (
     ALPHA,
@@ -103,7 +104,7 @@ def simultaneous(
     draws; [runs, heads]."""
     runs, count, pairs = damage.shape
     form = studentised.LinearForm.of(damage.reshape(-1, pairs), importance.reshape(-1, pairs), None)
-    wanted = statistics.enough_resamples(resamples, alpha)
+    wanted = enough_resamples(resamples, alpha)
     draws = studentised.resampled_t(form, form.values, wanted, seed)
     largest = draws.reshape(runs, count, wanted).max(axis=1)
     critical = np.repeat(studentised.quantiles(largest, alpha, form.freedom), count)
@@ -139,12 +140,12 @@ def _any_beyond(kind: str, pairs: int, block: int, runs: int, alpha: float) -> d
     damage, importance = heads(kind, np.random.default_rng((block, pairs)), runs, pairs)
     rows = damage.reshape(-1, pairs), importance.reshape(-1, pairs)
     single = alpha / HEADS
-    given: dict[str, Any] = {"resamples": statistics.enough_resamples(1999, single), "seed": block}
-    bca = statistics.ratios_of_means(*rows, fail_alpha=single, **given).corrected_low
+    given: dict[str, Any] = {"resamples": enough_resamples(1999, single), "seed": block}
+    separate = bca.ratios_of_means(*rows, fail_alpha=single, **given).corrected_low
     alone = of_family(studentised.ratios(*rows, confidence=1 - single, fail_alpha=0, **given))[0]
     together = simultaneous(damage, importance, alpha, given["resamples"], block)
     return {
-        "bca": np.reshape(bca, (runs, HEADS)).max(axis=1) > HEAD_LIMIT,
+        "bca": np.reshape(separate, (runs, HEADS)).max(axis=1) > HEAD_LIMIT,
         "bonferroni": alone.reshape(runs, HEADS).max(axis=1) > HEAD_LIMIT,
         "max_t": together.max(axis=1) > HEAD_LIMIT,
     }
@@ -196,7 +197,7 @@ def _by_template(
     clusters: Sequence[IntArray | None],
 ) -> FloatArray:
     """`simultaneous`, run by run, for no two share their clusters."""
-    wanted = statistics.enough_resamples(resamples, alpha)
+    wanted = enough_resamples(resamples, alpha)
     return np.array(
         [
             studentised.ratios(

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from forgetguard.gate import statistics, studentised
-from forgetguard.gate.statistics import Family, FloatArray, IntArray
+from forgetguard.gate import studentised
+from forgetguard.gate.resampling import FloatArray, IntArray, cluster_sums, weights_in_chunks
+from forgetguard.gate.studentised import Family
+from forgetguard.recipes.statistics_study import bca
 
 Bounds = tuple[FloatArray, FloatArray]
-Interval = Callable[[FloatArray, FloatArray, float, int, int, IntArray | None], Bounds]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Data sets, each [data sets, pairs], and how their intervals are to be drawn: `confidence` is
+    one-sided, `clusters` [pairs] or None."""
+
+    damage: FloatArray
+    importance: FloatArray
+    confidence: float
+    resamples: int
+    seed: int
+    clusters: IntArray | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """But for the data, as the gate's functions take them."""
+        return {
+            "confidence": self.confidence,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "clusters": self.clusters,
+        }
+
+    def units(self) -> tuple[FloatArray, FloatArray]:
+        """(damage, importance) by pair, or summed by cluster."""
+        if self.clusters is None:
+            return self.damage, self.importance
+        return cluster_sums(self.damage, self.importance, self.clusters)
+
+
+Interval = Callable[[Rows], Bounds]
 
 
 def of_family(found: Family) -> Bounds:
@@ -23,78 +58,30 @@ def of_family(found: Family) -> Bounds:
     )
 
 
-def _fieller(
-    damage: FloatArray,
-    importance: FloatArray,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    clusters: IntArray | None,
-) -> Bounds:
-    return of_family(
-        studentised.ratios(
-            damage,
-            importance,
-            confidence=confidence,
-            resamples=resamples,
-            seed=seed,
-            clusters=clusters,
-        )
-    )
+def _fieller(given: Rows) -> Bounds:
+    return of_family(studentised.ratios(given.damage, given.importance, **given.options))
 
 
-def _unguarded(
-    damage: FloatArray,
-    importance: FloatArray,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    clusters: IntArray | None,
-) -> Bounds:
+def _unguarded(given: Rows) -> Bounds:
     """The gate's without Student's t as the least quantile."""
-    form = studentised.LinearForm.of(damage, importance, clusters)
-    drawn = np.sort(studentised.resampled_t(form, form.values, resamples, seed), axis=1)
-    rank = round((resamples + 1) * confidence)
-    high, low = np.maximum(drawn[:, rank - 1], 0), np.minimum(drawn[:, resamples - rank], 0)
+    form = studentised.LinearForm.of(given.damage, given.importance, given.clusters)
+    drawn = np.sort(studentised.resampled_t(form, form.values, given.resamples, given.seed), axis=1)
+    rank = round((given.resamples + 1) * given.confidence)
+    high, low = np.maximum(drawn[:, rank - 1], 0), np.minimum(drawn[:, given.resamples - rank], 0)
     return form.lower(high), form.upper(low)
 
 
-def _bca(
-    damage: FloatArray,
-    importance: FloatArray,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    clusters: IntArray | None,
-) -> Bounds:
-    return of_family(
-        statistics.ratios_of_means(
-            damage,
-            importance,
-            confidence=confidence,
-            resamples=resamples,
-            seed=seed,
-            clusters=clusters,
-            family=1,
-        )
-    )
+def _bca(given: Rows) -> Bounds:
+    return of_family(bca.ratios_of_means(given.damage, given.importance, **given.options))
 
 
-def _bootstrap_t(
-    damage: FloatArray,
-    importance: FloatArray,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    clusters: IntArray | None,
-) -> Bounds:
+def _bootstrap_t(given: Rows) -> Bounds:
     """The ratio itself studentised, by its delta-method standard error (Efron 1981)."""
-    if clusters is not None:
-        damage, importance = statistics.cluster_sums(damage, importance, clusters)
+    damage, importance = given.units()
     values, errors = _delta(damage, importance)
     units = damage.shape[1]
-    drawn = np.empty((len(damage), resamples))
-    for where, weights in statistics.weights_in_chunks(units, resamples, seed):
+    drawn = np.empty((len(damage), given.resamples))
+    for where, weights in weights_in_chunks(units, given.resamples, given.seed):
         n, d = damage @ weights / units, importance @ weights / units
         with np.errstate(all="ignore"):
             ratios = n / d
@@ -106,24 +93,16 @@ def _bootstrap_t(
             error = np.sqrt(np.maximum(squares, 0.0) / (units - 1)) / np.abs(d)
             drawn[:, where] = (ratios - values[:, None]) / error
     drawn = np.sort(np.nan_to_num(drawn, nan=0.0, posinf=np.inf, neginf=-np.inf), axis=1)
-    rank = round((resamples + 1) * confidence)
-    return values - drawn[:, rank - 1] * errors, values - drawn[:, resamples - rank] * errors
+    rank = round((given.resamples + 1) * given.confidence)
+    least = drawn[:, given.resamples - rank]
+    return values - drawn[:, rank - 1] * errors, values - least * errors
 
 
-def _normal_theory(
-    damage: FloatArray,
-    importance: FloatArray,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    clusters: IntArray | None,
-) -> Bounds:
+def _normal_theory(given: Rows) -> Bounds:
     """No resampling: the delta method and Student's t."""
-    del resamples, seed
-    if clusters is not None:
-        damage, importance = statistics.cluster_sums(damage, importance, clusters)
+    damage, importance = given.units()
     values, errors = _delta(damage, importance)
-    reach = errors * stats.t.ppf(confidence, damage.shape[1] - 1)
+    reach = errors * stats.t.ppf(given.confidence, damage.shape[1] - 1)
     return values - reach, values + reach
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetguard.gate.statistics import FloatArray, IntArray, cluster_codes
+from forgetguard.gate.resampling import FloatArray, IntArray, cluster_codes
 from forgetguard.recipes.statistics_study.settings import FLOOR
 
 RATIO = 0.2

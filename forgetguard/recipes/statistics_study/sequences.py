@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forgetguard.gate import spending, statistics, studentised
-from forgetguard.gate.statistics import FloatArray
+from forgetguard.gate import spending, studentised
+from forgetguard.gate.resampling import FloatArray, enough_resamples
 from forgetguard.recipes.statistics_study.doses import dosed
 from forgetguard.recipes.statistics_study.intervals import of_family, percent
 from forgetguard.recipes.statistics_study.settings import ALPHA, CIRCUIT_LIMIT, LIMITS, Settings
@@ -88,7 +88,7 @@ def _bound(
         importance,
         confidence=1 - alpha,
         fail_alpha=0,
-        resamples=min(19_999, statistics.enough_resamples(resamples, alpha)),
+        resamples=min(19_999, enough_resamples(resamples, alpha)),
         seed=seed,
     )
     return of_family(found)[side]

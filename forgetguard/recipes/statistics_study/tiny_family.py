@@ -19,12 +19,12 @@ from scipy import stats
 
 import forgetguard as fg
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import statistics, studentised
+from forgetguard.gate import studentised
 from forgetguard.gate.bundled import bundled_files
 from forgetguard.gate.declaration import CircuitSpec, TaskPairs
+from forgetguard.gate.resampling import FloatArray, IntArray, cluster_codes
 from forgetguard.gate.schema import load_circuit_file
 from forgetguard.gate.session import GateSession
-from forgetguard.gate.statistics import FloatArray, IntArray
 from forgetguard.recipes.statistics_study.families import Sample, ends, false_alarms
 from forgetguard.recipes.statistics_study.intervals import of_family
 from forgetguard.recipes.statistics_study.settings import (
@@ -272,4 +272,4 @@ def _at_limit(
 
 
 def _clusters(one: LargeSet, chosen: IntArray) -> IntArray | None:
-    return statistics.cluster_codes([f"t{code}" for code in one.templates[chosen]])
+    return cluster_codes([f"t{code}" for code in one.templates[chosen]])
