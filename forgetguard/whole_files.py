@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` at the end, and only if nothing fails.
 
     Raises:
         OSError: it cannot be written; the old one, if any, is untouched.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        # A lone surrogate (an undecodable file name) becomes \\udcXX, which is JSON too.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            yield file
         Path(name).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide it from CI's collector
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OSError: as `replacing`.
+    """
+    with replacing(path) as file:
+        # A lone surrogate (an undecodable file name) becomes \\udcXX, which is JSON too.
+        file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
 def _umask() -> int:

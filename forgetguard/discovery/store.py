@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +25,7 @@ from forgetguard.discovery.curve import Curve
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.interventions import FloatArray
+from forgetguard.whole_files import replacing
 
 _FOUND = "found.json"
 
@@ -112,17 +112,11 @@ class Store:
     def _part(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 
-    def _write(self, path: Path, write: Any) -> None:
+    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-            try:
-                file: IO[bytes]
-                with os.fdopen(handle, "wb") as file:
-                    write(file)
-                Path(temporary).replace(path)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+            with replacing(path) as file:
+                write(file)
         except OSError as error:
             raise MeasurementError(
                 f"cannot keep finished work in {self.folder}: {error.strerror or error}; set "

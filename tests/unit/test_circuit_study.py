@@ -11,7 +11,7 @@ import pytest
 from forgetguard.discovery.methods import METHODS
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.circuit_study import page, summary
-from forgetguard.recipes.circuit_study.__main__ import compact, main
+from forgetguard.recipes.circuit_study.__main__ import lines, main
 from forgetguard.recipes.circuit_study.study import VARIANTS, chosen
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -150,5 +150,5 @@ def test_scores_that_work_against_the_capability_rank_by_their_size() -> None:
 
 def test_a_record_has_its_own_line_in_the_data() -> None:
     data = made_up(record("activation", [0, 1, 2, 3], 2), record("slow", [0, 1, 2, 3], 2))
-    assert json.loads(compact(data)) == data
-    assert compact(data).count("\n") == 3
+    assert json.loads(lines(data)) == data
+    assert lines(data).count("\n") == 3

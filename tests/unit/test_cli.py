@@ -38,16 +38,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-@pytest.fixture
-def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No model may be loaded."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr("forgetguard.checkpoints.placement.load_model", refuse)
-
-
 def status(*arguments: str) -> int:
     """The exit status, argparse's own included."""
     try:

@@ -36,14 +36,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-@pytest.fixture
-def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr("forgetguard.checkpoints.placement.load_model", refuse)
-
-
 def status(*arguments: str) -> int:
     try:
         return main(arguments)

@@ -12,7 +12,7 @@ import pytest
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import spending, studentised
 from forgetguard.recipes.statistics_study import doses, families, page, scenarios, sequences
-from forgetguard.recipes.statistics_study.__main__ import compact, main
+from forgetguard.recipes.statistics_study.__main__ import lines, main
 from forgetguard.recipes.statistics_study.intervals import INTERVALS
 from forgetguard.recipes.statistics_study.scenarios import RATIO, SCENARIOS
 from forgetguard.recipes.statistics_study.settings import Settings
@@ -51,7 +51,7 @@ def test_a_changed_number_changes_the_page(published: dict) -> None:
 
 
 def test_the_published_study_has_the_default_size_and_shows_every_figure(published: dict) -> None:
-    assert published["settings"] == json.loads(compact(_plain(Settings())))
+    assert published["settings"] == json.loads(lines(_plain(Settings())))
     text = (DOCS / "statistics.md").read_text("utf-8")
     for name in page.FIGURES:
         drawn = DOCS / "statistics" / f"{name}.svg"

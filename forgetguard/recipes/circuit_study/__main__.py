@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetguard.errors import ForgetguardError, SpecificationError
+from forgetguard.recipes.study_command import Say, carry_out, check_matplotlib, compact, write_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,27 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _options().parse_args(arguments)
     if asked.base.startswith("tiny:"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        _run(asked)
-    except ForgetguardError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return carry_out(lambda say: _run(asked, say))
 
 
-def _run(asked: argparse.Namespace) -> None:
+def _run(asked: argparse.Namespace, say: Say) -> None:
     # Heavy imports wait until the options are known to be right.
     from forgetguard.recipes.circuit_study.study import chosen, study
     from forgetguard.recipes.tiny.episodes import TASKS_OF_TINY
 
     if not asked.no_plots:
-        _check_matplotlib()
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
-        sys.stderr.flush()
-
+        check_matplotlib()
     data = study(
         asked.base,
         tasks=asked.tasks or tuple(TASKS_OF_TINY),
@@ -49,40 +36,28 @@ def _run(asked: argparse.Namespace) -> None:
         variants=chosen(asked.methods),
         say=say,
     )
-    write(data, asked.out, plots=not asked.no_plots)
-    say(f"written: {asked.out / 'circuits.md'}")
+    say(f"written: {write(data, asked.out, plots=not asked.no_plots)}")
 
 
-def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> None:
-    """Write what belongs to `data` under `out`; the page's prose stays, if there is a page.
+def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> Path:
+    """Write what belongs to `data` under `out`; returns the page.
 
     Raises:
         SpecificationError: the page has no place for the numbers.
     """
     from forgetguard.recipes.circuit_study import page
-    from forgetguard.recipes.pages import write_page
 
-    results = out / "circuits" / "study.json"
-    write_page(out / "circuits.md", page, data, results, compact(data))
+    at = write_study(data, out, "circuits", page, lines(data))
     if plots:
         from forgetguard.recipes.circuit_study.plots import draw
 
-        draw(data, out / "circuits")
+        draw(data, at.with_suffix(""))
+    return at
 
 
-def compact(data: Mapping[str, Any]) -> str:
+def lines(data: Mapping[str, Any]) -> str:
     """JSON with a line for each record, so that a change of one shows as one."""
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace('{"variant"', '\n{"variant"') + "\n"
-
-
-def _check_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise SpecificationError(
-            "the figures need matplotlib: pip install 'forgetguard[plots]', or give --no-plots"
-        )
+    return compact(data).replace('{"variant"', '\n{"variant"') + "\n"
 
 
 def _base(text: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetguard.errors import ForgetguardError
+from forgetguard.recipes.study_command import Say, carry_out, check_matplotlib, compact, write_study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,51 +17,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the numbers in statistics.md. About ten minutes on one core."""
     asked = _options().parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        _run(asked)
-    except ForgetguardError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return carry_out(lambda say: _run(asked, say))
 
 
-def _run(asked: argparse.Namespace) -> None:
+def _run(asked: argparse.Namespace, say: Say) -> None:
     # Heavy imports wait until the options are known to be right.
     from forgetguard.recipes.statistics_study.settings import SMALL, Settings
     from forgetguard.recipes.statistics_study.study import study
 
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
-        sys.stderr.flush()
-
+    if not asked.no_plots:
+        check_matplotlib()
     data = study(SMALL if asked.small else Settings(), say=say, large=asked.large)
-    write(data, asked.out, plots=not asked.no_plots)
-    say(f"written: {asked.out / 'statistics.md'}")
+    say(f"written: {write(data, asked.out, plots=not asked.no_plots)}")
 
 
-def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> None:
-    """Write what belongs to `data` under `out`; the page's prose stays, if there is a page.
+def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> Path:
+    """Write what belongs to `data` under `out`; returns the page.
 
     Raises:
         SpecificationError: the page has no place for the numbers.
     """
-    from forgetguard.recipes.pages import write_page
     from forgetguard.recipes.statistics_study import page
 
-    results = out / "statistics" / "study.json"
-    write_page(out / "statistics.md", page, data, results, compact(data))
+    at = write_study(data, out, "statistics", page, lines(data))
     if plots:
         from forgetguard.recipes.statistics_study.plots import draw
 
-        draw(data, out / "statistics")
+        draw(data, at.with_suffix(""))
+    return at
 
 
-def compact(data: Mapping[str, Any]) -> str:
+def lines(data: Mapping[str, Any]) -> str:
     """JSON with a line for each record, so that a change of one shows as one."""
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace(",{", ",\n{").replace("[{", "[\n{") + "\n"
+    return compact(data).replace(",{", ",\n{").replace("[{", "[\n{") + "\n"
 
 
 def _options() -> argparse.ArgumentParser:
