@@ -124,11 +124,31 @@ def test_a_second_call_does_nothing_again_and_ends_the_same(tmp_path: Path) -> N
     assert (tmp_path / "reference.md").read_text("utf-8") == before
 
 
+def test_a_folder_that_was_moved_goes_on(tmp_path: Path) -> None:
+    run(plan(tmp_path / "here"), figures=False)
+    before = (tmp_path / "here" / "reference.md").read_text("utf-8")
+    (tmp_path / "here").rename(tmp_path / "there")
+    none = suite.Works(no_masks, no_masks, no_masks)
+    _, told = run(plan(tmp_path / "there"), figures=False, works=none)
+    assert "training: 6 runs, 6 of them finished before" in told
+    assert "measuring: 9 checkpoints, 9 of them before" in told
+    assert (tmp_path / "there" / "reference.md").read_text("utf-8") == before
+
+
+def test_numbers_of_other_settings_are_not_reported(tmp_path: Path) -> None:
+    """Measured before the circuits were changed, then reported without measuring again."""
+    run(plan(tmp_path), figures=False)
+    changed = plan(tmp_path, "circuits.pairs=8")
+    with pytest.raises(MeasurementError, match="no checkpoint has been measured"):
+        run(changed, figures=False, stages=("report",))
+
+
 def test_a_run_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
     outcome, _ = run(plan(tmp_path), works=suite.Works(failing, made_up, no_masks), figures=False)
     assert outcome.failed["sft-0.001-seed1"] == "training diverged"
     assert "as sft-0.001-seed1 failed" in outcome.failed["sft-rl-0.0003-from2-seed1"]
-    records = collecting.read_records(plan(tmp_path))
+    wanted = plan(tmp_path)
+    records = collecting.read_records(wanted, measuring.there(wanted))
     assert {one["run"] for one in records} >= {"rl-0.001-seed1", "sft-rl-0.0003-from2-seed0"}
     # mended, it is taken up again
     outcome, told = run(plan(tmp_path), figures=False)

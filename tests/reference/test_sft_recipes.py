@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -365,7 +366,7 @@ def test_a_finished_run_is_not_repeated(whole: Path) -> None:
         ({"learning_rate": 2e-3}, "learning_rate was 0.001 there and is 0.002"),
         ({"adapter": ADAPTER}, "adapter was null there and is"),
         ({"recipe": "sft-kl", "kl_weight": 1.0}, "kl_weight was not given there and is 1.0"),
-        ({"base": "tiny:sft"}, "base was .* the checkpoint given as base has changed"),
+        ({"base": "tiny:sft"}, "base was .* and is .*, which is another checkpoint"),
     ],
 )
 def test_other_settings_are_refused_in_the_folder_of_a_run(
@@ -374,6 +375,18 @@ def test_other_settings_are_refused_in_the_folder_of_a_run(
     asked = replace(settings("sft", whole.parent), **changed)
     with pytest.raises(SpecificationError, match=f"holds another run: .*{said}"):
         train(asked)
+
+
+def test_a_run_and_its_base_may_be_moved(whole: Path, tmp_path: Path) -> None:
+    base = Path(resolve("tiny:base", "base").location)
+    shutil.copytree(base, tmp_path / "base")
+    shutil.copytree(whole.parent, tmp_path / "run")
+    moved = replace(settings("sft", tmp_path / "run"), base=str(tmp_path / "base"))
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a step was taken")
+
+    assert train(moved, progress=fail) == tmp_path / "run" / "final"
 
 
 def test_other_data_are_refused_in_the_folder_of_a_run(whole: Path) -> None:

@@ -202,9 +202,20 @@ def test_a_damaged_file_counts_as_not_measured(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "step-000030.json").write_text(json.dumps({"key": "k", **BASE}))
     (folder / "step-000060.json").write_text('{"key": "k", "new')
-    (found,) = collecting.read_records(wanted)
+    (found,) = collecting.read_records(wanted, [f"{name}@30", f"{name}@60"])
     assert (found["run"], found["step"], found["final"]) == (name, 30, False)
-    assert collecting.read_base(wanted) is None
+    assert collecting.read_base(wanted, ["base@0"]) is None
+
+
+def test_a_file_that_is_not_asked_for_is_no_number_of_the_study(tmp_path: Path) -> None:
+    wanted = plan(out=tmp_path)
+    for folder, step in ((wanted.runs[0].name, 30), ("base", 0)):
+        file = tmp_path / "measures" / folder / f"step-{step:06d}.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"key": "of other settings", **BASE}))
+    assert collecting.read_records(wanted, []) == []
+    assert collecting.read_base(wanted, []) is None
+    assert collecting.read_base(wanted, ["base@0"]) == BASE
 
 
 def test_each_matched_seed_is_compared_on_each_task() -> None:

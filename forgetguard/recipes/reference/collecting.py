@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from forgetguard.recipes.reference.intervals import over_seeds
@@ -20,16 +20,16 @@ _GRID = 100  # steps of the scores that a target is looked for among
 # --- records -----------------------------------------------------------------------------------
 
 
-def read_records(plan: Plan) -> list[dict[str, Any]]:
-    """The numbers of every measured checkpoint of the plan's runs, by run and step; a file that
-    cannot be read counts as not measured."""
+def read_records(plan: Plan, names: Collection[str]) -> list[dict[str, Any]]:
+    """The numbers of the checkpoints `names`, each RUN@STEP, by run and step; a file that cannot be
+    read counts as not measured."""
     records = []
     for run in plan.runs:
         for file in sorted((plan.out / "measures" / run.name).glob("step-*.json")):
-            found = _read(file)
+            step = int(file.stem.removeprefix("step-"))
+            found = _read(file) if f"{run.name}@{step}" in names else None
             if found is None:
                 continue
-            step = int(file.stem.removeprefix("step-"))
             records.append(
                 {
                     "run": run.name,
@@ -46,9 +46,9 @@ def read_records(plan: Plan) -> list[dict[str, Any]]:
     return records
 
 
-def read_base(plan: Plan) -> dict[str, Any] | None:
-    """The base's numbers, None where they are not there."""
-    return _read(plan.out / "measures" / "base" / "step-000000.json")
+def read_base(plan: Plan, names: Collection[str]) -> dict[str, Any] | None:
+    """The base's numbers, None where they are not there or `base@0` is not among `names`."""
+    return _read(plan.out / "measures" / "base" / "step-000000.json") if "base@0" in names else None
 
 
 def _read(file: Any) -> dict[str, Any] | None:

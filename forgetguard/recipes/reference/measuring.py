@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
 from forgetguard.recipes.reference.plan import Plan, circuit_path, circuit_specs, described
 from forgetguard.recipes.reference.prompts import prior_capabilities, scoring_questions
-from forgetguard.recipes.reference.training import checkpoints
+from forgetguard.recipes.reference.training import checkpoints, finished
 from forgetguard.whole_files import write_text
 
 BASE = "base"
@@ -102,7 +103,24 @@ def measured(plan: Plan, name: str) -> bool:
     return _known(plan, name) == key_of(plan, name)
 
 
+def there(plan: Plan) -> list[str]:
+    """What there is to measure: the base, and the checkpoints of all finished runs."""
+    names = [task_name(BASE, 0)]
+    for run in plan.runs:
+        if finished(run):
+            names += [task_name(run.name, step) for step in checkpoints(run)]
+    return names
+
+
 def _weights(given: str) -> str:
+    directory = localise(resolve(given, "tuned")).directory
+    files = [(file.name, file.stat()) for file in directory.iterdir()]
+    return _hashed(given, frozenset((name, one.st_size, one.st_mtime_ns) for name, one in files))
+
+
+@cache
+def _hashed(given: str, _: frozenset[tuple[str, int, int]]) -> str:
+    """Every byte is read once a process: the base belongs to every checkpoint's key."""
     return fingerprint(localise(resolve(given, "tuned"))).weights
 
 

@@ -86,10 +86,7 @@ def _train(plan: Plan, works: Works, jobs: int, say: Say) -> dict[str, str]:
 
 
 def _measure(plan: Plan, works: Works, jobs: int, say: Say) -> dict[str, str]:
-    names = [measuring.task_name(measuring.BASE, 0)]
-    for run in plan.runs:
-        if training.finished(run):
-            names += [measuring.task_name(run.name, step) for step in training.checkpoints(run)]
+    names = measuring.there(plan)
     left = [name for name in names if not measuring.measured(plan, name)]
     say(f"measuring: {len(names)} checkpoints, {len(names) - len(left)} of them before")
     tasks = [Task(name, works.measure) for name in left]
@@ -160,7 +157,9 @@ def _rounded(value: Any) -> Any:
 
 
 def _table(plan: Plan) -> dict[str, Any] | None:
-    base, records = collecting.read_base(plan), collecting.read_records(plan)
+    # Other files, of a run before its settings were changed, may lie there too.
+    names = [name for name in measuring.there(plan) if measuring.measured(plan, name)]
+    base, records = collecting.read_base(plan, names), collecting.read_records(plan, names)
     return None if base is None or not records else collecting.table(plan, base, records)
 
 

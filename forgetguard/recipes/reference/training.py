@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import ForgetguardError
@@ -42,7 +44,14 @@ def finished(run: Run) -> bool:
         return False
     asked = as_dict(run.settings)
     asked.pop("output")
-    return dict(card.settings) == asked
+    return _settled(card.settings) == _settled(asked)
+
+
+def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the folder in which the study lies, which may be moved: of a start, its run and
+    step."""
+    start = settings.get("start")
+    return {**settings, "start": None if start is None else Path(start).parts[-2:]}
 
 
 def checkpoints(run: Run) -> dict[int, Path]:

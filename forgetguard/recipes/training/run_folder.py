@@ -17,6 +17,7 @@ from forgetguard.recipes.training.settings import TrainingSettings, as_dict
 
 FINAL = "final"
 RUN = "run.json"
+_CHECKPOINTS = ("base", "start")
 
 
 def usable(run: Path) -> None:
@@ -85,13 +86,18 @@ def refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
     different = [
         f"{key} was {_shown(there['settings'], key)} there and is {_shown(asked['settings'], key)}"
         for key in {**there["settings"], **asked["settings"]}
-        if there["settings"].get(key) != asked["settings"].get(key)
+        if key not in _CHECKPOINTS and there["settings"].get(key) != asked["settings"].get(key)
     ]
     if there["data"] != asked["data"]:
         different.append("the training data are others")
-    for key in ("base", "start"):
+    for key in _CHECKPOINTS:  # where they lie is no part of a run: folders are moved, and cached
         if there[key] != asked[key]:
-            different.append(f"the checkpoint given as {key} has changed")
+            was, now = _shown(there["settings"], key), _shown(asked["settings"], key)
+            different.append(
+                f"the checkpoint given as {key} has changed"
+                if was == now
+                else f"{key} was {was} there and is {now}, which is another checkpoint"
+            )
     if different:
         raise SpecificationError(
             f"output {run} holds another run: {'; '.join(different)}. Name another folder, or "
