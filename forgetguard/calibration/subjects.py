@@ -16,7 +16,7 @@ from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate.declaration import CircuitSpec, InlinePairs
 from forgetguard.gate.looks import as_capability
 from forgetguard.gate.measurement import Measurement
-from forgetguard.gate.session import as_measurement, auto_note, discovery_pairs
+from forgetguard.gate.session import as_measurement, auto_note, check_base, discovery_pairs
 from forgetguard.gate.suitability import check_heads, check_names
 from forgetguard.measures.behaviour import behaviour, check_able
 from forgetguard.measures.vulnerability import (
@@ -108,6 +108,7 @@ def _ready(
         drawn, remarks = discovery_pairs(spec)
         found = discover_on(pair.base, drawn, Search(), cache=cache, progress=progress)
         spec, notes = replace(spec, heads=found.circuit), (auto_note(found), *remarks)
+    check_base(spec, pair.base)
     with memory_errors(f"checking circuit {spec.name}"), pair.base.open() as model:
         anatomy = locate(model)
         check_heads(

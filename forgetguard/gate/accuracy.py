@@ -1,11 +1,15 @@
 """Accuracy of two models on the same prompt pairs: the drop with its interval, and whether it is
 chance. [light]
 
-Pairs count as independent here: templates are not accounted for.
+Pairs of one template often change sides together, so they tell less than as many independent pairs.
+Where templates are known, counts are divided by the design effect, the variance of the drop by
+template over its variance by pair (Rao & Scott 1992, Biometrics 48:577), and quantiles are
+Student's t with as many degrees of freedom as there are templates, less one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from forgetguard.errors import MeasurementError
+from forgetguard.gate.resampling import FloatArray, IntArray
 from forgetguard.gate.studentised import coverage
 from forgetguard.gate.verdict import Estimate
 
@@ -49,9 +54,14 @@ def mcnemar(base_correct: BoolArray, tuned_correct: BoolArray) -> McNemar:
 
 
 def accuracy_drop(
-    base_correct: BoolArray, tuned_correct: BoolArray, *, confidence: float = 0.95
+    base_correct: BoolArray,
+    tuned_correct: BoolArray,
+    *,
+    confidence: float = 0.95,
+    clusters: IntArray | None = None,
 ) -> Estimate:
-    """Accuracy of base minus accuracy of tuned on the same pairs, [n] bool each.
+    """Accuracy of base minus accuracy of tuned on the same pairs, [n] bool each; `clusters`: [n],
+    the template of each, where pairs are not independent.
 
     The interval is Tango's score interval for a difference of paired proportions (1998, Stat.
     Med. 17:891; enumerated at 16 to 64 pairs, no bound misses by more than 8 % instead of 5 %).
@@ -63,8 +73,31 @@ def accuracy_drop(
         MeasurementError: the shapes differ or nothing is there.
     """
     lost, won, pairs = changed_sides(base_correct, tuned_correct)
-    low, high = drop_bounds(lost, won, pairs, confidence)
+    effect, freedom = 1.0, math.inf
+    if clusters is not None and lost + won > 0:
+        loss = np.asarray(base_correct, dtype=np.float64) - np.asarray(tuned_correct)
+        effect, freedom = design_effect(loss, clusters)
+    low, high = drop_bounds(
+        lost / effect, won / effect, pairs / effect, confidence, freedom=freedom
+    )
     return Estimate((lost - won) / pairs, low, high, coverage(confidence), pairs)
+
+
+def design_effect(values: FloatArray, clusters: IntArray) -> tuple[float, float]:
+    """(how many times as large the variance of the mean of [n] values is by cluster as it is by
+    pair, at least 1; the degrees of freedom of the former).
+
+    The variance by cluster is that of the sums of deviations (Cochran 1977, Sampling Techniques,
+    section 9A.5); the degrees of freedom are the effective number of clusters (Kish 1965, Survey
+    Sampling, section 11.7) less one.
+    """
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    off = values - values.mean()
+    by_cluster = (np.bincount(codes, off) ** 2).sum() * len(sizes) / (len(sizes) - 1)
+    by_pair = (off**2).sum() * len(values) / (len(values) - 1)
+    effect = max(1.0, float(by_cluster / by_pair)) if by_pair > 0 else 1.0
+    return effect, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1
 
 
 def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:
@@ -105,15 +138,18 @@ def drop_score(
     return np.where(gap == 0, 0.0, score)
 
 
-def drop_bounds(lost: float, won: float, pairs: float, confidence: float) -> tuple[float, float]:
+def drop_bounds(
+    lost: float, won: float, pairs: float, confidence: float, *, freedom: float = math.inf
+) -> tuple[float, float]:
     """The bounds of `accuracy_drop` from counts, each one-sided at `confidence`; counts need not be
     whole.
 
-    Where Tango's statistic, which falls as the drop grows, crosses the normal quantiles."""
+    Where Tango's statistic, which falls as the drop grows, crosses the quantiles of Student's t
+    with `freedom` degrees; infinitely many are the normal's."""
     if lost == won == 0:
         exact = 1 - (1 - confidence) ** (1 / pairs)
         return -exact, exact
-    quantile = float(stats.norm.ppf(confidence))
+    quantile = float(stats.t.ppf(confidence, freedom))
 
     def crossing(target: float, left: float, right: float) -> float:
         for _ in range(10):  # 64 ** 10 steps: below the spacing of floats

@@ -10,14 +10,14 @@ one limit share that by max-T. Where pairs are drawn look by look, both are spen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from forgetguard.anatomy.members import Member
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import spending, studentised
+from forgetguard.gate import accuracy, spending, studentised
 from forgetguard.gate.declaration import CircuitSpec, Limit
 from forgetguard.gate.measurement import FloatArray, Measurement, ordered
 from forgetguard.gate.recorded import Recorded
@@ -57,6 +57,18 @@ class Held:
     estimate: Estimate
     low: float
 
+    def or_more(self, other: Held) -> Held:
+        """The larger of two numbers that are both held to the limit: it is within where both are,
+        and beyond it where either is."""
+        one, two = self.estimate, other.estimate
+        larger = replace(
+            one,
+            value=max(one.value, two.value),
+            low=max(one.low, two.low),
+            high=max(one.high, two.high),
+        )
+        return Held(larger, max(self.low, other.low))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
@@ -93,6 +105,11 @@ class Case:
         """Pairs."""
         return len(self.data.pairs)
 
+    @property
+    def has_templates(self) -> bool:
+        """Whether templates of several pairs are resampled."""
+        return self.clusters is not None and len(np.unique(self.clusters)) < self.count
+
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the circuit's confidence."""
         return self.means(values[None])[0]
@@ -122,6 +139,32 @@ class Case:
             Held(estimate, low)
             for estimate, low in zip(shown.estimates, found.corrected_low, strict=True)
         ]
+
+    def vulnerabilities(self, damage: FloatArray, importance: FloatArray) -> list[Held]:
+        """What of each row's DCV, [row, n] and [row, n], is held to the limit; the rows are one
+        family, as of `ratios`.
+
+        Where the importance is negative the row works against the capability. Its DCV rises as it
+        ceases to, and falls below 0 as it does more harm: neither may be beyond the limit.
+        """
+        against = np.flatnonzero(importance.mean(axis=1) < 0)
+        found = self.ratios(
+            np.concatenate([damage, -damage[against]]),
+            np.concatenate([importance, importance[against]]),
+        )
+        held = found[: len(damage)]
+        for place, harm in zip(against.tolist(), found[len(damage) :], strict=True):
+            held[place] = held[place].or_more(harm)
+        return held
+
+    def accuracy_drop(self, then: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> Held:
+        """The drop from `then` to `now`, each [n]."""
+        clusters = self.clusters if self.has_templates else None
+        shown, lower = (
+            accuracy.accuracy_drop(then, now, confidence=1 - level, clusters=clusters)
+            for level in (self.levels.passing, self.levels.failing)
+        )
+        return Held(shown, lower.low)
 
     def _family(
         self, numerators: FloatArray, denominators: FloatArray, failing: float

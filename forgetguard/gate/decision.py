@@ -2,7 +2,7 @@
 
 Pass: the upper bound is within the limit. Fail: the lower bound is beyond it. Otherwise abstain.
 
-What is not judged at all, and so abstains: fewer than `FEWEST_PAIRS` pairs (no interval is worth
+What is not judged at all, and so abstains: fewer than `FEWEST_JUDGED` pairs (no interval is worth
 its name there); a capability the base cannot do; a circuit whose importance cannot be told from
 zero. A saturated readout does not pass: what it shows is real, so a fail stands, but what it does
 not show may be lost all the same. Numbers that are not finite are errors, never verdicts.
@@ -18,7 +18,7 @@ import numpy as np
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import accuracy, evidence, power, ruling, studentised, wording
 from forgetguard.gate.case import Case, Held
-from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.declaration import FEWEST_JUDGED, CircuitSpec, Limit
 from forgetguard.gate.head_family import judge_heads
 from forgetguard.gate.measurement import Control, Measurement
 from forgetguard.gate.over_baseline import beside_baseline
@@ -26,9 +26,8 @@ from forgetguard.gate.ruling import Decision
 from forgetguard.gate.verdict import Estimate, Outcome, Verdict
 from forgetguard.gate.yaml_lines import nearest
 
-__all__ = ["FEWEST_PAIRS", "Control", "Measurement", "judge"]
+__all__ = ["Control", "Measurement", "judge"]
 
-FEWEST_PAIRS = 8
 LEAST_BASE_ACCURACY = 0.5  # below it the base gets more prompts wrong than right
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
 # answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
@@ -77,7 +76,7 @@ def judge(
         outcome=decision.outcome,
         estimate=decision.estimate,
         reason=decision.reason,
-        worst_heads=decision.heads or evidence.heads_beside(case, FEWEST_PAIRS),
+        worst_heads=decision.heads or evidence.heads_beside(case, FEWEST_JUDGED),
         worst_pairs=evidence.worst_pairs(case, worst),
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
@@ -108,10 +107,10 @@ def _decide(case: Case) -> Decision:
             f"{case.spec.where(case.limit.line)}: unknown limit {case.limit.key!r}: "
             f"{nearest(case.limit.key, tuple(judges))}"
         )
-    if case.count < FEWEST_PAIRS:
+    if case.count < FEWEST_JUDGED:
         return ruling.abstain(
             f"only {case.count} prompt pairs were measured ({case.data.dropped} dropped): at least "
-            f"{FEWEST_PAIRS} are needed for any interval: give more pairs"
+            f"{FEWEST_JUDGED} are needed for any interval: give more pairs"
         )
     reason = _base_cannot(case) or _no_circuit(case)
     if reason is not None:
@@ -193,8 +192,9 @@ def _judge_circuit(case: Case) -> Decision:
     if not studentised.measurable(importance):
         return _no_importance(case, importance)
     over = f" over the {case.limit.over}" if case.limit.over else ""
-    held = case.ratio(case.circuit_damage(), case.circuit_importance())
-    return _compare(case, f"DCV of the circuit{over}", held)
+    damage, scale = case.circuit_damage()[None], case.circuit_importance()[None]
+    (held,) = case.vulnerabilities(damage, scale)
+    return _compare(case, f"{wording.dcv(importance)} of the circuit{over}", held)
 
 
 def _judge_heads(case: Case) -> Decision:
@@ -212,7 +212,8 @@ def _judge_all(case: Case) -> Decision:
             f"what all heads together are worth {wording.interval(importance)} on {case.count} "
             "pairs cannot be told from 0: check the prompts, or give more pairs"
         )
-    return _compare(case, "DCV of all heads", case.ratio(damage, whole))
+    (held,) = case.vulnerabilities(damage[None], whole[None])
+    return _compare(case, f"{wording.dcv(importance)} of all heads", held)
 
 
 def _judge_accuracy(case: Case) -> Decision:
@@ -227,16 +228,15 @@ def _judge_accuracy(case: Case) -> Decision:
         same = Estimate(0.0, 0.0, 0.0, studentised.coverage(1 - levels.passing), case.count)
         reason = f"every readout equals the {whose}'s, bit for bit, on {case.count} pairs"
         return Decision(Outcome.PASS, same, reason)
-    shown, lower = (
-        accuracy.accuracy_drop(then, data.tuned_correct, confidence=1 - level)
-        for level in (levels.passing, levels.failing)
-    )
+    held = case.accuracy_drop(then, data.tuned_correct)
+    what = f"accuracy {then.mean():.1%} to {data.tuned_correct.mean():.1%}, a drop of"
     lost, won, pairs = accuracy.changed_sides(then, data.tuned_correct)
+    if case.has_templates and lost + won > 0:
+        return _compare(case, what, held)  # what follows takes pairs for independent
     exact = power.detectable_drop(lost, won, pairs, case.limit.maximum, levels.failing)
-    held = Held(shown, lower.low)
     return ruling.compare(
         case,
-        f"accuracy {then.mean():.1%} to {data.tuned_correct.mean():.1%}, a drop of",
+        what,
         held,
         detectable=exact or ruling.detectable(case, held),
         more=lambda: power.pairs_to_decide_drop(

@@ -6,8 +6,9 @@ worth little: their own ratio is noise, and a loss there is none of the capabili
 damage is held to the limit relative to max(|I_h|, floor * I_circuit). Which of the two applies is
 decided on the point estimates |mean I_h| and floor * |mean I_circuit|; then it is one ratio of
 means as everywhere. In a head of positive importance the held value is continuous there, and it
-falls as the floor rises. For a head below the floor only harm counts, a lower readout: a head that
-works against the capability (negative importance) may go where it is worth less than the floor.
+falls as the floor rises. A head of negative importance works against the capability: above the
+floor it is held in both directions, for it may cease to, and it may do more harm. For a head below
+the floor only harm counts, a lower readout: there a head against the capability may go.
 
 Between the two lies a head that looks worth more than the floor while its importance cannot be told
 from zero, or its own ratio has no finite interval. It is worth between the floor and the circuit:
@@ -52,8 +53,8 @@ class Denominator(enum.Enum):
 class JudgedHead:
     """One head. `held` is what is compared with the limit; `over` says by which denominator. `dcv`
     is the plain ratio, None where the importance cannot be told from 0; `worth` is |mean I_h| over
-    |mean I_circuit|. `own` is its own damage over the denominator of `held`, `plain_own` over that
-    of `dcv`."""
+    |mean I_circuit|. `own` is its own damage over the denominator of `held` and in the direction of
+    its value, `plain_own` over that of `dcv`."""
 
     head: Member
     importance: Estimate
@@ -78,15 +79,17 @@ def judged_heads(case: Case) -> list[JudgedHead]:
     floor, plain = case.limit.floor, _plain(case, damage, importance, shown)
     over = [_denominator(floor, *one) for one in zip(worth.tolist(), plain, strict=True)]
     itself = np.array([one is Denominator.ITSELF for one in over])
-    scale = np.where(itself[:, None], importance, (floor or 1.0) * circuit[None])
+    share = (floor or 1.0) * np.sign(circuit.mean()) * circuit  # positive: harm counts
+    scale = np.where(itself[:, None], importance, share)
+    harmful = (scale.mean(axis=1) < 0) & (damage.mean(axis=1) > 0)
     rows = zip(
         case.heads,
         shown,
         worth.tolist(),
         over,
-        case.ratios(damage, scale),
+        case.vulnerabilities(damage, scale),
         plain,
-        _own_damage(case, scale),
+        _own_damage(case, np.where(harmful[:, None], -scale, scale)),
         _own_damage(case, importance, [one is not None for one in plain]),
         strict=True,
     )
@@ -122,7 +125,7 @@ def _with_bounds(one: JudgedHead, floor: float) -> JudgedHead:
     """
     held = one.held
     if one.over is Denominator.ITSELF:
-        return replace(one, dcv=held.estimate)
+        return one if one.importance.value < 0 else replace(one, dcv=held.estimate)
     if one.over is Denominator.FLOOR:
         return one
     estimate = replace(
@@ -270,6 +273,8 @@ def _evidence(case: Case, one: JudgedHead) -> HeadEvidence:
     notes = [f"tuned minus {case.limit.over}"] if case.limit.over else []
     if one.dcv is None:
         notes.append("importance cannot be told from 0")
+    elif one.over is Denominator.ITSELF and one.importance.value < 0:
+        notes.append("works against the capability, so held in both directions")
     if one.over is Denominator.FLOOR:
         floor = case.limit.floor or 1.0
         notes.append(
@@ -282,7 +287,7 @@ def _evidence(case: Case, one: JudgedHead) -> HeadEvidence:
 def _measure(case: Case, one: JudgedHead) -> str:
     over = f" over the {case.limit.over}" if case.limit.over else ""
     if one.over is Denominator.ITSELF:
-        return f"DCV of {one.head}{over}"
+        return f"{wording.dcv(one.importance)} of {one.head}{over}"
     if one.over is Denominator.BETWEEN:
         return f"damage of {one.head}{over}, relative to what it may be worth,"
     part = f"{wording.share(case.limit.floor)} of " * (case.limit.floor > 0)

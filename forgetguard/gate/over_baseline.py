@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import accuracy, studentised, wording
+from forgetguard.gate import studentised, wording
 from forgetguard.gate.case import Case
 from forgetguard.gate.measurement import FloatArray
 from forgetguard.gate.recorded import Recorded
@@ -31,7 +31,7 @@ def beside_baseline(case: Case) -> tuple[str, ...]:
 
 def _accuracy(case: Case, recorded: Recorded) -> str:
     then, now = recorded.tuned_correct, case.data.tuned_correct
-    drop = accuracy.accuracy_drop(then, now, confidence=1 - case.levels.passing)
+    drop = case.accuracy_drop(then, now).estimate
     return _said("accuracy", f"{then.mean():.1%}", f"{now.mean():.1%}", drop, "a further drop of")
 
 

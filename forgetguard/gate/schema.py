@@ -6,6 +6,7 @@ names can be had from here too.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
+    FEWEST_JUDGED,
     LIMITS,
     READOUTS,
     SITES,
@@ -85,6 +87,7 @@ _KEYS = (
 )  # fmt: skip
 _FITS = ("alias", "architecture", "layers", "heads", "weights")
 _REQUIRED = ("capability", "pairs", "readout", "circuit", "limits")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -237,6 +240,13 @@ def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
             values[key] = _read_aliases(value, problems)
         else:
             values[key] = lines.text(value, f"fits: {key}", problems)
+    weights = values.get("weights")
+    if weights is not None and not _FINGERPRINT.fullmatch(weights):
+        problems.add(
+            line_of(nodes["weights"]),
+            "fits: weights must be a fingerprint of 64 hexadecimal digits, as forgetguard discover "
+            f"writes it, got {weights!r}",
+        )
     return Fits(**values)
 
 
@@ -305,7 +315,9 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
         if "max" in entry:
             maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
             if maximum is not None:
-                _check_maximum(key, maximum, where, line_of(entry["max"]), problems)
+                wrong = check_maximum(key, maximum)
+                if wrong is not None:
+                    problems.add(line_of(entry["max"]), f"{where}: {wrong}")
                 limits.append(Limit(key, maximum, line_of(value), floor))
     return tuple(limits)
 
@@ -321,20 +333,30 @@ def _read_floor(node: yaml.Node, where: str, problems: Problems) -> float:
     return DEFAULT_FLOOR if value is None else value
 
 
-def _check_maximum(key: str, maximum: float, where: str, line: int, problems: Problems) -> None:
-    # A limit is a loss that is tolerated. A negative one would demand an improvement, which is no
-    # question of forgetting; in practice it is a sign that somebody thought of a change.
+def check_maximum(key: str, maximum: float) -> str | None:
+    """What is wrong with a limit's maximum; None where nothing is.
+
+    A limit is a share that may be lost. A negative one would demand an improvement, which is no
+    question of forgetting. From 1 on all of it may be lost: nothing is gated then, and in practice
+    somebody thought of per cent.
+    """
+    if isinstance(maximum, bool) or not isinstance(maximum, (int, float)):
+        return f"max must be a number such as 0.10, got {maximum!r}"
+    if not math.isfinite(maximum):
+        return f"max must be a finite number such as 0.10, got {maximum!r}"
     if maximum < 0:
-        problems.add(
-            line,
-            f"{where}: max must be 0 or more, got {maximum:g}: it is the loss allowed, "
-            f"write {-maximum:g} to allow a loss of {-maximum:g}",
+        return (
+            f"max must be 0 or more, got {maximum:g}: it is the loss allowed, write {-maximum:g} "
+            f"to allow a loss of {-maximum:g}"
         )
-    if key.startswith("accuracy.drop") and maximum >= 1:
-        problems.add(
-            line, f"{where}: max must be below 1, got {maximum:g}: accuracy cannot drop by more "
-            "(write 0.02 for two points in a hundred)"
-        )  # fmt: skip
+    if maximum < 1:
+        return None
+    what = (
+        "accuracy cannot drop by more (write 0.02 for two points in a hundred)"
+        if key.startswith("accuracy.drop")
+        else "at 1 all of it is lost (write 0.10 to allow a loss of 10 %)"
+    )
+    return f"max must be below 1, got {maximum:g}: {what}"
 
 
 def _read_pairs(
@@ -379,7 +401,7 @@ def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
             problems.add(line_of(nodes["task"]), f"pairs: {error}")
     count = None
     if "count" in nodes:
-        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
+        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_JUDGED, problems)
     seed = None
     if "seed" in nodes:
         seed = lines.integer(nodes["seed"], "pairs: seed", "seed: 0", problems)

@@ -32,6 +32,7 @@ from forgetguard.gate.schema import (
     check_names,
     check_reference,
 )
+from forgetguard.gate.suitability import check_fits
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import behaviour, check_length
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
@@ -284,6 +285,7 @@ class GateSession:
         for plan in self._plans.values():
             if plan.failed is None:
                 with self._blame(plan):
+                    check_base(plan.spec, self._pair.base)
                     _check_heads(plan.spec, anatomy)
         sound = {
             name: plan.spec
@@ -463,6 +465,13 @@ def shared_vocabulary(pair: ModelPair) -> int | None:
             sizes.append(config.get("vocab_size"))
     known = [size for size in sizes if isinstance(size, int)]
     return min(known) if known and len(known) == len(sizes) else None
+
+
+def check_base(spec: CircuitSpec, base: Checkpoint) -> None:
+    """Raises SpecificationError where the circuit says that it was found in another base."""
+    if spec.fits is not None:
+        local = localise(base.spec, base.options, weights=False)
+        check_fits(spec, full_config(local), lambda: base.fingerprint.weights)
 
 
 def as_measurement(

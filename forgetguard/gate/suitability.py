@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from forgetguard.anatomy.members import Mlp
@@ -47,6 +47,36 @@ def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
         )
     if missing:
         raise SpecificationError("\n".join(missing))
+
+
+def check_fits(spec: CircuitSpec, config: Mapping[str, Any], weights: Callable[[], str]) -> None:
+    """A circuit that says which base it was found in may gate no other.
+
+    Args:
+        config: the base's config.json.
+        weights: gives the fingerprint of the base's weights; asked for only where it is needed.
+
+    Raises:
+        SpecificationError: its `fits` does not match, but for `alias`, which is a name only.
+    """
+    fits = spec.fits
+    if fits is None or fits.any_base:
+        return
+    architectures = config.get("architectures") or ()
+    asked = (
+        ("architecture", fits.architecture, lambda: next(iter(architectures), None)),
+        ("layers", fits.layers, lambda: config_size(config, "layers")),
+        ("heads", fits.heads, lambda: config_size(config, "heads")),
+        ("weights", fits.weights, weights),
+    )
+    for name, wanted, find in asked:
+        found = None if wanted is None else find()
+        if wanted is not None and found != wanted:
+            raise SpecificationError(
+                f"{spec.where(1)}: circuit {spec.name!r} is of another base: its fits: {name} is "
+                f"{wanted}, this base's is {found}: find it again in this base (forgetguard "
+                "discover), or take fits: out of the file to gate this base with it"
+            )
 
 
 def check_reference(specs: Iterable[CircuitSpec]) -> None:

@@ -28,6 +28,11 @@ def share(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
+def dcv(importance: Estimate) -> str:
+    """`DCV`; of what works against the capability, held in both directions, `|DCV|`."""
+    return "|DCV|" if importance.value < 0 else "DCV"
+
+
 def names(members: Iterable[object]) -> str:
     """`L0H4, L2H1`."""
     return ", ".join(map(str, members))

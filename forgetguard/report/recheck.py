@@ -196,10 +196,31 @@ def _why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:
     if document["not_run"]:
         yield f"not run: {', '.join(document['not_run'])}"
     yield from (str(error) for error in document["errors"])
+    yield from _unanswered(document)
     if not any(result["outcome"] == "pass" for result in document["results"]):
         yield "no gate passed"
     elif not document["complete"]:
         yield "it is not complete"
+
+
+def _unanswered(document: Mapping[str, Any]) -> Iterator[str]:
+    """Limits that a circuit file declares and nothing is said of; a Python gate judges those that
+    it likes."""
+    named = [one["id"] for one in document["results"]]
+    named += [*document["deselected"], *document["not_run"]]
+    by_python = {
+        verdict["circuit_digest"]
+        for one in document["results"]
+        if not one["id"].partition("::")[0].endswith(_CIRCUIT_FILES)
+        for verdict in one["verdicts"]
+    }
+    for entry in document["circuits"]:
+        if entry["digest"] in by_python:
+            continue
+        for limit in entry["declared"]["limits"]:
+            gate = f"::{entry['name']}::{limit['key']}"
+            if not any(name.endswith(gate) for name in named):
+                yield f"{entry['name']}: {limit['key']} is declared, and there is no verdict on it"
 
 
 def _run(document: Mapping[str, Any], why_not: tuple[str, ...]) -> Iterator[Difference]:

@@ -20,7 +20,7 @@ readout: logit_diff
 circuit: [L2H2, L0H2]
 limits:
   dcv.circuit: {max: 0.9}
-  dcv.head: {max: 2.0, floor: 0.2}
+  dcv.head: {max: 0.9, floor: 0.2}
 """
 PYTHON = """\
 def test_both(forgetguard):

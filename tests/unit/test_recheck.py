@@ -160,9 +160,16 @@ def loosen_the_declaration(content: dict[str, Any]) -> None:
         result["verdicts"][0]["circuit_digest"] = entry["digest"]
 
 
+def drop_what_failed(content: dict[str, Any]) -> None:
+    """Nothing that is left is untrue; but a declared limit has no verdict."""
+    content["results"] = [one for one in content["results"] if one["outcome"] == "pass"]
+    content["exit_status"] = 0
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (drop_what_failed, "dcv.circuit is declared, and there is no verdict on it"),
         (set_verdict(0, "outcome", "pass"), "outcome is written as 'pass', found 'fail'"),
         (set_verdict(0, "reason", "all is well"), "reason is written as 'all is well'"),
         (set_verdict(0, "family", 1), "dcv.circuit: "),
@@ -196,6 +203,21 @@ def test_what_does_not_follow_from_the_numbers_is_found_and_named(
     output = capsys.readouterr().out
     assert said in output
     assert "NOT CONFIRMED" in output
+
+
+def test_a_limit_that_was_deselected_needs_no_verdict(tmp_path: Path) -> None:
+    content = document(0.3)
+    gone = [one["id"] for one in content["results"] if one["outcome"] != "pass"]
+    drop_what_failed(content)
+    content["deselected"] = gone
+    assert main(["verify", str(written(tmp_path, content)), "--require-pass"]) == CONFIRMED
+
+
+def test_a_python_gate_judges_the_limits_that_it_likes(tmp_path: Path) -> None:
+    content = document(0.02)
+    content["results"] = content["results"][:1]
+    content["results"][0]["id"] = "test_gate.py::test_ioi"
+    assert main(["verify", str(written(tmp_path, content)), "--require-pass"]) == CONFIRMED
 
 
 def test_an_edit_without_a_new_checksum_is_found_even_where_no_verdict_hangs_on_it(

@@ -22,6 +22,7 @@ from forgetguard.gate.schema import (
     load_circuit_file,
     parse_circuit,
 )
+from forgetguard.gate.suitability import check_fits
 
 GOOD = """\
 forgetguard: 1
@@ -31,8 +32,9 @@ readout: logit_diff
 circuit: [L2H1, L2H2, L0H4]
 limits:
   dcv.circuit: {max: 0.10}
-  dcv.head: {max: 1}
+  dcv.head: {max: 0.5}
 """
+ABC = "0abc" * 16
 PAIR: dict[str, object] = {
     "clean": "a b",
     "counterfactual": "a c",
@@ -63,7 +65,7 @@ def test_a_circuit_file_reads_as_written() -> None:
     assert spec.name == "ioi"
     assert spec.pairs == TaskPairs("ioi", 64, 3)
     assert spec.heads == (Head(2, 1), Head(2, 2), Head(0, 4))
-    assert spec.limits == (Limit("dcv.circuit", 0.1), Limit("dcv.head", 1.0))
+    assert spec.limits == (Limit("dcv.circuit", 0.1), Limit("dcv.head", 0.5))
     assert [limit.line for limit in spec.limits] == [7, 8]
     assert (spec.site, spec.confidence, spec.chat_template) == ("contribution", 0.95, False)
 
@@ -80,8 +82,19 @@ def test_a_circuit_file_reads_as_written() -> None:
         (7, "  dcv.circuit: {maximum: 1}", ":7: limits.dcv.circuit: unknown key 'maximum': did"),
         (7, "  dcv.circuit: 0.1", ":7: limits.dcv.circuit: must be a mapping"),
         (7, "  dcv.circiut: {max: 1}", "unknown key 'dcv.circiut': did you mean 'dcv.circuit'"),
-        (7, "  dcv.head: {max: 1}", ":8: limits: 'dcv.head' is given twice, on lines 7 and 8"),
+        (7, "  dcv.head: {max: 0.5}", ":8: limits: 'dcv.head' is given twice, on lines 7 and 8"),
         (7, "  accuracy.drop: {max: 2}", ":7: limits.accuracy.drop: max must be below 1"),
+        (
+            7,
+            "  dcv.circuit: {max: 10}",
+            ":7: limits.dcv.circuit: max must be below 1, got 10",
+        ),
+        (7, "  readout.drop: {max: 1}", ":7: limits.readout.drop: max must be below 1, got 1"),
+        (
+            2,
+            "capability: x\nfits: {weights: 48b8...}",
+            ":3: fits: weights must be a",
+        ),
         (4, "readout: logit_dif", ":4: unknown readout 'logit_dif': did you mean 'logit_diff'"),
         (4, "readouts: logprob", ":4: unknown key 'readouts': did you mean 'readout'"),
         (4, "readout: true", ":4: readout must be text, got true (put it in quotes"),
@@ -91,7 +104,7 @@ def test_a_circuit_file_reads_as_written() -> None:
         (5, "circuit: [L2H1, 2.1]", ":5: circuit: a head must be text, got 2.1"),
         (5, "circuit: [L2-H1]", ":5: circuit: 'L2-H1' is neither a head nor an MLP"),
         (3, "pairs: {task: iio, count: 9}", ":3: pairs: unknown task 'iio': did you mean 'ioi'"),
-        (3, "pairs: {task: ioi, count: 1}", ":3: pairs: count must be between 2 and"),
+        (3, "pairs: {task: ioi, count: 1}", ":3: pairs: count must be between 8 and"),
         (3, "pairs: {task: ioi, count: many}", ":3: pairs: count must be a whole number"),
         (3, "pairs: {task: ioi, count: 9, seed: -1}", ":3: pairs: seed must be 0 or more"),
         (3, "pairs: {task: ioi}", ":3: pairs: 'count' is missing"),
@@ -101,10 +114,10 @@ def test_a_circuit_file_reads_as_written() -> None:
         (3, "pairs: {task: ioi, count: 9, most: lots}", ":3: pairs: most must be a whole number"),
         (3, "pairs: {task: ioi, most: 9}", ":3: pairs: 'count' is missing"),
         (3, "pairs: {file: gone.jsonl, most: 9}", ":3: pairs: most needs count"),
-        (7, "  dcv.circuit: {max: 1, floor: 0}", ":7: limits.dcv.circuit: unknown key 'floor'"),
-        (8, "  dcv.head: {max: 1, floor: 10}", ":8: limits.dcv.head: floor must be between 0"),
-        (8, "  dcv.head: {max: 1, floor: -0.1}", ":8: limits.dcv.head: floor must be between 0"),
-        (8, "  dcv.head: {max: 1, floor: low}", ":8: limits.dcv.head: floor must be a number"),
+        (7, "  dcv.circuit: {max: 0.5, floor: 0}", ":7: limits.dcv.circuit: unknown key 'floor'"),
+        (8, "  dcv.head: {max: 0.5, floor: 10}", ":8: limits.dcv.head: floor must be between 0"),
+        (8, "  dcv.head: {max: 0.5, floor: -0.1}", ":8: limits.dcv.head: floor must be between 0"),
+        (8, "  dcv.head: {max: 0.5, floor: low}", ":8: limits.dcv.head: floor must be a number"),
         (8, "  dcv.head: {floor: 0.1}", ":8: limits.dcv.head: 'max' is missing"),
         (3, "pairs: ioi", ":3: pairs must be"),
         (3, "pairs: []", ":3: pairs: holds 0, at least 2 are needed"),
@@ -237,8 +250,8 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
 def test_a_head_limit_may_set_its_floor() -> None:
     first, second = parse().limits
     assert second.floor == 0.10
-    given = parse(changed(8, "  dcv.head: {max: 1, floor: 0}")).limits[1]
-    assert given == Limit("dcv.head", 1.0, floor=0.0)
+    given = parse(changed(8, "  dcv.head: {max: 0.5, floor: 0}")).limits[1]
+    assert given == Limit("dcv.head", 0.5, floor=0.0)
     assert given != second
     assert "floor" not in schema.dump(parse())
     assert first.is_on_heads is False
@@ -309,8 +322,8 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_at
         ("{architecture: LlamaForCausalLM, layers: 4, heads: 6}", True),
         ("{architecture: LlamaForCausalLM, layers: 5}", False),
         ("{architecture: GPT2LMHeadModel}", False),
-        ("{heads: 6, weights: abc}", True),
-        ("{weights: abd}", False),
+        (f"{{heads: 6, weights: {ABC}}}", True),
+        (f"{{weights: {ABC[:-1]}d}}", False),
         ("{alias: 'tiny:base'}", True),
         ("{alias: [gpt2, 'tiny:base']}", True),
         ("any", True),
@@ -319,15 +332,59 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_at
 )
 def test_a_circuit_fits_a_base_where_all_that_is_given_matches(fits: str, expected: bool) -> None:
     spec = parse(changed(2, f"capability: x\nfits: {fits}"))
-    assert schema.fits_base(spec, CONFIG, "abc", alias="tiny:base") is expected
+    assert schema.fits_base(spec, CONFIG, ABC, alias="tiny:base") is expected
 
 
 def test_a_circuit_fits_no_base_it_cannot_know() -> None:
-    assert not schema.fits_base(parse(), CONFIG, "abc")
-    unknown = parse(changed(2, "capability: x\nfits: {weights: abc}"))
+    assert not schema.fits_base(parse(), CONFIG, ABC)
+    unknown = parse(changed(2, "capability: x\nfits: {weights: " + ABC + "}"))
     assert not schema.fits_base(unknown, CONFIG, None)
     beyond = parse(changed(2, "capability: x\nfits: {layers: 2}"))
     assert not schema.fits_base(beyond, CONFIG | {"num_hidden_layers": 2}, None)
+
+
+@pytest.mark.parametrize(
+    ("fits", "named"),
+    [
+        ("any", None),
+        ("{alias: gpt2}", None),  # a name only
+        (f"{{architecture: LlamaForCausalLM, layers: 4, heads: 6, weights: {ABC}}}", None),
+        (
+            "{architecture: GPT2LMHeadModel}",
+            "architecture is GPT2LMHeadModel, this base's is",
+        ),
+        ("{layers: 99}", "layers is 99, this base's is 4"),
+        (f"{{heads: 8, weights: {ABC}}}", "heads is 8, this base's is 6"),
+        (f"{{weights: {ABC[:-1]}d}}", f"this base's is {ABC}"),
+    ],
+)
+def test_a_circuit_of_another_base_is_refused(fits: str, named: str | None) -> None:
+    spec = parse(changed(2, f"capability: x\nfits: {fits}"))
+    if named is None:
+        check_fits(spec, CONFIG, lambda: ABC)
+        return
+    with pytest.raises(SpecificationError, match="is of another base") as caught:
+        check_fits(spec, CONFIG, lambda: ABC)
+    assert named in str(caught.value)
+    assert "take fits: out" in str(caught.value)
+
+
+def test_weights_are_read_only_where_all_else_fits() -> None:
+    def never() -> str:
+        raise AssertionError("the weights were read")
+
+    check_fits(parse(), CONFIG, never)
+    check_fits(parse(changed(2, "capability: x\nfits: {layers: 4}")), CONFIG, never)
+    spec = parse(changed(2, f"capability: x\nfits: {{layers: 5, weights: {ABC}}}"))
+    with pytest.raises(SpecificationError, match="layers is 5"):
+        check_fits(spec, CONFIG, never)
+
+
+@pytest.mark.parametrize("maximum", [True, "0.1", float("nan"), float("inf"), -0.1, 1.0, 10, None])
+@pytest.mark.parametrize("key", ["dcv.circuit", "accuracy.drop", "readout.drop.over_baseline"])
+def test_no_such_maximum_gates_anything(key: str, maximum: object) -> None:
+    assert "max must be" in str(schema.check_maximum(key, maximum))  # type: ignore[arg-type]
+    assert schema.check_maximum(key, 0.0) is schema.check_maximum(key, 0.999) is None
 
 
 def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
@@ -338,7 +395,7 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
         "tiny-ioi", "ioi", base.pairs, "logprob", (Head(10, 0), Head(0, 10)),
         (Limit("dcv.circuit", 1e-7), Limit("dcv.head", 0.5, floor=0.05)),
         description="yes: 'it' is\nlong",
-        fits=Fits(alias=("tiny:base", "t"), weights="0123e4", layers=4),
+        fits=Fits(alias=("tiny:base", "t"), weights="0123e4" + "0" * 58, layers=4),
         chat_template=True, site="z", confidence=0.9,
         found={"method": "patching", "scores": {"L1H0": 0.25}, "note": "1e-3", "nothing": None},
     )  # fmt: skip
