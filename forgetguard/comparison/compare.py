@@ -62,11 +62,11 @@ def compare(
 
     The pairs are split into two halves, the same for every model and seed. Masks are learned on
     the first, once a seed; faithfulness, transfer and necessity are read on the second. The base's
-    masks are learned on the second half too, for the split-half ceiling and nothing else.
+    masks are learned on the second half too: the split-half ceiling, and what another model
+    reaches of it, are agreement with these, and they serve nothing else.
 
     Args:
-        capability: every pair needs a distractor. 128 pairs or more: halves find circuits less
-            well than all pairs do.
+        capability: every pair needs a distractor. 128 pairs or more: masks see half of them.
         seeds: of the mask's learning; one alone leaves retention without evidence, and abstains.
         settings: of binary masking, by name; by default its own.
         delta: how far a mask must fall for its head to be vulnerable; in [0, 1).

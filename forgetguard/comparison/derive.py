@@ -207,7 +207,7 @@ def _retention(base: Reading, other: Reading, least_stability: float) -> Retenti
     return retention(
         circuits(base.masks),
         circuits(other.masks),
-        list(product(circuits(base.masks), circuits(base.other_masks))),
+        circuits(base.other_masks),
         base.roles.members,
         least_stability,
         base_scores=base.masks,

@@ -40,7 +40,7 @@ class Column:
         shift: mask, averaged over seeds, minus the base's; mean_shift: the mean size of it.
         run_shift: mean size of the difference of one run's mask from one of the base's, over all
             such pairs of runs; in the base's own column, of different runs of the base.
-        retention: of the base's circuit in this model.
+        retention: of the base's circuit in this model; its `across` stands beside the ceiling.
         pearson, spearman: of necessity over heads, base against this model; in the base's own
             column, of one half of the held-out pairs against the other.
     """
@@ -86,7 +86,8 @@ class Comparison:
         heads: how many there are to choose from.
         settings: of the mask's learning.
         ablation: what takes heads away wherever some are.
-        ceiling: the base's circuits found on one half of all pairs in those found on the other.
+        ceiling: agreement of the base's circuits found on one half of all pairs with those found
+            on the other. What a model reaches of it is its `retention.across`, not its retention.
         vulnerable: C_vuln of tuned against `against`; only with a reference is it the paper's.
     """
 

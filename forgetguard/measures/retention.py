@@ -4,6 +4,11 @@ Retention is |C_base & C_M| / |C_base| (arXiv 2605.28860). Alone it misleads in 
 has its correction here (ours): large circuits overlap by chance; a circuit of another size overlaps
 more or less for its size alone; and a search for circuits that does not even agree with itself, on
 the same model, cannot show that another model has lost anything.
+
+The search disagrees with itself for two causes, its seed and the prompt pairs, and like is to be
+read beside like. Retention compares circuits of the same pairs: beside it stands the base's seed
+stability. The split-half ceiling compares circuits of two disjoint halves: what stands beside it is
+M's agreement with the base across those halves.
 """
 
 from __future__ import annotations
@@ -44,8 +49,8 @@ class Agreement:
     """Retention over several comparisons of two circuits.
 
     Attributes:
-        value: |A & B| / |A|; between two circuits of the same model, which have no order, the mean
-            of it and |A & B| / |B|.
+        value: |A & B| / |A|; of agreement, in which neither circuit comes first (ceiling,
+            stability, `across`), the mean of it and |A & B| / |B|.
         chance: its mean for random sets of the same sizes.
         corrected: (value - chance) / (largest value for these sizes - chance), comparison by
             comparison (`Overlap.corrected`). None where that is undefined in one of them, because
@@ -80,18 +85,23 @@ class Retention:
     """Retention, and what it must be read beside.
 
     Attributes:
-        retained: each base run's circuit in each tuned run's, over all such pairs.
+        retained: each base run's circuit in each tuned run's, over all such pairs: the paper's,
+            from the same prompt pairs in both models. To be read beside its chance and
+            `base_stability`, which are of the same prompt pairs too; not beside `ceiling`.
         matched: the same at matched sizes; None where no scores were given.
-        ceiling: the base in itself, found on two halves of the pairs; None where no halves were
-            given or a half's circuit is empty. A half finds circuits less well than all pairs do,
-            so this ceiling lies rather too low.
+        ceiling: agreement of the base's runs with its circuits on the other half, over all such
+            pairs; None where no other half was given or a circuit is empty.
+        across: the same of the tuned model's runs with the base's circuits on the other half, to be
+            read beside `ceiling`. Equal to it, to the bit, where the tuned model finds the base's
+            circuits. None where no other half was given or a circuit is empty.
         base_stability, tuned_stability: one model's runs among each other, over unordered pairs;
             None for fewer than two runs or where one found an empty circuit.
-        relative: mean chance-corrected retention / mean chance-corrected ceiling: 1 says that the
-            tuned model keeps what a second look at the base would find. May exceed 1 (see
-            `ceiling`), and is below 0 where retention is below chance. It is blind to a circuit
-            that shrank to a part of itself: read it beside `retained` and the sizes. None where
-            either is undefined or the ceiling is not above chance.
+        relative: mean chance-corrected `across` / mean chance-corrected `ceiling`: 1 says that the
+            tuned model agrees with the base on other pairs as well as the base itself does, 0 that
+            it agrees as well as random circuits of these sizes. May exceed 1, as both are noisy,
+            and is below 0 where agreement is below chance. It is blind to a circuit that shrank to
+            a part of itself: read it beside `retained` and the sizes. None where either is
+            undefined or the ceiling is not above chance.
         least_stability: what the base's ceiling and stability had to reach.
         abstained: why retention is no evidence; None where it may be read. The values stay.
     """
@@ -99,6 +109,7 @@ class Retention:
     retained: Agreement
     matched: MatchedSize | None
     ceiling: Agreement | None
+    across: Agreement | None
     base_stability: Agreement | None
     tuned_stability: Agreement | None
     relative: float | None
@@ -109,7 +120,7 @@ class Retention:
 def retention(
     base_runs: Sequence[Collection[Member]],
     tuned_runs: Sequence[Collection[Member]],
-    halves: Sequence[tuple[Collection[Member], Collection[Member]]],
+    other_half: Sequence[Collection[Member]],
     universe: Collection[Member],
     least_stability: float = LEAST_STABILITY,
     *,
@@ -120,14 +131,14 @@ def retention(
 
     Abstains (see `Retention.abstained`) where the base's chance-corrected split-half ceiling or
     seed stability is below `least_stability` or unknown: fewer than two runs of either model, no
-    halves, or sizes that leave nothing to measure. Low stability of the TUNED model alone does not
-    abstain: a circuit that is gone is not found twice.
+    other half, or sizes that leave nothing to measure. Low stability of the TUNED model alone does
+    not abstain: a circuit that is gone is not found twice.
 
     Args:
-        base_runs, tuned_runs: one circuit for each seed of the search. Where the search has no
-            seed of its own, draw other prompt pairs: one circuit given twice is no second run.
-        halves: circuits of the base found on two halves of the pairs that share none, for one or
-            more splits or seeds. May be empty.
+        base_runs, tuned_runs: one circuit for each seed of the search, all found on the same prompt
+            pairs. One circuit given twice is no second run.
+        other_half: circuits of the base, one for each seed, found on as many other prompt pairs,
+            none of them among those of the runs. May be empty.
         universe: all members that the search could choose from.
         least_stability: in [0, 1].
         base_scores, tuned_scores: the scores behind each run, in the order of the runs, one for
@@ -141,24 +152,29 @@ def retention(
     everything = as_set(universe, "the universe")
     base = _circuits(base_runs, everything, "base")
     tuned = _circuits(tuned_runs, everything, "tuned")
-    split = [_half(pair, everything, number) for number, pair in enumerate(halves)]
+    other = [
+        inside(one, everything, f"the circuit of the base's run {number} on the other half")
+        for number, one in enumerate(other_half)
+    ]
     _check(base, tuned, least_stability)
     retained = _directed(base, tuned, everything)
-    ceiling = _symmetric(split, everything)
+    ceiling = _symmetric(list(product(base, other)), everything)
+    across = _symmetric(list(product(tuned, other)), everything)
     base_stability = _symmetric(list(combinations(base, 2)), everything)
     reasons = [
-        *_unknown(len(base), len(tuned), len(split)),
+        *_unknown(len(base), len(tuned), len(other)),
         *_unmeasurable(retained),
-        *_unstable("split-half ceiling", ceiling, least_stability, given=bool(split)),
+        *_unstable("split-half ceiling", ceiling, least_stability, given=bool(other)),
         *_unstable("seed stability", base_stability, least_stability, given=len(base) > 1),
     ]
     return Retention(
         retained=retained,
         matched=_matched(base, base_scores, tuned_scores, len(tuned), everything),
         ceiling=ceiling,
+        across=across,
         base_stability=base_stability,
         tuned_stability=_symmetric(list(combinations(tuned, 2)), everything),
-        relative=_relative(retained, ceiling),
+        relative=_relative(across, ceiling),
         least_stability=least_stability,
         abstained="; ".join(reasons) or None,
     )
@@ -200,21 +216,6 @@ def _circuits(
     )
 
 
-def _half(
-    pair: tuple[Collection[Member], Collection[Member]], universe: Circuit, number: int
-) -> tuple[Circuit, Circuit]:
-    if len(pair) != 2:
-        raise MeasurementError(
-            f"retention: split {number} has {len(pair)} circuits of the base: give two, one for "
-            "each half of the pairs"
-        )
-    first, second = pair
-    return (
-        inside(first, universe, f"the first half's circuit of split {number}"),
-        inside(second, universe, f"the second half's circuit of split {number}"),
-    )
-
-
 def _check(base: Sequence[Circuit], tuned: Sequence[Circuit], least_stability: float) -> None:
     empty = [number for number, circuit in enumerate(base) if not circuit]
     if empty:
@@ -245,7 +246,7 @@ def _retained(found: Sequence[Overlap]) -> Agreement:
 
 
 def _symmetric(pairs: Sequence[tuple[Circuit, Circuit]], universe: Circuit) -> Agreement | None:
-    """Circuits of one model, which have no order, in each other."""
+    """Circuits in each other, neither of which comes first."""
     if not pairs or not all(one and other for one, other in pairs):
         return None
     found = [overlap(one, other, universe) for one, other in pairs]
@@ -306,14 +307,14 @@ def _scored(
     return scores
 
 
-def _relative(retained: Agreement, ceiling: Agreement | None) -> float | None:
-    if retained.corrected is None or ceiling is None or ceiling.corrected is None:
+def _relative(across: Agreement | None, ceiling: Agreement | None) -> float | None:
+    if across is None or across.corrected is None or ceiling is None or ceiling.corrected is None:
         return None
     best = ceiling.corrected.mean
-    return retained.corrected.mean / best if best > 0 else None
+    return across.corrected.mean / best if best > 0 else None
 
 
-def _unknown(base: int, tuned: int, halves: int) -> list[str]:
+def _unknown(base: int, tuned: int, other_half: int) -> list[str]:
     """Reasons to abstain for want of runs."""
     reasons = []
     for role, runs in (("base", base), ("tuned model", tuned)):
@@ -321,9 +322,9 @@ def _unknown(base: int, tuned: int, halves: int) -> list[str]:
             reasons.append(
                 f"one run of the {role}: what the seed alone changes is unknown (give two or more)"
             )
-    if not halves:
+    if not other_half:
         reasons.append(
-            "no circuits of the base from two halves of the pairs: the split-half ceiling is "
+            "no circuits of the base from another half of the pairs: the split-half ceiling is "
             "unknown"
         )
     return reasons

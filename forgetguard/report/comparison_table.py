@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forgetguard.measures.retention import Agreement, Spread
 
 SCHEMA = "forgetguard.comparison"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WIDTH = 100
 MOVED_SHOWN = 3
 _NONE = "-"
@@ -97,7 +97,7 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
         row(f"  transfer, normalised {_OURS}", lambda one: _spread(one.transfer)),
         title("masks against the base's"),
         row("  most moved heads, m(M) - m(base)", partial(_moved, place=0)),
-        *(row("", partial(_moved, place=at)) for at in range(1, MOVED_SHOWN)),
+        *filter(any, (row("", partial(_moved, place=at)) for at in range(1, MOVED_SHOWN))),
         row(f"  mean size of the shift {_OURS}", lambda one: _number(one.mean_shift)),
         row(f"  the same, run against run {_OURS}", lambda one: _spread(one.run_shift)),
         title("circuit against the base's"),
@@ -111,7 +111,8 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
             f"  split-half ceiling, corrected {_OURS}",
             lambda one: _corrected(ceiling) if one.role == "base" else "",
         ),
-        row(f"  corrected / ceiling {_OURS}", _relative),
+        row(f"  across halves, corrected {_OURS}", _across),
+        row(f"  across halves / ceiling {_OURS}", _relative),
         row(f"  may retention be read? {_OURS}", _readable),
         title("necessity of heads, against the base's"),
         row(f"  Pearson {_OURS}", lambda one: _number(one.pearson)),
@@ -198,6 +199,10 @@ def _matched_corrected(column: Column) -> str:
         column,
         lambda found: _corrected(None if found.matched is None else found.matched.agreement),
     )
+
+
+def _across(column: Column) -> str:
+    return _of_retention(column, lambda found: _corrected(found.across))
 
 
 def _relative(column: Column) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations
+from math import comb
 
 import pytest
 from hypothesis import event, given, settings
@@ -165,21 +167,21 @@ runs = st.lists(some, min_size=1, max_size=3)
 
 
 @QUICK
-@given(runs, runs, st.lists(st.tuples(some, some), max_size=2), renamings)
+@given(runs, runs, st.lists(some, max_size=2), renamings)
 def test_neither_names_nor_the_order_of_runs_change_retention(
     base: list[frozenset[Member]],
     tuned: list[frozenset[Member]],
-    halves: list[tuple[frozenset[Member], frozenset[Member]]],
+    other_half: list[frozenset[Member]],
     names: dict[Member, Member],
 ) -> None:
     def renamed(chosen: frozenset[Member]) -> frozenset[Member]:
         return frozenset(names[member] for member in chosen)
 
-    there = retention(base, tuned, halves, UNIVERSE)
+    there = retention(base, tuned, other_half, UNIVERSE)
     back = retention(
         [renamed(one) for one in base[::-1]],
         [renamed(one) for one in tuned[::-1]],
-        [(renamed(second), renamed(first)) for first, second in halves[::-1]],
+        [renamed(one) for one in other_half[::-1]],
         UNIVERSE[::-1],
     )
     assert back.retained.value == there.retained.value
@@ -187,9 +189,66 @@ def test_neither_names_nor_the_order_of_runs_change_retention(
     assert back.retained.chance == there.retained.chance
     assert back.relative == there.relative
     assert back.abstained == there.abstained
-    assert (back.ceiling is None) == (there.ceiling is None)
-    if back.ceiling is not None and there.ceiling is not None:
-        assert back.ceiling.value == there.ceiling.value
+    for one, other in ((back.ceiling, there.ceiling), (back.across, there.across)):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert one.value == other.value
+
+
+@QUICK
+@given(runs, st.lists(some, min_size=1, max_size=2), st.data())
+def test_a_tuned_model_with_the_bases_circuits_reaches_the_ceiling_exactly(
+    base: list[frozenset[Member]], other_half: list[frozenset[Member]], data: st.DataObject
+) -> None:
+    copy = retention(base, base, other_half, UNIVERSE)
+    assert copy.across == copy.ceiling
+    own = None if copy.ceiling is None else copy.ceiling.corrected
+    event("defined" if copy.relative is not None else "undefined")
+    assert copy.relative == (1.0 if own is not None and own.mean > 0 else None)
+    shuffled = retention(base, data.draw(st.permutations(base)), other_half, UNIVERSE)
+    assert shuffled.relative == copy.relative
+
+
+def _expected_shared(first: int, second: int, universe: int) -> Fraction:
+    """The mean of the hypergeometric distribution, term by term."""
+    ways = [
+        (shared, comb(first, shared) * comb(universe - first, second - shared))
+        for shared in range(max(0, first + second - universe), min(first, second) + 1)
+    ]
+    return Fraction(sum(shared * n for shared, n in ways), comb(universe, second))
+
+
+@QUICK
+@given(runs, runs, st.lists(some, min_size=1, max_size=2))
+def test_across_is_what_loops_over_runs_and_members_count(
+    base: list[frozenset[Member]],
+    tuned: list[frozenset[Member]],
+    other_half: list[frozenset[Member]],
+) -> None:
+    values, corrected = [], []
+    for run in tuned:
+        for other in other_half:
+            shared = 0
+            for member in UNIVERSE:
+                if member in run and member in other:
+                    shared += 1
+            values.append((Fraction(shared, len(run)) + Fraction(shared, len(other))) / 2)
+            by_chance = _expected_shared(len(run), len(other), len(UNIVERSE))
+            most = min(len(run), len(other))
+            corrected.append(
+                (shared - by_chance) / (most - by_chance) if most > by_chance else None
+            )
+    found = retention(base, tuned, other_half, UNIVERSE).across
+    assert found is not None
+    assert found.value.n == len(values)
+    assert found.value.mean == pytest.approx(float(sum(values) / len(values)))
+    defined = [one for one in corrected if one is not None]
+    if len(defined) < len(corrected):
+        assert found.corrected is None
+    else:
+        assert found.corrected is not None
+        assert found.corrected.mean == pytest.approx(float(sum(defined) / len(defined)), abs=1e-12)
+        assert found.corrected.low == pytest.approx(float(min(defined)), abs=1e-12)
 
 
 near = st.sampled_from(UNIVERSE[5:]).map(lambda extra: frozenset({*UNIVERSE[:4], extra}))
@@ -198,20 +257,20 @@ mixed_runs = st.integers(1, 3).flatmap(lambda n: st.lists(mixed, min_size=n, max
 
 
 @QUICK
-@given(mixed_runs, mixed_runs, st.lists(st.tuples(mixed, mixed), max_size=2), st.floats(0, 1))
+@given(mixed_runs, mixed_runs, st.lists(mixed, max_size=2), st.floats(0, 1))
 def test_retention_abstains_exactly_without_runs_halves_or_a_stable_base(
     base: list[frozenset[Member]],
     tuned: list[frozenset[Member]],
-    halves: list[tuple[frozenset[Member], frozenset[Member]]],
+    other_half: list[frozenset[Member]],
     least: float,
 ) -> None:
-    found = retention(base, tuned, halves, UNIVERSE, least)
+    found = retention(base, tuned, other_half, UNIVERSE, least)
     assert found.retained.value.low <= found.retained.value.mean <= found.retained.value.high
     stable = all(
         own is not None and own.corrected is not None and own.corrected.mean >= least
         for own in (found.ceiling, found.base_stability)
     )
-    enough = min(len(base), len(tuned)) >= 2 and bool(halves)
+    enough = min(len(base), len(tuned)) >= 2 and bool(other_half)
     measurable = found.retained.corrected is not None
     event("readable" if found.abstained is None else "abstained")
     assert (found.abstained is None) == (enough and stable and measurable)

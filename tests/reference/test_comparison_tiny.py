@@ -61,6 +61,9 @@ def test_a_byte_copy_of_the_base_reads_no_change(
     pair = models(copy_of_base(tmp_path), copy_of_base(tmp_path / "other"))
     found = compare(pair, INDUCTION, keep=False, seeds=(0, 1), settings={"steps": 20})
     base, copies = found.columns[0], found.columns[1:]
+    assert found.ceiling is not None
+    assert found.ceiling.corrected is not None
+    assert 0 < found.ceiling.corrected.mean < 1, "at 1 nothing would tell it from retention"
     assert base.masks[0] != base.masks[1], "two seeds of one mask: this test would see nothing"
     for copy in copies:
         assert copy.masks == base.masks
@@ -74,6 +77,8 @@ def test_a_byte_copy_of_the_base_reads_no_change(
         # Runs in the order of product(): equal seeds are the first and the last.
         equal = [copy.retention.retained.overlaps[i] for i in (0, 3)]
         assert [one.containment for one in equal] == [1.0, 1.0]
+        assert copy.retention.across == found.ceiling
+        assert copy.retention.relative == 1.0
     assert found.vulnerable is not None
     assert found.vulnerable.members == ()
     assert not (tmp_path / "none").exists(), "keep=False must leave nothing behind"

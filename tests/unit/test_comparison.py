@@ -171,13 +171,22 @@ def test_without_a_reference_the_set_is_against_the_base_and_says_so() -> None:
 def test_retention_is_that_of_the_measure_with_a_ceiling_over_both_halves() -> None:
     derived = found()
     runs, tuned = [{A, B}, {A, B}], [{A}, {A, C}]
-    halves = [({A, B}, {A, B}), ({A, B}, {A, C})] * 2
+    other_half = [{A, B}, {A, C}]
     expected = retention(
-        runs, tuned, halves, HEADS, 0.5, base_scores=BASE_MASKS, tuned_scores=TUNED.masks
+        runs, tuned, other_half, HEADS, 0.5, base_scores=BASE_MASKS, tuned_scores=TUNED.masks
     )
     assert derived.columns[1].retention == expected
     assert expected.retained.value.mean == 0.5
     assert derived.ceiling == expected.ceiling
+    assert derived.ceiling is not None
+    assert derived.ceiling.corrected is not None
+    # 1 for the same two of six heads, (1 - 2/3) / (2 - 2/3) for one of them.
+    assert derived.ceiling.corrected.mean == pytest.approx((1 + 0.25) / 2)
+    assert expected.across is not None
+    assert expected.across.corrected is not None
+    # {A} lies in either circuit of the other half; {A, C} is one, and shares A with the other.
+    assert expected.across.corrected.mean == pytest.approx((1 + 1 + 0.25 + 1) / 4)
+    assert expected.relative == pytest.approx(0.8125 / 0.625)
     assert derived.columns[0].stability == expected.base_stability
     assert derived.columns[1].stability == expected.tuned_stability
     assert derived.columns[0].retention is None
@@ -321,6 +330,10 @@ def test_a_base_against_itself_reads_no_change() -> None:
     assert tuned.pearson == pytest.approx(1)
     assert tuned.retention is not None
     assert tuned.retention.retained.value.low == 1.0
+    assert tuned.retention.across == derived.ceiling
+    assert derived.ceiling is not None
+    assert derived.ceiling.value.mean == 0.75, "one that is below 1, or nothing would be seen"
+    assert tuned.retention.relative == 1.0
     assert derived.vulnerable is not None
     assert derived.vulnerable.members == ()
 
@@ -339,10 +352,12 @@ def test_a_comparison_is_json() -> None:
     assert data["columns"][1]["shift"]["L0H1"] == -0.875
     assert data["vulnerable"]["members"] == ["L0H1"]
     assert data["columns"][1]["retention"]["retained"]["value"]["mean"] == 0.5
+    assert data["columns"][1]["retention"]["across"]["corrected"]["mean"] == 0.8125
+    assert data["columns"][1]["retention"]["relative"] == 1.3
     assert data["columns"][0]["retention"] is None
     document = json.loads(comparisons_json([made, made]))
     assert len(document["comparisons"]) == 2
-    assert document["schema"] == "forgetguard.comparison"
+    assert (document["schema"], document["schema_version"]) == ("forgetguard.comparison", 2)
 
 
 def test_columns_are_had_by_role() -> None:
@@ -381,6 +396,15 @@ def test_the_table_has_a_column_for_each_model() -> None:
     assert lines_of(text, "accuracy") == [["0.75", "0.75", "0.75"]]
     assert lines_of(text, "heads  ") == [["2", "2", "1", "2", "3", "2"]]
     assert lines_of(text, "retention  ")[0][:2] == ["0.50", "1.00"]
+    ceiling, across, of_ceiling = (
+        lines_of(text, f"{name} *")[0]
+        for name in (
+            "split-half ceiling, corrected", "across halves, corrected", "across halves / ceiling"
+        )
+    )  # fmt: skip
+    assert ceiling == ["0.62", "(0.25..1.00)"]
+    assert across[:2] == ["0.81", "(0.25..1.00)"]
+    assert of_ceiling[0] == "1.3"
     assert "dropped 2: a word is unknown" in text
     assert "L0H1  0.88     0.00      1.00" in text
 
@@ -389,6 +413,9 @@ def test_a_shift_too_small_to_be_seen_is_not_shown() -> None:
     barely = [{**mask(A, B), C: 1e-9}, mask(A, B, at=0.75)]
     text = comparison_text(comparison(BASE, reading("tuned", barely, base=BASE_MASKS)))
     assert lines_of(text, "most moved heads, m(M) - m(base)") == [["none"]]
+    lines = text.splitlines()
+    (at,) = [at for at, line in enumerate(lines) if "most moved heads" in line]
+    assert lines[at + 1].strip().startswith("mean size of the shift"), "no empty line in a table"
     assert lines_of(comparison_text(comparison(BASE, TUNED)), "most moved")[0][-2:] == [
         "L0H1",
         "-0.88",
@@ -402,11 +429,53 @@ def test_abstaining_and_its_reason_are_seen() -> None:
     assert "tuned, ABSTAIN on retention: one run of the base" in text
 
 
+ONE_SEED = (
+    reading("base", BASE_MASKS[:1], other=[mask(A, B)]),
+    reading("tuned", [mask(A)], base=BASE_MASKS[:1]),
+    reading("reference", [mask(A, C)], base=BASE_MASKS[:1]),
+)
+NO_OTHER_HALF = (replace(BASE, other_masks=()), TUNED, REFERENCE)
+EMPTY = (BASE, reading("tuned", (mask(), mask(A)), base=BASE_MASKS), REFERENCE)
+EVERY_HEAD = (BASE, reading("tuned", (mask(*HEADS),) * 2, base=BASE_MASKS), REFERENCE)
+ABSTAINING = {
+    "one seed": (ONE_SEED, ["1.00", "0.25"], ["1", "0.25"]),
+    "no other half": (NO_OTHER_HALF, ["-", "-"], ["-", "-"]),
+    # {A, B, D} holds {A, B}, and shares with {A, C} what it shares by chance: 0.
+    "an empty circuit": (EMPTY, ["-", "0.56 (0.00..1.00)"], ["-", "0.9"]),
+    "every head": (EVERY_HEAD, ["-", "0.56 (0.00..1.00)"], ["-", "0.9"]),
+}
+
+
+@pytest.mark.parametrize("case", ABSTAINING)
+def test_every_cell_stays_in_its_column_where_one_abstains(case: str) -> None:
+    readings, across, of_ceiling = ABSTAINING[case]
+    lines = comparison_text(comparison(*readings)).splitlines()
+    (top,) = [at for at, line in enumerate(lines) if line.split() == [one.role for one in readings]]
+    starts = [lines[top].index(one.role) for one in readings]
+    table = lines[top : lines.index("", top)]
+    ends = [*starts[1:], None]
+    cells = {
+        line[: starts[0]].strip(): [
+            line[start:end] for start, end in zip(starts, ends, strict=True)
+        ]
+        for line in table
+    }
+    assert all(line[start - 1 : start] in ("", " ") for line in table for start in starts)
+    assert "ABSTAIN" in "".join(cells["may retention be read? *"])
+    for name, expected in (
+        ("across halves, corrected *", across),
+        ("across halves / ceiling *", of_ceiling),
+    ):
+        assert [cell.strip() for cell in cells[name]] == ["", *expected]
+
+
 def test_a_model_that_cannot_shows_dashes_and_why() -> None:
     text = comparison_text(comparison(BASE, UNABLE))
     assert "tuned, no circuit: tuned cannot do it any more" in text
     assert "none: tuned cannot do it any more" in text
     assert lines_of(text, "retention  ") == [["-"]]
+    assert lines_of(text, "across halves, corrected *") == [["-"]]
+    assert lines_of(text, "across halves / ceiling *") == [["-"]]
 
 
 def test_what_is_not_the_papers_is_marked() -> None:
@@ -414,6 +483,7 @@ def test_what_is_not_the_papers_is_marked() -> None:
     ours = {line.split("  ")[1] for line in rows if line.startswith("  ") and " *" in line}
     papers = {"accuracy", "faithfulness, F(C|M)/F(M)", "retention", "heads shared"}
     assert {"faithfulness, normalised *", "retention by chance *", "Pearson *"} <= ours
+    assert {"across halves, corrected *", "across halves / ceiling *"} <= ours
     assert not {f"{name} *" for name in papers} & ours
 
 

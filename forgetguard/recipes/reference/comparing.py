@@ -11,6 +11,8 @@ from forgetguard.discovery.ranking import Progress
 from forgetguard.recipes.reference.collecting import Record, Table
 from forgetguard.recipes.reference.plan import Plan, masked
 
+VERSION = 2  # of what is compared and how; a higher one compares everything anew
+
 
 def pairings(plan: Plan, found: Table) -> dict[str, dict[str, Any]]:
     """What is to be compared, by name: for each pair of groups, seed and task the two matched
@@ -99,6 +101,7 @@ def _column(one: Record) -> dict[str, Any]:
         if retention is None
         else {
             **(_agreement(retention["retained"]) or {}),
+            "across": _middle((retention["across"] or {}).get("corrected")),
             "relative": retention["relative"],
             "abstained": retention["abstained"],
         },
@@ -128,7 +131,8 @@ def _file(plan: Plan, name: str) -> Any:
 
 
 def _key(plan: Plan, pairing: Mapping[str, Any]) -> str:
-    """Of what the numbers depend on: the checkpoints' own keys, and the masks' settings."""
+    """Of what the numbers depend on: the checkpoints' own keys, the masks' settings, and how they
+    are compared."""
     from dataclasses import asdict
 
     from forgetguard.recipes.reference.measuring import key_of, task_name
@@ -137,5 +141,10 @@ def _key(plan: Plan, pairing: Mapping[str, Any]) -> str:
         key_of(plan, task_name(pairing[role]["run"], pairing[role]["step"]))
         for role in ("tuned", "reference")
     ]
-    content = {"keys": keys, "task": pairing["task"], "masks": asdict(plan.masks)}
+    content = {
+        "version": VERSION,
+        "keys": keys,
+        "task": pairing["task"],
+        "masks": asdict(plan.masks),
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
