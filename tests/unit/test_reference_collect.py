@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from forgetguard.recipes.reference import collecting, comparing
-from forgetguard.recipes.reference.intervals import over_runs, over_seeds, pearson, spearman
+from forgetguard.recipes.reference.intervals import (
+    over_configurations,
+    over_seeds,
+    pearson,
+    spearman,
+)
 from forgetguard.recipes.reference.plan import Plan, read_plan
 
 BASE = {
@@ -76,19 +82,33 @@ def test_one_seed_has_a_value_and_no_interval() -> None:
     assert over_seeds([])["value"] is None
 
 
-def test_checkpoints_of_one_run_count_as_one() -> None:
+def test_checkpoints_of_one_configuration_count_as_one() -> None:
     rng = np.random.default_rng(3)
     x = np.repeat(rng.normal(size=8), 30) + 0.01 * rng.normal(size=240)
     y = np.repeat(rng.normal(size=8), 30) + 0.01 * rng.normal(size=240)
-    apart = over_runs(pearson, x, y, [str(i) for i in range(240)])
-    together = over_runs(pearson, x, y, [str(i // 30) for i in range(240)])
+    apart = over_configurations(pearson, x, y, [str(i) for i in range(240)], draws=1000)
+    together = over_configurations(pearson, x, y, [str(i // 30) for i in range(240)], draws=1000)
     assert together["value"] == apart["value"]
     assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
 
 
-def test_three_runs_give_no_interval_and_what_does_not_vary_no_value() -> None:
-    assert over_runs(pearson, [1, 2, 3], [1, 2, 4], ["a", "b", "c"])["low"] is None
-    assert over_runs(pearson, [1, 1, 1], [1, 2, 4], ["a", "b", "c"])["value"] is None
+def test_with_one_checkpoint_each_the_bootstrap_is_scipys() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=12)
+    y = x + rng.normal(size=12)
+    found = over_configurations(spearman, x, y, [f"{i:02d}" for i in range(12)])
+    theirs = stats.bootstrap(
+        (x, y), lambda a, b: stats.spearmanr(a, b).statistic, paired=True, vectorized=False,
+        n_resamples=4000, method="percentile", rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert found["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert (found["low"], found["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.04)
+
+
+def test_three_configurations_give_no_interval_and_what_does_not_vary_no_value() -> None:
+    few = ["a", "b", "c"]
+    assert over_configurations(pearson, [1, 2, 3], [1, 2, 4], few)["low"] is None
+    assert over_configurations(pearson, [1, 1, 1], [1, 2, 4], few)["value"] is None
 
 
 def test_ranks_see_a_curve_as_perfect() -> None:
@@ -100,19 +120,60 @@ def test_ranks_see_a_curve_as_perfect() -> None:
 # --- matched score -----------------------------------------------------------------------------
 
 
-def test_the_checkpoint_nearest_to_the_target_is_taken_by_validation_alone() -> None:
+def test_the_first_checkpoint_within_the_tolerance_is_taken_by_validation_alone() -> None:
     records = [
-        record("sft@0.1", 0.86, step=10, evaluation=0.99, kept=1.0),
+        record("sft@0.1", 0.84, step=5, evaluation=0.9),
         record("sft@0.1", 0.91, step=20, evaluation=0.1, kept=0.2),
-        record("sft@0.1", 0.99, step=30),
+        record("sft@0.1", 0.90, step=30, evaluation=0.9),
+        record("sft@0.1", 0.99, step=40),
     ]
     chosen = collecting.matched(records, 0.9, 0.05)
     assert chosen == {"sft": {"0": {"run": "sft@0.1-0", "step": 20}}}
 
 
-def test_of_two_equally_near_the_earlier_is_taken() -> None:
-    records = [record("sft@0.1", 0.92, step=30), record("sft@0.1", 0.88, step=20)]
-    assert collecting.matched(records, 0.9, 0.05)["sft"]["0"]["step"] == 20
+def test_a_higher_score_does_not_choose_the_learning_rate() -> None:
+    """One question of 200 more, and sooner, at the higher rate: both count as learned."""
+    records = [
+        record("sft@0.2", 1.0, step=10, seed=0), record("sft@0.1", 0.995, step=30, seed=0),
+        record("sft@0.2", 0.995, step=10, seed=1), record("sft@0.1", 1.0, step=30, seed=1),
+    ]  # fmt: skip
+    chosen = collecting.matched(records, 1.0, 0.05)["sft"]
+    assert [one["run"] for one in chosen.values()] == ["sft@0.1-0", "sft@0.1-1"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_within_the_tolerance_choose_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def chosen() -> dict:
+        scores = iter(rng.choice([0.96, 0.97, 0.98, 0.99, 1.0], size=12))
+        records = [
+            record(f"rl@{rate}", float(next(scores)), step=step, seed=s)
+            for rate in (0.1, 0.2) for step in (10, 20) for s in (0, 1, 2)
+        ]  # fmt: skip
+        return collecting.matched([records[i] for i in rng.permutation(12)], 1.0, 0.05)
+
+    first = {str(s): {"run": f"rl@0.1-{s}", "step": 10} for s in (0, 1, 2)}
+    assert chosen() == chosen() == {"rl": first}
+
+
+def test_a_group_is_taken_at_one_learning_rate_that_serves_every_seed() -> None:
+    records = [record("sft@0.1", 0.9, seed=0), record("sft@0.1", 0.3, seed=1)]
+    records += [record(f"sft@{rate}", 0.9, seed=s) for rate in (0.2, 0.3) for s in (0, 1)]
+    chosen = collecting.matched(records, 0.9, 0.05)["sft"]
+    assert [one["run"] for one in chosen.values()] == ["sft@0.2-0", "sft@0.2-1"]
+
+
+def test_where_no_rate_serves_all_seeds_the_one_for_most_is_taken() -> None:
+    reached = {0.1: (0,), 0.2: (1, 2), 0.3: (0, 1)}
+    records = [
+        record(f"sft@{rate}", 0.9 if seed in seeds else 0.2, seed=seed)
+        for rate, seeds in reached.items()
+        for seed in (0, 1, 2)
+    ]
+    chosen = collecting.matched(records, 0.9, 0.05)["sft"]
+    assert chosen["0"] is None
+    assert [chosen[seed]["run"] for seed in "12"] == ["sft@0.2-1", "sft@0.2-2"]
 
 
 def test_a_seed_that_does_not_reach_the_target_says_so() -> None:
@@ -133,6 +194,16 @@ def test_the_common_target_is_the_highest_that_every_seed_of_both_reaches() -> N
     # nothing that a claim is about moves it
     worse = [{**one, "prior": {}} for one in records]
     assert collecting.common_target(worse, plan("tolerance=0.05")) == 0.75
+
+
+def test_a_score_that_takes_another_rate_for_another_seed_is_not_common() -> None:
+    records = [record("rl@0.1", 0.9, seed=s) for s in (0, 1)]
+    records += [record(f"sft@{rate}", 0.9, seed=s) for rate, s in ((0.1, 0), (0.2, 1))]
+    records += [record("sft@0.2", 0.6, seed=0), record("rl@0.1", 0.55, seed=0, step=5)]
+    records += [record("rl@0.1", 0.6, seed=1, step=5)]
+    assert collecting.common_target(records, plan("tolerance=0.02")) is None
+    records += [record("sft@0.2", 0.58, seed=1, step=5)]
+    assert collecting.common_target(records, plan("tolerance=0.03")) == 0.58
 
 
 def test_without_a_common_score_nothing_is_matched() -> None:
@@ -176,6 +247,56 @@ def test_seeds_are_paired_with_themselves() -> None:
     found = collecting.table(plan(), BASE, records)
     values = collecting.paired(found, "rl", "sft", collecting.METRICS["prior readout kept"])
     assert values == pytest.approx([0.4, 0.3])
+
+
+# --- pairings of learning rates ------------------------------------------------------------------
+
+SWEPT = [
+    record(f"{recipe}@{rate}", score, seed=seed, step=step, kept=kept - 0.01 * seed)
+    for recipe, rate, step, score, kept in (
+        ("sft", 0.1, 30, 0.9, 0.95), ("sft", 0.2, 10, 0.9, 0.8), ("sft", 0.2, 20, 0.91, 0.7),
+        ("rl", 0.3, 20, 0.89, 0.9), ("rl", 0.4, 10, 0.9, 0.6), ("rl", 0.5, 10, 0.2, 0.99),
+    )
+    for seed in (0, 1)
+]  # fmt: skip
+
+
+def test_every_pairing_of_rates_that_reach_the_score_is_shown() -> None:
+    found = collecting.table(plan("target=0.9"), BASE, SWEPT)["rates"]
+    kept = {
+        tuple(one["rates"]): one["numbers"]["prior readout kept, second - first"]["value"]
+        for one in found
+    }
+    assert kept == pytest.approx(
+        {(0.1, 0.3): -0.05, (0.1, 0.4): -0.35, (0.2, 0.3): 0.1, (0.2, 0.4): -0.2}
+    )
+    assert [one["rates"] for one in found if one["judged"]] == [[0.1, 0.3]]
+    assert all(one["seeds"] == [0, 1] for one in found)
+
+
+def test_the_pairing_that_is_judged_has_the_numbers_at_matched_score() -> None:
+    found = collecting.table(plan("target=0.9"), BASE, SWEPT)
+    (judged,) = [one for one in found["rates"] if one["judged"]]
+    for name, (metric, sign) in collecting.RATED.items():
+        own = collecting.paired(found, "rl", "sft", collecting.METRICS[metric])
+        assert judged["numbers"][name]["values"] == pytest.approx([sign * one for one in own])
+
+
+def test_a_pairing_says_which_seeds_it_rests_on() -> None:
+    records = [one for one in SWEPT if one["run"] != "rl@0.4-1"]
+    found = collecting.table(plan("target=0.9"), BASE, records)["rates"]
+    seeds = {tuple(one["rates"]): one["seeds"] for one in found}
+    assert seeds[0.2, 0.4] == [0]
+    assert seeds[0.2, 0.3] == [0, 1]
+
+
+def test_circuits_that_were_damaged_less_count_for_the_second() -> None:
+    records = [one | {"dcv": {"ioi": {"value": 0.5 if one["recipe"] == "sft" else 0.1}}}
+               for one in SWEPT]  # fmt: skip
+    (judged,) = [
+        one for one in collecting.table(plan("target=0.9"), BASE, records)["rates"] if one["judged"]
+    ]
+    assert judged["numbers"]["circuit DCV, first - second"]["value"] == pytest.approx(0.4)
 
 
 # --- summaries and files -----------------------------------------------------------------------

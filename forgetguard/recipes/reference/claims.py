@@ -1,12 +1,15 @@
-"""What the literature claims, each as a rule stated before the data and the verdict it gives.
+"""What the literature claims, each as a rule and the verdict that it gives on the data.
 
 A verdict is `reproduced`, `not reproduced`, `undecided` or `not tested`. The rule is the same
 throughout: a number whose sign the claim states, with an interval (95 %; Student's t over seeds, or
-a bootstrap that draws whole runs). Where the interval excludes 0 on the claimed side the claim is
-reproduced here; on the other side, not reproduced; else undecided. A claim of several parts is
-reproduced when all of them are, and not reproduced when one is not. Claims that compare SFT with RL
-are judged on each pair of groups that the plan compares. Nothing is corrected for the number of
-claims.
+a bootstrap that draws whole configurations). Where the interval excludes 0 on the claimed side the
+claim is reproduced here; on the other side, not reproduced; else undecided. A claim of several
+parts is reproduced when all of them are, and not reproduced when one is not. Claims that compare
+SFT with RL are judged on each pair of groups that the plan compares. Nothing is corrected for the
+number of claims.
+
+A rule must not hold where only something trivial acts: a decline alone is no peak, and an RL that
+does nothing restores nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from forgetguard.recipes.reference.collecting import (
 )
 from forgetguard.recipes.reference.intervals import (
     Interval,
-    over_runs,
+    over_configurations,
     over_seeds,
     pearson,
     spearman,
@@ -39,6 +42,7 @@ REPRODUCED, REFUTED, UNDECIDED, UNTESTED = (
 # As claims name the two that are compared; each pair of `compared` in the plan says which groups
 # they are.
 SFT, RL = "sft", "rl"
+_ROUNDING = 1e-9  # less than this is how sums are rounded: no difference
 _PAIR = "pair"  # of a table: the two groups that a claim is judged on
 
 
@@ -90,7 +94,7 @@ def _sign(number: Interval) -> int:
     low, high = number["low"], number["high"]
     if low is None or high is None:
         return 0
-    return 1 if low > 0 else -1 if high < 0 else 0
+    return 1 if low > _ROUNDING else -1 if high < -_ROUNDING else 0
 
 
 def _judged(claim: Claim, found: Table, pair: Sequence[str] | None) -> dict[str, Any]:
@@ -173,63 +177,98 @@ def _by_seed(values: Sequence[tuple[int, float]]) -> Interval | None:
     return over_seeds(means) if means else None
 
 
-def _declines(found: Table) -> list[Part]:
-    """From the first checkpoint to the last of a run that has both."""
-    values = [
-        (run[0]["seed"], run[0]["kept"] - run[-1]["kept"])
-        for run in _along(found, "sft").values()
-        if len(run) > 1 and run[-1]["final"] and None not in (run[0]["kept"], run[-1]["kept"])
+def _whole_runs(found: Table, recipe: str) -> list[list[Record]]:
+    """Those with two checkpoints or more, the last at the end, and all of them read."""
+    return [
+        run
+        for run in _along(found, recipe).values()
+        if len(run) > 1 and run[-1]["final"] and None not in [one["kept"] for one in run]
     ]
-    return [Part("prior readout kept, first checkpoint - last", _by_seed(values))]
+
+
+def _peaks(found: Table) -> list[Part]:
+    """A peak is above what is on either side of it: the base, and the end of the run."""
+    above, after = [], []
+    for run in _whole_runs(found, "sft"):
+        best, seed = _best(run), run[0]["seed"]
+        above.append((seed, best["kept"] - found["base"]["kept"]))
+        after.append((seed, best["kept"] - run[-1]["kept"]))
+    return [
+        Part("prior readout kept, best checkpoint but the last - base", _by_seed(above)),
+        Part("prior readout kept, best checkpoint but the last - last", _by_seed(after)),
+    ]
+
+
+def _best(run: Sequence[Record]) -> Record:
+    """Of the checkpoints before the last; of equals the earliest."""
+    return max(run[:-1], key=lambda one: float(one["kept"]))
+
+
+def _declines(found: Table) -> list[Part]:
+    """From the first checkpoint of a run to the last, and when the best one is."""
+    runs = _whole_runs(found, "sft")
+    declines = [(run[0]["seed"], run[0]["kept"] - run[-1]["kept"]) for run in runs]
+    when = [(run[0]["seed"], _best(run)["step"] / run[-1]["step"]) for run in runs]
+    return [
+        Part("prior readout kept, first checkpoint - last", _by_seed(declines)),
+        Part("step of the best checkpoint but the last, as a share of the run", _by_seed(when)),
+    ]
 
 
 def _early(found: Table) -> list[Part]:
-    """Prior loss at half of the steps, minus what the other half adds."""
+    """Prior loss at the last checkpoint within half of the steps, minus what the rest adds."""
     values = []
     for run in _along(found, "sft").values():
         half = [one for one in run if 2 * one["step"] <= run[-1]["step"]]
         if half and run[-1]["final"] and None not in (half[-1]["kept"], run[-1]["kept"]):
             first, whole = 1 - half[-1]["kept"], 1 - run[-1]["kept"]
             values.append((run[0]["seed"], first - (whole - first)))
-    return [Part("prior loss of the first half - that of the second", _by_seed(values))]
+    return [Part("prior loss up to the checkpoint before half - after it", _by_seed(values))]
 
 
 def _restores(found: Table) -> list[Part]:
     """Each run that starts from an SFT checkpoint, its end against its start."""
-    return [Part("prior readout kept, end of sft-rl - its start", _by_seed(_restored(found)))]
+    values = [(seed, value) for (_, seed, _), value in _restored(found).items()]
+    return [Part("prior readout kept, end of sft-rl - its start", _by_seed(values))]
 
 
-def _restored(found: Table, start: int | None = None) -> list[tuple[int, float]]:
+def _restored(found: Table) -> dict[tuple[int, int, float], float]:
+    """By start, seed and learning rate: what is kept at the end, minus at the start."""
     by_name = {(one["run"], one["step"]): one for one in found["checkpoints"]}
-    values = []
+    result = {}
     for run in _along(found, "sft-rl").values():
         last = run[-1]
         began = by_name.get((last["after"], last["start"]))
-        wanted = start is None or last["start"] == start
-        if wanted and last["final"] and began and None not in (last["kept"], began["kept"]):
-            values.append((last["seed"], last["kept"] - began["kept"]))
-    return values
+        if last["final"] and began and None not in (last["kept"], began["kept"]):
+            key = (last["start"], last["seed"], last["learning_rate"])
+            result[key] = last["kept"] - began["kept"]
+    return result
 
 
 def _bounded(found: Table) -> list[Part]:
-    """Where reinforcement started from the earliest and from the latest SFT checkpoint: how much of
-    the base's readout it ends with."""
-    runs = _along(found, "sft-rl").values()
-    starts = sorted({run[-1]["start"] for run in runs})
-    name = "prior readout kept at the end, early start - late start"
-    if len(starts) < 2:
-        return [Part(name, None)]
-    ends = {
-        (run[-1]["start"], run[-1]["seed"], run[-1]["learning_rate"]): run[-1]["kept"]
-        for run in runs
-        if run[-1]["final"] and run[-1]["kept"] is not None
-    }
-    values = [
-        (seed, kept - ends[starts[-1], seed, rate])
-        for (start, seed, rate), kept in ends.items()
-        if start == starts[0] and (starts[-1], seed, rate) in ends
+    """What reinforcement restored from the earliest SFT checkpoint, and how much less from the
+    latest. What it ends with would not do: where it does nothing, the later start ends lower."""
+    restored = _restored(found)
+    starts = sorted({start for start, _, _ in restored})
+    early = [(seed, value) for (start, seed, _), value in restored.items() if start == starts[0]]
+    less = [
+        (seed, value - restored[starts[-1], seed, rate])
+        for (start, seed, rate), value in restored.items()
+        if len(starts) > 1 and start == starts[0] and (starts[-1], seed, rate) in restored
     ]
-    return [Part(name, _by_seed(values))]
+    return [
+        Part("prior readout restored (end - start), from the early start", _by_seed(early)),
+        Part("prior readout restored, early start - late start", _by_seed(less)),
+    ]
+
+
+def _lately(found: Table) -> list[Part]:
+    """What reinforcement restored from the latest start."""
+    restored = _restored(found)
+    latest = max((start for start, _, _ in restored), default=None)
+    values = [(seed, value) for (start, seed, _), value in restored.items() if start == latest]
+    name = "prior readout restored (end - start), from the late start"
+    return [Part(name, _by_seed(values))] if values else []
 
 
 # --- over checkpoints --------------------------------------------------------------------------
@@ -243,14 +282,14 @@ def _forgetting(
 
     def part(found: Table) -> list[Part]:
         known = [
-            (kl(one), 1 - one["kept"], one["run"])
+            (kl(one), 1 - one["kept"], f"{group_of(one)} at {one['learning_rate']:g}")
             for one in found["checkpoints"]
             if kl(one) is not None and one["kept"] is not None
         ]
         if len(known) < 3:
             return [Part(name, None)]
-        x, y, runs = zip(*known, strict=True)
-        return [Part(name, over_runs(measure, x, y, runs))]
+        x, y, configurations = zip(*known, strict=True)
+        return [Part(name, over_configurations(measure, x, y, configurations))]
 
     return part
 
@@ -313,16 +352,22 @@ CLAIMS: tuple[Claim, ...] = (
         "peaks-early",
         _HEALS,
         "Out-of-distribution performance peaks early in SFT and declines after.",
-        "The share of the base's readout that is kept on prior prompts, at the first checkpoint of "
-        "an SFT run minus at its last (mean over learning rates), per seed, is above 0.",
-        _declines,
+        "A peak is above both of its sides. The share of the base's readout that is kept on prior "
+        "prompts, at the best checkpoint of an SFT run but the last (mean over learning rates), "
+        "per seed: minus the base's own it is above 0, and minus that at the run's last checkpoint "
+        "it is above 0. The best of several noisy numbers lies too high, so both lean towards the "
+        "claim. A decline from the base on is no peak. How early the best one is stands beside it.",
+        _peaks,
+        beside=_declines,
     ),
     Claim(
         "forgets-early",
         _HEALS,
         "Most of what SFT forgets is forgotten early.",
-        "Prior loss by half of the steps minus what the second half adds (mean over learning "
-        "rates), per seed, is above 0. Our reading: the paper speaks of the peak.",
+        "Prior loss at the last checkpoint within half of the steps minus what the rest of the run "
+        "adds (mean over learning rates), per seed, is above 0. Our reading: the paper speaks of "
+        "the peak. Where no checkpoint is at half, the first part is the shorter one, which leans "
+        "against the claim.",
         _early,
     ),
     Claim(
@@ -337,9 +382,12 @@ CLAIMS: tuple[Claim, ...] = (
         "within-bounds",
         _HEALS,
         "RL restores only within bounds: after too much SFT it does not.",
-        "The share kept at the end of sft-rl from the earliest start minus from the latest, per "
-        "seed, is above 0.",
+        "What sft-rl restored (share of the base's readout kept, at its end minus at its start), "
+        "per seed: from the earliest start it is above 0, and from the earliest minus from the "
+        "latest it is above 0. What it ends with says nothing: from the later start that is less "
+        "even if RL does nothing.",
         _bounded,
+        beside=_lately,
     ),
     Claim(
         "kl-predicts",
@@ -348,7 +396,8 @@ CLAIMS: tuple[Claim, ...] = (
         "it.",
         "Spearman's correlation of forward KL on new-task prompts with prior loss (1 - share of "
         "the base's readout kept), over all checkpoints, is above 0; the interval draws whole "
-        "runs.",
+        "configurations (recipe, learning rate and start, with all their seeds): the claim is "
+        "about whatever trained the model.",
         _forgetting("Spearman, forward KL on the new task", "new", "forward"),
         beside=_all(
             _forgetting("Pearson, forward KL on the new task", "new", "forward", pearson),

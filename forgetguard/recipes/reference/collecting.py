@@ -15,6 +15,8 @@ Table: TypeAlias = Mapping[str, Any]
 Metric: TypeAlias = Callable[[Record], float | None]
 SCHEMA, SCHEMA_VERSION = "forgetguard.reference", 1
 _GRID = 100  # steps of the scores that a target is looked for among
+_SCORED = 1e-9  # a score at the tolerance's edge is within it
+REPLAYED = ("sft", "sft-replay")  # compared by a claim of its own, whatever the plan compares
 
 
 # --- records -----------------------------------------------------------------------------------
@@ -80,6 +82,13 @@ def table(
         "target": target,
         "matched": chosen,
         "summaries": {name: _over_seeds(group) for name, group in _matched(full, chosen).items()},
+        "rates": []
+        if target is None
+        else [
+            one
+            for pair in dict.fromkeys((*plan.compared, REPLAYED))
+            for one in _pairings(full, pair, target, plan.tolerance)
+        ],
         "comparisons": list(comparisons),
     }
 
@@ -115,14 +124,14 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def common_target(records: Sequence[Record], plan: Plan) -> float | None:
-    """The highest score near which every seed of all compared groups has a checkpoint; None
-    where there is none. Looks at validation scores alone, so at nothing that a claim is about."""
+    """The highest score near which all compared groups have a checkpoint of every seed, each group
+    at one learning rate; None where there is none. Looks at validation scores alone, so at nothing
+    that a claim is about."""
     for number in range(_GRID, 0, -1):
         target = number / _GRID
         if all(
-            _nearest(records, group, seed, target, plan.tolerance) is not None
+            set(plan.seeds) <= _gentlest(_reached(records, group, target, plan.tolerance)).keys()
             for group in {one for pair in plan.compared for one in pair}
-            for seed in plan.seeds
         ):
             return target
     return None
@@ -131,17 +140,23 @@ def common_target(records: Sequence[Record], plan: Plan) -> float | None:
 def matched(
     records: Sequence[Record], target: float | None, tolerance: float
 ) -> dict[str, dict[str, Any]]:
-    """By group (recipe, and start of sft-rl) and seed, the checkpoint whose validation score is
-    nearest to the target, as {run, step}; None where none is within the tolerance."""
+    """By group (recipe, and start of sft-rl) and seed, the checkpoint that stands for it at the
+    target score, as {run, step}; None where none is within the tolerance.
+
+    All within the tolerance count as equal: nearer is not better. A group is taken at one learning
+    rate, the lowest at which most seeds (all, where there is such a rate) get there; a seed at the
+    first step that does. So the gentlest training that reaches the score stands for each group.
+    """
     result: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(map(group_of, records)):
         seeds = sorted({one["seed"] for one in records if group_of(one) == name})
-        result[name] = {}
-        for seed in seeds:
-            found = None if target is None else _nearest(records, name, seed, target, tolerance)
-            result[name][str(seed)] = (
-                None if found is None else {"run": found["run"], "step": found["step"]}
-            )
+        found = {} if target is None else _gentlest(_reached(records, name, target, tolerance))
+        result[name] = {
+            str(seed): {"run": found[seed]["run"], "step": found[seed]["step"]}
+            if seed in found
+            else None
+            for seed in seeds
+        }
     return result
 
 
@@ -151,26 +166,22 @@ def group_of(record: Record) -> str:
     return str(record["recipe"]) if start is None else f"{record['recipe']} from {start}"
 
 
-def _nearest(
-    records: Sequence[Record], group: str, seed: int, target: float, tolerance: float
-) -> Record | None:
-    """The earlier step, then the lower learning rate, where two are as near."""
-    near = [
-        one
-        for one in records
-        if group_of(one) == group
-        and one["seed"] == seed
-        and abs(one["new"]["validation"] - target) <= tolerance + 1e-9
-    ]
-    return min(
-        near,
-        key=lambda one: (
-            round(abs(one["new"]["validation"] - target), 6),
-            one["step"],
-            one["learning_rate"],
-        ),
-        default=None,
-    )
+def _reached(
+    records: Sequence[Record], group: str, target: float, tolerance: float
+) -> dict[float, dict[int, Record]]:
+    """By learning rate, in rising order, and seed: the first checkpoint within the tolerance."""
+    result: dict[float, dict[int, Record]] = {}
+    for one in sorted(records, key=lambda one: (one["learning_rate"], one["seed"], one["step"])):
+        off = abs(one["new"]["validation"] - target)
+        if group_of(one) == group and off <= tolerance + _SCORED:
+            result.setdefault(one["learning_rate"], {}).setdefault(one["seed"], one)
+    return result
+
+
+def _gentlest(reached: Mapping[float, Mapping[int, Record]]) -> Mapping[int, Record]:
+    """Of the learning rates at which most seeds get there, the lowest one's checkpoints, by
+    seed."""
+    return max(reached.values(), key=len, default={})  # of equals the first, so the lowest rate
 
 
 def _matched(
@@ -223,10 +234,48 @@ def _over_seeds(records: Sequence[Record]) -> dict[str, Any]:
 def paired(found: Table, first: str, second: str, metric: Metric) -> list[float]:
     """`metric` of the first group minus that of the second at matched score, seed by seed, for the
     seeds where both are matched."""
-    ours, theirs = at_matched(found, first), at_matched(found, second)
+    return _differences(at_matched(found, first), at_matched(found, second), metric)
+
+
+def _differences(
+    ours: Mapping[int, Record], theirs: Mapping[int, Record], metric: Metric, sign: int = 1
+) -> list[float]:
     differences = []
     for seed in sorted(ours.keys() & theirs.keys()):
         one, other = metric(ours[seed]), metric(theirs[seed])
         if one is not None and other is not None:
-            differences.append(one - other)
+            differences.append(sign * (one - other))
     return differences
+
+
+# --- pairings of learning rates ------------------------------------------------------------------
+
+# Of each pairing: the metric, and whether it is that of the second group minus that of the first
+# or the other way round, so that above 0 the second has kept more.
+RATED: Mapping[str, tuple[str, int]] = {
+    "circuit DCV, first - second": ("circuit DCV", -1),
+    "prior readout kept, second - first": ("prior readout kept", 1),
+    "probability kept, second - first": ("prior answers' probability kept", 1),
+}
+
+
+def _pairings(
+    records: Sequence[Record], pair: Sequence[str], target: float, tolerance: float
+) -> list[dict[str, Any]]:
+    """What stands at the target score between two groups for every pairing of their learning rates,
+    each seed at its first step there. `judged`: the pairing that the claims are judged on."""
+    first, second = (_reached(records, group, target, tolerance) for group in pair)
+    return [
+        {
+            "pair": list(pair),
+            "rates": [one, other],
+            "seeds": sorted(ours.keys() & theirs.keys()),
+            "judged": ours is _gentlest(first) and theirs is _gentlest(second),
+            "numbers": {
+                name: over_seeds(_differences(theirs, ours, METRICS[metric], sign))
+                for name, (metric, sign) in RATED.items()
+            },
+        }
+        for one, ours in first.items()
+        for other, theirs in second.items()
+    ]

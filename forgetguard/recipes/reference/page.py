@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from forgetguard.recipes.pages import fill_blocks
-from forgetguard.recipes.reference.collecting import METRICS, Record, Table, group_of
+from forgetguard.recipes.reference.collecting import METRICS, RATED, Record, Table, group_of
 from forgetguard.recipes.reference.intervals import over_seeds
 
 FIGURES = ("pareto", "training", "heads", "matched")
@@ -45,7 +45,9 @@ def _setup(found: Table) -> str:
         "No new-task score is reached by all of them on every seed, so nothing is matched."
         if target is None
         else f"Matched at a new-task score of {target:.2f} +- {plan['tolerance']:.2f} on "
-        "validation questions (the highest that all of them reach on every seed, or the one given)."
+        "validation questions (the highest that all of them reach with every seed at one learning "
+        "rate, or the one given): each recipe at the lowest learning rate at which all seeds, or "
+        "most, get there, each seed at the first checkpoint that does."
     )
     failed = found.get("failed", {})
     gone = "".join(f"\n- not there: {name}: {why}" for name, why in failed.items())
@@ -113,6 +115,19 @@ def _seeds(found: Table) -> str:
     return _table(["recipe", "seed", "learning rate", "step", *METRICS], rows)
 
 
+def _rates(found: Table) -> str:
+    """What stands between two groups, for every pairing of their learning rates."""
+    rows = []
+    for one in found["rates"]:
+        here = f"{len(one['seeds'])} of {len(found['plan']['seeds'])}"
+        rates = [f"{rate:g}" for rate in one["rates"]]
+        judged = "**yes**" if one["judged"] else ""
+        numbers = [_interval(one["numbers"][name]) for name in RATED]
+        rows.append([" vs ".join(one["pair"]), *rates, here, judged, *numbers])
+    rates = ["rate of the first", "of the second"]
+    return _table(["on", *rates, "seeds matched", "judged above", *RATED], rows)
+
+
 def _recipes(found: Table) -> str:
     """The end of every run, by recipe and learning rate."""
     groups: dict[tuple[str, float], list[Record]] = {}
@@ -143,6 +158,7 @@ def _circuits(found: Table) -> str:
                     "/".join(map(str, column["sizes"])) or "-",
                     *(_number(kept.get(key)) for key in ("value", "chance", "corrected")),
                     _number((one["ceiling"] or {}).get("corrected")),
+                    _number(kept.get("relative")),
                     _number(column["faithfulness"]),
                     _number(column["transfer"]),
                     " ".join((one["vulnerable"] or {}).get("members", []))
@@ -151,8 +167,11 @@ def _circuits(found: Table) -> str:
                     kept.get("abstained") or "",
                 ]
             )
-    head = "task|seed|model|heads|retention|by chance|beyond chance|ceiling|faithfulness|transfer"
-    return _table([*head.split("|"), "C_vuln (against the other)", "no evidence, as"], rows)
+    head = (
+        "task|seed|model|heads|retention|by chance|beyond chance|ceiling|across halves / ceiling|"
+        "faithfulness|transfer|C_vuln (against the other)|no evidence, as"
+    )
+    return _table(head.split("|"), rows)
 
 
 BLOCKS: Mapping[str, Callable[[Table], str]] = {
@@ -161,6 +180,7 @@ BLOCKS: Mapping[str, Callable[[Table], str]] = {
     "rules": _rules,
     "beside": _beside,
     "matched": _matched,
+    "rates": _rates,
     "seeds": _seeds,
     "recipes": _recipes,
     "circuits": _circuits,

@@ -63,6 +63,7 @@ def run(
     """
     works = works or Works()
     failed: dict[str, str] = {}
+    _refuse_foreign(plan)
     with alone(plan.out, f"--out {plan.out}"):
         _refuse_another(plan)
         write_text(plan.out / _PLAN, json.dumps(described(plan), indent=1) + "\n")
@@ -164,6 +165,20 @@ def _table(plan: Plan) -> dict[str, Any] | None:
 
 
 # --- the folder ------------------------------------------------------------------------------
+
+
+def _refuse_foreign(plan: Plan) -> None:
+    """What is hidden may lie there before, such as .gitkeep; in the folder of a study anything."""
+    try:
+        found = sorted(path.name for path in plan.out.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return  # not there yet; or no folder, which taking its lock says
+    if found and _PLAN not in found:
+        shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+        raise SpecificationError(
+            f"--out {plan.out} holds something else than a study ({shown}; there is no {_PLAN}): "
+            f"name a folder that is empty or not there yet"
+        )
 
 
 def _refuse_another(plan: Plan) -> None:
