@@ -105,6 +105,20 @@ def _accuracy(data: Data) -> str:
     return _table(head, rows)
 
 
+def _accuracy_templates(data: Data) -> str:
+    rows = [
+        [
+            f"{one['pairs']} of {one['templates']} templates",
+            f"{one['together']:g}",
+            *(f"{one[f'{name}high']:.1f} / {one[f'{name}low']:.1f}" for name in ("alone_", "")),
+            *(f"{one[f'{name}low_of_many']:.2f}" for name in ("alone_", "")),
+        ]
+        for one in data["accuracy_templates"]
+    ]
+    head = "pairs|correlation|as if independent|the gate's|of fifteen, as if independent|the gate's"
+    return _table(head.split("|"), rows)
+
+
 # --- the tiny family ------------------------------------------------------------------------------
 
 
@@ -241,6 +255,7 @@ BLOCKS: Mapping[str, Callable[[Data], str]] = {
     "two_sided": _two_sided,
     "intervals": _intervals,
     "accuracy": _accuracy,
+    "accuracy_templates": _accuracy_templates,
     "tiny_data": _tiny_data,
     "tiny_coverage": _tiny_coverage,
     "corrections": _corrections,

@@ -1,18 +1,28 @@
-"""The error rates of the accuracy's bounds, enumerated: no simulation. [light]"""
+"""The error rates of the accuracy's bounds: enumerated for independent pairs, simulated where
+templates change sides together. [light]"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from forgetguard.gate import accuracy
-from forgetguard.recipes.statistics_study.settings import ALPHA, LIMITS, Settings
+from forgetguard.gate.resampling import FloatArray, IntArray
+from forgetguard.recipes.statistics_study.intervals import percent
+from forgetguard.recipes.statistics_study.settings import ALPHA, DROP_LIMIT, LIMITS, Settings
 
-DROPS = (0.02, 0.05, 0.1)
-WON = (0.0, 0.02, 0.1)  # true shares of pairs that only the tuned model gets right
+DROPS = (0.01, 0.02, 0.05, 0.1, 0.2)
+WON = (0.0, 0.005, 0.02, 0.1, 0.3)  # true shares of pairs that only the tuned model gets right
+# Pairs, templates, and the intra-class correlation of losses in a template.
+TEMPLATES = tuple(
+    (pairs, templates, together)
+    for pairs, templates in ((64, 8), (64, 16), (256, 16), (256, 32))
+    for together in (0.1, 0.3)
+)
 
 
 def measure(settings: Settings) -> list[dict[str, Any]]:
@@ -43,3 +53,40 @@ def _rates(pairs: int, drop: float, won: float) -> tuple[float, float, float]:
         float(chance[score > many].sum()),
         float(chance[(score < -one) & ~none].sum()),
     )
+
+
+def by_template(settings: Settings) -> list[dict[str, Any]]:
+    """A record for each number of pairs and templates and intra-class correlation, at a true drop
+    of `DROP_LIMIT`: how often, in per cent, the lower bound lies above it (`low`, and `low_of_many`
+    at the level of one limit of fifteen) and the upper one below it (`high`), of the gate's bounds
+    and, as `alone_...`, of those that take pairs for independent."""
+    found = []
+    for pairs, templates, together in TEMPLATES:
+        rng = np.random.default_rng((pairs, templates, round(100 * together)))
+        codes = np.arange(pairs) % templates
+        sets = [_missed(_losses(rng, codes, together), codes) for _ in range(settings.data_sets)]
+        shares = {name: percent(np.array([one[name] for one in sets])) for name in sets[0]}
+        found.append({"pairs": pairs, "templates": templates, "together": together, **shares})
+    return found
+
+
+def _losses(rng: np.random.Generator, codes: IntArray, together: float) -> FloatArray:
+    """Which pairs are lost, at a mean rate of `DROP_LIMIT`; the rate of a template is drawn from a
+    beta distribution."""
+    size = (1 - together) / together
+    rates = rng.beta(DROP_LIMIT * size, (1 - DROP_LIMIT) * size, int(codes.max()) + 1)
+    return (rng.random(len(codes)) < rates[codes]).astype(np.float64)
+
+
+def _missed(lost: FloatArray, codes: IntArray) -> dict[str, bool]:
+    effect, freedom = accuracy.design_effect(lost, codes) if lost.any() else (1.0, math.inf)
+    result = {}
+    for name, by, degrees in (("", effect, freedom), ("alone_", 1.0, math.inf)):
+        pairs = len(lost) / by
+        score = float(accuracy.drop_score(lost.sum() / by, 0.0, pairs, DROP_LIMIT))
+        one, many = (float(stats.t.isf(level, degrees)) for level in (ALPHA, ALPHA / LIMITS))
+        none = not lost.any() and 1 - ALPHA ** (1 / pairs) >= DROP_LIMIT
+        result[f"{name}low"] = score > one
+        result[f"{name}low_of_many"] = score > many
+        result[f"{name}high"] = score < -one and not none
+    return result

@@ -34,6 +34,7 @@ def study(settings: Settings, *, say: Say, large: Path | None = None) -> dict[st
     say("coverage of intervals, on made-up data")
     found: dict[str, Any] = {"settings": asdict(settings), "coverage": coverage.measure(settings)}
     found["accuracy"] = proportions.measure(settings)
+    found["accuracy_templates"] = proportions.by_template(settings)
     say("false alarms of families of heads")
     found["corrections"] = families.compare(settings)
     say("false alarms of whole gates")
