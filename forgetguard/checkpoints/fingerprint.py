@@ -34,7 +34,7 @@ _THREADS = 8
 VOLATILE_CONFIG = frozenset(
     {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 )
-_VOLATILE_ADAPTER_CONFIG = frozenset(
+VOLATILE_ADAPTER_CONFIG = frozenset(
     {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
 )
 _VOLATILE_TOKENIZER = frozenset({"truncation", "padding"})
@@ -96,7 +96,7 @@ def tokenizer_fingerprint(directory: Path) -> str:
 def config_fingerprint(directory: Path, *, adapter: bool) -> str:
     """sha256 of the configuration, without the fields that change from save to save."""
     if adapter:
-        return _digest_json(read_json(directory / ADAPTER_CONFIG), _VOLATILE_ADAPTER_CONFIG)
+        return _digest_json(read_json(directory / ADAPTER_CONFIG), VOLATILE_ADAPTER_CONFIG)
     return _digest_json(read_json(directory / CONFIG), VOLATILE_CONFIG)
 
 

@@ -21,22 +21,21 @@ from forgetguard.checkpoints.files import TensorEntry
 from forgetguard.checkpoints.fingerprint import (
     ABSENT,
     VOLATILE_CONFIG,
-    digest_files,
-    same_tensors,
     tokenizer_fingerprint,
 )
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.sameness import (
+    INPUT_EMBEDDINGS,
+    OUTPUT_EMBEDDINGS,
+    Same,
+    changed_settings,
+    same,
+)
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import CheckpointError
 
-_INPUT_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-)
-_EMBEDDINGS = (*_INPUT_EMBEDDINGS, "lm_head.weight", "lm_head.bias", "embed_out.weight")
+_EMBEDDINGS = (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
 _SHOWN = 4
 ALLOW = "--forgetguard-allow-same; in Python allow_same=True"
 
@@ -59,6 +58,7 @@ def check(
     reference: CheckpointSpec | None = None,
     *,
     allow_same: bool = False,
+    allowed_by: str | None = ALLOW,
     options: LoadOptions | None = None,
 ) -> tuple[str, ...]:
     """Refuse checkpoints that cannot be compared; return what is worth knowing of the others.
@@ -66,6 +66,10 @@ def check(
     Reads JSON files and safetensors headers; weights are read only to tell a copy from a
     fine-tune, up to the first difference. Hub ids are fetched into the local cache, their
     configurations first, so that a pair that cannot be compared costs no large download.
+
+    Args:
+        allow_same: let the same model be compared with itself.
+        allowed_by: how whoever asks may allow that, for messages; None where there is no way.
 
     Raises:
         CheckpointError: a checkpoint is incomplete, corrupt or not safe to read; two are of
@@ -76,7 +80,7 @@ def check(
     asked = [spec for spec in (base, tuned, reference) if spec is not None]
     specs = [localise(spec, options, weights=False) for spec in asked]
     if not allow_same:
-        _refuse_same_place(specs)
+        _refuse_same_place(specs, allowed_by)
     fulls = [localise(full_checkpoint_under(s, specs[0]), options, weights=False) for s in specs]
     _refuse_other_geometry(specs, fulls)
     sides = _describe(asked, fulls, options)
@@ -86,10 +90,11 @@ def check(
             notes += _check_adapter(side, options)
     for side in sides[1:]:
         notes += _compare_tensors(sides[0], side)
-        notes += _compare_configs(sides[0], side)
+    beside = [note for side in sides[1:] for note in _compare_configs(sides[0], side)]
+    beside += _tokenizer_notes(sides)
     if not allow_same:
-        _refuse_same_weights(sides)
-    return (*notes, *_tokenizer_notes(sides))
+        notes += _refuse_same_weights(sides, beside, allowed_by)
+    return (*notes, *beside)
 
 
 def _describe(
@@ -107,47 +112,79 @@ def _describe(
 # --- The same checkpoint twice ------------------------------------------------------------------
 
 
-def _refuse_same_place(specs: Sequence[CheckpointSpec]) -> None:
+def _refuse_same_place(specs: Sequence[CheckpointSpec], allowed_by: str | None) -> None:
     for a, b in combinations(specs, 2):
         if os.path.realpath(a.location) == os.path.realpath(b.location):
-            raise _same(a, b, "they are the same directory")
+            why = "they are the same directory, so nothing could ever be found"
+            raise _refusal(a, b, why, allowed_by)
 
 
-def _refuse_same_weights(sides: Sequence[_Side]) -> None:
+def _refuse_same_weights(
+    sides: Sequence[_Side], beside: Sequence[str], allowed_by: str | None
+) -> list[str]:
+    """Notes on those of equal weights that their settings make another model. `beside`: what else
+    is known to differ, which a refusal tells too."""
     for side in sides[1:]:
         own = side.own
         if own.is_adapter and is_idle(own.config, own.tensors):
             raise CheckpointError(
                 f"{own.spec} is an adapter that changes nothing (its B matrices are all zero, as "
                 f"before training), so it is the same model as {sides[0].spec}: give the trained "
-                f"adapter, or allow it: {ALLOW}"
+                f"adapter{_or_allow(allowed_by)}"
             )
+    notes = []
     for a, b in combinations(sides, 2):
-        if a.own.is_adapter == b.own.is_adapter and _same_weights(a.own, b.own):
-            raise _same(a.spec, b.spec, "their weights are equal in every bit")
-
-
-def _same_weights(a: Described, b: Described) -> bool:
-    if a.weights.pickled or b.weights.pickled:
-        sizes = [[f.stat().st_size for f in side.weights.files] for side in (a, b)]
-        return sizes[0] == sizes[1] and digest_files(a.weights.files) == digest_files(
-            b.weights.files
+        found = same(a.own, b.own) if a.own.is_adapter == b.own.is_adapter else None
+        if found is None:
+            continue
+        if not found.settings:
+            raise _refusal(a.spec, b.spec, _why_same(a.spec, b.spec, found), allowed_by, beside)
+        names = _some([name for name, _, _ in found.settings])
+        notes.append(
+            f"{b.spec}: its weights equal those of {a.spec} in every bit; only its configuration "
+            f"makes it another model ({names})"
         )
-    return same_tensors(_untied(a), _untied(b))
+    return notes
 
 
-def _untied(side: Described) -> Mapping[str, TensorEntry]:
-    """Without an output embedding that is only a second copy of the input embedding."""
-    if not side.config.get("tie_word_embeddings"):
-        return side.tensors
-    return {n: e for n, e in side.tensors.items() if not n.endswith("lm_head.weight")}
-
-
-def _same(a: CheckpointSpec, b: CheckpointSpec, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{a} and {b} are the same checkpoint: {why}, so nothing could ever be found. Give "
-        f"{b.role}= the fine-tuned one, or allow it: {ALLOW}"
+def _why_same(a: CheckpointSpec, b: CheckpointSpec, found: Same) -> str:
+    if found.larger is None:
+        return "their weights are equal in every bit, so nothing could ever be found"
+    extra = _some(found.extra)
+    if found.larger.spec == a:
+        return (
+            f"every tensor of {b.role} is in {a.role} too, equal in every bit, and {b.role} only "
+            f"lacks some ({extra}), so nothing could ever be found"
+        )
+    why = (
+        f"every tensor of {a.role} is in {b.role} too, equal in every bit, and a model of this "
+        f"architecture does not load what {b.role} has more ({extra}), so nothing could ever be "
+        f"found"
     )
+    if found.unmerged:
+        why += (
+            ". An adapter was saved unmerged into a full checkpoint: merge it (merge_and_unload, "
+            "then save_pretrained), or give the directory of the adapter alone"
+        )
+    return why
+
+
+def _refusal(
+    a: CheckpointSpec,
+    b: CheckpointSpec,
+    why: str,
+    allowed_by: str | None,
+    beside: Sequence[str] = (),
+) -> CheckpointError:
+    also = "".join(f"\n  beside the weights: {note}" for note in beside)
+    return CheckpointError(
+        f"{a} and {b} are the same checkpoint: {why}. Give {b.role}= the fine-tuned one"
+        f"{_or_allow(allowed_by)}{also}"
+    )
+
+
+def _or_allow(allowed_by: str | None) -> str:
+    return "" if allowed_by is None else f", or allow it: {allowed_by}"
 
 
 # --- Architecture and shapes --------------------------------------------------------------------
@@ -214,7 +251,7 @@ def _vocabulary_notes(base: _Side, other: _Side) -> list[str]:
 
 
 def _rows(tensors: Mapping[str, TensorEntry]) -> int | None:
-    return next((e.shape[0] for n, e in tensors.items() if n.endswith(_INPUT_EMBEDDINGS)), None)
+    return next((e.shape[0] for n, e in tensors.items() if n.endswith(INPUT_EMBEDDINGS)), None)
 
 
 def _ids_in_use(directory: Path) -> int | None:
@@ -263,12 +300,11 @@ def _compare_configs(base: _Side, other: _Side) -> list[str]:
     """Settings that change what a model computes and that training does not usually touch."""
     if other.own.is_adapter:
         return []
-    ours, theirs = base.full.config, other.full.config
     skipped = {*VOLATILE_CONFIG, "architectures", "vocab_size", "text_config"}
     changed = [
-        f"{key} {_short(ours[key])} -> {_short(theirs[key])}"
-        for key in sorted(ours.keys() & theirs.keys())
-        if key not in skipped and not key.endswith("_token_id") and ours[key] != theirs[key]
+        f"{name} {_short(ours)} -> {_short(theirs)}"
+        for name, ours, theirs in changed_settings(base.full.config, other.full.config)
+        if name not in skipped and not name.endswith("_token_id")
     ]
     return [f"{other.spec}: config.json differs in {_some(changed)}"] if changed else []
 
@@ -292,7 +328,7 @@ def _check_adapter(side: _Side, options: LoadOptions) -> list[str]:
             f"{adapter.spec}: its adapter_config.json names the base {named}; it is used on "
             f"{full.spec.given}, whose shapes fit"
         ]
-    if not _same_weights(describe(trained_on, options), full):
+    if same(describe(trained_on, options), full) is None:
         raise CheckpointError(
             f"{adapter.spec} is an adapter for another base than {full.spec}: it was trained on "
             f"{named}, whose weights differ. Give base={named}"

@@ -96,7 +96,7 @@ def read_plan(asked: Namespace) -> Plan:
         raise SpecificationError(f"--alarm: {asked.alarm:g}; give a rate between 0 and 1: 0.05")
     loading, out = load_options(asked), new_file("--out", asked.out, force=asked.force)
     specs = {role: resolve(at, role) for role, at in given.items()}
-    check(specs["base"], specs.get("tuned"), options=loading)
+    check(specs["base"], specs.get("tuned"), allowed_by=None, options=loading)
     circuits = read_circuits(files, specs["base"], loading)
     if asked.write:
         _check_own(circuits)

@@ -130,7 +130,7 @@ def read_plan(asked: Namespace) -> Plan:
     tasks, out = _tasks(asked.task), new_file("-o", asked.json, force=asked.force)
     prompts = read_prompt_file(asked.prompts, readout=asked.readout) if asked.prompts else []
     specs = {role: resolve(at, role) for role, at in given.items()}
-    check(specs["base"], specs["tuned"], specs.get("reference"), options=loading)
+    check(specs["base"], specs["tuned"], specs.get("reference"), allowed_by=None, options=loading)
     return Plan(
         specs=specs,
         loading=loading,

@@ -274,7 +274,7 @@ def _draft(
         pairs=pairs,
         readout=asked.readout,
         heads=(),
-        limits=(Limit("dcv.circuit", 1.0),),
+        limits=(Limit("dcv.circuit", 0.5),),  # stands for those that are not known yet
         auto=True,
         chat_template=asked.chat_template,
     )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from forgetguard.anatomy.members import Head
+from forgetguard.checkpoints.adapters import full_checkpoint_under
+from forgetguard.checkpoints.described import full_config, geometry
+from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
@@ -103,6 +107,7 @@ def read_plan(asked: Namespace) -> Plan:
     loading, out = load_options(asked), _folder(asked.out, no_figures=asked.no_figures)
     base = resolve(given["base"], "base")
     check(base, None, options=loading)
+    _check_heads(heads, base, loading)
     circuits = read_circuits(files, base, loading)
     options = {"plant": asked.plant, "doses": asked.doses, "draws": draws, "seed": seed}
     if asked.heads is not None:
@@ -159,6 +164,22 @@ def _heads(text: str | None) -> tuple[Head, ...]:
         return tuple(dict.fromkeys(Head.parse(part.strip()) for part in text.split(",")))
     except SpecificationError as error:
         raise SpecificationError(f"--heads: {error}") from None
+
+
+def _check_heads(heads: Sequence[Head], base: CheckpointSpec, loading: LoadOptions) -> None:
+    """Raises SpecificationError where the base's configuration says that it has no such head."""
+    own = localise(base, loading, weights=False)
+    under = localise(full_checkpoint_under(own, own), loading, weights=False)
+    sizes = geometry(full_config(under))
+    layers, count = sizes["layers"], sizes["query heads"]
+    for head in heads:
+        if not (isinstance(layers, int) and isinstance(count, int)):
+            return  # an architecture that says it in other words: known once it is loaded
+        if head.layer >= layers or head.index >= count:
+            raise SpecificationError(
+                f"--heads: {base} has no {head}: its {layers} layers have {count} heads each, "
+                f"L0H0 to L{layers - 1}H{count - 1}"
+            )
 
 
 def _folder(text: str | None, *, no_figures: bool) -> Path | None:

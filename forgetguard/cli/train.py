@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.training.processes import is_main
+from forgetguard.recipes.training.run_folder import full_base
 from forgetguard.recipes.training.settings import REINFORCED, TrainingSettings, read_settings
 
 _USAGE = "forgetguard train SETTINGS.yaml [KEY=VALUE ...] --data FILE"
@@ -55,7 +58,15 @@ def _prepare(asked: Namespace) -> Job:
     replay = _questions(asked.replay, None, settings.seed)
     if replay and settings.recipe != "sft-replay":
         raise SpecificationError(f"--replay: {settings.recipe} replays nothing: use sft-replay")
+    _check_checkpoints(settings)
     return lambda: _train(settings, train, replay)
+
+
+def _check_checkpoints(settings: TrainingSettings) -> None:
+    """Raises CheckpointError."""
+    base = full_base(settings.base)
+    start = None if settings.start is None else resolve(settings.start, "start")
+    check(base, start, allow_same=True)  # a start may be the base
 
 
 def _questions(given: Sequence[str], count: int | None, seed: int) -> list[Question]:

@@ -79,7 +79,8 @@ class PairEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision on one declared limit of one circuit."""
+    """The decision on one declared limit of one circuit. True where it is a pass, and only there:
+    `assert verdict` must not let a failed one through."""
 
     circuit: str  # the circuit's name
     capability: str
@@ -98,3 +99,6 @@ class Verdict:
     detectable: float | None = None  # the smallest true value that fails with probability 0.80
     budget: int | None = None  # pairs that might have been drawn, where drawing was sequential
     controls: tuple[ControlEvidence, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.outcome is Outcome.PASS

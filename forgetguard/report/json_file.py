@@ -272,6 +272,8 @@ def read_document(path: Path, schema: str, version: int, what: str) -> dict[str,
         raise SpecificationError(f"cannot read {what} {path}: {error}") from error
     found = content if isinstance(content, dict) else {}
     theirs = found.get("schema"), found.get("schema_version")
+    if not str(theirs[0]).startswith("forgetguard."):
+        raise SpecificationError(f"{path} is no {what} of forgetguard: give another file")
     if theirs != (schema, version):
         step = "give another file" if theirs[0] != schema else "write it again with this version"
         raise SpecificationError(

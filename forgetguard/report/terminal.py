@@ -17,6 +17,7 @@ LABELS = {
     "error": "ERROR",
     "skipped": "SKIPPED",
     "recorded": "RECORDED",
+    "ungated": "UNGATED",
 }
 WORST_SHOWN = 5
 _LARGE = 1000.0
@@ -70,8 +71,9 @@ def headline(verdict: Verdict) -> str:
 
 
 def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
-    """The verdict with its evidence: worst heads, the prompt pairs hurt most, notes, where the
-    limit was declared and, where given, the command that runs only this again."""
+    """The verdict with its evidence: worst heads, the prompt pairs hurt most (not where there is no
+    value: then nothing was there to be hurt), notes, where the limit was declared and, where given,
+    the command that runs only this again."""
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {verdict.reason}")
@@ -80,7 +82,7 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     if verdict.worst_heads:
         lines += ["", f"  worst heads{_shown(verdict.worst_heads)}"]
         lines += _head_lines(verdict.worst_heads[:WORST_SHOWN])
-    if verdict.worst_pairs:
+    if verdict.worst_pairs and verdict.estimate is not None:
         lines += ["", f"  prompt pairs hurt most{_shown(verdict.worst_pairs)}"]
         for pair in verdict.worst_pairs[:WORST_SHOWN]:
             lines += _pair_lines(pair)

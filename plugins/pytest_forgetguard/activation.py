@@ -30,6 +30,7 @@ def activate(config: pytest.Config, settings: Settings) -> None:
     for module in (preflight, collection, distributed, terminal, finish):
         config.pluginmanager.register(module, f"forgetguard-{module.__name__.rpartition('.')[2]}")
     config.pluginmanager.register(Reports(run), "forgetguard-reports")
+    config.pluginmanager.register(run.uses, "forgetguard-uses")
 
 
 def selection(config: pytest.Config) -> dict[str, Any]:

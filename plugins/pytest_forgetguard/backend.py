@@ -55,7 +55,8 @@ class Backend(Protocol):
         """The bundled circuit files that fit the base, and how many there are in all."""
 
     def limit(self, key: str, maximum: float) -> Limit:
-        """A limit that a Python gate declares. Raises SpecificationError for an unknown key."""
+        """A limit that a Python gate declares. Raises SpecificationError for an unknown key, and
+        for a maximum that a circuit file may not have."""
 
     def pair(self) -> ModelPair:
         """The checkpoints, weights not yet loaded."""
@@ -123,10 +124,13 @@ class ModelBackend:
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError
-        from forgetguard.gate.schema import LIMITS, Limit
+        from forgetguard.gate.schema import LIMITS, Limit, check_maximum
 
         if key not in LIMITS:
             raise SpecificationError(f"unknown limit {key!r}; the limits are {', '.join(LIMITS)}")
+        wrong = check_maximum(key, maximum)
+        if wrong is not None:
+            raise SpecificationError(f"{key}: {wrong}")
         return Limit(key, maximum)
 
     def pair(self) -> ModelPair:

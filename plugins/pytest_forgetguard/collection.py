@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_forgetguard import baseline
+from pytest_forgetguard import baseline, near_misses
 from pytest_forgetguard.backend import BUNDLED
 from pytest_forgetguard.items import CircuitFile, LimitItem
 from pytest_forgetguard.keys import MARKER, RUN, SUFFIXES, is_gate
@@ -96,21 +96,30 @@ def _add_declared(session: pytest.Session, run: Run, items: list[pytest.Item]) -
 
 
 def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) -> None:
-    """Where nothing was found to gate on: the bundled circuits that fit the base.
+    """Where no path was given and nothing was found to gate on: the bundled circuits that fit the
+    base. Paths that hold no gate are refused: other circuits than those that were asked for must
+    not be taken for them.
 
     Raises:
-        SpecificationError: none fits.
+        SpecificationError: none fits, or a path was given.
     """
+    from forgetguard.errors import SpecificationError
+
     if run.circuit_files_seen or any(is_gate(item) for item in items):
         return
+    given = near_misses.paths_given(session.config)
+    if given:
+        # Gates may be among the files that could not be read, or that --lf left out: without any
+        # gate the run is no pass anyway.
+        if session.testsfailed or run.selection.get("last_failed"):
+            return
+        raise SpecificationError(near_misses.no_gate(session.config, given))
     files, known = run.backend.bundled()
     run.circuits_from = "those bundled with forgetguard"
     for path in files:
         items += _generate(session, path, f"{BUNDLED}/{path.name}")
     only_last_failed = session.config.getoption("lf", False) and items
     if not files and not only_last_failed:
-        from forgetguard.errors import SpecificationError
-
         where = ", ".join(str(arg) for arg in session.config.args)
         raise SpecificationError(
             f"no circuits to gate on: no *{SUFFIXES[0]} under {where}, no Python gates there, and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ from pytest_forgetguard.keys import RUN
 
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
+
+_NAMED = 3  # gates that one line names
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -24,7 +27,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if run.specification_errors:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
         return
-    status = decide(int(session.exitstatus), run)
+    status = decide(int(session.exitstatus), run, verbose=session.config.option.verbose > 0)
     unrecorded, worst = baseline.record(run, status)
     if unrecorded:
         run.problems.append(unrecorded)
@@ -36,13 +39,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     session.exitstatus = status
 
 
-def decide(status: int, run: Run) -> int:
-    """The exit status, from pytest's own; reasons that pytest does not print join `run.problems`.
+def decide(status: int, run: Run, *, verbose: bool = False) -> int:
+    """The exit status, from pytest's own; reasons that pytest does not print join `run.problems`,
+    with all the gates they are about where `verbose`.
 
-    Never better than `status`; 0 only where every selected gate reported a pass.
+    Never better than `status`; 0 only where every selected gate reported a pass, or gates nothing
+    beside others that did.
     """
     if run.not_run:
-        run.problems.append(f"not run: {', '.join(run.not_run)}")
+        run.problems.append(f"not run: {listed(run.not_run, verbose=verbose)}")
     if not run.usage_errors and not run.specification_errors:
         run.problems += baseline.missing(run)
     if run.usage_errors or run.specification_errors:
@@ -58,10 +63,23 @@ def decide(status: int, run: Run) -> int:
     unpassed = [
         f"{nodeid} ({result.outcome})"
         for nodeid, result in run.results.items()
-        if result.outcome != "pass" and nodeid not in allowed
+        if result.outcome not in ("pass", "ungated") and nodeid not in allowed
     ]
     if unpassed:
-        run.problems.append(f"not passed: {', '.join(unpassed)}")
-    elif len(allowed) == len(run.results):
-        run.problems.append("every gate abstained: nothing was shown to be kept")
+        run.problems.append(f"not passed: {listed(unpassed, verbose=verbose)}")
+    elif not any(result.outcome == "pass" for result in run.results.values()):
+        run.problems.append(
+            "no gate asserted a limit that was kept: nothing was shown to be kept; use "
+            "forgetguard.assert_limit or forgetguard.check"
+            if run.ungated
+            else "every gate abstained: nothing was shown to be kept"
+        )
     return int(pytest.ExitCode.TESTS_FAILED if unpassed or run.problems else pytest.ExitCode.OK)
+
+
+def listed(gates: Sequence[str], *, verbose: bool) -> str:
+    """The gates' names; of many their number and the first, unless `verbose`."""
+    if verbose or len(gates) <= _NAMED:
+        return ", ".join(gates)
+    named, more = ", ".join(gates[:_NAMED]), len(gates) - _NAMED
+    return f"{len(gates)} gates: {named} and {more} more (-v names all)"

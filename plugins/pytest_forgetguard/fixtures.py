@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_forgetguard.baseline import recorded_only
 from pytest_forgetguard.collection import located
 from pytest_forgetguard.failure import GateFailure, Recorded
+from pytest_forgetguard.python_gates import ASSERTED, MEASURED
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
@@ -36,6 +37,7 @@ class Forgetguard:
     @property
     def pair(self) -> ModelPair:
         """Handles to base, tuned and reference; weights are loaded on use."""
+        self._run.uses.note(MEASURED)
         return self._run.backend.pair()
 
     def circuit(self, circuit: str | Path | CircuitSpec) -> CircuitSpec:
@@ -50,8 +52,10 @@ class Forgetguard:
     ) -> Verdict:
         """Measure and return the verdict, whatever it is: it gates nothing, and the summary and
         the results file do not show it. `max` None: the limit that the circuit file declares.
+        What is returned is true only where it is a pass.
 
         Raises:
+            SpecificationError: there is no such limit, or it may not have this maximum.
             Recorded: a limit over the baseline in a run that records it (pytest skips the test,
                 and the run is no pass).
         """
@@ -65,7 +69,14 @@ class Forgetguard:
         if declared.needs_baseline and recorded_only(self.settings, spec.name):
             self._run.measurements.measure(spec)
             raise Recorded(spec.name, limit)
-        return self._run.measurements.judge(spec, declared, own=own)
+        verdict = self._run.measurements.judge(spec, declared, own=own)
+        self._run.uses.note(MEASURED)
+        return verdict
+
+    def _record(self, *verdicts: Verdict) -> None:
+        self._run.uses.note(ASSERTED)
+        for verdict in verdicts:
+            self._run.measurements.record(verdict)
 
     def assert_limit(
         self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
@@ -74,10 +85,11 @@ class Forgetguard:
 
         Raises:
             GateFailure: the verdict is no pass (an AssertionError with `.verdicts`).
+            SpecificationError: there is no such limit, or it may not have this maximum.
         """
         __tracebackhide__ = True
         verdict = self.judge(circuit, limit, max=max)
-        self._run.measurements.record(verdict)
+        self._record(verdict)
         self._require_pass(verdict)
         return verdict
 
@@ -89,7 +101,7 @@ class Forgetguard:
 
         Raises:
             GateFailure: a verdict is no pass.
-            SpecificationError: there are no limits to check.
+            SpecificationError: there are no limits to check, or one may not have its maximum.
         """
         from forgetguard.errors import SpecificationError
 
@@ -100,8 +112,7 @@ class Forgetguard:
             raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
         own = len(asked)  # they share this gate's part of the run's false-alarm rate
         verdicts = tuple(self._judge(spec, key, maximum, own) for key, maximum in asked.items())
-        for verdict in verdicts:
-            self._run.measurements.record(verdict)
+        self._record(*verdicts)
         self._require_pass(*verdicts)
         return verdicts
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_forgetguard import baseline, results_file
+from pytest_forgetguard import baseline, near_misses, results_file
 from pytest_forgetguard.keys import RUN, SUFFIXES
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             baseline.begin(run)
         for path in run.settings.circuits:
             circuit_files(path)
+        _check_names(session.config)
         run.notes += run.backend.preflight()
         wanted = run.settings.json is not None or run.settings.recording
         if wanted and not collect_only:
@@ -48,6 +49,19 @@ def _refuse(run: Run, message: str, collect_only: bool) -> None:
     raise pytest.UsageError(message) from None
 
 
+def _check_names(config: pytest.Config) -> None:
+    """Refuse a circuit file that was given by a name which pytest would find no gate under.
+
+    Raises:
+        SpecificationError: there is one.
+    """
+    from forgetguard.errors import SpecificationError
+
+    for path in near_misses.located(config, near_misses.paths_given(config)):
+        if path.is_file() and near_misses.is_near_miss(path):
+            raise SpecificationError(f"no circuit file: {near_misses.advice([path])}rename it")
+
+
 def circuit_files(path: Path) -> list[Path]:
     """The circuit files that one `--forgetguard-circuits` names: itself, or those in the folder.
 
@@ -60,8 +74,8 @@ def circuit_files(path: Path) -> list[Path]:
         files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
         if not files:
             raise SpecificationError(
-                f"--forgetguard-circuits: no *{SUFFIXES[0]} in the folder {path}; name another "
-                f"folder, or a file"
+                f"--forgetguard-circuits: no *{SUFFIXES[0]} in the folder {path}; "
+                f"{near_misses.advice([path])}name another folder, or a file"
             )
         return files
     if not path.is_file():

@@ -43,7 +43,7 @@ class Reports:
         if verdicts or (is_gate(item) and says_something):
             attached: dict[str, Any] = {
                 "specification": _specification_error(call),
-                "outcome": _outcome(report, call, verdicts),
+                "outcome": self._outcome(item, report, call, verdicts),
                 "message": _message(report),
                 "verdicts": verdicts,
                 "circuits": self._run.measurements.drain_circuits(),
@@ -55,6 +55,17 @@ class Reports:
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), (item.reportinfo()[1] or 0) + 1, reason)
         return report
+
+    def _outcome(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        call: pytest.CallInfo[None],
+        verdicts: Sequence[dict[str, Any]],
+    ) -> str:
+        found = _outcome(report, call, verdicts)
+        no_limit = report.when == "call" and self._run.uses.gates_nothing(item)
+        return "ungated" if found == "pass" and no_limit else found
 
     def _skipped(
         self,

@@ -71,10 +71,15 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "baseline": _baseline(run),
         "notes": run.notes,
         "errors": [*run.usage_errors, *run.specification_errors, *run.problems],
-        "results": [{"id": nodeid, **asdict(result)} for nodeid, result in run.in_order()],
+        "results": [
+            {"id": nodeid, **asdict(result)}
+            for nodeid, result in run.in_order()
+            if result.outcome != "ungated"
+        ],
         "circuits": run.circuits_in_order(),
         "not_run": run.not_run,
         "allowed_to_abstain": run.allowed_to_abstain,
+        "ungated": run.ungated,
         "deselected": list(run.deselected),
     }
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_forgetguard.python_gates import Uses
+
 if TYPE_CHECKING:
     import pytest
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_forgetguard.settings import Settings
 
 # From best to worst: of several reports on one gate the worst counts.
-OUTCOMES = ("pass", "recorded", "skipped", "abstain", "fail", "error")
+OUTCOMES = ("pass", "ungated", "recorded", "skipped", "abstain", "fail", "error")
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Run:
     backend: Backend
     measurements: Measurements
     worker: bool
+    uses: Uses = field(default_factory=Uses)
     started: float = field(default_factory=time.time)
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -72,6 +75,11 @@ class Run:
         if not self.settings.allow_abstain:
             return []
         return [nodeid for nodeid, result in self.in_order() if result.outcome == "abstain"]
+
+    @property
+    def ungated(self) -> list[str]:
+        """Python gates that measured and asserted no limit: their own asserts held, if any."""
+        return [nodeid for nodeid, result in self.in_order() if result.outcome == "ungated"]
 
     def in_order(self) -> list[tuple[str, Result]]:
         """The results in the order of collection, whichever worker was first."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_forgetguard.finish import listed
 from pytest_forgetguard.items import LimitItem
 from pytest_forgetguard.keys import RUN, is_gate
 
@@ -72,7 +73,14 @@ def pytest_terminal_summary(
     if allowed:
         terminalreporter.write_line(
             f"forgetguard: ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by "
-            f"nothing: {', '.join(allowed)}",
+            f"nothing: {listed(allowed, verbose=verbosity > 0)}",
+            yellow=True,
+            bold=True,
+        )
+    if run.ungated:
+        terminalreporter.write_line(
+            "forgetguard: UNGATED, measured and asserted no limit: "
+            f"{listed(run.ungated, verbose=verbosity > 0)}",
             yellow=True,
             bold=True,
         )
@@ -99,11 +107,11 @@ def _rows(nodeid: str, result: Result) -> Iterator[Row]:
     judged = {data["outcome"] for data in result.verdicts}
     if result.outcome not in judged and (result.outcome != "pass" or not judged):
         circuit, _, limit = nodeid.rpartition("::")
-        recorded = "not judged" if result.outcome == "recorded" else ""
+        told = {"recorded": "not judged", "ungated": "no limit asserted"}.get(result.outcome)
         yield Row(
             circuit=circuit.rpartition("::")[2],
             limit=limit,
-            measured=recorded or _shortened(result.message.removeprefix("ERROR: ")) or "-",
+            measured=told or _shortened(result.message.removeprefix("ERROR: ")) or "-",
             bound="-",
             outcome=result.outcome,
         )

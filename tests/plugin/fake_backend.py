@@ -135,9 +135,9 @@ class FakeBackend:
         return sorted((self.root / "fits").glob("*.circuit.yaml")), 3
 
     def limit(self, key, maximum):
-        from forgetguard.gate.schema import Limit
+        from pytest_forgetguard.backend import ModelBackend
 
-        return Limit(key, maximum)
+        return ModelBackend(self.settings).limit(key, maximum)
 
     def pair(self):
         return f"the pair {self.settings.base} and {self.settings.tuned}"

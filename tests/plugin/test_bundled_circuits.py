@@ -9,44 +9,46 @@ BUNDLED = "forgetguard_circuits/good.circuit.yaml::good::dcv.circuit"
 
 @pytest.fixture
 def empty(project):
-    """A project without circuits; the fake takes the folder `fits` for the bundled ones."""
+    """A project without circuits; the fake takes the folder `fits` for the bundled ones, which lies
+    outside of `testpaths`."""
     project.circuit("fits/good.circuit.yaml")
+    project.pytester.makeini("[pytest]\ntestpaths = here\n")
     (project.path / "here").mkdir()
     return project
 
 
 def test_they_run_in_an_empty_directory(empty, workers: int) -> None:
-    result = empty.gate("here", "--forgetguard-json=out.json", workers=workers)
+    result = empty.gate("--forgetguard-json=out.json", workers=workers)
     assert result.ret == 0
     assert empty.judged() == ["good dcv.circuit"]
     assert empty.results()["circuits_from"] == "those bundled with forgetguard"
 
 
 def test_their_node_ids_are_short(empty) -> None:
-    assert empty.collected(empty.gate("here", "--co", "-q")) == [BUNDLED]
+    assert empty.collected(empty.gate("--co", "-q")) == [BUNDLED]
 
 
 def test_k_and_last_failed_work_on_them(empty) -> None:
     empty.circuit("fits/bad.circuit.yaml")
-    empty.gate("here", "-k", "good").assert_outcomes(passed=1, deselected=1)
-    empty.gate("here").assert_outcomes(passed=1, failed=1)
-    empty.gate("here", "--lf").assert_outcomes(failed=1, deselected=1)
+    empty.gate("-k", "good").assert_outcomes(passed=1, deselected=1)
+    empty.gate().assert_outcomes(passed=1, failed=1)
+    empty.gate("--lf").assert_outcomes(failed=1, deselected=1)
 
 
 def test_python_tests_run_beside_them(empty) -> None:
     empty.python("here/test_plain.py", "def test_it(): pass")
-    empty.gate("here").assert_outcomes(passed=2)
+    empty.gate().assert_outcomes(passed=2)
 
 
 def test_any_circuit_of_the_users_own_replaces_them(empty) -> None:
     empty.circuit("here/good-own.circuit.yaml")
-    empty.gate("here")
+    empty.gate()
     assert empty.judged() == ["good-own dcv.circuit"]
 
 
 def test_a_gate_in_python_replaces_them(empty) -> None:
     empty.python("here/test_gate.py", "def test_it(forgetguard): assert forgetguard.pair")
-    empty.gate("here").assert_outcomes(passed=1)
+    empty.gate().assert_outcomes(passed=1)
     assert empty.judged() == []
 
 
@@ -62,5 +64,11 @@ def test_none_that_fits_is_misuse(project, workers: int) -> None:
 def test_a_circuit_beside_a_selected_test_is_not_under_the_path(empty) -> None:
     empty.circuit("here/bad.circuit.yaml")
     empty.python("here/test_plain.py", "def test_it(): pass")
-    empty.gate("here/test_plain.py").assert_outcomes(passed=2)
+    assert empty.gate("here/test_plain.py").ret == pytest.ExitCode.USAGE_ERROR
+    assert empty.judged() == []
+
+
+def test_from_another_folder_than_the_root_they_run_too(empty, monkeypatch) -> None:
+    monkeypatch.chdir(empty.path / "here")
+    assert empty.gate().ret == 0
     assert empty.judged() == ["good dcv.circuit"]

@@ -120,3 +120,4 @@ def test_a_base_that_cannot_do_the_capability_is_no_pass(project: Path) -> None:
     status, output = gate(project, "base=tiny:base", "tuned=tiny:sft", "-k", "ioi")
     assert status == 1, output
     assert "ABSTAIN: THE BASE CANNOT DO 'ioi'" in output
+    assert "hurt most" not in output

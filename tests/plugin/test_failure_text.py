@@ -39,7 +39,9 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
 
 def test_an_abstention_is_labelled(project) -> None:
     project.circuit("vague.circuit.yaml")
-    project.gate().stdout.fnmatch_lines(["ABSTAIN: a fake says abstain (vague dcv.circuit)"])
+    result = project.gate()
+    result.stdout.fnmatch_lines(["ABSTAIN: a fake says abstain (vague dcv.circuit)"])
+    result.stdout.no_fnmatch_line("*prompt pairs hurt most*")
 
 
 def test_a_measurement_error_is_its_message(project, workers: int) -> None:

@@ -124,13 +124,13 @@ def test_last_failed_asks_for_no_others(recorded) -> None:
 
 
 def test_a_python_gate_is_recorded_and_missed_when_it_goes(project, workers: int) -> None:
-    project.circuit("circuits/good.circuit.yaml")
     gate = (
         "def test_it(forgetguard):\n"
-        "    forgetguard.assert_limit('circuits/good.circuit.yaml', 'dcv.circuit')\n"
+        "    forgetguard.assert_limit('circuits/{}.circuit.yaml', 'dcv.circuit')\n"
     )
-    project.python("test_gate.py", gate)
-    project.python("test_plain.py", "import pytest\n@pytest.mark.forgetguard\ndef test_p(): pass\n")
+    for name, file in (("good", "test_gate.py"), ("good-2", "test_plain.py")):
+        project.circuit(f"circuits/{name}.circuit.yaml")
+        project.python(file, gate.format(name))
     paths = ("test_gate.py", "test_plain.py")
     assert project.gate(*paths, BASELINE, UPDATE, workers=workers).ret == 0
     assert entries(project)["good"]["limits"] == {"dcv.circuit": "test_gate.py::test_it"}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from exit_table import documented
+
+from forgetguard.errors import SpecificationError
+from pytest_forgetguard.backend import ModelBackend
+from pytest_forgetguard.settings import Settings
 
 ASSERTS = """
 def test_it(forgetguard):
     forgetguard.assert_limit("{name}.circuit.yaml", "dcv.circuit", max=0.3)
 """
+
+
+ONLY_MEASURED = "Python gates only measure (`judge`, `pair`), and no gate asserts a limit"
 
 
 def test_a_kept_limit_passes_and_is_in_table_and_file(project, workers: int) -> None:
@@ -59,7 +67,99 @@ def test_judge_returns_any_verdict_and_gates_nothing(project) -> None:
         "    assert verdict.bound == 0.1\n"
         "    assert forgetguard.pair == 'the pair b and t'\n",
     )
-    assert project.gate("test_gate.py").ret == 0
+    result = project.gate("test_gate.py")
+    result.assert_outcomes(passed=1)
+    assert result.ret == documented(ONLY_MEASURED)
+    result.stdout.fnmatch_lines(
+        [
+            "*no limit asserted*UNGATED",
+            "0 pass, 1 ungated",
+            "forgetguard: UNGATED*: test_gate.py::test_it",
+            "forgetguard: no gate asserted a limit*assert_limit*",
+        ]
+    )
+
+
+@pytest.mark.parametrize(("name", "status"), [("good", 0), ("bad", 1), ("vague", 1)])
+def test_a_verdict_is_true_only_where_it_is_a_pass(project, name: str, status: int) -> None:
+    project.circuit("good-beside.circuit.yaml")
+    project.circuit(f"{name}.circuit.yaml")
+    project.python(
+        "test_gate.py",
+        "def test_it(forgetguard):\n"
+        f"    assert forgetguard.judge('{name}.circuit.yaml', 'dcv.circuit')\n",
+    )
+    assert project.gate("test_gate.py", "good-beside.circuit.yaml").ret == status
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "if False: forgetguard.assert_limit('bad.circuit.yaml', 'dcv.circuit')",
+        "assert forgetguard.settings and forgetguard.circuit('bad.circuit.yaml')",
+        "with pytest.raises(Exception): forgetguard.check('broken.circuit.yaml')",
+    ],
+    ids=["behind an if", "only read", "swallowed an error"],
+)
+def test_a_gate_that_reads_no_limit_fails(project, body: str, workers: int) -> None:
+    for name in ("bad", "broken"):
+        project.circuit(f"circuits/{name}.circuit.yaml")
+    project.python(
+        "circuits/test_gate.py", f"import pytest\ndef test_it(forgetguard):\n    {body}\n"
+    )
+    result = project.gate("circuits/test_gate.py", workers=workers)
+    result.assert_outcomes(failed=1)
+    assert result.ret == documented("a Python gate ends without having read a limit")
+    result.stdout.fnmatch_lines(["*read no limit*forgetguard.assert_limit(...)*take the fixture*"])
+
+
+def test_a_marked_test_that_reads_no_limit_fails_too(project) -> None:
+    project.circuit("good.circuit.yaml")
+    project.python("test_gate.py", "import pytest\n@pytest.mark.forgetguard\ndef test_it(): pass\n")
+    project.gate().assert_outcomes(passed=1, failed=1)
+
+
+def test_a_gate_that_only_measures_is_no_pass_but_may_stand_beside_one(
+    project, workers: int
+) -> None:
+    project.circuit("good.circuit.yaml")
+    project.python("test_own.py", "def test_own(forgetguard): assert forgetguard.pair\n")
+    result = project.gate("--forgetguard-json=out.json", workers=workers)
+    assert result.ret == documented(
+        "a Python gate only measures (`judge`, `pair`), UNGATED, beside limits that are kept"
+    )
+    result.stdout.fnmatch_lines(["1 pass, 1 ungated"])
+    results = project.results()
+    assert results["ungated"] == ["test_own.py::test_own"]
+    assert [entry["id"] for entry in results["results"]] == ["good.circuit.yaml::good::dcv.circuit"]
+    assert results["complete"] is True
+
+
+BAD_MAXIMA = [True, -1, "0.1", float("nan"), float("inf"), 2]
+
+
+@pytest.mark.parametrize("key", ["dcv.circuit", "accuracy.drop", "readout.drop", "dcv.head"])
+@pytest.mark.parametrize("maximum", BAD_MAXIMA, ids=repr)
+def test_a_maximum_is_held_to_the_rules_of_circuit_files(key: str, maximum: float) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        ModelBackend(Settings("b", "t")).limit(key, maximum)
+    assert key in str(caught.value)
+    shown = f"{maximum:g}" if type(maximum) is int else repr(maximum)
+    assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["assert_limit", "judge", "check"])
+def test_a_bad_maximum_in_a_test_is_misuse_and_measures_nothing(project, call: str) -> None:
+    project.circuit("good.circuit.yaml")
+    arguments = "{'dcv.circuit': 2}" if call == "check" else "'dcv.circuit', max=2"
+    project.python(
+        "test_gate.py",
+        f"def test_it(forgetguard):\n    forgetguard.{call}('good.circuit.yaml', {arguments})\n",
+    )
+    result = project.gate("test_gate.py")
+    assert result.ret == documented("a Python gate gives a maximum that no limit may have")
+    result.stdout.fnmatch_lines(["*dcv.circuit: max must be below 1, got 2*"])
+    assert project.judged() == []
 
 
 def test_check_measures_every_limit_before_it_fails(project) -> None:
@@ -151,5 +251,41 @@ def test_the_fixture_serves_fixtures_of_wider_scope(project) -> None:
         "def test_one(verdict): assert verdict.estimate.high < 0.1\n"
         "def test_two(verdict): assert verdict.estimate.n == 64\n",
     )
-    project.gate("test_gate.py").assert_outcomes(passed=2)
+    result = project.gate("test_gate.py")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
     assert project.judged() == ["good dcv.circuit"]
+
+
+def test_what_a_fixture_asserts_counts_only_for_the_tests_that_use_it(project) -> None:
+    project.circuit("good.circuit.yaml")
+    project.python(
+        "test_gate.py",
+        "import pytest\n"
+        "@pytest.fixture(scope='module')\n"
+        "def verdict(forgetguard):\n"
+        "    return forgetguard.assert_limit('good.circuit.yaml', 'dcv.circuit')\n"
+        "@pytest.fixture\n"
+        "def high(verdict): return verdict.estimate.high\n"
+        "def test_one(high): assert high < 0.1\n"
+        "def test_two(high): assert high < 0.2\n"
+        "def test_without(forgetguard): pass\n",
+    )
+    project.gate("test_gate.py", "-v").stdout.fnmatch_lines(
+        ["*::test_one PASSED*", "*::test_two PASSED*", "*::test_without FAILED*"]
+    )
+
+
+def test_a_fixture_set_up_again_is_judged_anew(project) -> None:
+    project.circuit("good.circuit.yaml")
+    project.python(
+        "test_gate.py",
+        "import pytest\n"
+        "@pytest.fixture(scope='module', params=[True, False], ids=['yes', 'no'])\n"
+        "def gate(request, forgetguard):\n"
+        "    if request.param: forgetguard.assert_limit('good.circuit.yaml', 'dcv.circuit')\n"
+        "def test_it(gate): pass\n",
+    )
+    project.gate("test_gate.py", "-v").stdout.fnmatch_lines(
+        ["*::test_it[[]yes[]] PASSED*", "*::test_it[[]no[]] FAILED*"]
+    )

@@ -52,6 +52,20 @@ def test_qq_leaves_nothing_but_problems(mixed) -> None:
     result.stdout.fnmatch_lines(["forgetguard: not run: *"])
 
 
+def test_many_gates_that_did_not_run_are_counted_unless_v(mixed) -> None:
+    for number in range(5):
+        mixed.circuit(f"good-{number}.circuit.yaml")
+    ids = [f"good-{number}.circuit.yaml::good-{number}::dcv.circuit" for number in range(5)]
+    mixed.more_conftest("def pytest_runtestloop(session): return True\n")
+    brief = mixed.gate("-k", "good-").outlines
+    [line] = [line for line in brief if line.startswith("forgetguard: not run:")]
+    assert line == (
+        f"forgetguard: not run: 5 gates: {', '.join(ids[:3])} and 2 more (-v names all)"
+    )
+    whole = mixed.gate("-k", "good-", "-v").outlines
+    assert f"forgetguard: not run: {', '.join(ids)}" in whole
+
+
 def test_no_progress_is_written_where_there_is_no_terminal(mixed) -> None:
     result = mixed.gate()
     assert "\x1b" not in result.stdout.str() + result.stderr.str()

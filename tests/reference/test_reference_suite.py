@@ -11,7 +11,7 @@ import pytest
 
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.recipes.reference import claims, collecting, comparing, measuring, suite, training
+from forgetguard.recipes.reference import claims, collecting, measuring, suite, training
 from forgetguard.recipes.reference.plan import Plan, read_plan
 from forgetguard.recipes.training.run_card import (
     RunCard,
@@ -173,6 +173,16 @@ def test_other_data_need_another_folder_and_more_seeds_do_not(tmp_path: Path) ->
     assert "training: 9 runs, 6 of them finished before" in told
 
 
+def test_a_folder_that_is_no_study_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")  # a training run's
+    with pytest.raises(SpecificationError, match=r"something else than a study \(run\.json;"):
+        run(plan(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    (tmp_path / "run.json").rename(tmp_path / ".gitkeep")
+    outcome, _ = run(plan(tmp_path), stages=("train",))
+    assert not outcome.failed
+
+
 def test_stages_run_alone_from_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="no checkpoint has been measured"):
         run(plan(tmp_path), stages=("report",))
@@ -250,21 +260,3 @@ def test_the_same_checkpoint_measures_the_same_again(real: Path) -> None:
         for key, value in json.loads(measuring.record_file(wanted, name).read_text()).items()
         if key != "key"
     }
-
-
-def test_what_a_comparison_finds_is_kept_without_its_masks() -> None:
-    agreement = {"value": {"mean": 0.7}, "chance": 0.4, "corrected": {"mean": 0.5}, "overlaps": []}
-    column = {
-        "role": "tuned", "able": True, "sizes": [3], "stability": None, "masks": [{"L0H1": 1.0}],
-        "faithfulness": {"mean": 1.1}, "transfer": None, "paper_faithfulness": None,
-        "retention": {"retained": agreement, "relative": 0.6, "abstained": None},
-    }  # fmt: skip
-    slim = comparing.slim(
-        {
-            "heads": 24, "ceiling": agreement, "columns": [column],
-            "vulnerable": {"members": ["L0H1"], "delta": 0.5, "drop": {}},
-        }
-    )  # fmt: skip
-    assert slim["columns"]["tuned"]["retention"]["corrected"] == 0.5
-    assert slim["columns"]["tuned"]["faithfulness"] == 1.1
-    assert "masks" not in json.dumps(slim)

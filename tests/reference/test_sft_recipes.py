@@ -27,7 +27,10 @@ from forgetguard.errors import (
 )
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.tiny import science
+from forgetguard.recipes.training.callbacks import LOSSES
+from forgetguard.recipes.training.rollout_log import ROLLOUTS
 from forgetguard.recipes.training.run_card import read_card, verify_card
+from forgetguard.recipes.training.running import Frame, run_training
 from forgetguard.recipes.training.saved_states import newest, saved_states
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings
 from forgetguard.recipes.training.sft import train_sft
@@ -445,6 +448,74 @@ def test_checkpoints_of_another_program_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match="another program"):
         train(settings("sft", tmp_path))
     assert (tmp_path / "checkpoint-2").is_dir()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SpecificationError, match=r"something else than a run \(notes\.txt"):
+        train(settings("sft", tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopped_before_training(asked: TrainingSettings) -> None:
+    """Leaves what a run leaves that ends before its first step."""
+
+    def build(frame: Frame) -> Any:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(asked, "data", build)
+
+
+def test_hidden_files_may_lie_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".gitkeep").touch()
+    stopped_before_training(settings("sft", tmp_path))
+    assert (tmp_path / "run.json").exists()
+
+
+def test_a_run_of_which_nothing_was_trained_gives_its_folder_to_another(tmp_path: Path) -> None:
+    stopped_before_training(settings("sft", tmp_path))
+    stopped_before_training(settings("sft", tmp_path, learning_rate=2e-3))
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["learning_rate"] == 2e-3
+    for name in (LOSSES, ROLLOUTS):
+        (tmp_path / name).write_text('{"step": 1}\n')
+        with pytest.raises(SpecificationError, match="holds another run"):
+            run_training(settings("sft", tmp_path), "data", lambda _: None)  # type: ignore[arg-type, return-value]
+        (tmp_path / name).write_text("")
+    (tmp_path / "checkpoint-2").mkdir()
+    with pytest.raises(SpecificationError, match="holds another run"):
+        run_training(settings("sft", tmp_path), "data", lambda _: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        ({"base": "./nope"}, CheckpointError, "no such directory"),
+        ({"device": "cuda"}, SpecificationError, "no CUDA device"),
+        ({"micro_batch": 3}, SpecificationError, "cannot be shared"),
+    ],
+)
+def test_nothing_is_made_where_the_inputs_are_wrong(
+    changed: dict[str, Any], error: type[Exception], said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(error, match=said):
+        train(settings("sft", tmp_path / "run", **changed))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_needs_no_gpu(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = Path(shutil.copytree(whole.parent, tmp_path / "run"))
+    known = json.loads((run / "run.json").read_text())
+    known["settings"]["device"] = "cuda"
+    (run / "run.json").write_text(json.dumps(known))
+    assert train(settings("sft", run, device="cuda")) == run / "final"
 
 
 def test_two_runs_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:

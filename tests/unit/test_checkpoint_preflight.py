@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_family import (
+    O_PROJ,
     Q_PROJ,
     VOCABULARY,
     copy,
@@ -21,6 +22,7 @@ from checkpoint_family import (
     write_tokenizer,
 )
 
+from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import resolve
@@ -109,6 +111,151 @@ def test_an_untrained_adapter_is_refused_as_the_base_itself(home: Path, tmp_path
     with pytest.raises(CheckpointError, match=r"adapter that changes nothing.*give the trained"):
         _check(home / "base", adapter)
     assert _check(home / "base", adapter, allow_same=True) == ()
+
+
+# Tensors that no llama loads: an unmerged adapter's, and a stray one.
+LORA = {
+    "model.layers.0.self_attn.q_proj.lora_A.default.weight": (2, 32),
+    "model.layers.0.self_attn.q_proj.lora_B.default.weight": (32, 2),
+}
+STRAY = {"model.layers.9.stray.weight": (2, 2)}
+
+
+def _grown(home: Path, target: Path, extra: dict[str, tuple[int, ...]]) -> Path:
+    """The base with tensors more."""
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({name: torch.ones(shape) for name, shape in extra.items()})
+
+    return edit_weights(copy(home / "base", target), add)
+
+
+def _logits(directory: Path) -> torch.Tensor:
+    model = load_model(resolve(str(directory), "tuned"), LoadOptions(device="cpu"))
+    return model(input_ids=torch.arange(6)[None]).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("extra", [LORA, STRAY], ids=["lora", "stray"])
+def test_tensors_that_nothing_loads_do_not_make_another_model(
+    extra: dict[str, tuple[int, ...]], home: Path, tmp_path: Path
+) -> None:
+    grown = _grown(home, tmp_path / "grown", extra)
+    assert torch.equal(_logits(grown), _logits(home / "base"))
+    with pytest.raises(CheckpointError, match=r"same checkpoint.*does not load") as refused:
+        _check(home / "base", grown)
+    assert all(name in str(refused.value) for name in extra)
+    assert ("merge_and_unload" in str(refused.value)) == (extra is LORA)
+    with pytest.raises(CheckpointError, match=r"tuned only lacks some \(model\.layers"):
+        _check(grown, home / "base")
+    assert "has tensors that" in _check(home / "base", grown, allow_same=True)[0]
+    edit_weights(grown, nudge)  # trained all the same
+    (note,) = _check(home / "base", grown)
+    assert "has tensors that" in note
+
+
+def test_biases_that_a_setting_switches_on_make_another_model(home: Path, tmp_path: Path) -> None:
+    base = edit_json(copy(home / "base", tmp_path / "base"), "config.json")
+    config = json.loads((base / "config.json").read_text())
+    assert config.pop("attention_bias") is False
+    (base / "config.json").write_text(json.dumps(config))
+    shapes = {"q": 32, "k": 16, "v": 16, "o": 32}
+    biases = {
+        f"model.layers.{layer}.self_attn.{one}_proj.bias": (size,)
+        for layer in (0, 1)
+        for one, size in shapes.items()
+    }
+    tuned = _grown(home, tmp_path / "tuned", biases)
+    edit_json(tuned, "config.json", attention_bias=True)
+    assert not torch.allclose(_logits(tuned), _logits(base))
+    (note,) = _check(base, tuned)
+    assert "has tensors that" in note
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_output_embedding_beside_a_tied_one_counts_where_it_differs(
+    same: bool, tmp_path: Path
+) -> None:
+    base = write_model(tmp_path / "base", tie_word_embeddings=True)
+
+    def untie(tensors: dict[str, torch.Tensor]) -> None:
+        assert "lm_head.weight" not in tensors
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        if not same:
+            nudge(tensors, "lm_head.weight")
+            tensors["lm_head.weight"] *= 2
+
+    tuned = edit_weights(copy(base, tmp_path / "tuned"), untie)
+    assert torch.equal(_logits(tuned), _logits(base)) == same
+    if same:
+        with pytest.raises(CheckpointError, match="equal in every bit"):
+            _check(base, tuned)
+    else:
+        assert _check(base, tuned) == _check(tuned, base) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}}, "rope_theta"),
+        ({"rms_norm_eps": 0.5}, "rms_norm_eps"),
+    ],
+)
+def test_equal_weights_under_another_setting_are_another_model(
+    changes: dict[str, object], named: str, home: Path, tmp_path: Path
+) -> None:
+    other = edit_json(copy(home / "base", tmp_path / "other"), "config.json", **changes)
+    assert not torch.equal(_logits(other), _logits(home / "base"))
+    notes = _check(home / "base", other)
+    assert [f"only its configuration makes it another model ({changed}" in notes[0]
+            for changed in (named, f"rope_parameters.{named}")].count(True) == 1  # fmt: skip
+    assert named in notes[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transformers_version": "4.0.0", "dtype": "bfloat16", "use_cache": False},
+        {"attention_dropout": 0.5, "initializer_range": 0.5},
+        {"a_default_of_another_version": True},
+    ],
+    ids=["who saved it", "training alone", "only there"],
+)
+def test_settings_that_change_no_output_do_not_make_another_model(
+    changes: dict[str, object], home: Path, tmp_path: Path
+) -> None:
+    other = edit_json(copy(home / "base", tmp_path / "other"), "config.json", **changes)
+    assert torch.equal(_logits(other), _logits(home / "base"))
+    for one, two in ((home / "base", other), (other, home / "base")):
+        with pytest.raises(CheckpointError, match="equal in every bit"):
+            _check(one, two)
+
+
+def test_a_refusal_tells_what_differs_beside_the_weights(home: Path, tmp_path: Path) -> None:
+    twin = copy(home / "base", tmp_path / "twin")
+    for file in twin.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"equal in every bit(.|\n)*has no tokenizer"):
+        _check(home / "base", twin)
+
+
+def test_an_adapter_with_another_scale_is_another_model(home: Path, tmp_path: Path) -> None:
+    twin = copy(home / "lora", tmp_path / "twin")
+    with pytest.raises(CheckpointError, match="equal in every bit"):
+        _check(home / "base", home / "lora", twin)
+    edit_json(twin, "adapter_config.json", lora_alpha=3)
+    (note,) = _check(home / "base", home / "lora", twin)
+    assert "(lora_alpha)" in note
+
+
+def test_the_advice_is_for_who_asks(home: Path, tmp_path: Path) -> None:
+    twin = copy(home / "base", tmp_path / "twin")
+    base = resolve(str(home / "base"), "base")
+    for tuned in (home / "base", twin):
+        with pytest.raises(CheckpointError, match="Give tuned= the fine-tuned one") as refused:
+            check(base, resolve(str(tuned), "tuned"), allowed_by=None)
+        assert "allow" not in str(refused.value)
+        with pytest.raises(CheckpointError, match=r"or allow it: so$"):
+            check(base, resolve(str(tuned), "tuned"), allowed_by="so")
 
 
 # --- Other architectures ------------------------------------------------------------------------
@@ -270,6 +417,7 @@ def test_a_broken_configuration_is_named(home: Path, tmp_path: Path, content: st
 
 def test_missing_tensors_are_noted(home: Path, tmp_path: Path) -> None:
     other = edit_weights(_damaged(home, tmp_path), lambda t: t.pop(Q_PROJ))
+    edit_weights(other, lambda tensors: nudge(tensors, O_PROJ))
     (note,) = _check(home / "base", other)
     assert f"lacks tensors that base={home / 'base'} has: {Q_PROJ}" in note
 

@@ -292,6 +292,22 @@ def test_progress_is_shown_at_once_on_a_terminal_and_not_in_a_log(
     assert ("drawing" in shown.getvalue()) == shown.isatty()
 
 
+def test_a_log_gets_whole_lines_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, log = [0.0], io.StringIO()
+    monkeypatch.setattr("forgetguard.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress_bar() as bar:
+        bar("sft", 1, 1000)
+        for done in range(2, 1001):
+            now[0] += 1.0
+            bar("sft", done, 1000)
+    lines = log.getvalue().split("\n")
+    assert "\r" not in log.getvalue()
+    assert lines[0] == "sft: 6 of 1000 in 5 s"
+    assert [int(line.split()[1]) - 1 for line in lines[:-1]] == [5 * 2**n for n in range(8)]
+    assert lines[-1] == ""
+
+
 def test_a_bar_that_starts_again_counts_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SimpleNamespace] = []
 
@@ -302,6 +318,7 @@ def test_a_bar_that_starts_again_counts_from_the_start(monkeypatch: pytest.Monke
         return one
 
     monkeypatch.setattr("forgetguard.cli.progress.tqdm", fake)
+    monkeypatch.setattr(sys, "stderr", Terminal())
     bar = Bar()
     for done in (1, 2, 1, 2):
         bar("curve", done, 2)
@@ -334,6 +351,9 @@ TRAIN = ("train", str(ROOT / "examples" / "training" / "sft.yaml"))
         ((*TRAIN, "--data", "tiny:substances", "stepps=3"), "did you mean 'steps'"),
         ((*TRAIN, "--data", "tiny:substances", "--data", "x"), "cannot be mixed with files"),
         ((*TRAIN, "--data", "tiny:substances", "--count", "-1"), "--count"),
+        ((*TRAIN, "--data", "tiny:substances", "base=nope"), "base=nope: no such directory here"),
+        ((*TRAIN, "--data", "tiny:substances", "base=./nope"), "base=./nope: no such directory"),
+        ((*TRAIN, "--data", "tiny:substances", "base=tiny:lora"), "tiny:lora is an adapter"),
         ((*TRAIN, "--data", "tiny:substances", "--replay", str(PROMPTS)), "tiny-ioi.jsonl:1"),
     ],
 )
@@ -343,3 +363,34 @@ def test_training_that_is_asked_for_wrongly_is_misuse(
     assert status(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("nothing_computed")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ("--data", "tiny:substances", "--count", "8", "device=cuda", "output=run")
+    assert status(*TRAIN, *arguments) == 2
+    assert "there is no CUDA device here" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.parametrize("command", [("compare", "--task", "ioi"), ("calibrate",)])
+def test_the_same_model_twice_is_refused_without_an_option_that_there_is_not(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(*command, "base=tiny:base", "tuned=tiny:base") == 2
+    told = capsys.readouterr().err
+    assert "are the same checkpoint" in told
+    assert "allow" not in told
+
+
+@pytest.mark.usefixtures("nothing_computed")
+@pytest.mark.parametrize("head", ["L9H9", "L4H0", "L0H6"])  # tiny:base: 4 layers of 6 heads
+def test_heads_that_the_base_does_not_have_are_misuse(
+    head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status("sensitivity", "base=tiny:base", "--heads", f"L3H5,{head}") == 2
+    assert f"--heads: base=tiny:base has no {head}" in capsys.readouterr().err

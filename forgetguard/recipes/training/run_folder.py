@@ -18,6 +18,30 @@ from forgetguard.recipes.training.settings import TrainingSettings, as_dict
 FINAL = "final"
 RUN = "run.json"
 _CHECKPOINTS = ("base", "start")
+_SHOWN = 4
+# Beside checkpoints, what training leaves; written line by line.
+_LOGS = ("losses.jsonl", "rollouts.jsonl")
+
+
+def refuse_foreign(run: Path) -> None:
+    """Raises SpecificationError where the folder holds something that no run has put there. Hidden
+    files, such as .gitkeep or a lock, may be in it; in the folder of a run anything may."""
+    try:
+        found = sorted(path.name for path in run.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return  # not there yet, or no folder: `usable` says it
+    if not found or RUN in found:
+        return
+    if any(name == FINAL or name.startswith("checkpoint-") for name in found):
+        raise SpecificationError(
+            f"output {run} holds checkpoints of another program (there is no {RUN}): name "
+            f"another folder"
+        )
+    shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+    raise SpecificationError(
+        f"output {run} holds something else than a run ({shown}; there is no {RUN}): name a "
+        f"folder that is empty or not there yet"
+    )
 
 
 def usable(run: Path) -> None:
@@ -38,20 +62,22 @@ def identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
     plain = as_dict(settings)
     plain.pop("output")
     content: dict[str, Any] = {"settings": plain, "data": data}
-    content["base"] = asdict(_of_full(settings.base, "base"))
+    content["base"] = asdict(_fingerprint(full_base(settings.base)))
     start = settings.start
     content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
     return content
 
 
-def _of_full(given: str, role: str) -> Fingerprint:
-    spec = localise(resolve(given, role))
+def full_base(given: str) -> CheckpointSpec:
+    """The base that training starts from, on this disk (raises CheckpointError: it is not there, or
+    an adapter)."""
+    spec = localise(resolve(given, "base"))
     if spec.kind == "adapter":
         raise CheckpointError(
             f"{spec} is an adapter, and training needs a full checkpoint as its base: merge it "
             f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
         )
-    return fingerprint(spec)
+    return spec
 
 
 def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
@@ -74,14 +100,10 @@ def known(run: Path) -> dict[str, Any]:
 
 
 def refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
-    """Raises SpecificationError where the folder holds another run than `asked` (`identity`)."""
+    """Raises SpecificationError where the folder holds another run than `asked` (`identity`), of
+    which something has been trained."""
     there = known(run)
-    if not there:
-        if (run / FINAL).exists() or any(run.glob("checkpoint-*")):
-            raise SpecificationError(
-                f"output {run} holds checkpoints of another program (there is no {RUN}): name "
-                f"another folder"
-            )
+    if not there or not _begun(run):
         return
     different = [
         f"{key} was {_shown(there['settings'], key)} there and is {_shown(asked['settings'], key)}"
@@ -103,6 +125,12 @@ def refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
             f"output {run} holds another run: {'; '.join(different)}. Name another folder, or "
             f"move that one away"
         )
+
+
+def _begun(run: Path) -> bool:
+    """Whether there is anything that training left."""
+    logged = any((run / name).exists() and (run / name).stat().st_size for name in _LOGS)
+    return logged or (run / FINAL).exists() or any(run.glob("checkpoint-*"))
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:

@@ -82,8 +82,12 @@ def run_training(
     """
     run = Path(settings.output).expanduser().absolute()
     final = run / run_folder.FINAL
-    run_folder.usable(run)
+    run_folder.refuse_foreign(run)
+    if not final.exists():  # what is finished needs no device
+        on_cpu(settings)
+        _device_rows(settings)
     asked = run_folder.identity(settings, data)
+    run_folder.usable(run)  # makes it: nothing before has written
     with _alone(run), explained(run):
         run_folder.refuse_another(run, asked)
         if final.exists():
