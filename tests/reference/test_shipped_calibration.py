@@ -31,7 +31,9 @@ def shipped() -> dict[str, Any]:
 def rows(text: str, block: str) -> list[list[str]]:
     """The cells of a block's table, without its head."""
     (found,) = re.findall(rf"<!-- calibration: {block} -->\n(.*?)\n\n<!-- end -->", text, re.DOTALL)
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines()[2:]]
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in found.strip().splitlines()[2:]
+    ]
 
 
 def test_the_page_says_what_the_file_says(shipped: dict[str, Any]) -> None:
