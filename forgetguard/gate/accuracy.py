@@ -18,7 +18,7 @@ from scipy import stats
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate.resampling import FloatArray, IntArray
-from forgetguard.gate.studentised import coverage
+from forgetguard.gate.studentised import LinearForm, coverage
 from forgetguard.gate.verdict import Estimate
 
 BoolArray = npt.NDArray[np.bool_]
@@ -87,17 +87,15 @@ def design_effect(values: FloatArray, clusters: IntArray) -> tuple[float, float]
     """(how many times as large the variance of the mean of [n] values is by cluster as it is by
     pair, at least 1; the degrees of freedom of the former).
 
-    The variance by cluster is that of the sums of deviations (Cochran 1977, Sampling Techniques,
-    section 9A.5); the degrees of freedom are the effective number of clusters (Kish 1965, Survey
-    Sampling, section 11.7) less one.
+    The variance by cluster, and its degrees of freedom, are those of the gate's other means.
     """
-    codes = np.unique(clusters, return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    off = values - values.mean()
-    by_cluster = (np.bincount(codes, off) ** 2).sum() * len(sizes) / (len(sizes) - 1)
-    by_pair = (off**2).sum() * len(values) / (len(values) - 1)
-    effect = max(1.0, float(by_cluster / by_pair)) if by_pair > 0 else 1.0
-    return effect, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1
+    rows, ones = values[None], np.ones((1, len(values)))
+    together, alone = LinearForm.of(rows, ones, clusters), LinearForm.of(rows, ones, None)
+    by_cluster, by_pair = (
+        float((one.deviations(one.numerators) ** 2).sum() * one.units / (one.units - 1))
+        for one in (together, alone)
+    )
+    return (max(1.0, by_cluster / by_pair) if by_pair > 0 else 1.0), together.freedom
 
 
 def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 Pass: the upper bound is within the limit. Fail: the lower bound is beyond it. Otherwise abstain.
 
-What is not judged at all, and so abstains: fewer than `FEWEST_JUDGED` pairs (no interval is worth
+What is not judged at all, and so abstains: fewer than `FEWEST_PAIRS` pairs (no interval is worth
 its name there); a capability the base cannot do; a circuit whose importance cannot be told from
 zero. A saturated readout does not pass: what it shows is real, so a fail stands, but what it does
 not show may be lost all the same. Numbers that are not finite are errors, never verdicts.
@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import accuracy, evidence, power, ruling, studentised, wording
 from forgetguard.gate.case import Case, Held
-from forgetguard.gate.declaration import FEWEST_JUDGED, CircuitSpec, Limit
+from forgetguard.gate.declaration import CircuitSpec, Limit
 from forgetguard.gate.head_family import judge_heads
 from forgetguard.gate.measurement import Control, Measurement
 from forgetguard.gate.over_baseline import beside_baseline
@@ -76,7 +77,7 @@ def judge(
         outcome=decision.outcome,
         estimate=decision.estimate,
         reason=decision.reason,
-        worst_heads=decision.heads or evidence.heads_beside(case, FEWEST_JUDGED),
+        worst_heads=decision.heads or evidence.heads_beside(case, FEWEST_PAIRS),
         worst_pairs=evidence.worst_pairs(case, worst),
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
@@ -107,10 +108,10 @@ def _decide(case: Case) -> Decision:
             f"{case.spec.where(case.limit.line)}: unknown limit {case.limit.key!r}: "
             f"{nearest(case.limit.key, tuple(judges))}"
         )
-    if case.count < FEWEST_JUDGED:
+    if case.count < FEWEST_PAIRS:
         return ruling.abstain(
             f"only {case.count} prompt pairs were measured ({case.data.dropped} dropped): at least "
-            f"{FEWEST_JUDGED} are needed for any interval: give more pairs"
+            f"{FEWEST_PAIRS} are needed for any interval: give more pairs"
         )
     reason = _base_cannot(case) or _no_circuit(case)
     if reason is not None:

@@ -26,7 +26,6 @@ LIMITS = {
     "accuracy.drop.over_baseline": "accuracy that the baseline recorded minus accuracy of tuned",
 }
 # Share of the circuit's importance that a head is held as worth at least.
-FEWEST_JUDGED = 8  # prompt pairs; no interval of fewer is worth much
 DEFAULT_FLOOR = 0.10
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 from forgetguard.anatomy.members import Member, parse_member
+from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
-    FEWEST_JUDGED,
     LIMITS,
     READOUTS,
     SITES,
