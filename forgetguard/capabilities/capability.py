@@ -63,7 +63,7 @@ class Capability:
 
     @property
     def _single_token(self) -> bool:
-        return self.readout == "logit_diff"
+        return READOUTS[self.readout].single_token
 
 
 @dataclass(frozen=True, slots=True, eq=False)

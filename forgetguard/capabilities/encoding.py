@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.errors import CapabilityError
 
 FEWEST_PAIRS = 8  # below this a bootstrap over pairs says nothing
@@ -118,6 +118,27 @@ def _encode_pair(
     if unknown is not None and unknown in (*clean, *counterfactual, *answer, *distractor):
         raise _UnfitError("a word is unknown to the tokenizer")
     return EncodedPair(pair, clean, counterfactual, answer, distractor)
+
+
+def encode_prompt(
+    prompt: Prompt, tokenizer: Any, *, chat_template: bool = False
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(ids of the prompt, ids of its completion as it stands after it; none where it has none).
+
+    Raises:
+        CapabilityError: the tokenizer gives none, or makes one token of the prompt's end and the
+            completion's beginning.
+    """
+    if not prompt.completion:
+        text = _chat(prompt.clean, tokenizer) if chat_template else prompt.clean
+        ids = _ids(text, tokenizer, special=not chat_template)
+        if not ids:
+            raise CapabilityError(f"the tokenizer gives no tokens for {prompt.clean!r}")
+        return ids, ()
+    try:
+        return _in_place(prompt.clean, prompt.completion, tokenizer, chat_template)
+    except _UnfitError as error:
+        raise CapabilityError(f"{prompt.clean!r} with {prompt.completion!r}: {error}") from None
 
 
 def _in_place(

@@ -1,4 +1,4 @@
-"""Prompt pairs as text: what a capability asks, before any tokenizer has seen it."""
+"""Prompt pairs, and prompts, as text: what a capability asks, before any tokenizer has seen it."""
 
 from __future__ import annotations
 
@@ -19,5 +19,17 @@ class PromptPair:
     counterfactual: str
     answer: str
     distractor: str | None = None
+    template: str = ""
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt by itself, for measures that compare what two models predict. With a `completion`
+    they are compared where its tokens are predicted, else where the prompt's next token is.
+    `template` and `line` as of a pair."""
+
+    clean: str
+    completion: str = ""
     template: str = ""
     line: int | None = None

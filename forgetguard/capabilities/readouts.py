@@ -1,22 +1,46 @@
-"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
+"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them. [light]
 
-Users add a readout by adding a function to READOUTS.
+Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-from forgetguard.capabilities.batches import Batch
 from forgetguard.errors import CapabilityError
 
-Logits = Float[Tensor, "row readout vocab"]
-Targets = Int[Tensor, "row readout"]
-Readout = Callable[[Logits, Targets, Targets | None], Float[Tensor, "row"]]
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    from forgetguard.capabilities.batches import Batch
+
+    Logits: TypeAlias = Float[Tensor, "row readout vocab"]
+    Targets: TypeAlias = Int[Tensor, "row readout"]
+
+LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right: it cannot do them
+
+Scorer: TypeAlias = "Callable[[Logits, Targets, Targets | None], Float[Tensor, 'row']]"
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """A readout and its traits.
+
+    needs_distractor: whether it compares the answer with one. single_token: whether answers (and
+    distractors) must be one token. signed: whether 0 means that the model is undecided, so that a
+    model that has the capability reads above it. saturates: whether it has a ceiling, near which a
+    loss hardly shows.
+    """
+
+    name: str
+    score: Scorer
+    needs_distractor: bool = False
+    single_token: bool = False
+    signed: bool = False
+    saturates: bool = False
 
 
 def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
@@ -37,11 +61,19 @@ def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Floa
     """Mean log-probability of the answer's tokens, each given the ones before it; its exponential
     is the geometric-mean probability of arXiv 2605.28860. No token is left out, however unlikely.
     """
+    import torch
+
     per_token = torch.log_softmax(logits, dim=-1).gather(2, answer.unsqueeze(2)).squeeze(2)
     return per_token.mean(dim=1)
 
 
-READOUTS: dict[str, Readout] = {"logit_diff": logit_diff, "logprob": logprob}
+READOUTS: dict[str, Readout] = {
+    one.name: one
+    for one in (
+        Readout("logit_diff", logit_diff, needs_distractor=True, single_token=True, signed=True),
+        Readout("logprob", logprob, saturates=True),
+    )
+}
 
 
 def correct(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
@@ -55,4 +87,4 @@ def score(
     """F of the rows of `batch` that `logits` belong to; both may lie on any device."""
     answer = batch.answer[rows].to(logits.device)
     distractor = None if batch.distractor is None else batch.distractor[rows].to(logits.device)
-    return readout(logits, answer, distractor)
+    return readout.score(logits, answer, distractor)

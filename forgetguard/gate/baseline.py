@@ -14,18 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.certificate import measurement_from_dict
-from forgetguard.gate.declaration import CircuitSpec, InlinePairs
+from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.environment import COMPARED, COMPARED_VERSIONS, differences
-from forgetguard.gate.measurement import Measurement
-from forgetguard.gate.recorded import Recorded
+from forgetguard.gate.records import samples_from_dict
+from forgetguard.measures.samples import (
+    BASE,
+    BASELINE,
+    OWN_DAMAGE,
+    READOUT,
+    TUNED,
+    Key,
+    Note,
+    Samples,
+    Unit,
+    texts,
+)
 
 SCHEMA = "forgetguard.baseline"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Readouts of one base on one prompt agree to about 1e-4 nats between machines in float32.
 SAME_BASE = 1e-3  # nats, beyond which the verdicts say that the base itself reads differently
 _UPDATE = "record it anew with --forgetguard-update"
@@ -42,7 +50,7 @@ class Entry:
     identity: Mapping[str, Any]
     recorded: Mapping[str, Any]
     limits: Mapping[str, str]
-    measurement: Measurement
+    samples: Samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,12 +65,12 @@ class Baseline:
     environment: Mapping[str, Any] | None = None
 
 
-def identity(spec: CircuitSpec, prompts_sha256: str, base: Mapping[str, str]) -> dict[str, Any]:
+def identity(spec: GateSpec, prompts_sha256: str, base: Mapping[str, str]) -> dict[str, Any]:
     """What makes a recorded number comparable: base, circuit, readout and prompts, in plain values.
 
     Args:
         spec: the circuit, with the heads that it was measured with.
-        prompts_sha256: of the pairs that it was measured on (`certificate.digest_pairs`).
+        prompts_sha256: of the pairs that it was measured on (`records.digest_units`).
         base: the fingerprint of the base.
     """
     return {
@@ -71,25 +79,35 @@ def identity(spec: CircuitSpec, prompts_sha256: str, base: Mapping[str, str]) ->
         "chat_template": spec.chat_template,
         "site": spec.site,
         "confidence": spec.confidence,
-        "heads": sorted(str(head) for head in spec.heads),
+        "members": sorted(map(str, spec.members)),
         "prompts_sha256": prompts_sha256,
     }
 
 
 def entry_to_dict(
     measured: Mapping[str, Any],
-    spec: CircuitSpec,
+    spec: GateSpec,
     base: Mapping[str, str],
     recorded: Mapping[str, Any],
     limits: Mapping[str, str],
 ) -> dict[str, Any]:
-    """An entry in plain values, from a measurement in plain values (`measurement_to_dict`)."""
+    """An entry in plain values, from samples in plain values (`samples_to_dict`)."""
     return {
         "identity": identity(spec, measured["prompts_sha256"], base),
         "recorded": dict(recorded),
         "limits": dict(limits),
         # A baseline that was itself gated against a baseline does not carry that one along.
-        "measured": {key: value for key, value in measured.items() if key != "baseline"},
+        "measured": {**measured, **_without_baseline(measured)},
+    }
+
+
+def _without_baseline(measured: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        kind: {
+            quantity: {role: found for role, found in roles.items() if role != BASELINE}
+            for quantity, roles in measured[kind].items()
+        }
+        for kind in ("arrays", "exact")
     }
 
 
@@ -100,7 +118,7 @@ def entry_from_dict(name: str, data: Mapping[str, Any], where: str) -> Entry:
             identity=dict(data["identity"]),
             recorded=dict(data["recorded"]),
             limits=dict(data["limits"]),
-            measurement=measurement_from_dict(data["measured"]),
+            samples=samples_from_dict(data["measured"]),
         )
     except (KeyError, TypeError, ValueError, SpecificationError) as error:
         raise SpecificationError(
@@ -120,10 +138,10 @@ def mismatches(entry: Entry, now: Mapping[str, Any]) -> list[str]:
         if theirs.get(part) != ours.get(part):
             old, new = (str(one.get(part))[:_SHOWN] for one in (theirs, ours))
             found.append(f"the base's {part} (recorded {old}..., now {new}...)")
-    if then.get("heads") != now["heads"]:
-        found.append(_other_heads(then.get("heads", ()), now["heads"]))
+    if then.get("members") != now["members"]:
+        found.append(_other_heads(then.get("members", ()), now["members"]))
     for key in now:
-        if key not in ("base", "heads", "prompts_sha256") and then.get(key) != now[key]:
+        if key not in ("base", "members", "prompts_sha256") and then.get(key) != now[key]:
             found.append(f"{key} (recorded {then.get(key)}, now {now[key]})")
     return found
 
@@ -147,20 +165,20 @@ def missing_message(path: Path, name: str, others: Sequence[str]) -> str:
 
 
 def check_recorded(
-    spec: CircuitSpec, pairs: Sequence[PromptPair], baseline: Baseline, base: Mapping[str, str]
+    spec: GateSpec, units: Sequence[Unit], baseline: Baseline, base: Mapping[str, str]
 ) -> Entry | None:
-    """The entry of a circuit, None where it is about to be added.
+    """The entry of a gate file, None where it is about to be added.
 
     Args:
-        spec: the circuit, with its heads.
-        pairs: what it is measured on now; all of them must have been recorded, and no others
-            unless they are drawn look by look.
+        spec: the gate file, with its members.
+        units: what it is measured on now; all of them must have been recorded, and no others
+            unless they are drawn stage by stage.
         baseline: the baseline in force.
         base: the fingerprint of the base.
 
     Raises:
-        SpecificationError: the baseline lacks the circuit, or recorded another: the message says
-            what differs.
+        SpecificationError: the baseline lacks the file, or recorded another: the message says what
+            differs.
     """
     entry = baseline.circuits.get(spec.name)
     if entry is None:
@@ -170,13 +188,13 @@ def check_recorded(
         raise SpecificationError(
             f"{spec.where(1)}: {missing_message(baseline.path, spec.name, names)}"
         )
-    there = {_texts(pair) for pair in entry.measurement.pairs}
+    there = {_same(unit) for unit in entry.samples.units}
     differing = mismatches(entry, identity(spec, "", base))
-    strange = sum(_texts(pair) not in there for pair in pairs)
+    strange = sum(_same(unit) not in there for unit in units)
     if strange:
-        differing.append(f"the prompts ({strange} of {len(pairs)} pairs were not recorded)")
-    elif len(pairs) < len(there) and not _sequential(spec):
-        differing.append(f"the prompts ({len(there)} pairs were recorded, now {len(pairs)})")
+        differing.append(f"the prompts ({strange} of {len(units)} pairs were not recorded)")
+    elif len(units) < len(there) and not _sequential(spec):
+        differing.append(f"the prompts ({len(there)} pairs were recorded, now {len(units)})")
     if differing:
         raise SpecificationError(
             f"{spec.where(1)}: circuit {spec.name!r} is not what the baseline {baseline.path} "
@@ -186,61 +204,60 @@ def check_recorded(
 
 
 def attach(
-    spec: CircuitSpec, measurement: Measurement, baseline: Baseline, base: Mapping[str, str]
-) -> Measurement:
-    """The measurement with what was recorded on the same pairs, and a note where the recording ran
-    on something else. Arguments and errors as `check_recorded`."""
-    entry = check_recorded(spec, measurement.pairs, baseline, base)
+    spec: GateSpec, samples: Samples, baseline: Baseline, base: Mapping[str, str]
+) -> Samples:
+    """The samples with what was recorded on the same units in the role `baseline`, and a note where
+    the recording ran on something else. Arguments and errors as `check_recorded`."""
+    entry = check_recorded(spec, samples.units, baseline, base)
     if entry is None:
-        return measurement
-    places = {_texts(pair): place for place, pair in enumerate(entry.measurement.pairs)}
-    order = [places[_texts(pair)] for pair in measurement.pairs]
+        return samples
+    places = {_same(unit): place for place, unit in enumerate(entry.samples.units)}
+    then = entry.samples.at([places[_same(unit)] for unit in samples.units])
+    arrays = {_recorded(key): values for key, values in then.arrays.items() if _is_kept(key)}
+    exact = {_recorded(key): number for key, number in then.exact.items() if _is_kept(key)}
     return replace(
-        measurement,
-        baseline=_recorded(entry.measurement, order),
-        notes=measurement.notes + _warnings(baseline, entry, measurement, order),
+        samples.with_arrays(arrays),
+        exact={**samples.exact, **exact},
+        notes=samples.notes + _warnings(baseline, entry, samples, then),
     )
 
 
-def _texts(pair: PromptPair) -> tuple[str, str, str, str | None]:
-    return pair.clean, pair.counterfactual, pair.answer, pair.distractor
+def _is_kept(key: Key) -> bool:
+    """What the recorded checkpoint read; its controls and own damage are compared with nothing."""
+    return (
+        key.role == TUNED
+        and key.quantity != OWN_DAMAGE
+        and not key.subject.startswith("control ")
+    )
 
 
-def _sequential(spec: CircuitSpec) -> bool:
-    return not isinstance(spec.pairs, InlinePairs) and spec.pairs.most is not None
+def _recorded(key: Key) -> Key:
+    return key._replace(role=BASELINE)
 
 
-def _recorded(then: Measurement, order: Sequence[int]) -> Recorded:
-    """The recorded arrays in the order of the pairs of now."""
+def _same(unit: Unit) -> tuple[str, ...]:
+    """What makes two units the same, wherever they come from: not their template."""
+    return texts(unit)[:-1]
 
-    def take(values: npt.ArrayLike, _: str) -> npt.NDArray[np.float64]:
-        return np.asarray(values, dtype=np.float64)[list(order)]
 
-    return Recorded(
-        tuned_readout=then.tuned_readout,
-        tuned_correct=then.tuned_correct,
-        circuit_damage=then.circuit_damage,
-        all_damage=then.all_damage,
-        head_damage=then.head_damage,
-    ).mapped(take)
+def _sequential(spec: GateSpec) -> bool:
+    return isinstance(spec.pairs, TaskPairs | FilePairs) and spec.pairs.most is not None
 
 
 def _warnings(
-    baseline: Baseline, entry: Entry, now: Measurement, order: Sequence[int]
-) -> tuple[str, ...]:
+    baseline: Baseline, entry: Entry, now: Samples, then: Samples
+) -> tuple[Note, ...]:
     """What of versions, environment and the base's own readouts is not as it was."""
-    then = entry.recorded
+    recorded = entry.recorded
     changed: list[str] = []
     if baseline.versions is not None:
-        changed += differences(then.get("versions", {}), baseline.versions, COMPARED_VERSIONS)
+        changed += differences(recorded.get("versions", {}), baseline.versions, COMPARED_VERSIONS)
     if baseline.environment is not None:
-        changed += differences(then.get("environment", {}), baseline.environment, COMPARED)
-    notes = [f"WARNING: the baseline was recorded with {'; '.join(changed)}"] if changed else []
-    base = entry.measurement.base_readout[list(order)]
-    apart = float(np.abs(base - now.base_readout).max(initial=0.0))
-    if apart > SAME_BASE:
-        notes.append(
-            f"WARNING: the base itself reads up to {apart:.2g} nats differently from when the "
-            "baseline was recorded: so much of any difference is the machine's"
-        )
+        changed += differences(recorded.get("environment", {}), baseline.environment, COMPARED)
+    notes = [Note("recorded_elsewhere", {"changed": changed})] if changed else []
+    before, after = (one.get(READOUT, role=BASE) for one in (then, now))
+    if before is not None and after is not None:
+        apart = float(np.abs(before - after).max(initial=0.0))
+        if apart > SAME_BASE:
+            notes.append(Note("base_reads_differently", {"nats": apart}))
     return tuple(notes)

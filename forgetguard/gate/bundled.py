@@ -14,8 +14,8 @@ from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.gate.declaration import CircuitSpec
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.suitability import fits_base
 
 PACKAGE = "forgetguard_circuits"
@@ -39,7 +39,7 @@ def is_bundled(path: Path) -> bool:
 
 def bundled_for(
     base: CheckpointSpec, options: LoadOptions, *, reference: bool = False
-) -> tuple[tuple[Path, CircuitSpec], ...]:
+) -> tuple[tuple[Path, GateSpec], ...]:
     """The bundled circuits made for `base`, or, where there are none, those that fit any base.
 
     Those with limits against a third checkpoint are among them only where there is a `reference`.
@@ -48,7 +48,7 @@ def bundled_for(
         CheckpointError: the base cannot be read.
     """
     looked = _Base(base, options)
-    files = [(path, load_circuit_file(path)) for path in bundled_files()]
+    files = [(path, load_gate_file(path)) for path in bundled_files()]
     fitting = [
         (path, spec)
         for path, spec in files
@@ -58,8 +58,8 @@ def bundled_for(
     return tuple(own or fitting)
 
 
-def _needs_reference(spec: CircuitSpec) -> bool:
-    return any(limit.needs_reference for limit in spec.limits)
+def _needs_reference(spec: GateSpec) -> bool:
+    return any(limit.over == "reference" for limit in spec.limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class _Base:
     spec: CheckpointSpec
     options: LoadOptions
 
-    def fits(self, circuit: CircuitSpec) -> bool:
+    def fits(self, circuit: GateSpec) -> bool:
         alias = self.spec.given
         asked = circuit.fits.weights if circuit.fits is not None else None
         if circuit.fits is not None and asked is not None:

@@ -1,4 +1,4 @@
-"""What a circuit file declares: prompt pairs, a circuit, and its limits. [light]"""
+"""What a gate file declares: prompt pairs or prompts, perhaps a circuit, and limits. [light]"""
 
 from __future__ import annotations
 
@@ -8,35 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.anatomy.members import Member
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.gate.prompt_files import pair_texts
+from forgetguard.measures import registry
+from forgetguard.measures.measure import Measure
 
-READOUTS = ("logit_diff", "logprob")
 SITES = ("contribution", "z")
-LIMITS = {
-    "dcv.circuit": "DCV of the whole circuit, all its heads patched at once",
-    "dcv.all": "DCV of all heads of the model at once, the circuit's and the others",
-    "dcv.head": "DCV of every head of the circuit, one by one, corrected for their number",
-    "accuracy.drop": "accuracy of base minus accuracy of tuned",
-    "readout.drop": "(mean F(base) - mean F(tuned)) / |mean F(base)|",
-    "dcv.circuit.over_reference": "DCV of the circuit, tuned minus reference",
-    "dcv.head.over_reference": "DCV of every head, tuned minus reference",
-    "dcv.circuit.over_baseline": "DCV of the circuit, tuned minus what the baseline recorded",
-    "dcv.head.over_baseline": "DCV of every head, tuned minus what the baseline recorded",
-    "accuracy.drop.over_baseline": "accuracy that the baseline recorded minus accuracy of tuned",
-}
 # Share of the circuit's importance that a head is held as worth at least.
 DEFAULT_FLOOR = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A declared maximum of one measure; `key` is one of `LIMITS`. Being out of bounds is a loss,
-    so `maximum` is 0 or more. `line` (1-based) is where it was declared.
+    """A declared maximum of one measure; `key` is the measure's, with or without a modifier
+    (measures/registry.py). `maximum` is 0 or more: it is the loss allowed. `line` (1-based) is where
+    it was declared.
 
-    `floor`, 0 to 1, is for limits on every head: the damage of a head that is worth less than that
+    `floor`, 0 to 1, is for measures that have one: the damage of a head that is worth less than that
     share of the circuit is held to the limit relative to that share of the circuit's importance
-    (gate/head_family.py).
+    (gate/family.py).
     """
 
     key: str
@@ -45,35 +35,20 @@ class Limit:
     floor: float = DEFAULT_FLOOR
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether it compares with a third checkpoint."""
-        return self.key.endswith(".over_reference")
-
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether it compares with what a baseline recorded."""
-        return self.key.endswith(".over_baseline")
+    def measure(self) -> Measure:
+        """What it bounds (raises SpecificationError: there is no such measure)."""
+        return registry.find(self.key)
 
     @property
     def over(self) -> str:
         """What it compares tuned with beside the base: "reference", "baseline", or nothing."""
-        return "reference" * self.needs_reference + "baseline" * self.needs_baseline
-
-    @property
-    def is_on_heads(self) -> bool:
-        """Whether it bounds every head of the circuit, one by one."""
-        return self.key.startswith("dcv.head")
-
-    @property
-    def needs_all_heads(self) -> bool:
-        """Whether it patches every head of the model."""
-        return self.key == "dcv.all"
+        return registry.split(self.key)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPairs:
     """`count` pairs from the generator `task`, drawn with `seed`. With `most`, up to that many are
-    drawn, look by look, until every limit is decided (gate/looks.py)."""
+    drawn, stage by stage, until every limit is decided (gate/stages.py)."""
 
     task: str
     count: int
@@ -111,6 +86,26 @@ class InlinePairs:
         return hash(self._texts())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompts:
+    """Prompts without counterfactuals, of a JSONL file (`path` is absolute) or of the gate file
+    itself. Equal when their texts and templates are."""
+
+    prompts: tuple[Prompt, ...] = ()
+    path: Path | None = None
+    count: int | None = None
+    line: int = 0
+
+    def _texts(self) -> tuple[object, ...]:
+        return tuple((one.clean, one.completion, one.template) for one in self.prompts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prompts) and self._texts() == other._texts()
+
+    def __hash__(self) -> int:
+        return hash(self._texts())
+
+
 @dataclass(frozen=True, slots=True)
 class Fits:
     """Which base a circuit belongs to; what is None is not compared. `alias`: the names that a user
@@ -125,18 +120,20 @@ class Fits:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitSpec:
-    """One circuit file. Lines and the path say where it came from and are no part of equality.
+class GateSpec:
+    """One gate file: `*.circuit.yaml`, or `*.gate.yaml` where it declares no circuit. Lines and the
+    path say where it came from and are no part of equality.
 
-    `heads` are its heads and MLP layers; it is empty and `auto` true for `circuit: auto`.
+    `members` are the circuit's heads and MLP layers; they are empty, and `auto` true, for `circuit:
+    auto`, and empty where there is no circuit. `pairs` is None where no measure needs prompts.
     `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
     """
 
     name: str
     capability: str
-    pairs: TaskPairs | FilePairs | InlinePairs
+    pairs: TaskPairs | FilePairs | InlinePairs | Prompts | None
     readout: str
-    heads: tuple[Member, ...]
+    members: tuple[Member, ...]
     limits: tuple[Limit, ...]
     auto: bool = False
     description: str = ""
@@ -146,8 +143,18 @@ class CircuitSpec:
     confidence: float = 0.95
     found: Mapping[str, Any] | None = field(default=None, hash=False)
     path: Path | None = field(default=None, compare=False)
-    head_lines: tuple[int, ...] = field(default=(), compare=False)
+    member_lines: tuple[int, ...] = field(default=(), compare=False)
     circuit_line: int = field(default=0, compare=False)
+
+    @property
+    def has_circuit(self) -> bool:
+        """Whether it declares one, or asks for one to be found."""
+        return self.auto or bool(self.members)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether it gives prompt pairs, and not prompts alone, or nothing."""
+        return isinstance(self.pairs, TaskPairs | FilePairs | InlinePairs)
 
     def where(self, line: int) -> str:
         """`file:line` for a message; the circuit's name where it came from no file."""

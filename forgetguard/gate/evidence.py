@@ -1,115 +1,125 @@
-"""What stands beside a decision: heads, prompt pairs, controls and notes. It decides nothing.
-[light]"""
+"""What stands beside a decision: members, units, controls and notes. It decides nothing. [light]"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import studentised, wording
-from forgetguard.gate.case import Case
-from forgetguard.gate.head_family import judged_heads, worst_first
-from forgetguard.gate.verdict import ControlEvidence, HeadEvidence, PairEvidence
+from forgetguard.gate import studentised
+from forgetguard.gate.declaration import Limit
+from forgetguard.gate.estimate import Case
+from forgetguard.gate.family import subject_bounds, worst_first
+from forgetguard.gate.verdict import ControlEvidence, SubjectEvidence, UnitEvidence
+from forgetguard.measures import registry
+from forgetguard.measures.samples import (
+    BASE,
+    BASELINE,
+    CIRCUIT,
+    DAMAGE,
+    IMPORTANCE,
+    READOUT,
+    REFERENCE,
+    TUNED,
+    FloatArray,
+    Note,
+)
 
+BESIDE = "dcv.head"  # what stands beside every limit of a circuit
 SMALL_CIRCUIT = 0.1  # share of the readout below which a circuit hardly carries the capability
 
 
-def heads_beside(case: Case, fewest_pairs: int) -> tuple[HeadEvidence, ...]:
-    """The heads beside a limit that is not about them, where they were measured; never a reason
-    to stop."""
-    data = case.data
-    sources = [data.head_importance, data.head_damage]
-    if case.limit.needs_reference:
-        sources.append(data.reference_head_damage)
-    if case.limit.needs_baseline:
-        sources.append({} if data.baseline is None else data.baseline.head_damage)
-    if case.count < fewest_pairs or not case.heads or data.circuit_importance is None:
+def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEvidence, ...]:
+    """The circuit's members beside a limit that is not about them, where they were measured; never
+    a reason to stop."""
+    importance = case.circuit_importance()
+    if case.count < fewest or not case.members or importance is None:
         return ()
-    if any(head not in source for source in sources for head in case.heads):
+    wanted = [(IMPORTANCE, BASE), (DAMAGE, TUNED)]
+    if limit.over in (REFERENCE, BASELINE):
+        wanted.append((DAMAGE, limit.over))
+    if any(
+        case.data.get(quantity, member, role) is None
+        for quantity, role in wanted
+        for member in case.members
+    ):
         return ()
-    if not studentised.measurable(case.mean(data.circuit_importance)):
+    if not studentised.measurable(case.mean(importance)):
         return ()
-    return worst_first(case, judged_heads(case))
+    found = subject_bounds(case, registry.find(BESIDE), limit.over, limit.floor)
+    return worst_first(found, limit.over, limit.floor)
 
 
-def worst_pairs(case: Case, most: int) -> tuple[PairEvidence, ...]:
-    """The pairs that lost most, first: by the circuit's damage for a DCV, else by the behaviour.
-    Pairs that lost nothing are no evidence."""
-    data = case.data
-    behaviour = data.base_readout - data.tuned_readout
-    damage = behaviour if data.circuit_damage is None else data.circuit_damage
-    loss = damage if case.limit.key.startswith("dcv.") else behaviour
-    order = [int(position) for position in np.argsort(-loss, kind="stable") if loss[position] > 0]
-    return tuple(
-        PairEvidence(
-            clean=data.pairs[position].clean,
-            counterfactual=data.pairs[position].counterfactual,
-            answer=data.pairs[position].answer,
-            distractor=data.pairs[position].distractor,
-            base=float(data.base_readout[position]),
-            patched=float(data.base_readout[position] - damage[position]),
-            tuned=float(data.tuned_readout[position]),
-        )
-        for position in order[:most]
+def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
+    """The units that lost most, first. Units that lost nothing are no evidence."""
+    loss = limit.measure.hurt(case.data)
+    if loss is None:
+        return ()
+    order = [int(at) for at in np.argsort(-loss, kind="stable") if loss[at] > 0]
+    return tuple(_unit(case, at, float(loss[at])) for at in order[:most])
+
+
+def _unit(case: Case, at: int, loss: float) -> UnitEvidence:
+    unit, data = case.data.units[at], case.data
+
+    def read(values: FloatArray | None) -> float | None:
+        return None if values is None else float(values[at])
+
+    base, damage = read(data.get(READOUT, role=BASE)), read(data.get(DAMAGE, CIRCUIT))
+    return UnitEvidence(
+        clean=unit.clean,
+        loss=loss,
+        counterfactual=getattr(unit, "counterfactual", None),
+        answer=getattr(unit, "answer", None),
+        distractor=getattr(unit, "distractor", None),
+        base=base,
+        patched=None if base is None or damage is None else base - damage,
+        tuned=read(data.get(READOUT)),
     )
 
 
-def controls(case: Case) -> tuple[ControlEvidence, ...]:
+def controls(case: Case, limit: Limit) -> tuple[ControlEvidence, ...]:
     """Beside `dcv.circuit`: what other heads from tuned cost on the same pairs, as a share of the
     importance of this circuit, so that the numbers compare."""
-    data = case.data
-    if case.limit.key != "dcv.circuit" or not data.controls or data.circuit_importance is None:
+    data, importance = case.data, case.circuit_importance()
+    if limit.key != "dcv.circuit" or not data.controls or importance is None:
         return ()
     worthless = (
         case.count < 2  # no spread to estimate
-        or not studentised.measurable(case.mean(data.circuit_importance))
+        or not studentised.measurable(case.mean(importance))
     )
     found = []
     for one in data.controls:
         dcv, note = None, one.note
-        if one.damage is not None and worthless:
-            note = "the circuit's importance cannot be told from 0, so nothing compares with it"
-        elif one.damage is not None:
-            dcv = case.ratio(one.damage, data.circuit_importance).estimate
-        found.append(ControlEvidence(one.name, tuple(map(str, one.members)), dcv, note))
+        damage = data.get(DAMAGE, one.subject)
+        if damage is not None and worthless:
+            note = Note("nothing_to_compare")
+        elif damage is not None:
+            dcv = case.ratio(damage, importance).estimate
+        found.append(ControlEvidence(one.name, one.members, dcv, note))
     return tuple(found)
 
 
-def notes(case: Case) -> tuple[str, ...]:
-    """What a reader of the verdict should know of the pairs and of the circuit."""
+def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
+    """What a reader of the verdict should know of the units and of the circuit."""
     data = case.data
     found = list(data.notes)
     if data.dropped:
-        found.append(f"{data.dropped} of {data.dropped + case.count} pairs were dropped")
-    templates = {pair.template for pair in data.pairs if pair.template}
+        found.append(Note("dropped", {"dropped": data.dropped, "of": data.dropped + case.count}))
+    templates = {unit.template for unit in data.units if unit.template}
     if templates and case.clusters is None:
-        found.append(
-            f"the pairs come from {len(templates)} template{'s' * (len(templates) > 1)}: the "
-            "interval speaks of no others"
-        )
-    if data.looks:
-        found.append(_drawing(data.looks, case.count))
-    if data.circuit_importance is not None and case.limit.key.startswith("dcv."):
-        found += _weight(float(data.circuit_importance.mean()), float(data.base_readout.mean()))
+        found.append(Note("few_templates", {"templates": len(templates)}))
+    if data.stages:
+        stage = data.stages.index(case.count) + 1
+        facts = {"units": case.count, "most": data.stages[-1]}
+        found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
+    importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
+    if limit.measure.needs_circuit and importance is not None and readout is not None:
+        found += _weight(float(importance.mean()), float(readout.mean()))
     return tuple(found)
 
 
-def _drawing(looks: tuple[int, ...], pairs: int) -> str:
-    most, look = looks[-1], looks.index(pairs) + 1
-    saved = f": {most - pairs} pairs saved" if pairs < most else ""
-    return (
-        f"drawn look by look: {pairs} of at most {most} pairs, look {look} of {len(looks)}{saved}"
-    )
-
-
-def _weight(importance: float, readout: float) -> list[str]:
+def _weight(importance: float, readout: float) -> list[Note]:
     if importance < 0:
-        return [
-            "patching the circuit from the counterfactual RAISES the readout: as a whole it works "
-            "against the capability"
-        ]
+        return [Note("circuit_works_against")]
     if importance < SMALL_CIRCUIT * abs(readout):
-        carried = wording.share(importance / abs(readout))
-        return [
-            f"the circuit carries {carried} of the readout: most of the capability lies elsewhere"
-        ]
+        return [Note("small_circuit", {"share": importance / abs(readout)})]
     return []

@@ -5,91 +5,74 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import studentised, wording
-from forgetguard.gate.case import Case
-from forgetguard.gate.measurement import FloatArray
-from forgetguard.gate.recorded import Recorded
+from forgetguard.gate import studentised
+from forgetguard.gate.declaration import Limit
+from forgetguard.gate.estimate import Case
 from forgetguard.gate.verdict import Estimate
+from forgetguard.measures.measure import Estimator, Measure, Subjects
+from forgetguard.measures.samples import BASELINE, DAMAGE, FloatArray, Note
 
-_FEWEST_PAIRS = 2  # below it there is no spread to estimate
+_FEWEST = 2  # units, below which there is no spread to estimate
 
 
-def beside_baseline(case: Case) -> tuple[str, ...]:
+def beside_baseline(case: Case, limit: Limit) -> tuple[Note, ...]:
     """One note on a limit that is not itself over the baseline (nor over a reference), where
-    there is a baseline and the circuit declares no limit of that measure over it."""
-    recorded = case.data.baseline
-    declared = {limit.key for limit in case.spec.limits}
-    if recorded is None or case.limit.over or f"{case.limit.key}.over_baseline" in declared:
+    there is a baseline and the file declares no limit of that measure over it."""
+    declared = {one.key for one in case.spec.limits}
+    if limit.over or f"{limit.key}.over_baseline" in declared:
         return ()
-    if case.count < _FEWEST_PAIRS:
+    if case.count < _FEWEST or not case.data.has_role(BASELINE):
         return ()
-    if case.limit.key == "accuracy.drop":
-        return (_accuracy(case, recorded),)
-    note = _heads(case, recorded) if case.limit.is_on_heads else _whole(case, recorded)
+    measure = limit.measure
+    if measure.subjects is not Subjects.WHOLE and not measure.has_floor:
+        return ()
+    note = _member(case, measure) if measure.has_floor else _whole(case, measure)
     return () if note is None else (note,)
 
 
-def _accuracy(case: Case, recorded: Recorded) -> str:
-    then, now = recorded.tuned_correct, case.data.tuned_correct
-    drop = case.accuracy_drop(then, now).estimate
-    return _said("accuracy", f"{then.mean():.1%}", f"{now.mean():.1%}", drop, "a further drop of")
+def _whole(case: Case, measure: Measure) -> Note | None:
+    if measure.estimator is Estimator.EXACT:
+        return None
+    now, then = case.series(measure), measure.select(case.data, role=BASELINE)
+    if measure.estimator is Estimator.PROPORTION:
+        drop = case.proportion_drop(then.values, now.values).estimate
+        return _note(measure, "", float(then.values.mean()), float(now.values.mean()), drop)
+    scale = np.ones_like(now.values) if now.scale is None else now.scale
+    return _ratio(case, measure, "", then.values, now.values, scale)
 
 
-def _whole(case: Case, recorded: Recorded) -> str | None:
-    """Of one ratio: the circuit's DCV, that of all heads, or the drop of the readout."""
-    data = case.data
-    numbers: dict[str, tuple[str, FloatArray | None, FloatArray | None, FloatArray | None]] = {
-        "dcv.circuit": (
-            "DCV of the circuit",
-            recorded.circuit_damage,
-            data.circuit_damage,
-            data.circuit_importance,
-        ),
-        "dcv.all": ("DCV of all heads", recorded.all_damage, data.all_damage, data.all_importance),
-        "readout.drop": (
-            "relative drop of the readout",
-            data.base_readout - recorded.tuned_readout,
-            data.base_readout - data.tuned_readout,
-            np.sign(data.base_readout.mean()) * data.base_readout,
-        ),
+def _member(case: Case, measure: Measure) -> Note | None:
+    """Of the member whose damage grew most, as a share of the circuit's importance: in that measure
+    members that are worth little compare with the others."""
+    circuit = case.circuit_importance()
+    pairs = {
+        member: (then, now)
+        for member in case.members
+        if (then := case.data.get(DAMAGE, member, BASELINE)) is not None
+        and (now := case.data.get(DAMAGE, member)) is not None
     }
-    if case.limit.key not in numbers:
-        return None
-    what, then, now, scale = numbers[case.limit.key]
-    if then is None or now is None or scale is None:
-        return None
-    if not studentised.measurable(case.mean(scale)):
-        return None
-    return _ratio(case, what, then, now, scale)
-
-
-def _heads(case: Case, recorded: Recorded) -> str | None:
-    """Of the head whose damage grew most, as a share of the circuit's importance: in that measure
-    heads that are worth little compare with the others."""
-    data, circuit = case.data, case.data.circuit_importance
-    having = [
-        head for head in case.heads if head in recorded.head_damage and head in data.head_damage
-    ]
-    if circuit is None or not having or not studentised.measurable(case.mean(circuit)):
+    if circuit is None or not pairs:
         return None
     sign = np.sign(circuit.mean())
-    grown = [
-        float(sign * (data.head_damage[head] - recorded.head_damage[head]).mean())
-        for head in having
-    ]
-    head = having[int(np.argmax(grown))]
-    what = (
-        f"the head that changed most is {head}: its damage as a share of the circuit's importance"
-    )
-    return _ratio(case, what, recorded.head_damage[head], data.head_damage[head], circuit)
+    member = max(pairs, key=lambda one: float(sign * (pairs[one][1] - pairs[one][0]).mean()))
+    return _ratio(case, measure, member, *pairs[member], circuit)
 
 
-def _ratio(case: Case, what: str, then: FloatArray, now: FloatArray, scale: FloatArray) -> str:
-    before, after = (wording.number(float(one.mean() / scale.mean())) for one in (then, now))
-    difference = case.ratio(now - then, scale).estimate
-    return _said(what, before, after, difference, "a difference of")
+def _ratio(
+    case: Case,
+    measure: Measure,
+    subject: str,
+    then: FloatArray,
+    now: FloatArray,
+    scale: FloatArray,
+) -> Note | None:
+    if not studentised.measurable(case.mean(scale)):
+        return None
+    before, after = (float(one.mean() / scale.mean()) for one in (then, now))
+    return _note(measure, subject, before, after, case.ratio(now - then, scale).estimate)
 
 
-def _said(what: str, then: str, now: str, difference: Estimate, kind: str) -> str:
-    shown = wording.interval(difference)
-    return f"beside the baseline: {what} {then} then, {now} now, {kind} {shown}"
+def _note(measure: Measure, subject: str, then: float, now: float, apart: Estimate) -> Note:
+    facts = {"measure": measure.key, "subject": subject, "then": then, "now": now}
+    bounds = {"value": apart.value, "low": apart.low, "high": apart.high}
+    return Note("beside_baseline", facts | bounds)

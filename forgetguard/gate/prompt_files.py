@@ -1,16 +1,18 @@
-"""Prompt pairs from a JSONL file, one pair a line, with `file:line` errors. [light]"""
+"""Prompt pairs, and prompts, from JSONL files, one a line, with `file:line` errors. [light]"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 
 PAIR_KEYS = ("clean", "counterfactual", "answer", "distractor", "template")
 REQUIRED_PAIR_KEYS = PAIR_KEYS[:3]
+PROMPT_KEYS = ("prompt", "completion", "template")
 FEWEST_PAIRS = 2  # below that there is no spread to estimate
 
 
@@ -21,7 +23,7 @@ def pair_texts(pair: PromptPair) -> tuple[str, str, str, str | None]:
 
 def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Problems) -> None:
     """Add to `problems` what makes pairs unusable: a counterfactual or a distractor that changes
-    nothing, no distractor for `logit_diff`, and a pair given twice.
+    nothing, no distractor for a readout that needs one, and a pair given twice.
 
     A repeat is an error, not dropped: it would count one observation twice, and a file that holds
     fewer pairs than it has lines should not be discovered from an interval.
@@ -38,9 +40,9 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
                 line, f"the distractor equals the answer {pair.answer!r}: give the answer to the "
                 "counterfactual"
             )  # fmt: skip
-        if readout == "logit_diff" and pair.distractor is None:
+        if readout in READOUTS and READOUTS[readout].needs_distractor and pair.distractor is None:
             problems.add(
-                line, "readout logit_diff needs a distractor: add one, or use readout: logprob"
+                line, f"readout {readout} needs a distractor: add one, or use readout: logprob"
             )
         if (texts := pair_texts(pair)) in first:
             problems.add(line, f"the same pair as on line {first[texts]}: remove one of them")
@@ -55,29 +57,70 @@ def read_prompt_file(
 
     Args:
         path: the file, UTF-8.
-        readout: with `logit_diff`, every pair must have a distractor.
+        readout: with one that needs them, every pair must have a distractor.
         count: the first `count` pairs only; the whole file is checked all the same.
 
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
     """
-    path = Path(path)
     problems = Problems(str(path))
     pairs = []
-    for line, written in enumerate(read_text(path, "prompt file").split("\n"), start=1):
-        if written.strip():
-            pair = _read_line(written, line, problems)
-            if pair is not None:
-                pairs.append(pair)
+    for line, fields in _read_objects(Path(path), PAIR_KEYS, REQUIRED_PAIR_KEYS, problems):
+        clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
+        if clean is not None and counterfactual is not None and answer is not None:
+            distractor, template = fields.get("distractor"), fields.get("template") or ""
+            pairs.append(PromptPair(clean, counterfactual, answer, distractor, template, line))
     check_pairs(pairs, readout, problems)
-    wanted = FEWEST_PAIRS if count is None else count
-    if not problems and len(pairs) < wanted:
-        problems.add(1, f"holds {len(pairs)} prompt pairs, at least {wanted} are needed: add pairs")
-    problems.raise_any()
+    _check_enough(len(pairs), count, "prompt pairs", problems)
     return pairs[:count]
 
 
-def _read_line(written: str, line: int, problems: Problems) -> PromptPair | None:
+def read_prompts(path: str | Path, *, count: int | None = None) -> list[Prompt]:
+    """The prompts of a JSONL file: on each line an object with `prompt` and optionally `completion`
+    and `template`. Empty lines are skipped; errors and `count` as of `read_prompt_file`.
+
+    Raises:
+        SpecificationError: all that is wrong with the file, each with its line.
+    """
+    problems = Problems(str(path))
+    found = []
+    first: dict[tuple[str, str], int] = {}
+    for line, fields in _read_objects(Path(path), PROMPT_KEYS, PROMPT_KEYS[:1], problems):
+        clean, completion = fields.get("prompt"), fields.get("completion") or ""
+        if clean is None:
+            continue
+        if (clean, completion) in first:
+            problems.add(
+                line, f"the same prompt as on line {first[clean, completion]}: remove one of them"
+            )
+        first.setdefault((clean, completion), line)
+        found.append(Prompt(clean, completion, fields.get("template") or "", line))
+    _check_enough(len(found), count, "prompts", problems)
+    return found[:count]
+
+
+def _check_enough(found: int, count: int | None, what: str, problems: Problems) -> None:
+    """Raises SpecificationError where anything is wrong, or there are fewer than are needed."""
+    wanted = FEWEST_PAIRS if count is None else count
+    if not problems and found < wanted:
+        problems.add(1, f"holds {found} {what}, at least {wanted} are needed: add some")
+    problems.raise_any()
+
+
+def _read_objects(
+    path: Path, known: Sequence[str], required: Sequence[str], problems: Problems
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line, texts by key) of every object of the file; the rest goes to `problems`."""
+    for line, written in enumerate(read_text(path, "prompt file").split("\n"), start=1):
+        if written.strip():
+            fields = _read_line(written, line, known, required, problems)
+            if fields is not None:
+                yield line, fields
+
+
+def _read_line(
+    written: str, line: int, known: Sequence[str], required: Sequence[str], problems: Problems
+) -> dict[str, str | None] | None:
     twice: list[str] = []
 
     def unique(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -96,26 +139,31 @@ def _read_line(written: str, line: int, problems: Problems) -> PromptPair | None
         problems.add(line, f"not JSON: {reason}: write one object a line")
         return None
     if not isinstance(value, dict):
-        problems.add(line, f"a prompt pair must be a JSON object, got {value!r:.60}")
+        problems.add(line, f"a line must be a JSON object, got {value!r:.60}")
         return None
     for key in twice:
         problems.add(line, f"{key!r} is given twice: keep one")
-    fields = {key: _read_field(key, item, line, problems) for key, item in value.items()}
-    missing = [key for key in REQUIRED_PAIR_KEYS if key not in value]
-    for key in missing:
-        problems.add(line, f"{key!r} is missing: add it")
-    clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
-    if clean is None or counterfactual is None or answer is None:
-        return None
-    distractor, template = fields.get("distractor"), fields.get("template") or ""
-    return PromptPair(clean, counterfactual, answer, distractor, template, line)
+    for key in required:
+        if key not in value:
+            problems.add(line, f"{key!r} is missing: add it")
+    return {
+        key: _read_field(key, item, line, known, key in required, problems)
+        for key, item in value.items()
+    }
 
 
-def _read_field(key: str, value: object, line: int, problems: Problems) -> str | None:
-    if key not in PAIR_KEYS:
-        problems.add(line, f"unknown key {key!r}: {nearest(key, PAIR_KEYS)}")
+def _read_field(
+    key: str,
+    value: object,
+    line: int,
+    known: Sequence[str],
+    required: bool,
+    problems: Problems,
+) -> str | None:
+    if key not in known:
+        problems.add(line, f"unknown key {key!r}: {nearest(key, known)}")
         return None
-    if value is None and key not in REQUIRED_PAIR_KEYS:
+    if value is None and not required:
         return None
     if not isinstance(value, str):
         problems.add(line, f"{key} must be text, got {value!r:.60}")

@@ -1,7 +1,8 @@
-"""`*.circuit.yaml` files, read and written. [light]
+"""`*.circuit.yaml` and `*.gate.yaml` files, read and written. [light]
 
 What they declare is in gate/declaration.py, what they ask of a base in gate/suitability.py; those
-names can be had from here too.
+names can be had from here too. A gate file is one without a circuit: it gives prompts instead of
+prompt pairs, or nothing to run a model on, and may hold every measure that needs no more.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ import yaml
 
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
-    LIMITS,
-    READOUTS,
     SITES,
-    CircuitSpec,
     FilePairs,
     Fits,
+    GateSpec,
     InlinePairs,
     Limit,
+    Prompts,
     TaskPairs,
 )
 from forgetguard.gate.prompt_files import (
@@ -40,6 +41,7 @@ from forgetguard.gate.prompt_files import (
     check_pairs,
     pair_texts,
     read_prompt_file,
+    read_prompts,
 )
 from forgetguard.gate.suitability import (
     check_baseline,
@@ -50,19 +52,21 @@ from forgetguard.gate.suitability import (
     fits_base,
 )
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
+from forgetguard.measures import registry
+from forgetguard.measures.measure import Measure
 from forgetguard.whole_files import write_text
 
 __all__ = [
-    "LIMITS",
     "READOUTS",
     "SITES",
     "SUFFIXES",
     "VERSION",
-    "CircuitSpec",
     "FilePairs",
     "Fits",
+    "GateSpec",
     "InlinePairs",
     "Limit",
+    "Prompts",
     "TaskPairs",
     "check_baseline",
     "check_heads",
@@ -71,19 +75,26 @@ __all__ = [
     "config_size",
     "dump",
     "fits_base",
-    "load_circuit_file",
-    "parse_circuit",
+    "load_gate_file",
+    "parse_gate",
     "save",
     "stem",
 ]
 
-VERSION = 1
-SUFFIXES = (".circuit.yaml", ".circuit.yml")
+VERSION = 1  # of circuit files; gate files came with 2
+VERSIONS = (1, 2)
+CIRCUIT_SUFFIXES = (".circuit.yaml", ".circuit.yml")
+GATE_SUFFIXES = (".gate.yaml", ".gate.yml")
+SUFFIXES = CIRCUIT_SUFFIXES + GATE_SUFFIXES
 MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
 CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
     "forgetguard", "name", "capability", "description", "fits", "pairs", "chat_template",
     "readout", "circuit", "site", "confidence", "limits", "found",
+)  # fmt: skip
+_GATE_KEYS = (
+    "forgetguard", "name", "capability", "description", "prompts", "pairs", "chat_template",
+    "readout", "confidence", "limits",
 )  # fmt: skip
 _FITS = ("alias", "architecture", "layers", "heads", "weights")
 _REQUIRED = ("capability", "pairs", "readout", "circuit", "limits")
@@ -94,19 +105,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 # --- reading ---------------------------------------------------------------------------------
 
 
-def load_circuit_file(path: str | Path) -> CircuitSpec:
-    """Read a circuit file, and the prompt file it names.
+def load_gate_file(path: str | Path) -> GateSpec:
+    """Read a circuit file or a gate file, and the prompt file it names.
 
     Raises:
         SpecificationError: everything that is wrong with it, one `file:line: what` a line.
     """
     path = Path(path)
-    return parse_circuit(lines.read_text(path, "circuit file"), path)
+    return parse_gate(lines.read_text(path, "circuit file"), path)
 
 
-def parse_circuit(text: str, path: str | Path) -> CircuitSpec:
-    """Read a circuit from text; `path` names it in messages, and prompt files are looked up
-    relative to its directory.
+def parse_gate(text: str, path: str | Path) -> GateSpec:
+    """Read a circuit file, or, where `path` ends in `.gate.yaml`, a gate file, from text; `path`
+    names it in messages, and prompt files are looked up relative to its directory.
 
     Raises:
         SpecificationError: everything that is wrong with it, one `file:line: what` a line.
@@ -121,41 +132,46 @@ def parse_circuit(text: str, path: str | Path) -> CircuitSpec:
             f"{path}:{line_of(root)}: a circuit file must be a mapping (forgetguard: {VERSION}, "
             f"capability: ...), got {lines.shown(root)}"
         )
-    _check_version(root, str(path))
-    nodes = lines.mapping(root, "", problems, known=_KEYS, required=_REQUIRED)
+    is_gate = path.name.endswith(GATE_SUFFIXES)
+    _check_version(root, str(path), VERSIONS[1:] if is_gate else VERSIONS)
+    known, required = (_GATE_KEYS, ("limits",)) if is_gate else (_KEYS, _REQUIRED)
+    nodes = lines.mapping(root, "", problems, known=known, required=required)
     spec = _read_spec(nodes, path, problems)
+    _check_inputs(spec, problems)
     problems.raise_any()
     return spec
 
 
-def _check_version(root: yaml.MappingNode, file: str) -> None:
+def _check_version(root: yaml.MappingNode, file: str, versions: tuple[int, ...]) -> None:
     # Alone and first: another version's keys are not ours to judge.
+    read = " and ".join(map(str, versions))
     for key, value in root.value:
         if key.value == "forgetguard":
-            if value.value != str(VERSION):
+            if value.value not in map(str, versions):
                 raise SpecificationError(
-                    f"{file}:{line_of(value)}: forgetguard must be {VERSION}, the version of the "
-                    f"file's format, got {lines.shown(value)}: this release reads version {VERSION}"
+                    f"{file}:{line_of(value)}: forgetguard must be {versions[0]}, the version of "
+                    f"the file's format, got {lines.shown(value)}: of such files this release "
+                    f"reads version {read}"
                 )
             return
     raise SpecificationError(
-        f"{file}:{line_of(root)}: 'forgetguard' is missing: begin with forgetguard: {VERSION}"
+        f"{file}:{line_of(root)}: 'forgetguard' is missing: begin with forgetguard: {versions[0]}"
     )
 
 
-def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> CircuitSpec:
+def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> GateSpec:
     capability = _optional(nodes, "capability", lines.text, problems) or ""
     if "\n" in capability:
         problems.add(line_of(nodes["capability"]), "capability must be one line of text")
-    readout = _choice(nodes, "readout", READOUTS, problems)
-    heads, head_lines = _read_heads(nodes.get("circuit"), problems)
+    readout = _choice(nodes, "readout", tuple(READOUTS), problems)
+    members, member_lines = _read_members(nodes.get("circuit"), problems)
     confidence, found = nodes.get("confidence"), nodes.get("found")
-    return CircuitSpec(
+    return GateSpec(
         name=_read_name(nodes.get("name"), path, problems),
         capability=capability,
-        pairs=_read_pairs(nodes.get("pairs"), readout, path, problems),
-        readout=readout or READOUTS[0],
-        heads=heads,
+        pairs=_read_source(nodes, readout, path, problems),
+        readout=readout or next(iter(READOUTS)),
+        members=members,
         limits=_read_limits(nodes.get("limits"), problems),
         auto=_is_auto(nodes.get("circuit")),
         description=_optional(nodes, "description", lines.text, problems) or "",
@@ -165,9 +181,28 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> C
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
         found=None if found is None else _read_found(found, problems),
         path=path,
-        head_lines=head_lines,
+        member_lines=member_lines,
         circuit_line=line_of(nodes["circuit"]) if "circuit" in nodes else 0,
     )
+
+
+def _check_inputs(spec: GateSpec, problems: Problems) -> None:
+    """Add to `problems` the limits whose measures need what the file does not give."""
+    for limit in spec.limits:
+        missing = lacking(spec, limit.measure)
+        if missing:
+            problems.add(limit.line, f"limits.{limit.key} needs {missing}")
+
+
+def lacking(spec: GateSpec, measure: Measure) -> str:
+    """What a measure needs that a gate file does not give, and how to give it; else nothing."""
+    if measure.needs_circuit and not spec.has_circuit and not spec.circuit_line:
+        return "a circuit: write circuit: [L2H1, ...], or auto, in a *.circuit.yaml file"
+    if measure.needs_pairs and not spec.has_pairs:
+        return "prompt pairs: give pairs: {task: ..., count: 64} and a readout:"
+    if measure.needs_prompts and spec.pairs is None:
+        return "prompts: give prompts: [...] or prompts: {file: PATH}"
+    return ""
 
 
 def _optional(nodes: dict[str, yaml.Node], key: str, read: Any, problems: Problems) -> Any:
@@ -270,7 +305,7 @@ def _is_auto(node: yaml.Node | None) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.value == "auto"
 
 
-def _read_heads(
+def _read_members(
     node: yaml.Node | None, problems: Problems
 ) -> tuple[tuple[Member, ...], tuple[int, ...]]:
     if node is None or _is_auto(node):
@@ -301,7 +336,7 @@ def _read_heads(
 def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...]:
     if node is None:
         return ()
-    nodes = lines.mapping(node, "limits", problems, known=tuple(LIMITS))
+    nodes = lines.mapping(node, "limits", problems)
     if isinstance(node, yaml.MappingNode) and not node.value:
         problems.add(
             line_of(node), "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
@@ -309,7 +344,12 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
     limits = []
     for key, value in nodes.items():
         where = f"limits.{key}"
-        known = ("max", "floor") if Limit(key, 0).is_on_heads else ("max",)
+        try:
+            measure = registry.find(key)
+        except SpecificationError as error:
+            problems.add(line_of(value), f"limits: {error}")
+            continue
+        known = ("max", "floor") if measure.has_floor else ("max",)
         entry = lines.mapping(value, where, problems, known=known, required=("max",))
         floor = _read_floor(entry["floor"], where, problems) if "floor" in entry else DEFAULT_FLOOR
         if "max" in entry:
@@ -336,10 +376,14 @@ def _read_floor(node: yaml.Node, where: str, problems: Problems) -> float:
 def check_maximum(key: str, maximum: float) -> str | None:
     """What is wrong with a limit's maximum; None where nothing is.
 
-    A limit is a share that may be lost. A negative one would demand an improvement, which is no
-    question of forgetting. From 1 on all of it may be lost: nothing is gated then, and in practice
-    somebody thought of per cent.
+    What a measure's unit allows. A negative maximum would demand an improvement, which is no
+    question of forgetting. Where the unit is a share, from 1 on all of it may be lost: nothing is
+    gated then, and in practice somebody thought of per cent.
+
+    Raises:
+        SpecificationError: there is no such measure.
     """
+    unit = registry.find(key).unit
     if isinstance(maximum, bool) or not isinstance(maximum, (int, float)):
         return f"max must be a number such as 0.10, got {maximum!r}"
     if not math.isfinite(maximum):
@@ -349,14 +393,65 @@ def check_maximum(key: str, maximum: float) -> str | None:
             f"max must be 0 or more, got {maximum:g}: it is the loss allowed, write {-maximum:g} "
             f"to allow a loss of {-maximum:g}"
         )
-    if maximum < 1:
+    if unit.below is None or maximum < unit.below:
         return None
-    what = (
-        "accuracy cannot drop by more (write 0.02 for two points in a hundred)"
-        if key.startswith("accuracy.drop")
-        else "at 1 all of it is lost (write 0.10 to allow a loss of 10 %)"
-    )
-    return f"max must be below 1, got {maximum:g}: {what}"
+    return f"max must be below {unit.below:g} ({unit.name}), got {maximum:g}: {unit.hint}"
+
+
+def _read_source(
+    nodes: dict[str, yaml.Node], readout: str | None, path: Path, problems: Problems
+) -> TaskPairs | FilePairs | InlinePairs | Prompts | None:
+    prompts, pairs = nodes.get("prompts"), nodes.get("pairs")
+    if prompts is not None and pairs is not None:
+        problems.add(line_of(prompts), "give prompts or pairs, not both")
+    if prompts is not None:
+        return _read_prompts(prompts, path, problems)
+    if pairs is None:
+        return None
+    for key in ("capability", "readout"):
+        if key not in nodes:
+            problems.add(line_of(pairs), f"{key!r} is missing: prompt pairs need it")
+    return _read_pairs(pairs, readout, path, problems)
+
+
+def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
+    if isinstance(node, yaml.MappingNode):
+        nodes = lines.mapping(
+            node, "prompts", problems, known=("file", "count"), required=("file",)
+        )
+        count = None
+        if "count" in nodes:
+            count = _count(nodes["count"], "prompts: count", "count: 64", FEWEST_PAIRS, problems)
+        written = _optional(nodes, "file", lines.text, problems)
+        file = path.parent / (written or "")
+        found: list[Prompt] = []
+        if written is not None:
+            try:
+                found = read_prompts(file, count=count)
+            except SpecificationError as error:
+                problems.add(line_of(nodes["file"]), f"prompts: file:\n{_indented(str(error))}")
+        return Prompts(tuple(found), file.resolve(), count, line_of(node))
+    inline = []
+    for item in lines.sequence(node, "prompts", "['The capital of France is', ...]", problems):
+        if isinstance(item, yaml.MappingNode):
+            known = ("prompt", "completion", "template")
+            entry = lines.mapping(item, "prompts", problems, known=known, required=known[:1])
+            texts = {key: lines.text(value, f"prompts: {key}", problems) or ""
+                     for key, value in entry.items()}  # fmt: skip
+            prompt = Prompt(
+                texts.get("prompt", ""),
+                texts.get("completion", ""),
+                texts.get("template", ""),
+                line_of(item),
+            )
+        else:
+            prompt = Prompt(lines.text(item, "prompts: a prompt", problems) or "", line=line_of(item))
+        inline.append(prompt)
+    if isinstance(node, yaml.SequenceNode) and len(inline) < FEWEST_PAIRS:
+        problems.add(
+            line_of(node), f"prompts: holds {len(inline)}, at least {FEWEST_PAIRS} are needed"
+        )
+    return Prompts(tuple(inline), line=line_of(node))
 
 
 def _read_pairs(
@@ -480,7 +575,7 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
 # --- writing ---------------------------------------------------------------------------------
 
 
-def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
+def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
     """YAML that loads back to an equal circuit.
 
     Args:
@@ -489,10 +584,11 @@ def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
             it the prompt file's path is absolute.
     """
     document: dict[str, Any] = {
-        "forgetguard": VERSION,
+        "forgetguard": VERSION if spec.has_circuit else VERSIONS[-1],
         "name": spec.name,
-        "capability": spec.capability,
     }
+    if spec.capability:
+        document["capability"] = spec.capability
     if spec.description:
         document["description"] = spec.description
     if spec.fits is not None:
@@ -501,14 +597,19 @@ def dump(spec: CircuitSpec, directory: str | Path | None = None) -> str:
             given["alias"] = list(spec.fits.alias)
         told = {name: value for name, value in given.items() if value is not None}
         document["fits"] = "any" if spec.fits.any_base else told
-    document["pairs"] = _dump_pairs(spec.pairs, directory)
+    if isinstance(spec.pairs, Prompts):
+        document["prompts"] = _dump_prompts(spec.pairs, directory)
+    elif spec.pairs is not None:
+        document["pairs"] = _dump_pairs(spec.pairs, directory)
     if spec.chat_template:
         document["chat_template"] = True
-    document["readout"] = spec.readout
-    document["circuit"] = "auto" if spec.auto else [str(head) for head in spec.heads]
+    if spec.has_pairs:
+        document["readout"] = spec.readout
+    if spec.has_circuit:
+        document["circuit"] = "auto" if spec.auto else [str(one) for one in spec.members]
     if spec.site != SITES[0]:
         document["site"] = spec.site
-    if spec.confidence != CircuitSpec.__dataclass_fields__["confidence"].default:
+    if spec.confidence != GateSpec.__dataclass_fields__["confidence"].default:
         document["confidence"] = spec.confidence
     document["limits"] = {limit.key: _dump_limit(limit) for limit in spec.limits}
     if spec.found is not None:
@@ -528,12 +629,7 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
     if isinstance(pairs, TaskPairs):
         return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed} | most
     if isinstance(pairs, FilePairs):
-        file = (
-            str(pairs.path)
-            if directory is None
-            else os.path.relpath(pairs.path, Path(directory).resolve())
-        )
-        written: dict[str, Any] = {"file": file.replace(os.sep, "/")}
+        written = _dump_file(pairs.path, directory)
         return written if pairs.count is None else written | {"count": pairs.count} | most
     entries = []
     for pair in pairs.pairs:
@@ -544,7 +640,24 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
     return entries
 
 
-def save(spec: CircuitSpec, path: str | Path) -> CircuitSpec:
+def _dump_file(path: Path, directory: str | Path | None) -> dict[str, Any]:
+    file = str(path) if directory is None else os.path.relpath(path, Path(directory).resolve())
+    return {"file": file.replace(os.sep, "/")}
+
+
+def _dump_prompts(prompts: Prompts, directory: str | Path | None) -> Any:
+    if prompts.path is not None:
+        written = _dump_file(prompts.path, directory)
+        return written if prompts.count is None else written | {"count": prompts.count}
+    entries: list[Any] = []
+    for one in prompts.prompts:
+        more = {"completion": one.completion, "template": one.template}
+        given = {key: text for key, text in more.items() if text}
+        entries.append({"prompt": one.clean, **given} if given else one.clean)
+    return entries
+
+
+def save(spec: GateSpec, path: str | Path) -> GateSpec:
     """Write a circuit file, whole or not at all, and return the circuit as it now reads.
 
     Raises:
@@ -556,7 +669,7 @@ def save(spec: CircuitSpec, path: str | Path) -> CircuitSpec:
         text = dump(spec, path.parent)
     except yaml.YAMLError as error:
         raise SpecificationError(f"{path}: cannot be written as YAML: {error}") from None
-    written = parse_circuit(text, path)
+    written = parse_gate(text, path)
     if written != replace(spec, path=path):
         raise SpecificationError(
             f"{path}: circuit {spec.name!r} would not read back as it is: keep `found` and the "

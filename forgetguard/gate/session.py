@@ -1,4 +1,4 @@
-"""Measures circuits on the checkpoints of a pair, once each, and judges their limits."""
+"""Measures gate files on the checkpoints of a pair, once each, and judges their limits."""
 
 from __future__ import annotations
 
@@ -9,40 +9,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
-from forgetguard.anatomy.members import Member, heads_of
+from forgetguard.anatomy.members import heads_of
 from forgetguard.capabilities.capability import Capability, EncodedCapability
-from forgetguard.capabilities.encoding import Encoded, check_same_ids
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import cache_folder
-from forgetguard.errors import BaseCannotError, SpecificationError
-from forgetguard.gate import decision
+from forgetguard.errors import BaseCannotError, ForgetguardError, SpecificationError
+from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
-from forgetguard.gate.looks import Looks, as_capability, looks_of
-from forgetguard.gate.measurement import Control, Measurement, joined
+from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
 from forgetguard.gate.resampling import derive_seed
-from forgetguard.gate.schema import (
-    CircuitSpec,
-    Limit,
-    TaskPairs,
+from forgetguard.gate.runner import (
+    OF_EVERY_CIRCUIT,
+    OtherReading,
+    capability_of,
+    guarded,
+    read_base,
+    read_other,
+)
+from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes
+from forgetguard.gate.suitability import (
     check_baseline,
+    check_fits,
     check_heads,
     check_names,
     check_reference,
 )
-from forgetguard.gate.suitability import check_fits
 from forgetguard.gate.verdict import Outcome, Verdict
-from forgetguard.measures.behaviour import behaviour, check_length
+from forgetguard.measures.behaviour import check_length
+from forgetguard.measures.measure import Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import detach_attention, own_heads
-from forgetguard.measures.vulnerability import (
-    Drops,
-    ForeignHeads,
-    PatchedDrops,
-    capture_heads,
-    patched_drops,
+from forgetguard.measures.samples import (
+    DAMAGE,
+    TUNED,
+    Control,
+    Key,
+    Note,
+    Samples,
+    joined,
+    member_names,
 )
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
@@ -51,42 +59,46 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 Progress = Callable[[str, int, int], None]  # what, done, total
-_TUNED = "tuned"
-
-
-@dataclass(slots=True)
-class _Part:
-    """The pairs that one look adds; those of a fixed count are one part."""
-
-    capability: EncodedCapability
-    foreign: dict[str, ForeignHeads] = field(default_factory=dict)
-    measurement: Measurement | None = None
 
 
 @dataclass(slots=True)
 class _Planned:
-    """A circuit on its way to being measured; `failed` is what stopped it, for it alone."""
+    """A gate file on its way to being measured; `failed` is what stopped it, for it alone, and
+    `unmeasured` what stopped single measures of it, by key."""
 
-    spec: CircuitSpec
-    looks: Looks | None = None  # at its pairs, once they are encoded
-    parts: list[_Part] = field(default_factory=list)
+    spec: GateSpec
+    stages: Stages | None = None  # once its prompts are encoded
+    readings: list[dict[str, OtherReading]] = field(default_factory=list)  # by part, by role
     others: tuple[OtherHeads, ...] = ()  # to be patched beside it
-    by_look: list[Measurement] = field(default_factory=list)  # each with all pairs up to it
+    parts: list[Samples] = field(default_factory=list)  # those that were measured
+    by_stage: list[Samples] = field(default_factory=list)  # each with all units up to it
+    exact: dict[Key, float] = field(default_factory=dict)
     failed: Exception | None = None
-    notes: tuple[str, ...] = ()
+    unmeasured: dict[str, ForgetguardError] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def whole(self) -> Part:
+        assert self.stages is not None
+        return self.stages.whole
+
+    @property
+    def pairs(self) -> EncodedCapability | None:
+        """Its prompt pairs, where it gives some."""
+        return self.whole.pairs
 
 
 class GateSession:
-    """Circuits of one base, measured on demand.
+    """Gate files on one base, measured on demand.
 
-    The first measurement opens the tuned model (and the reference) once and captures from it the
-    heads of every circuit; after that only the base is needed. So two models never need to be in
-    memory together, and none is loaded twice. What is wrong with one circuit (its prompts do not
-    suit the tokenizer, say) is raised for that circuit only.
+    The first measurement opens the tuned model (and the reference) once and reads from it what
+    every file needs; after that only the base is needed. So two models never need to be in memory
+    together, and none is loaded twice. What is wrong with one file (its prompts do not suit the
+    tokenizer, say) is raised for that file only, and what one measure cannot do for its limits only.
 
-    Where a circuit file gives `most`, the other models are read on all those pairs at once, which
-    is cheap, and the base is patched look by look until the limit that is asked for is decided.
-    Each limit has the verdict of its own first deciding look, so it depends on no other limit.
+    Where a file gives `most`, the other models are read on all those pairs at once, which is cheap,
+    and the base is patched stage by stage until the limit that is asked for is decided. Each limit
+    has the verdict of its own first deciding stage, so it depends on no other limit.
 
     Args:
         family: the number of limits of the whole run, which share its false-alarm rate.
@@ -94,7 +106,7 @@ class GateSession:
             other circuits of the session; 0 for none of both.
 
     Raises:
-        SpecificationError: two circuits share a name, or a limit needs a reference or a baseline
+        SpecificationError: two files share a name, or a limit needs a reference or a baseline
             that is not there (a baseline that is `recording` may lack it), or `family` or
             `controls` is no such number.
     """
@@ -102,7 +114,7 @@ class GateSession:
     def __init__(
         self,
         pair: ModelPair,
-        circuits: Sequence[CircuitSpec],
+        circuits: Sequence[GateSpec],
         *,
         seed: int = 0,
         progress: Progress | None = None,
@@ -130,50 +142,54 @@ class GateSession:
         self._family, self._controls = family, controls
         self._recording = recording
         self._plans = {spec.name: _Planned(spec) for spec in circuits}
-        self._captured = False
+        self._read_all = False
         self._failed: Exception | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
         self._attention: dict[str, dict[int, AttentionSite]] = {}  # by role and layer
 
-    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
-        """Measure the circuit, as far as needed and not yet done, and decide one of its limits.
+    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """Measure the gate file, as far as needed and not yet done, and decide one of its limits.
 
         Args:
             own: how many limits share the place of one in the run's family: those that a gate
                 written in Python judges.
 
         Raises:
-            ForgetguardError: the circuit cannot be measured; the message says why.
+            ForgetguardError: it cannot be measured; the message says why.
         """
         plan = self._ready(circuit)
-        look = 0
+        self._exact(plan, limit.measure)
+        stage = 0
         while True:
-            measurement = self._up_to(plan, look)
+            samples = self._up_to(plan, stage)
+            self._check_measured(plan, limit)
             # plan.spec has the heads that `circuit: auto` stands for.
-            verdict = decision.judge(
-                plan.spec, limit, measurement, seed=self._seed, family=self._family * own
+            verdict = rule.judge(
+                plan.spec, limit, samples, seed=self._seed, family=self._family * own
             )
-            look += 1
-            if verdict.outcome is not Outcome.ABSTAIN or look == len(plan.parts):
+            stage += 1
+            if verdict.outcome is not Outcome.ABSTAIN or stage == len(plan.readings):
                 break
         if self._recording:  # a later run may draw them all
-            self._up_to(plan, len(plan.parts) - 1)
+            self._up_to(plan, len(plan.readings) - 1)
         return verdict
 
-    def measurement(self, circuit: CircuitSpec) -> Measurement:
-        """The circuit's numbers, pair by pair (raises ForgetguardError); where pairs are drawn look
-        by look, those of the first, and of the last while recording."""
+    def measurement(self, circuit: GateSpec) -> Samples:
+        """What was read of the gate file (raises ForgetguardError); where pairs are drawn stage by
+        stage, that of the first, and of the last while recording."""
         plan = self._ready(circuit)
-        return self._up_to(plan, len(plan.parts) - 1 if self._recording else 0)
+        for limit in plan.spec.limits:
+            self._exact(plan, limit.measure)
+        return self._up_to(plan, len(plan.readings) - 1 if self._recording else 0)
 
-    def _ready(self, circuit: CircuitSpec) -> _Planned:
-        """The circuit with everything that it needs from the other models."""
+    def _ready(self, circuit: GateSpec) -> _Planned:
+        """The gate file with everything that it needs from the other models."""
         if self._failed is not None:  # loading gigabytes again would fail again
             raise self._failed
-        if not self._captured:
+        if not self._read_all:
             try:
-                self._capture()
+                self._read_others()
             except Exception as error:
                 self._failed = error
                 raise
@@ -182,25 +198,27 @@ class GateSession:
             raise plan.failed
         return plan
 
-    def _up_to(self, plan: _Planned, look: int) -> Measurement:
-        """The measurement at a look, counted from 0; what is missing for it is measured."""
-        while len(plan.by_look) <= look:
+    def _up_to(self, plan: _Planned, stage: int) -> Samples:
+        """The samples at a stage, counted from 0; what is missing for it is measured."""
+        while len(plan.by_stage) <= stage:
             with self._blame(plan):
-                part = plan.parts[len(plan.by_look)]
-                part.measurement = self._measure(plan, part)
-                parts = [one.measurement for one in plan.parts if one.measurement is not None]
-                plan.by_look.append(self._beside_baseline(plan.spec, joined(parts)))
+                plan.parts.append(self._measure(plan, len(plan.parts)))
+                plan.by_stage.append(self._beside_baseline(plan.spec, joined(plan.parts)))
             if plan.failed is not None:
                 raise plan.failed
-        return plan.by_look[look]
+        found = plan.by_stage[stage]
+        missing = plan.exact.keys() - found.exact.keys()
+        if missing:
+            found = plan.by_stage[stage] = replace(found, exact={**found.exact, **plan.exact})
+        return found
 
-    def measured(self, circuit: CircuitSpec) -> tuple[CircuitSpec, Measurement] | None:
-        """The circuit with the heads that it was measured with, and its numbers on all pairs that
-        were measured so far; None where they are not there (yet). Measures nothing."""
+    def measured(self, circuit: GateSpec) -> tuple[GateSpec, Samples] | None:
+        """The gate file with the heads that it was measured with, and what was read on all units
+        that were measured so far; None where that is not there (yet). Measures nothing."""
         plan = self._plans.get(circuit.name)
-        if plan is None or not plan.by_look or plan.failed is not None:
+        if plan is None or not plan.by_stage or plan.failed is not None:
             return None
-        return plan.spec, plan.by_look[-1]
+        return plan.spec, plan.by_stage[-1]
 
     def close(self) -> None:
         """Free the models and what was captured from them."""
@@ -209,8 +227,8 @@ class GateSession:
 
     @contextmanager
     def _blame(self, plan: _Planned) -> Iterator[None]:
-        """Keep an error of one circuit for the limits of that circuit. A defect (an exception that
-        is no ForgetguardError) too: the other circuits still get their verdicts."""
+        """Keep an error of one file for the limits of that file. A defect (an exception that is no
+        ForgetguardError) too: the other files still get their verdicts."""
         try:
             yield
         except Exception as error:
@@ -219,31 +237,43 @@ class GateSession:
     def _others(self) -> list[Checkpoint]:
         return [checkpoint for checkpoint in self._pair.checkpoints if checkpoint.role != "base"]
 
-    def _capture(self) -> None:
-        """Encode every circuit's prompts; read its heads from every model but the base."""
+    def _sound(self) -> list[_Planned]:
+        return [plan for plan in self._plans.values() if plan.failed is None]
+
+    # --- the other models --------------------------------------------------------------------
+
+    def _read_others(self) -> None:
+        """Encode every file's prompts; read what it needs from every model but the base."""
         self._vocabulary = shared_vocabulary(self._pair)
-        for plan in self._plans.values():
+        for plan in self._sound():
             with self._blame(plan):
-                plan.looks = looks_of(plan.spec, self._encode(plan.spec))
-                plan.parts = [_Part(capability) for capability in plan.looks.parts]
+                plan.stages = encode(plan.spec, self._pair.base, self._others())
+                plan.readings = [{} for _ in plan.stages.parts]
         self._discover()
         self._check_baseline()
-        for checkpoint in self._others():
-            with checkpoint.open() as model:
-                anatomy = locate(model)
-                self._choose_others(anatomy)
-                for number, plan in enumerate(self._plans.values()):
-                    self._report(f"reading {checkpoint.role}", number, len(self._plans))
-                    if plan.failed is None:
-                        with self._blame(plan):
-                            self._read(plan, anatomy, checkpoint.role)
-                self._attention[checkpoint.role] = detach_attention(anatomy, self._layers())
-        self._captured = True
+        if any(plan.whole.units for plan in self._sound()):
+            for checkpoint in self._others():
+                self._read_one(checkpoint)
+        self._read_all = True
+
+    def _read_one(self, checkpoint: Checkpoint) -> None:
+        with checkpoint.open() as model:
+            anatomy = locate(model)
+            self._choose_others(anatomy)
+            for number, plan in enumerate(self._plans.values()):
+                self._report(f"reading {checkpoint.role}", number, len(self._plans))
+                if plan.failed is None and plan.whole.units:
+                    with self._blame(plan):
+                        self._read(plan, anatomy, checkpoint.role)
+            layers = {
+                head.layer for plan in self._sound() for head in heads_of(plan.spec.members)
+            }
+            self._attention[checkpoint.role] = detach_attention(anatomy, sorted(layers))
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
-        for plan in self._plans.values():
-            if plan.failed is not None or not plan.spec.auto:
+        for plan in self._sound():
+            if not plan.spec.auto:
                 continue
             with self._blame(plan):
                 capability, notes = discovery_pairs(plan.spec)
@@ -256,170 +286,200 @@ class GateSession:
                         progress=self._progress,
                     )
                 except BaseCannotError as error:
-                    plan.notes = (f"no circuit was looked for: {error}",)
+                    plan.notes = (Note("not_looked_for", {"why": str(error)}),)
                     continue
-                plan.spec = replace(plan.spec, heads=found.circuit)
+                plan.spec = replace(plan.spec, members=found.circuit)
                 plan.notes = (auto_note(found), *notes)
 
     def _check_baseline(self) -> None:
-        """Find out before hours of patching that a circuit is not what the baseline recorded."""
+        """Find out before hours of patching that a file is not what the baseline recorded."""
         if self._baseline is None:
             return
         base = asdict(self._pair.base.fingerprint)
-        for plan in self._plans.values():
-            if plan.failed is None and plan.looks is not None:
-                with self._blame(plan):
-                    pairs = [pair.pair for pair in plan.looks.whole.encoded.pairs]
-                    check_recorded(plan.spec, pairs, self._baseline, base)
-
-    def _encode(self, spec: CircuitSpec) -> EncodedCapability:
-        capability = as_capability(spec)
-        encoded = capability.encoded(self._pair.base.tokenizer)
-        for checkpoint in self._others():
-            theirs = capability.encoded(checkpoint.tokenizer)
-            check_same_ids(encoded.encoded, theirs.encoded.pairs, checkpoint.role)
-        return encoded
+        for plan in self._sound():
+            with self._blame(plan):
+                check_recorded(plan.spec, plan.whole.units, self._baseline, base)
 
     def _choose_others(self, anatomy: Anatomy) -> None:
         """Choose what is patched beside each circuit; every model of the pair has these members."""
-        for plan in self._plans.values():
-            if plan.failed is None:
-                with self._blame(plan):
-                    check_base(plan.spec, self._pair.base)
-                    _check_heads(plan.spec, anatomy)
+        for plan in self._sound():
+            with self._blame(plan):
+                check_base(plan.spec, self._pair.base)
+                _check_members(plan.spec, anatomy)
         sound = {
             name: plan.spec
             for name, plan in sorted(self._plans.items())
-            if plan.failed is None and plan.spec.heads
+            if plan.failed is None and plan.spec.members
         }
         for name, spec in sound.items():
             if self._controls:
                 random = random_sets(
-                    spec.heads,
+                    spec.members,
                     anatomy.members(mlps=True),
                     self._controls,
                     seed=derive_seed(self._seed, name, "controls"),
                 )
                 self._plans[name].others = random + tuple(
-                    other_circuit(other, one.heads, spec.heads)
+                    other_circuit(other, one.members, spec.members)
                     for other, one in sound.items()
                     if other != name
                 )
 
     def _read(self, plan: _Planned, anatomy: Anatomy, role: str) -> None:
-        assert plan.looks is not None
-        check_length(anatomy, plan.looks.whole)
-        self._check_sums(role, anatomy, plan.looks.whole)
-        wanted = {*plan.spec.heads, *_everything(plan.spec, anatomy)}
-        if role == _TUNED:
-            wanted |= {member for other in plan.others for member in other.members}
+        assert plan.stages is not None
+        self._check_prompts(role, anatomy, plan)
+        also = [member for other in plan.others for member in other.members] * (role == TUNED)
         with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
-            for part in plan.parts:
-                part.foreign[role] = capture_heads(
-                    anatomy, part.capability, sorted(wanted), vocabulary=self._vocabulary
+            for part, readings in zip(plan.stages.parts, plan.readings, strict=True):
+                readings[role] = read_other(
+                    anatomy, plan.spec, part, role, vocabulary=self._vocabulary, also=also
                 )
 
-    def _measure(self, plan: _Planned, part: _Part) -> Measurement:
-        """Patch the base on the pairs of one part."""
-        assert plan.looks is not None
-        spec = plan.spec
-        found = self._patched(plan, part) if spec.heads else self._behaviour_alone(part)
-        notes = plan.notes + _pair_notes(plan.looks.whole.encoded)
-        return replace(found, looks=plan.looks.counts, notes=notes)
+    # --- the base ----------------------------------------------------------------------------
 
-    def _patched(self, plan: _Planned, part: _Part) -> Measurement:
-        spec, capability = plan.spec, part.capability
+    def _measure(self, plan: _Planned, number: int) -> Samples:
+        """Read the base on one part."""
+        assert plan.stages is not None
+        part, spec = plan.stages.parts[number], plan.spec
+        if not part.units:
+            return Samples((), {}, notes=plan.notes)
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
-            self._check_sums("base", anatomy, capability)
-            batch = capability.batches[0]
-            rows = slice(0, 2)
-            check_patching(
-                anatomy,
-                batch.clean[rows],
-                batch.counterfactual[rows],
-                batch.positions,
-                spec.heads,
-                start=batch.start,
-            )
+            self._check_prompts("base", anatomy, plan)
+            if spec.members:
+                self._check_patching(anatomy, spec, capability_of(part))
             self._read_own(anatomy)
-            drops = patched_drops(
+            readings = plan.readings[number]
+            samples, failed = read_base(
                 anatomy,
-                capability,
-                spec.heads,
-                part.foreign,
-                everything=_everything(spec, anatomy),
-                site=spec.site,
+                spec,
+                part,
+                readings,
                 vocabulary=self._vocabulary,
                 progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
             )
-            controls = self._patched_others(plan, part, anatomy)
-        return replace(as_measurement(capability, drops, part.foreign), controls=controls)
+            plan.unmeasured |= failed
+            samples = self._with_controls(plan, part, readings, anatomy, samples)
+        notes = plan.notes + part_notes(plan.whole)
+        return replace(
+            samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped
+        )
 
-    def _patched_others(self, plan: _Planned, part: _Part, anatomy: Anatomy) -> tuple[Control, ...]:
+    def _with_controls(
+        self,
+        plan: _Planned,
+        part: Part,
+        readings: dict[str, OtherReading],
+        anatomy: Anatomy,
+        samples: Samples,
+    ) -> Samples:
         """What the controls cost on the circuit's own pairs."""
         chosen = [other for other in plan.others if other.members]
-        damage = iter(
-            damage_of(
-                anatomy,
-                part.capability,
-                [other.members for other in chosen],
-                part.foreign[_TUNED],
-                site=plan.spec.site,
-                vocabulary=self._vocabulary,
-            )
-            if chosen
-            else []
+        controls = tuple(
+            Control(one.name, member_names(one.members), _control_note(one)) for one in plan.others
         )
-        return tuple(
-            Control(one.name, one.members, next(damage) if one.members else None, one.note)
-            for one in plan.others
+        heads = readings[TUNED].heads if chosen else None
+        if heads is None:
+            return replace(samples, controls=controls)
+        damage = damage_of(
+            anatomy,
+            capability_of(part),
+            [other.members for other in chosen],
+            heads,
+            site=plan.spec.site,
+            vocabulary=self._vocabulary,
         )
+        more = {
+            Key(DAMAGE, Control(one.name, ()).subject, TUNED): values
+            for one, values in zip(chosen, damage, strict=True)
+        }
+        return replace(samples.with_arrays(more), controls=controls)
 
-    def _behaviour_alone(self, part: _Part) -> Measurement:
-        """What there is to judge where no circuit was found."""
-        capability = part.capability
-        with self._pair.base.open() as model:
-            base = behaviour(locate(model), capability, vocabulary=self._vocabulary)
-        tuned = part.foreign[_TUNED].behaviour
-        return Measurement(
-            pairs=tuple(pair.pair for pair in capability.encoded.pairs),
-            base_readout=base.readout,
-            tuned_readout=tuned.readout,
-            base_correct=base.correct,
-            tuned_correct=tuned.correct,
-            dropped=capability.encoded.n_dropped,
-        )
-
-    def _beside_baseline(self, spec: CircuitSpec, measurement: Measurement) -> Measurement:
-        """The measurement with what the baseline recorded on the same pairs, where there is one."""
+    def _beside_baseline(self, spec: GateSpec, samples: Samples) -> Samples:
+        """The samples with what the baseline recorded on the same units, where there is one."""
         if self._baseline is None:
-            return measurement
+            return samples
         base = asdict(self._pair.base.fingerprint)
-        return attach(spec, measurement, self._baseline, base)
-
-    def _layers(self) -> list[int]:
-        """Every layer that a circuit which can be measured has heads in."""
-        plans = [plan for plan in self._plans.values() if plan.failed is None]
-        return sorted({head.layer for plan in plans for head in heads_of(plan.spec.heads)})
+        return attach(spec, samples, self._baseline, base)
 
     def _read_own(self, anatomy: Anatomy) -> None:
         """Read every circuit's own damage as soon as the base is open, so that the other models'
         attention need not be kept beside the waves."""
         for role, attention in self._attention.items():
-            for plan in self._plans.values():
-                if plan.failed is None:
-                    with self._blame(plan):
-                        for part in plan.parts:
-                            heads = heads_of(plan.spec.heads)
-                            own = own_heads(anatomy, part.capability, heads, attention)
-                            part.foreign[role] = replace(part.foreign[role], own=own)
+            for plan in self._sound():
+                with self._blame(plan):
+                    self._read_own_of(plan, anatomy, role, attention)
         self._attention.clear()
 
-    def _check_sums(self, role: str, anatomy: Anatomy, capability: EncodedCapability) -> None:
-        if role not in self._summed:
-            check_sums(anatomy, capability.batches[0].clean[:1])
-            self._summed.add(role)
+    def _read_own_of(
+        self, plan: _Planned, anatomy: Anatomy, role: str, attention: dict[int, AttentionSite]
+    ) -> None:
+        heads = heads_of(plan.spec.members)
+        if not heads or plan.stages is None:
+            return
+        for part, readings in zip(plan.stages.parts, plan.readings, strict=True):
+            reading = readings[role]
+            if reading.heads is not None:
+                own = own_heads(anatomy, capability_of(part), heads, attention)
+                readings[role] = replace(reading, heads=replace(reading.heads, own=own))
+
+    # --- numbers that need no model in memory --------------------------------------------------
+
+    def _exact(self, plan: _Planned, measure: Measure) -> None:
+        """Read a measure of weights on disk, once, for every model but the base."""
+        on_disk = measure.on_disk
+        if on_disk is None or measure.key in plan.unmeasured:
+            return
+        if any(key.quantity == measure.key for key in plan.exact):
+            return
+        self._report(f"reading the weights for {measure.key}", 0, 1)
+        try:
+            for other in self._others():
+                found = guarded(
+                    measure,
+                    lambda other=other: on_disk(
+                        self._pair.base.spec, other.spec, self._pair.options
+                    ),
+                )
+                for subject, number in found.items():
+                    plan.exact[Key(measure.key, subject, other.role)] = float(number)
+        except ForgetguardError as error:
+            plan.unmeasured[measure.key] = error
+
+    # --- checks ------------------------------------------------------------------------------
+
+    def _check_measured(self, plan: _Planned, limit: Limit) -> None:
+        """A limit of a measure that failed, or that nobody asked for, has no verdict."""
+        measure = limit.measure
+        if measure.key in plan.unmeasured:
+            raise plan.unmeasured[measure.key]
+        asked = {one.measure.key for one in plan.spec.limits} | {*OF_EVERY_CIRCUIT}
+        reads = measure.compare is not None or measure.patched is not None
+        if reads and measure.key not in asked:
+            raise SpecificationError(
+                f"{plan.spec.where(1)}: {measure.key} is not among its limits, so it was not "
+                f"measured: declare it there, with the maximum that you gate on"
+            )
+
+    def _check_prompts(self, role: str, anatomy: Anatomy, plan: _Planned) -> None:
+        if plan.pairs is not None:
+            check_length(anatomy, plan.pairs)
+            if role not in self._summed:
+                check_sums(anatomy, plan.pairs.batches[0].clean[:1])
+                self._summed.add(role)
+
+    def _check_patching(
+        self, anatomy: Anatomy, spec: GateSpec, capability: EncodedCapability
+    ) -> None:
+        batch, rows = capability.batches[0], slice(0, 2)
+        check_patching(
+            anatomy,
+            batch.clean[rows],
+            batch.counterfactual[rows],
+            batch.positions,
+            spec.members,
+            start=batch.start,
+        )
 
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
@@ -431,7 +491,7 @@ _DISCOVERY_PAIRS = 128
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
 
 
-def discovery_pairs(spec: CircuitSpec) -> tuple[Capability, tuple[str, ...]]:
+def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
     """The pairs that `circuit: auto` is found with, and what a reader of the verdict should know.
 
     A task draws others than those that are gated on; given pairs have to serve for both.
@@ -440,17 +500,25 @@ def discovery_pairs(spec: CircuitSpec) -> tuple[Capability, tuple[str, ...]]:
     if isinstance(spec.pairs, TaskPairs):
         count = max(_DISCOVERY_PAIRS, spec.pairs.count)
         return replace(capability, count=count, seed=spec.pairs.seed + _DISCOVERY_SEED), ()
-    return capability, ("the circuit was found on the prompt pairs that it is gated on",)
+    return capability, (Note("found_on_gated_pairs"),)
 
 
-def auto_note(found: Found) -> str:
-    """One line on what `circuit: auto` stands for in a verdict."""
-    names = ", ".join(map(str, found.circuit))
-    return (
-        f"circuit: auto is {names} ({found.ranking.method}; {len(found.circuit)} of "
-        f"{found.curve.members} heads, faithfulness {found.faithfulness:.2f} on "
-        f"{found.curve.pairs} held-out pairs)"
+def auto_note(found: Found) -> Note:
+    """What `circuit: auto` stands for in a verdict."""
+    return Note(
+        "auto",
+        {
+            "members": [str(one) for one in found.circuit],
+            "method": found.ranking.method,
+            "of": found.curve.members,
+            "faithfulness": float(found.faithfulness),
+            "held_out": found.curve.pairs,
+        },
     )
+
+
+def _control_note(one: OtherHeads) -> Note | None:
+    return Note("other_heads", {"why": one.note}) if one.note else None
 
 
 def shared_vocabulary(pair: ModelPair) -> int | None:
@@ -467,55 +535,14 @@ def shared_vocabulary(pair: ModelPair) -> int | None:
     return min(known) if known and len(known) == len(sizes) else None
 
 
-def check_base(spec: CircuitSpec, base: Checkpoint) -> None:
+def check_base(spec: GateSpec, base: Checkpoint) -> None:
     """Raises SpecificationError where the circuit says that it was found in another base."""
     if spec.fits is not None:
         local = localise(base.spec, base.options, weights=False)
         check_fits(spec, full_config(local), lambda: base.fingerprint.weights)
 
 
-def as_measurement(
-    capability: EncodedCapability, drops: PatchedDrops, foreign: dict[str, ForeignHeads]
-) -> Measurement:
-    """The arrays that limits are decided on."""
-    tuned = foreign["tuned"].behaviour
-    damage = drops.damage["tuned"]
-    reference: Drops | None = drops.damage.get("reference")
-    encoded = capability.encoded
-    return Measurement(
-        pairs=tuple(pair.pair for pair in encoded.pairs),
-        base_readout=drops.base.readout,
-        tuned_readout=tuned.readout,
-        base_correct=drops.base.correct,
-        tuned_correct=tuned.correct,
-        circuit_importance=drops.importance.circuit,
-        circuit_damage=damage.circuit,
-        head_importance=drops.importance.heads,
-        head_damage=damage.heads,
-        head_own_damage=drops.own["tuned"],
-        all_importance=drops.importance.everything,
-        all_damage=damage.everything,
-        reference_circuit_damage=None if reference is None else reference.circuit,
-        reference_head_damage={} if reference is None else reference.heads,
-        dropped=encoded.n_dropped,
-        notes=_pair_notes(encoded),
-    )
-
-
-def _pair_notes(encoded: Encoded) -> tuple[str, ...]:
-    """What became of the pairs that were asked for."""
-    notes = [f"dropped {n}: {why}" for why, n in sorted(encoded.dropped.items())]
-    if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
-        notes.append(f"only {len(encoded.pairs)} of the {encoded.asked} pairs asked for exist")
-    return tuple(notes)
-
-
-def _everything(spec: CircuitSpec, anatomy: Anatomy) -> tuple[Member, ...]:
-    """Every head of the model, where a limit asks what they lose together."""
-    return anatomy.heads if any(limit.needs_all_heads for limit in spec.limits) else ()
-
-
-def _check_heads(spec: CircuitSpec, anatomy: Anatomy) -> None:
+def _check_members(spec: GateSpec, anatomy: Anatomy) -> None:
     fewest = min(site.n_heads for site in anatomy.sites if site is not None)
     check_heads(spec, anatomy.n_layers, fewest)
-    anatomy.check(spec.heads)
+    anatomy.check(spec.members)

@@ -1,4 +1,4 @@
-"""Looking at the pairs more than once: how often, and at which level each time. [light]
+"""Deciding at several stages of drawing pairs: how often, and at which level each time. [light]
 
 A verdict that may be reached at 64, 128 or 256 pairs has three chances to be wrong. Error spending
 (Lan & DeMets 1983, Biometrika 70:659) says in advance how much of the one-sided error alpha is used
@@ -44,7 +44,7 @@ SPENDING: Mapping[str, Callable[[float, float], float]] = {
 }
 
 
-def looks(first: int, most: int) -> tuple[int, ...]:
+def stages(first: int, most: int) -> tuple[int, ...]:
     """The numbers of pairs at which a verdict may be reached: `first`, doubled until `most`, which
     is the last whether or not it is a doubling.
 

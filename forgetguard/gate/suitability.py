@@ -7,16 +7,16 @@ from typing import Any
 
 from forgetguard.anatomy.members import Mlp
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import CircuitSpec
+from forgetguard.gate.declaration import GateSpec
 
 
-def check_names(specs: Iterable[CircuitSpec]) -> None:
+def check_names(specs: Iterable[GateSpec]) -> None:
     """Every circuit of one run must have a name of its own.
 
     Raises:
         SpecificationError: two have the same; the message names both files.
     """
-    first: dict[str, CircuitSpec] = {}
+    first: dict[str, GateSpec] = {}
     clashes = []
     for spec in specs:
         other = first.setdefault(spec.name, spec)
@@ -29,17 +29,17 @@ def check_names(specs: Iterable[CircuitSpec]) -> None:
         raise SpecificationError("\n".join(clashes))
 
 
-def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
+def check_heads(spec: GateSpec, layers: int, heads_per_layer: int) -> None:
     """Every head of the circuit must exist in a base with that many layers and query heads.
 
     Raises:
         SpecificationError: some do not; one `file:line` each.
     """
     missing = []
-    for position, head in enumerate(spec.heads):
+    for position, head in enumerate(spec.members):
         if head.layer < layers and (isinstance(head, Mlp) or head.index < heads_per_layer):
             continue
-        line = spec.head_lines[position] if position < len(spec.head_lines) else 0
+        line = spec.member_lines[position] if position < len(spec.member_lines) else 0
         missing.append(
             f"{spec.where(line)}: circuit: {head} is not in this base: it has layers 0 to "
             f"{layers - 1} and heads 0 to {heads_per_layer - 1} in each: was the circuit found "
@@ -49,7 +49,7 @@ def check_heads(spec: CircuitSpec, layers: int, heads_per_layer: int) -> None:
         raise SpecificationError("\n".join(missing))
 
 
-def check_fits(spec: CircuitSpec, config: Mapping[str, Any], weights: Callable[[], str]) -> None:
+def check_fits(spec: GateSpec, config: Mapping[str, Any], weights: Callable[[], str]) -> None:
     """A circuit that says which base it was found in may gate no other.
 
     Args:
@@ -79,7 +79,7 @@ def check_fits(spec: CircuitSpec, config: Mapping[str, Any], weights: Callable[[
             )
 
 
-def check_reference(specs: Iterable[CircuitSpec]) -> None:
+def check_reference(specs: Iterable[GateSpec]) -> None:
     """To be called where no reference is given: no limit may need one.
 
     Raises:
@@ -89,13 +89,13 @@ def check_reference(specs: Iterable[CircuitSpec]) -> None:
         f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
         for spec in specs
         for limit in spec.limits
-        if limit.needs_reference
+        if limit.over == "reference"
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
 
 
-def check_baseline(specs: Iterable[CircuitSpec]) -> None:
+def check_baseline(specs: Iterable[GateSpec]) -> None:
     """To be called where no baseline is given: no limit may need one.
 
     Raises:
@@ -107,7 +107,7 @@ def check_baseline(specs: Iterable[CircuitSpec]) -> None:
         "--forgetguard-update"
         for spec in specs
         for limit in spec.limits
-        if limit.needs_baseline
+        if limit.over == "baseline"
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
@@ -128,7 +128,7 @@ def config_size(config: Mapping[str, Any], what: str) -> int | None:
 
 
 def fits_base(
-    spec: CircuitSpec,
+    spec: GateSpec,
     config: Mapping[str, Any],
     weights_fingerprint: str | None,
     *,
@@ -153,7 +153,7 @@ def fits_base(
     inside = all(
         (layers is None or head.layer < layers)
         and (heads is None or isinstance(head, Mlp) or head.index < heads)
-        for head in spec.heads
+        for head in spec.members
     )
     return (
         inside

@@ -1,9 +1,14 @@
-"""A verdict: what was declared, what was measured, what was decided, and the evidence."""
+"""A verdict: what was declared, what was measured, what was decided, and the evidence. Codes and
+numbers only; report/wording.py has the words. [light]"""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from forgetguard.measures.samples import Note
 
 
 class Outcome(enum.Enum):
@@ -14,18 +19,34 @@ class Outcome(enum.Enum):
     ABSTAIN = "abstain"
 
 
+class Code(enum.Enum):
+    """Why a limit came to its outcome."""
+
+    WITHIN = "within"  # the upper bound is within the limit
+    IDENTICAL = "identical"  # the models read the same on every unit, bit for bit
+    BEYOND = "beyond"  # the lower bound is beyond the limit
+    UNDECIDED = "undecided"  # the interval holds the limit
+    TOO_FEW = "too_few"  # units for any interval
+    BASE_WRONG = "base_wrong"  # the base gets most prompts wrong
+    BASE_READOUT = "base_readout"  # the base's logit difference is not above 0
+    NO_CIRCUIT = "no_circuit"  # `circuit: auto` found none
+    NO_SCALE = "no_scale"  # what the loss is relative to cannot be told from 0
+    NO_HEAD = "no_head"  # no head's importance can be told from 0
+    SATURATED = "saturated"  # the readout leaves no room to see a loss
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its two-sided confidence interval.
 
-    `confidence` is the coverage of [low, high], so each bound is one-sided at
-    `1 - (1 - confidence) / 2`. `n` counts the prompt pairs it rests on.
+    `coverage` is that of [low, high], so each bound is one-sided at `1 - (1 - coverage) / 2`. `n`
+    counts the units (prompt pairs, prompts) it rests on; 0: it is exact, and has no width.
     """
 
     value: float
     low: float
     high: float
-    confidence: float
+    coverage: float
     n: int
 
     @property
@@ -34,17 +55,26 @@ class Estimate:
         return self.low, self.high
 
 
-@dataclass(frozen=True, slots=True)
-class HeadEvidence:
-    """One head's numbers, as the report shows them. `dcv` is None where the head abstains, and
-    `note` then says why. `own` is the part of the damage that the head does itself, not inherits
-    from heads before it; None where it was not measured."""
+def exactly(value: float) -> Estimate:
+    """A number that is not sampled."""
+    return Estimate(value, value, value, 1.0, 0)
 
-    head: str
-    importance: Estimate
-    dcv: Estimate | None
-    note: str = ""
+
+@dataclass(frozen=True, slots=True)
+class SubjectEvidence:
+    """One head's (member's, layer's, matrix's) numbers, as the report shows them.
+
+    `value` is None where it cannot be measured; `scale` is what it is relative to, an importance
+    for DCV, None where there is no such thing. `own` is the part of the damage that a head does
+    itself, not inherits from heads before it; None where it was not measured. `notes` say what is
+    special about it.
+    """
+
+    subject: str
+    value: Estimate | None
+    scale: Estimate | None = None
     own: Estimate | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,48 +86,46 @@ class ControlEvidence:
     name: str  # "random 1", or the circuit they are taken from
     members: tuple[str, ...]
     dcv: Estimate | None
-    note: str = ""
+    note: Note | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PairEvidence:
-    """A prompt pair that the patched damage hurt: readouts F in nats (logit or log-probability)."""
+class UnitEvidence:
+    """A prompt, or prompt pair, that was hurt. For pairs, readouts F in nats (logit or
+    log-probability): `patched` is F(base, x with the circuit's contributions from tuned)."""
 
     clean: str
-    counterfactual: str
-    answer: str
-    distractor: str | None
-    base: float  # F(base, x)
-    patched: float  # F(base, x with the circuit's contributions from tuned)
-    tuned: float  # F(tuned, x)
-
-    @property
-    def loss(self) -> float:
-        """What the tuned heads cost on this pair, in nats."""
-        return self.base - self.patched
+    loss: float
+    counterfactual: str | None = None
+    answer: str | None = None
+    distractor: str | None = None
+    base: float | None = None  # F(base, x)
+    patched: float | None = None
+    tuned: float | None = None  # F(tuned, x)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision on one declared limit of one circuit. True where it is a pass, and only there:
-    `assert verdict` must not let a failed one through."""
+    """The decision on one declared limit. True where it is a pass, and only there: `assert verdict`
+    must not let a failed one through."""
 
-    circuit: str  # the circuit's name
-    capability: str
-    limit: str  # "dcv.circuit", "dcv.head", "accuracy.drop", ...
+    circuit: str  # the gate file's name
+    capability: str  # empty in a gate file without one
+    limit: str  # "dcv.circuit", "accuracy.drop.over_reference", ...
     bound: float  # the declared maximum
     outcome: Outcome
     estimate: Estimate | None  # None only when it abstains
-    reason: str  # one sentence: why this outcome
-    worst_heads: tuple[HeadEvidence, ...] = ()  # mostly own damage first, then by DCV
-    worst_pairs: tuple[PairEvidence, ...] = ()  # most hurt first
+    code: Code
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)  # plain values
+    subjects: tuple[SubjectEvidence, ...] = ()  # mostly own damage first, then by value
+    units: tuple[UnitEvidence, ...] = ()  # most hurt first
     file: str = ""  # where the limit was declared
     line: int = 0  # 1-based
-    notes: tuple[str, ...] = field(default=())  # dropped pairs, resized vocabulary, ...
-    head: str = ""  # for a limit on every head: the one that decided, whose estimate this is
+    notes: tuple[Note, ...] = ()  # dropped pairs, resized vocabulary, ...
+    subject: str = ""  # of a limit on each part: the one that decided, whose estimate this is
     family: int = 1  # limits of the run that share its false-alarm rate
     detectable: float | None = None  # the smallest true value that fails with probability 0.80
-    budget: int | None = None  # pairs that might have been drawn, where drawing was sequential
+    budget: int | None = None  # units that might have been drawn, where drawing was sequential
     controls: tuple[ControlEvidence, ...] = ()
 
     def __bool__(self) -> bool:

@@ -13,11 +13,9 @@ from torch import Tensor
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import READOUTS, correct, score
+from forgetguard.capabilities.readouts import LEAST_ACCURACY, READOUTS, correct, score
 from forgetguard.errors import BaseCannotError, CapabilityError
 from forgetguard.patching.forward import check_finite, forward
-
-LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +77,7 @@ def check_able(capability: EncodedCapability, base: Behaviour) -> float:
     """
     accuracy, readout = float(base.correct.mean()), float(base.readout.mean())
     able = accuracy >= LEAST_ACCURACY
-    if capability.capability.readout == "logit_diff":
+    if READOUTS[capability.capability.readout].signed:
         able = able and readout > 0
     if not able:
         raise BaseCannotError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.baseline import SCHEMA, SCHEMA_VERSION, Baseline, Entry, entry_from_dict
-from forgetguard.gate.seal import check_seal, sealed
+from forgetguard.gate.checksum import check_checksum, with_checksum
 from forgetguard.report import json_file
 from forgetguard.whole_files import write_text
 
@@ -27,7 +27,7 @@ def read_plain(path: Path) -> dict[str, Any]:
             "--forgetguard-update, or check the path"
         )
     document = json_file.read_document(path, SCHEMA, SCHEMA_VERSION, _WHAT)
-    check_seal(document, f"{_WHAT} {path}")
+    check_checksum(document, f"{_WHAT} {path}")
     circuits = document.get("circuits")
     if not isinstance(circuits, dict):
         raise SpecificationError(f"{_WHAT} {path} holds no circuits: record it anew")
@@ -64,4 +64,4 @@ def write(path: Path, circuits: Mapping[str, Any]) -> None:
         "schema_version": SCHEMA_VERSION,
         "circuits": {name: circuits[name] for name in sorted(circuits)},
     }
-    write_text(path, json_file.text_of(sealed(content)) + "\n")
+    write_text(path, json_file.text_of(with_checksum(content)) + "\n")

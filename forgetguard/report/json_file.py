@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -12,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.seal import sealed
-from forgetguard.gate.verdict import (
-    ControlEvidence,
-    Estimate,
-    HeadEvidence,
-    Outcome,
-    PairEvidence,
-    Verdict,
-)
+from forgetguard.gate.checksum import with_checksum
 from forgetguard.whole_files import write_text
 
 SCHEMA = "forgetguard.results"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _RECORDED_VERSIONS = (
     "forgetguard",
     "torch",
@@ -35,149 +26,6 @@ _RECORDED_VERSIONS = (
     "scipy",
     "pytest",
 )
-
-
-def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
-    """The verdict in plain Python values, so that JSON and process boundaries take it.
-
-    Numbers become exactly `float` or `int` (a numpy scalar would not cross into another process),
-    and a number that JSON cannot write becomes "nan", "inf" or "-inf".
-    """
-    return {
-        "circuit": verdict.circuit,
-        "capability": verdict.capability,
-        "limit": verdict.limit,
-        "bound": _number(verdict.bound),
-        "outcome": verdict.outcome.value,
-        "head": verdict.head,
-        "estimate": _estimate(verdict.estimate),
-        "reason": verdict.reason,
-        "worst_heads": [
-            {
-                "head": head.head,
-                "importance": _estimate(head.importance),
-                "dcv": _estimate(head.dcv),
-                "note": head.note,
-                "own": _estimate(head.own),
-            }
-            for head in verdict.worst_heads
-        ],
-        "worst_pairs": [
-            {
-                "clean": pair.clean,
-                "counterfactual": pair.counterfactual,
-                "answer": pair.answer,
-                "distractor": pair.distractor,
-                "base": _number(pair.base),
-                "patched": _number(pair.patched),
-                "tuned": _number(pair.tuned),
-            }
-            for pair in verdict.worst_pairs
-        ],
-        "file": str(verdict.file),
-        "line": int(verdict.line),
-        "notes": [str(note) for note in verdict.notes],
-        "family": int(verdict.family),
-        "detectable": None if verdict.detectable is None else _number(verdict.detectable),
-        "budget": None if verdict.budget is None else int(verdict.budget),
-        "controls": [
-            {
-                "name": control.name,
-                "members": [str(member) for member in control.members],
-                "dcv": _estimate(control.dcv),
-                "note": control.note,
-            }
-            for control in verdict.controls
-        ],
-    }
-
-
-def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
-    """The inverse of `verdict_to_dict`.
-
-    Raises:
-        SpecificationError: `data` lacks a field or holds a value that no verdict has.
-    """
-    try:
-        return Verdict(
-            circuit=data["circuit"],
-            capability=data["capability"],
-            limit=data["limit"],
-            bound=float(data["bound"]),
-            outcome=Outcome(data["outcome"]),
-            estimate=_to_estimate(data["estimate"]),
-            reason=data["reason"],
-            worst_heads=tuple(_to_head(head) for head in data["worst_heads"]),
-            worst_pairs=tuple(_to_pair(pair) for pair in data["worst_pairs"]),
-            file=data["file"],
-            line=data["line"],
-            notes=tuple(data["notes"]),
-            head=data["head"],
-            family=int(data["family"]),
-            detectable=None if data["detectable"] is None else float(data["detectable"]),
-            budget=None if data["budget"] is None else int(data["budget"]),
-            controls=tuple(_to_control(control) for control in data["controls"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpecificationError(
-            f"not a verdict as {SCHEMA} version {SCHEMA_VERSION} writes it ({error!r}): "
-            f"was the results file edited by hand or written by another version?"
-        ) from error
-
-
-def _number(value: float) -> float | str:
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
-
-
-def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    if estimate is None:
-        return None
-    return {
-        "value": _number(estimate.value),
-        "low": _number(estimate.low),
-        "high": _number(estimate.high),
-        "confidence": _number(estimate.confidence),
-        "n": int(estimate.n),
-    }
-
-
-def _to_estimate(data: Mapping[str, Any] | None) -> Estimate | None:
-    if data is None:
-        return None
-    return Estimate(
-        value=float(data["value"]),
-        low=float(data["low"]),
-        high=float(data["high"]),
-        confidence=float(data["confidence"]),
-        n=int(data["n"]),
-    )
-
-
-def _to_head(data: Mapping[str, Any]) -> HeadEvidence:
-    importance = _to_estimate(data["importance"])
-    if importance is None:
-        raise ValueError(f"head {data['head']} has no importance")
-    dcv, own = _to_estimate(data["dcv"]), _to_estimate(data["own"])
-    return HeadEvidence(data["head"], importance, dcv, data["note"], own)
-
-
-def _to_control(data: Mapping[str, Any]) -> ControlEvidence:
-    return ControlEvidence(
-        data["name"], tuple(data["members"]), _to_estimate(data["dcv"]), data["note"]
-    )
-
-
-def _to_pair(data: Mapping[str, Any]) -> PairEvidence:
-    return PairEvidence(
-        clean=data["clean"],
-        counterfactual=data["counterfactual"],
-        answer=data["answer"],
-        distractor=data["distractor"],
-        base=float(data["base"]),
-        patched=float(data["patched"]),
-        tuned=float(data["tuned"]),
-    )
 
 
 def versions() -> dict[str, str]:
@@ -221,7 +69,7 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
         OSError: the file cannot be written; the old one, if any, is untouched.
     """
     content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **document}
-    write_text(path, text_of(sealed(content)) + "\n")
+    write_text(path, text_of(with_checksum(content)) + "\n")
 
 
 def text_of(value: Any, indent: int = 0) -> str:

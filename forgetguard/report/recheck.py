@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetguard.errors import ForgetguardError, SpecificationError
-from forgetguard.gate import decision
-from forgetguard.gate.certificate import circuit_from_dict, measurement_from_dict
-from forgetguard.gate.declaration import CircuitSpec, Limit
-from forgetguard.gate.measurement import Measurement, first
-from forgetguard.gate.seal import digest
+from forgetguard.gate import rule
+from forgetguard.gate.checksum import digest
+from forgetguard.gate.declaration import GateSpec, Limit
+from forgetguard.gate.records import (
+    samples_from_dict,
+    spec_from_dict,
+    verdict_from_dict,
+    verdict_to_dict,
+)
+from forgetguard.gate.schema import SUFFIXES
 from forgetguard.gate.verdict import Outcome, Verdict
-from forgetguard.report.json_file import verdict_from_dict, verdict_to_dict
+from forgetguard.measures.samples import BASELINE, Samples
 
 # Another version of numpy or scipy may round the last digits of an interval differently.
 SAME = 1e-9  # relative, and absolute below 1
-_CIRCUIT_FILES = (".circuit.yaml", ".circuit.yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A circuit of the file, ready to be judged again; `measurement` None: it was not measured."""
+    """A circuit of the file, ready to be judged again; `samples` None: it was not measured."""
 
-    spec: CircuitSpec
-    measurement: Measurement | None
+    spec: GateSpec
+    samples: Samples | None
     environment: Mapping[str, Any]
 
 
@@ -69,8 +73,8 @@ def circuits_of(document: Mapping[str, Any]) -> dict[str, Measured]:
                 )
             measured = entry["measured"]
             found[entry["digest"]] = Measured(
-                circuit_from_dict(entry["declared"]),
-                None if measured is None else measurement_from_dict(measured),
+                spec_from_dict(entry["declared"]),
+                None if measured is None else samples_from_dict(measured),
                 entry["environment"],
             )
     except (KeyError, TypeError, AttributeError) as error:
@@ -108,30 +112,30 @@ def _differing(
 ) -> Iterator[Difference]:
     about = circuits.get(written["circuit_digest"])
     where = f"{where} ({written['limit']})" if not where.endswith(written["limit"]) else where
-    if about is None or about.measurement is None:
+    if about is None or about.samples is None:
         yield Difference(where, "circuit_digest", written["circuit_digest"], "no such measurement")
         return
     limit = _limit(about.spec, written)
-    declared = where.partition("::")[0].endswith(_CIRCUIT_FILES)
+    declared = where.partition("::")[0].endswith(SUFFIXES)
     if declared and limit not in about.spec.limits:
         bounds = {one.key: one.maximum for one in about.spec.limits}
         yield Difference(where, "bound", written["bound"], bounds.get(written["limit"]))
     try:
-        verdict = _judged(about.spec, limit, about.measurement, seed, written["family"])
+        verdict = _judged(about.spec, limit, about.samples, seed, written["family"])
     except ForgetguardError as error:
         yield Difference(where, "outcome", written["outcome"], f"error: {error}")
         return
     found = verdict_to_dict(verdict)
-    # What looks say of the machine beside the baseline's is known of the last one only.
-    unsure = bool(about.measurement.looks) and about.measurement.baseline is not None
+    # What stages say of the machine beside the baseline's is known of the last one only.
+    unsure = bool(about.samples.stages) and about.samples.has_role(BASELINE)
     for name, value in found.items():
         if name == "notes" and unsure:
             continue
         yield from _compared(where, name, written.get(name), value)
 
 
-def _limit(spec: CircuitSpec, written: Mapping[str, Any]) -> Limit:
-    """The limit as the circuit declares it; a Python gate may have given a maximum of its own."""
+def _limit(spec: GateSpec, written: Mapping[str, Any]) -> Limit:
+    """The limit as the file declares it; a Python gate may have given a maximum of its own."""
     key, bound = written["limit"], float(written["bound"])
     for limit in spec.limits:
         if limit.key == key and limit.maximum == bound and limit.line == written["line"]:
@@ -140,15 +144,16 @@ def _limit(spec: CircuitSpec, written: Mapping[str, Any]) -> Limit:
 
 
 def _judged(
-    spec: CircuitSpec, limit: Limit, measurement: Measurement, seed: int, family: int
+    spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int
 ) -> Verdict:
-    """The verdict of the first look that decides, as the session reaches it."""
-    pairs = len(measurement.pairs)
-    for look in [look for look in measurement.looks if look < pairs]:
-        verdict = decision.judge(spec, limit, first(measurement, look), seed=seed, family=family)
+    """The verdict of the first stage that decides, as the session reaches it."""
+    for stage in [stage for stage in samples.stages if stage < samples.count]:
+        verdict = rule.judge(
+            spec, limit, samples.at(slice(stage)), seed=seed, family=family
+        )
         if verdict.outcome is not Outcome.ABSTAIN:
             return verdict
-    return decision.judge(spec, limit, measurement, seed=seed, family=family)
+    return rule.judge(spec, limit, samples, seed=seed, family=family)
 
 
 def _compared(where: str, name: str, written: Any, found: Any) -> Iterator[Difference]:
@@ -211,7 +216,7 @@ def _unanswered(document: Mapping[str, Any]) -> Iterator[str]:
     by_python = {
         verdict["circuit_digest"]
         for one in document["results"]
-        if not one["id"].partition("::")[0].endswith(_CIRCUIT_FILES)
+        if not one["id"].partition("::")[0].endswith(SUFFIXES)
         for verdict in one["verdicts"]
     }
     for entry in document["circuits"]:

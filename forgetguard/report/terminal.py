@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from forgetguard.gate.verdict import Estimate, HeadEvidence, PairEvidence, Verdict
+from forgetguard.gate.verdict import UnitEvidence, Verdict
+from forgetguard.report.wording import (
+    controls,
+    interval,
+    note,
+    number,
+    quantity,
+    reason,
+    units_of,
+)
 
 LABELS = {
     "pass": "pass",
@@ -20,50 +26,23 @@ LABELS = {
     "ungated": "UNGATED",
 }
 WORST_SHOWN = 5
-_LARGE = 1000.0
 _TEXT_WIDTH = 160
-
-
-def number(value: float) -> str:
-    """Three significant digits with the sign where it is negative; whole numbers from 1000 on."""
-    if math.isfinite(value) and abs(value) >= _LARGE:
-        return f"{value:.0f}"
-    return f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
-
-
-def interval(estimate: Estimate) -> str:
-    """`0.31 [0.24, 0.39]`."""
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
-
-
-def quantity(limit: str) -> str:
-    """What a limit bounds, in words: `DCV` for `dcv.circuit` and `dcv.head`, else its own name."""
-    measure = limit.removesuffix(".over_baseline").removesuffix(".over_reference")
-    return "DCV" if measure.split(".")[0] == "dcv" else measure.replace(".", " ")
 
 
 def measured(verdict: Verdict) -> str:
     """`DCV 0.31 [0.24, 0.39]`, `L5H3 DCV 0.31 [0.24, 0.39]`, or that there is no value."""
     if verdict.estimate is None:
         return "no value"
-    head = f"{verdict.head} " if verdict.head else ""
-    floored = "floored " if _is_floored(verdict) else ""
-    return f"{head}{floored}{quantity(verdict.limit)} {interval(verdict.estimate)}"
-
-
-def _is_floored(verdict: Verdict) -> bool:
-    """Whether what was held to the limit is not the head's plain DCV: the head is worth too little
-    (gate/head_family.py)."""
-    return any(
-        head.head == verdict.head and head.dcv != verdict.estimate for head in verdict.worst_heads
-    )
+    subject = f"{verdict.subject} " if verdict.subject else ""
+    floored = "floored " if verdict.facts.get("over", "itself") != "itself" else ""
+    return f"{subject}{floored}{quantity(verdict.limit)} {interval(verdict.estimate)}"
 
 
 def headline(verdict: Verdict) -> str:
     """The verdict in one line."""
     label = LABELS[verdict.outcome.value]
     if verdict.estimate is None:
-        return f"{label}: {verdict.reason} ({verdict.circuit} {verdict.limit})"
+        return f"{label}: {reason(verdict)} ({verdict.circuit} {verdict.limit})"
     return (
         f"{label}: {measured(verdict)}, allowed {number(verdict.bound)} "
         f"({verdict.circuit} {verdict.limit})"
@@ -76,18 +55,23 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     the command that runs only this again."""
     lines = [headline(verdict)]
     if verdict.estimate is not None:
-        lines.append(f"  {verdict.reason}")
-    lines.append(f"  capability {verdict.capability}{_basis(verdict)}")
+        lines.append(f"  {reason(verdict)}")
+    basis = _basis(verdict)
+    if verdict.capability or basis:
+        capability = f"capability {verdict.capability}" * bool(verdict.capability)
+        lines.append(f"  {', '.join(part for part in (capability, basis) if part)}")
     lines += [f"  {line}" for line in (_power(verdict), controls(verdict)) if line]
-    if verdict.worst_heads:
-        lines += ["", f"  worst heads{_shown(verdict.worst_heads)}"]
-        lines += _head_lines(verdict.worst_heads[:WORST_SHOWN])
-    if verdict.worst_pairs and verdict.estimate is not None:
-        lines += ["", f"  prompt pairs hurt most{_shown(verdict.worst_pairs)}"]
-        for pair in verdict.worst_pairs[:WORST_SHOWN]:
-            lines += _pair_lines(pair)
+    if verdict.subjects:
+        heads = "heads" if verdict.subjects[0].scale is not None else units_title(verdict)
+        lines += ["", f"  worst {heads}{_shown(verdict.subjects)}"]
+        lines += _subject_lines(verdict)
+    if verdict.units and verdict.estimate is not None:
+        what = "prompt pairs" if verdict.units[0].answer is not None else "prompts"
+        lines += ["", f"  {what} hurt most{_shown(verdict.units)}"]
+        for unit in verdict.units[:WORST_SHOWN]:
+            lines += _unit_lines(unit)
     if verdict.notes:
-        lines += ["", "  notes", *(f"    {note}" for note in verdict.notes)]
+        lines += ["", "  notes", *(f"    {note(one)}" for one in verdict.notes)]
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]
@@ -100,9 +84,18 @@ def _basis(verdict: Verdict) -> str:
     estimate = verdict.estimate
     if estimate is None:
         return ""
+    if estimate.n == 0:
+        return "exact"
     budget = verdict.budget
     drawn = f"{estimate.n} of at most {budget}" if budget is not None else f"{estimate.n}"
-    return f", {drawn} prompt pairs, {number(100 * estimate.confidence)} % interval"
+    units = "prompt pairs" if units_of(verdict.limit) == "pairs" else units_of(verdict.limit)
+    return f"{drawn} {units}, {number(100 * estimate.coverage)} % interval"
+
+
+def units_title(verdict: Verdict) -> str:
+    """`layers`, `matrices`: what the parts of a limit are called."""
+    names = {one.subject for one in verdict.subjects}
+    return "layers" if all(name.startswith("layer ") for name in names) else "parts"
 
 
 def _power(verdict: Verdict) -> str:
@@ -113,58 +106,41 @@ def _power(verdict: Verdict) -> str:
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}"
 
 
-def controls(verdict: Verdict) -> str:
-    """What other heads read, in one line; nothing where no controls were asked for."""
-    if not verdict.controls:
-        return ""
-    read = [(one, one.dcv.value) for one in verdict.controls if one.dcv is not None]
-    if not read or verdict.estimate is None:
-        return f"controls: nothing to compare ({verdict.controls[0].note or 'no value'})"
-    drawn = [(one, value) for one, value in read if one.name.startswith("random ")]
-    others = [(one, value) for one, value in read if not one.name.startswith("random ")]
-    parts = [f"{one.name} {number(value)}{_in_brackets(one.note)}" for one, value in others]
-    if drawn:
-        least, most = min(value for _, value in drawn), max(value for _, value in drawn)
-        several = len(drawn) > 1
-        spread = f"{number(least)} to {number(most)}" if several else number(most)
-        sets = f"{len(drawn)} random sets" if several else "a random set"
-        parts.insert(0, f"{sets} {spread}{_in_brackets(drawn[0][0].note)}")
-    value = verdict.estimate.value
-    above = sum(other >= value for _, other in read)
-    rank = f"reached by {above} of {len(read)}" if above else "more than any"
-    return f"controls: {', '.join(parts)}; this circuit {number(value)}, {rank}"
-
-
-def _in_brackets(note: str) -> str:
-    return f" ({note})" if note else ""
-
-
 def _shown(evidence: Sequence[object]) -> str:
     return f" ({WORST_SHOWN} of {len(evidence)})" if len(evidence) > WORST_SHOWN else ""
 
 
-def _head_lines(heads: Sequence[HeadEvidence]) -> list[str]:
+def _subject_lines(verdict: Verdict) -> list[str]:
+    heads = verdict.subjects[0].scale is not None
+    what = "DCV" if heads else quantity(verdict.limit)
     rows = [
         (
-            head.head,
-            f"DCV {interval(head.dcv)}" if head.dcv else "DCV not measurable",
-            f"own damage {number(head.own.value)}" if head.own else "",
-            f"importance {interval(head.importance)}",
-            head.note,
+            one.subject,
+            f"{what} {interval(one.value)}" if one.value else f"{what} not measurable",
+            f"own damage {number(one.own.value)}" if one.own else "",
+            f"importance {interval(one.scale)}" if one.scale else "",
+            "; ".join(note(each) for each in one.notes),
         )
-        for head in heads
+        for one in verdict.subjects[:WORST_SHOWN]
     ]
     return [f"    {line}" for line in aligned(rows)]
 
 
-def _pair_lines(pair: PairEvidence) -> list[str]:
-    against = f" against {quoted(pair.distractor)}" if pair.distractor is not None else ""
+def _unit_lines(unit: UnitEvidence) -> list[str]:
+    if unit.base is None or unit.tuned is None or unit.answer is None:
+        return [f"    {number(unit.loss)}  {quoted(unit.clean)}"]
+    now = f"{number(unit.tuned)} (loses {number(unit.loss)})"
+    if unit.patched is not None:
+        now = (
+            f"{number(unit.patched)} with the tuned heads (loses "
+            f"{number(unit.base - unit.patched)}; the tuned model reads {number(unit.tuned)})"
+        )
+    against = f" against {quoted(unit.distractor)}" if unit.distractor is not None else ""
     return [
-        f"    readout {number(pair.base)} -> {number(pair.patched)} with the tuned heads "
-        f"(loses {number(pair.loss)}; the tuned model reads {number(pair.tuned)})",
-        f"      clean          {quoted(pair.clean)}",
-        f"      counterfactual {quoted(pair.counterfactual)}",
-        f"      answer         {quoted(pair.answer)}{against}",
+        f"    readout {number(unit.base)} -> {now}",
+        f"      clean          {quoted(unit.clean)}",
+        f"      counterfactual {quoted(unit.counterfactual or '')}",
+        f"      answer         {quoted(unit.answer)}{against}",
     ]
 
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
-    from forgetguard.gate.decision import Measurement
-    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
+    from forgetguard.measures.samples import Samples
     from pytest_forgetguard.settings import Settings
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -23,12 +23,12 @@ BUNDLED = "forgetguard_circuits"
 class Measuring(Protocol):
     """An open gate session: `forgetguard.gate.session.GateSession` or a stand-in."""
 
-    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
+    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """`own`: how many limits share the place of one among the run's."""
 
-    def measurement(self, circuit: CircuitSpec) -> Measurement: ...
+    def measurement(self, circuit: GateSpec) -> Samples: ...
 
-    def measured(self, circuit: CircuitSpec) -> tuple[CircuitSpec, Measurement] | None: ...
+    def measured(self, circuit: GateSpec) -> tuple[GateSpec, Samples] | None: ...
 
     def close(self) -> None: ...
 
@@ -45,10 +45,10 @@ class Backend(Protocol):
     def environment(self) -> dict[str, Any]:
         """What the models run on (device, number format, threads), in plain values."""
 
-    def circuit(self, path: Path) -> CircuitSpec:
+    def circuit(self, path: Path) -> GateSpec:
         """Read one circuit file. Raises SpecificationError with file and line."""
 
-    def check(self, circuits: Sequence[CircuitSpec]) -> None:
+    def check(self, circuits: Sequence[GateSpec]) -> None:
         """Refuse circuits that cannot be run together. Raises SpecificationError."""
 
     def bundled(self) -> tuple[list[Path], int]:
@@ -62,7 +62,7 @@ class Backend(Protocol):
         """The checkpoints, weights not yet loaded."""
 
     def session(
-        self, circuits: Sequence[CircuitSpec], progress: Progress | None, family: int
+        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
     ) -> Measuring:
         """Open a session that measures these circuits; `family` is the number of limits of the
         whole run, which share its false-alarm rate. Raises ForgetguardError."""
@@ -98,12 +98,12 @@ class ModelBackend:
 
         return environment(self._load_options())
 
-    def circuit(self, path: Path) -> CircuitSpec:
-        from forgetguard.gate.schema import load_circuit_file
+    def circuit(self, path: Path) -> GateSpec:
+        from forgetguard.gate.schema import load_gate_file
 
-        return load_circuit_file(path)
+        return load_gate_file(path)
 
-    def check(self, circuits: Sequence[CircuitSpec]) -> None:
+    def check(self, circuits: Sequence[GateSpec]) -> None:
         from forgetguard.gate import schema
 
         schema.check_names(circuits)
@@ -124,10 +124,8 @@ class ModelBackend:
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError
-        from forgetguard.gate.schema import LIMITS, Limit, check_maximum
+        from forgetguard.gate.schema import Limit, check_maximum
 
-        if key not in LIMITS:
-            raise SpecificationError(f"unknown limit {key!r}; the limits are {', '.join(LIMITS)}")
         wrong = check_maximum(key, maximum)
         if wrong is not None:
             raise SpecificationError(f"{key}: {wrong}")
@@ -141,7 +139,7 @@ class ModelBackend:
         return self._pair
 
     def session(
-        self, circuits: Sequence[CircuitSpec], progress: Progress | None, family: int
+        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
     ) -> Measuring:
         from forgetguard.gate.session import GateSession
         from pytest_forgetguard.baseline import load

@@ -13,7 +13,7 @@ from pytest_forgetguard.keys import SUFFIXES
 
 if TYPE_CHECKING:
     from forgetguard.gate.baseline import Baseline
-    from forgetguard.gate.schema import CircuitSpec
+    from forgetguard.gate.schema import GateSpec
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
 
@@ -57,7 +57,7 @@ def begin(run: Run) -> None:
         load(run.settings)
 
 
-def check_selection(run: Run, circuits: Sequence[CircuitSpec]) -> None:
+def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
     """Before anything is measured: every selected circuit is in the baseline, or will be, and an
     update leaves none out.
 
@@ -191,7 +191,7 @@ def _incomplete(run: Run, exit_status: int) -> str:
 def _entries(run: Run) -> dict[str, Any]:
     """An entry for every circuit that was measured, in plain values."""
     from forgetguard.gate.baseline import entry_to_dict
-    from forgetguard.gate.certificate import circuit_from_dict
+    from forgetguard.gate.records import spec_from_dict
     from forgetguard.report.json_file import versions
 
     found = {}
@@ -206,7 +206,7 @@ def _entries(run: Run) -> dict[str, Any]:
         }
         found[name] = entry_to_dict(
             measured["measured"],
-            circuit_from_dict(measured["declared"]),
+            spec_from_dict(measured["declared"]),
             run.fingerprints.get("base", {}),
             recorded,
             _gates(run, name),

@@ -15,7 +15,7 @@ from pytest_forgetguard.keys import MARKER, RUN, SUFFIXES, is_gate
 from pytest_forgetguard.preflight import circuit_files
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import CircuitSpec
+    from forgetguard.gate.schema import GateSpec
     from pytest_forgetguard.state import Run
 
 
@@ -146,7 +146,7 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _circuits(run: Run, items: Iterable[pytest.Item], root: Path) -> list[CircuitSpec]:
+def _circuits(run: Run, items: Iterable[pytest.Item], root: Path) -> list[GateSpec]:
     """The circuits of the selected gates, each once."""
     paths: dict[Path, None] = {}
     for item in items:

@@ -13,7 +13,7 @@ from pytest_forgetguard.python_gates import ASSERTED, MEASURED
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
-    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Forgetguard:
     """The gate run, for tests written in Python.
 
-    A circuit is a path (beside the test's file, or under pytest's rootdir) or a `CircuitSpec`.
+    A circuit is a path (beside the test's file, or under pytest's rootdir) or a `GateSpec`.
     """
 
     def __init__(self, run: Run, root: Path) -> None:
@@ -40,7 +40,7 @@ class Forgetguard:
         self._run.uses.note(MEASURED)
         return self._run.backend.pair()
 
-    def circuit(self, circuit: str | Path | CircuitSpec) -> CircuitSpec:
+    def circuit(self, circuit: str | Path | GateSpec) -> GateSpec:
         """Read a circuit file. Raises SpecificationError."""
         if not isinstance(circuit, str | Path):
             return circuit
@@ -48,7 +48,7 @@ class Forgetguard:
         return self._run.circuit(path)
 
     def judge(
-        self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
+        self, circuit: str | Path | GateSpec, limit: str, *, max: float | None = None
     ) -> Verdict:
         """Measure and return the verdict, whatever it is: it gates nothing, and the summary and
         the results file do not show it. `max` None: the limit that the circuit file declares.
@@ -62,11 +62,11 @@ class Forgetguard:
         return self._judge(circuit, limit, max)
 
     def _judge(
-        self, circuit: str | Path | CircuitSpec, limit: str, maximum: float | None, own: int = 1
+        self, circuit: str | Path | GateSpec, limit: str, maximum: float | None, own: int = 1
     ) -> Verdict:
         spec = self.circuit(circuit)
         declared = self._limit(spec, limit, maximum)
-        if declared.needs_baseline and recorded_only(self.settings, spec.name):
+        if declared.over == "baseline" and recorded_only(self.settings, spec.name):
             self._run.measurements.measure(spec)
             raise Recorded(spec.name, limit)
         verdict = self._run.measurements.judge(spec, declared, own=own)
@@ -79,7 +79,7 @@ class Forgetguard:
             self._run.measurements.record(verdict)
 
     def assert_limit(
-        self, circuit: str | Path | CircuitSpec, limit: str, *, max: float | None = None
+        self, circuit: str | Path | GateSpec, limit: str, *, max: float | None = None
     ) -> Verdict:
         """Gate on one limit: the verdict goes into summary and results file.
 
@@ -94,7 +94,7 @@ class Forgetguard:
         return verdict
 
     def check(
-        self, circuit: str | Path | CircuitSpec, limits: Mapping[str, float] | None = None
+        self, circuit: str | Path | GateSpec, limits: Mapping[str, float] | None = None
     ) -> tuple[Verdict, ...]:
         """Gate on several limits, by default on all that the circuit file declares; every one is
         measured before the first failure is raised.
@@ -116,7 +116,7 @@ class Forgetguard:
         self._require_pass(*verdicts)
         return verdicts
 
-    def _limit(self, spec: CircuitSpec, key: str, maximum: float | None) -> Limit:
+    def _limit(self, spec: GateSpec, key: str, maximum: float | None) -> Limit:
         from forgetguard.errors import SpecificationError
 
         if maximum is not None:

@@ -14,12 +14,12 @@ from pytest_forgetguard.keys import MARKER, RUN
 from pytest_forgetguard.rerun import rerun_command
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
 
 
 class CircuitFile(pytest.File):
-    """A `*.circuit.yaml` (or `.yml`) file."""
+    """A `*.circuit.yaml` or `*.gate.yaml` (or `.yml`) file."""
 
     def collect(self) -> Iterable[CircuitNode]:
         """Read the file. Raises SpecificationError with its line."""
@@ -45,7 +45,7 @@ class CircuitFile(pytest.File):
 class CircuitNode(pytest.Collector):
     """The circuit that a file declares."""
 
-    def __init__(self, *, spec: CircuitSpec, **kwargs: Any) -> None:
+    def __init__(self, *, spec: GateSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = spec
 
@@ -58,7 +58,7 @@ class CircuitNode(pytest.Collector):
 class LimitItem(pytest.Item):
     """One declared limit: measured, judged, and passed only by a passing verdict."""
 
-    def __init__(self, *, spec: CircuitSpec, limit: Limit, **kwargs: Any) -> None:
+    def __init__(self, *, spec: GateSpec, limit: Limit, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = spec
         self.limit = limit
@@ -70,7 +70,7 @@ class LimitItem(pytest.Item):
         from forgetguard.gate.verdict import Outcome
 
         run = self.config.stash[RUN]
-        if self.limit.needs_baseline and recorded_only(run.settings, self.spec.name):
+        if self.limit.over == "baseline" and recorded_only(run.settings, self.spec.name):
             run.measurements.measure(self.spec)
             raise Recorded(self.spec.name, self.limit.key)
         verdict = run.measurements.judge(self.spec, self.limit)
@@ -114,13 +114,16 @@ class LimitItem(pytest.Item):
 
 def verdict_properties(verdict: Verdict) -> list[tuple[str, object]]:
     """The verdict's numbers as JUnit properties; plain `str`, which every reader takes."""
+    from forgetguard.report.wording import reason
+
     properties: dict[str, object] = {
         "circuit": verdict.circuit,
         "capability": verdict.capability,
         "limit": verdict.limit,
         "bound": float(verdict.bound),
         "outcome": verdict.outcome.value,
-        "reason": verdict.reason,
+        "code": verdict.code.value,
+        "reason": reason(verdict),
     }
     estimate = verdict.estimate
     if estimate is not None:
@@ -128,9 +131,9 @@ def verdict_properties(verdict: Verdict) -> list[tuple[str, object]]:
             "value": float(estimate.value),
             "low": float(estimate.low),
             "high": float(estimate.high),
-            "confidence": float(estimate.confidence),
-            "pairs": int(estimate.n),
+            "coverage": float(estimate.coverage),
+            "units": int(estimate.n),
         }
-    if verdict.worst_heads:
-        properties["worst_head"] = verdict.worst_heads[0].head
+    if verdict.subjects:
+        properties["worst"] = verdict.subjects[0].subject
     return [(f"forgetguard.{key}", str(value)) for key, value in properties.items()]

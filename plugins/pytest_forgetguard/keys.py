@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
 
 MARKER = "forgetguard"
-SUFFIXES = (".circuit.yaml", ".circuit.yml")
+SUFFIXES = (".circuit.yaml", ".circuit.yml", ".gate.yaml", ".gate.yml")
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.errors import ForgetguardError
-    from forgetguard.gate.decision import Measurement
-    from forgetguard.gate.schema import CircuitSpec, Limit
+    from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
+    from forgetguard.measures.samples import Samples
     from pytest_forgetguard.backend import Backend, Measuring, Progress
 
 
@@ -21,21 +21,21 @@ class Measurements:
     def __init__(self, backend: Backend, progress: Progress | None) -> None:
         self._backend = backend
         self._progress = progress
-        self._circuits: dict[CircuitSpec, None] = {}
-        self._sessions: dict[CircuitSpec, Measuring] = {}
+        self._circuits: dict[GateSpec, None] = {}
+        self._sessions: dict[GateSpec, Measuring] = {}
         self._failed: ForgetguardError | None = None
         self._fresh: list[dict[str, Any]] = []
         self._digests: dict[str, str] = {}  # of the circuit last measured under a name
-        self._told: dict[str, Measurement | None] = {}  # by digest, what was drained
+        self._told: dict[str, Samples | None] = {}  # by digest, what was drained
         self._fresh_circuits: list[dict[str, Any]] = []
         self.family = 1  # limits of the whole run, those of other workers too
         self.here: Path | None = None  # the file of the running test
 
-    def plan(self, circuits: Sequence[CircuitSpec]) -> None:
+    def plan(self, circuits: Sequence[GateSpec]) -> None:
         """Name the circuits that the one session is to measure together."""
         self._circuits.update(dict.fromkeys(circuits))
 
-    def judge(self, circuit: CircuitSpec, limit: Limit, *, own: int = 1) -> Verdict:
+    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """The verdict on one limit, `own` of which stand for one of the run's. Raises
         ForgetguardError."""
         session = self._session(circuit)
@@ -44,7 +44,7 @@ class Measurements:
         finally:
             self._note(circuit, session)
 
-    def measure(self, circuit: CircuitSpec) -> None:
+    def measure(self, circuit: GateSpec) -> None:
         """Measure a circuit without judging it. Raises ForgetguardError."""
         session = self._session(circuit)
         try:
@@ -55,7 +55,7 @@ class Measurements:
     def record(self, verdict: Verdict) -> None:
         """Count the verdict as a gate's: it goes into the report of the running test. It says by a
         digest which circuit, as declared, it is about."""
-        from forgetguard.report.json_file import verdict_to_dict
+        from forgetguard.gate.records import verdict_to_dict
 
         about = {"circuit_digest": self._digests.get(verdict.circuit)}
         self._fresh.append(verdict_to_dict(verdict) | about)
@@ -77,29 +77,29 @@ class Measurements:
         for session in sessions.values():
             session.close()
 
-    def _note(self, circuit: CircuitSpec, session: Measuring) -> None:
+    def _note(self, circuit: GateSpec, session: Measuring) -> None:
         """Keep the circuit as declared, and its numbers where they are new."""
-        from forgetguard.gate.certificate import circuit_to_dict, measurement_to_dict
-        from forgetguard.gate.seal import digest
+        from forgetguard.gate.checksum import digest
+        from forgetguard.gate.records import samples_to_dict, spec_to_dict
 
         measured = session.measured(circuit)
-        spec, measurement = (circuit, None) if measured is None else measured
-        declared = circuit_to_dict(spec)
+        spec, samples = (circuit, None) if measured is None else measured
+        declared = spec_to_dict(spec)
         key = self._digests[circuit.name] = digest(declared)
-        if key in self._told and self._told[key] is measurement:
+        if key in self._told and self._told[key] is samples:
             return
-        self._told[key] = measurement
+        self._told[key] = samples
         self._fresh_circuits.append(
             {
                 "name": spec.name,
                 "digest": key,
                 "declared": declared,
-                "environment": {} if measurement is None else self._backend.environment(),
-                "measured": None if measurement is None else measurement_to_dict(measurement),
+                "environment": {} if samples is None else self._backend.environment(),
+                "measured": None if samples is None else samples_to_dict(samples),
             }
         )
 
-    def _session(self, circuit: CircuitSpec) -> Measuring:
+    def _session(self, circuit: GateSpec) -> Measuring:
         """The planned session, or one of its own for a circuit that no one announced.
 
         Opening may load gigabytes: where it failed once it is not tried again.

@@ -86,7 +86,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
 
 def _baseline(run: Run) -> dict[str, Any] | None:
     """Which baseline was in force, as the file is now, and what became of it."""
-    from forgetguard.gate.seal import digest_file
+    from forgetguard.gate.checksum import digest_file
 
     path = run.settings.baseline
     if path is None:

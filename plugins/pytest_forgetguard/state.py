@@ -12,7 +12,7 @@ from pytest_forgetguard.python_gates import Uses
 if TYPE_CHECKING:
     import pytest
 
-    from forgetguard.gate.schema import CircuitSpec
+    from forgetguard.gate.schema import GateSpec
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
@@ -43,7 +43,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
     circuits_from: str = "the paths given"
-    circuits: dict[Path, CircuitSpec] = field(default_factory=dict)
+    circuits: dict[Path, GateSpec] = field(default_factory=dict)
     circuit_files_seen: set[Path] = field(default_factory=set)
     collected: list[pytest.Item] = field(default_factory=list)  # gates, before deselection
     planned: dict[str, None] = field(default_factory=dict)  # node ids of selected gates, in order
@@ -57,7 +57,7 @@ class Run:
     baseline: dict[str, Any] = field(default_factory=dict)  # its entries at the start, plain
     recorded: str = ""  # what became of the baseline
 
-    def circuit(self, path: Path) -> CircuitSpec:
+    def circuit(self, path: Path) -> GateSpec:
         """Read a circuit file, once. Raises SpecificationError."""
         path = path.resolve()
         if path not in self.circuits:
@@ -90,8 +90,12 @@ class Run:
     def add_circuit(self, entry: dict[str, Any]) -> None:
         """Keep what was measured of a circuit, once: of what several workers send, the most."""
         known = self.measured.get(entry["digest"])
-        if known is None or _pairs(known) < _pairs(entry):
+        if known is None or _units(known) < _units(entry):
             self.measured[entry["digest"]] = entry
+        if known is not None and known["measured"] and entry["measured"]:
+            # Each worker reads the exact numbers of the limits that it judges.
+            exact = known["measured"]["exact"] | entry["measured"]["exact"]
+            self.measured[entry["digest"]]["measured"]["exact"] = exact
 
     def circuits_in_order(self) -> list[dict[str, Any]]:
         """What was measured, by circuit, whichever worker was first."""
@@ -107,6 +111,6 @@ class Run:
         known.verdicts += [new for new in result.verdicts if new not in known.verdicts]
 
 
-def _pairs(entry: dict[str, Any]) -> int:
-    """How many prompt pairs a circuit was measured on; -1 where it was not."""
-    return -1 if entry["measured"] is None else len(entry["measured"]["pairs"])
+def _units(entry: dict[str, Any]) -> int:
+    """How many prompts a circuit was measured on; -1 where it was not."""
+    return -1 if entry["measured"] is None else len(entry["measured"]["units"])

@@ -99,7 +99,7 @@ def _checkpoints(run: Run) -> str:
 
 
 def _rows(nodeid: str, result: Result) -> Iterator[Row]:
-    from forgetguard.report.json_file import verdict_from_dict
+    from forgetguard.gate.records import verdict_from_dict
     from forgetguard.report.terminal import Row, verdict_row
 
     for data in result.verdicts:
@@ -125,11 +125,15 @@ def _shortened(message: str) -> str:
 
 def _remarks(run: Run) -> list[str]:
     """Notes of all verdicts, each once, then what was left out."""
+    from forgetguard.gate.records import load
+    from forgetguard.measures.samples import Note
+    from forgetguard.report.wording import note
+
     notes = dict.fromkeys(
-        f"{verdict['circuit']}: {note}"
+        f"{verdict['circuit']}: {note(load(Note, data, 'a note'))}"
         for result in run.results.values()
         for verdict in result.verdicts
-        for note in verdict["notes"]
+        for data in verdict["notes"]
     )
     lines = [f"note: {note}" for note in notes]
     lines += _controls(run)
@@ -144,8 +148,8 @@ def _remarks(run: Run) -> list[str]:
 
 def _controls(run: Run) -> list[str]:
     """One line for each verdict beside which other heads were patched."""
-    from forgetguard.report.json_file import verdict_from_dict
-    from forgetguard.report.terminal import controls
+    from forgetguard.gate.records import verdict_from_dict
+    from forgetguard.report.wording import controls
 
     verdicts = [
         verdict_from_dict(data)

@@ -24,7 +24,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with a checksum over all of it as its last entry. It is no signature: whoever
     edits the file can compute it anew."""
     content = {key: value for key, value in document.items() if key != "checksum"}
@@ -33,12 +33,12 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_seal(document: Mapping[str, Any], what: str) -> None:
+def check_checksum(document: Mapping[str, Any], what: str) -> None:
     """Raises SpecificationError where the content of `what` does not match its checksum."""
-    seal = document.get("checksum")
+    given = document.get("checksum")
     content = {key: value for key, value in document.items() if key != "checksum"}
-    written = seal.get("value") if isinstance(seal, Mapping) else None
-    if seal is None or written is None:
+    written = given.get("value") if isinstance(given, Mapping) else None
+    if given is None or written is None:
         raise SpecificationError(f"{what} has no checksum: it is not whole, write it again")
     found = digest(content)
     if written != found:

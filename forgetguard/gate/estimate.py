@@ -1,0 +1,261 @@
+"""From samples to bounds, without any limit: what each kind of measure estimates, and how surely.
+[light]
+
+False release: each pass is taken at alpha = 1 - confidence, for "all limits are kept" is an
+intersection-union claim. False alarm: the limits of a run are one family, and each fails at
+alpha / family (Bonferroni), so that the run raises a false alarm with at most alpha; the subjects of
+one limit share that by max-T. Where units are drawn stage by stage, both are spent over the stages
+(gate/spending.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.gate import accuracy, spending, studentised
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
+from forgetguard.gate.verdict import Estimate, exactly
+from forgetguard.measures.measure import Estimator, Measure, Series
+from forgetguard.measures.samples import (
+    BASE,
+    CIRCUIT,
+    IMPORTANCE,
+    TUNED,
+    WHOLE,
+    FloatArray,
+    Key,
+    Samples,
+    member_names,
+    ordered,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """One-sided error rates of one decision: of the upper bound, on which a limit passes, and of
+    the lower, on which it fails."""
+
+    passing: float
+    failing: float
+
+    @classmethod
+    def of(cls, confidence: float, family: int, stages: Sequence[int], units: int) -> Levels:
+        """Those of one of `family` limits at the stage with that many `units`."""
+        alpha = 1 - confidence
+        if not stages:
+            return cls(alpha, alpha / family)
+        if units not in stages:
+            raise MeasurementError(
+                f"{units} pairs are none of the stages {tuple(stages)}: this is a defect of "
+                "forgetguard, please report it"
+            )
+        place = list(stages).index(units)
+        spent = [spending.spent(stages, alpha / limits)[place] for limits in (1, family)]
+        return cls(*spent)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is held to a limit: an estimate, whose bounds are at the passing level, and its lower
+    bound at the failing level, corrected for the run's limits and the limit's subjects."""
+
+    estimate: Estimate
+    corrected_low: float
+
+    def or_more(self, other: Bounds) -> Bounds:
+        """The larger of two numbers that are both held to the limit: it is within where both are,
+        and beyond it where either is."""
+        one, two = self.estimate, other.estimate
+        larger = replace(
+            one,
+            value=max(one.value, two.value),
+            low=max(one.low, two.low),
+            high=max(one.high, two.high),
+        )
+        return Bounds(larger, max(self.corrected_low, other.corrected_low))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """The samples of one gate file, checked, in an order that depends on the texts alone, and the
+    levels at which bounds are taken."""
+
+    spec: GateSpec
+    data: Samples
+    members: tuple[str, ...]  # of the circuit
+    family: int  # limits of the run
+    levels: Levels
+    seed: int
+    clusters: npt.NDArray[np.intp] | None
+
+    @classmethod
+    def of(cls, spec: GateSpec, samples: Samples, *, seed: int, family: int) -> Case:
+        """Raises MeasurementError as `ordered`, SpecificationError where `family` is below 1."""
+        if family < 1:
+            raise SpecificationError(f"the limits of a run are at least 1, got a family of {family}")
+        data = ordered(samples, spec.name)
+        return cls(
+            spec,
+            data,
+            member_names(spec.members),
+            family,
+            Levels.of(spec.confidence, family, data.stages, data.count),
+            derive_seed(seed, spec.name),
+            cluster_codes([unit.template for unit in data.units]),
+        )
+
+    @property
+    def count(self) -> int:
+        """Units."""
+        return self.data.count
+
+    @property
+    def has_templates(self) -> bool:
+        """Whether templates of several units are resampled."""
+        return self.clusters is not None and len(np.unique(self.clusters)) < self.count
+
+    def mean(self, values: FloatArray) -> Estimate:
+        """The mean of [n] with its interval at the gate's confidence."""
+        return self.means(values[None])[0]
+
+    def means(self, rows: FloatArray) -> tuple[Estimate, ...]:
+        """`mean` of each row of [row, n]."""
+        return studentised.means(
+            rows, confidence=self.spec.confidence, seed=self.seed, clusters=self.clusters
+        )
+
+    def ratio(self, numerator: FloatArray, denominator: FloatArray) -> Bounds:
+        """The ratio of the means of [n] and [n]."""
+        return self.ratios(numerator[None], denominator[None])[0]
+
+    def ratios(self, numerators: FloatArray, denominators: FloatArray) -> list[Bounds]:
+        """The ratio of means of each row of [row, n] and [row, n]. The rows are one family: their
+        lower bounds hold together at the failing level, by max-T (gate/studentised.py).
+
+        The intervals do not depend on the size of the run's family.
+        """
+        failing = self.levels.failing
+        found = self._family(numerators, denominators, failing)
+        shown = found
+        if enough_resamples(RESAMPLES, failing) > RESAMPLES:
+            shown = self._family(numerators, denominators, self.levels.passing)  # on its own draws
+        return [
+            Bounds(estimate, low)
+            for estimate, low in zip(shown.estimates, found.corrected_low, strict=True)
+        ]
+
+    def vulnerabilities(self, damage: FloatArray, importance: FloatArray) -> list[Bounds]:
+        """What of each row's ratio, [row, n] and [row, n], is held to a limit; the rows are one
+        family, as of `ratios`.
+
+        Where the importance is negative the row works against the capability. Its DCV rises as it
+        ceases to, and falls below 0 as it does more harm: neither may be beyond the limit.
+        """
+        against = np.flatnonzero(importance.mean(axis=1) < 0)
+        found = self.ratios(
+            np.concatenate([damage, -damage[against]]),
+            np.concatenate([importance, importance[against]]),
+        )
+        held = found[: len(damage)]
+        for place, harm in zip(against.tolist(), found[len(damage) :], strict=True):
+            held[place] = held[place].or_more(harm)
+        return held
+
+    def proportion_drop(
+        self, before: FloatArray, now: FloatArray, failing: float | None = None
+    ) -> Bounds:
+        """The drop of a proportion from `before` to `now`, each [n] of 0 and 1; `failing`: the
+        level of its lower bound, by default this case's."""
+        failing = self.levels.failing if failing is None else failing
+        clusters = self.clusters if self.has_templates else None
+        shown, lower = (
+            accuracy.accuracy_drop(before != 0, now != 0, confidence=1 - level, clusters=clusters)
+            for level in (self.levels.passing, failing)
+        )
+        return Bounds(shown, lower.low)
+
+    def _family(
+        self, numerators: FloatArray, denominators: FloatArray, failing: float
+    ) -> studentised.Family:
+        return studentised.ratios(
+            numerators,
+            denominators,
+            confidence=1 - self.levels.passing,
+            fail_alpha=failing,
+            seed=self.seed,
+            clusters=self.clusters,
+        )
+
+    def circuit_importance(self) -> FloatArray | None:
+        """[n]; None where no circuit was patched."""
+        return self.data.get(IMPORTANCE, CIRCUIT, BASE)
+
+    def check_over(self, over: str, key: str, line: int) -> None:
+        """Raises SpecificationError where the model that a limit compares with was not measured."""
+        if over and not self.data.has_role(over):
+            needed = (
+                "a baseline: give --forgetguard-baseline PATH"
+                if over == "baseline"
+                else "a third checkpoint: give reference=..."
+            )
+            raise SpecificationError(f"{self.spec.where(line)}: limits.{key} needs {needed}")
+
+    def series(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Series:
+        """A subject's numbers; with `over`, tuned minus that model's, unit by unit.
+
+        Raises:
+            MeasurementError: they were not measured.
+        """
+        now = measure.select(self.data, subject, TUNED)
+        if not over:
+            return now
+        then = measure.select(self.data, subject, over)
+        if measure.estimator is Estimator.PROPORTION:
+            return Series(now.values, then.values, now.graded, then.graded)
+        return replace(now, values=now.values - then.values)
+
+    def exact(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Estimate:
+        """A subject's number that is not sampled; with `over`, tuned's minus that model's."""
+        values = [self._exact(measure, subject, role) for role in (TUNED, over) if role]
+        return exactly(values[0] - sum(values[1:]))
+
+    def _exact(self, measure: Measure, subject: str, role: str) -> float:
+        found = self.data.exact.get(Key(measure.key, subject, role))
+        if found is None:
+            raise MeasurementError(
+                f"{Key(measure.key, subject, role)} was not measured: this is a defect of the "
+                "measure, please report it"
+            )
+        return found
+
+    def bounds(self, measure: Measure, subjects: Sequence[str], over: str = "") -> list[Bounds]:
+        """What of each subject is held to a limit; the subjects are one family.
+
+        A ratio's denominators must be measurable (`studentised.measurable`).
+        """
+        if measure.estimator is Estimator.EXACT:
+            exact = [self.exact(measure, one, over) for one in subjects]
+            return [Bounds(one, one.value) for one in exact]
+        found = [self.series(measure, one, over) for one in subjects]
+        if measure.estimator is Estimator.PROPORTION:
+            share = self.levels.failing / len(found)
+            return [self.proportion_drop(_given(one.scale), one.values, share) for one in found]
+        values = np.stack([one.values for one in found])
+        if measure.estimator is Estimator.MEAN:
+            return self.ratios(values, np.ones_like(values))
+        return self.vulnerabilities(values, np.stack([_given(one.scale) for one in found]))
+
+
+def _given(scale: FloatArray | None) -> FloatArray:
+    if scale is None:
+        raise MeasurementError(
+            "a ratio, or a proportion, came without what it is relative to: this is a defect of "
+            "the measure, please report it"
+        )
+    return scale

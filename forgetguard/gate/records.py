@@ -1,0 +1,297 @@
+"""What was declared, read and decided as plain values, and back: what files hold and what crosses
+between processes. [light]
+
+Numbers stay exact: a float is written as the shortest decimal that reads back as the same float
+(Python's `repr`, which JSON uses). Numbers that are not finite become "nan", "inf" or "-inf".
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from forgetguard.anatomy.members import parse_member
+from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.errors import SpecificationError
+from forgetguard.gate.checksum import digest, digest_file
+from forgetguard.gate.declaration import (
+    FilePairs,
+    GateSpec,
+    InlinePairs,
+    Limit,
+    Prompts,
+    TaskPairs,
+)
+from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.samples import Control, Key, Note, Samples, Unit
+
+T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """Plain values only: numpy scalars become Python's, tuples lists, numbers that JSON cannot
+    write text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return [plain(one) for one in value.tolist()]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def dump(value: Any) -> Any:
+    """A dataclass of this package in plain values."""
+    found = plain(_adapter(type(value)).dump_python(value, mode="python"))
+    return found
+
+
+def load(kind: type[T], data: Any, what: str) -> T:
+    """The inverse of `dump`.
+
+    Raises:
+        SpecificationError: `data` lacks a field or holds a value that no such thing has.
+    """
+    try:
+        return _adapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise SpecificationError(
+            f"not {what}: {where}: {first['msg']}: was the file edited by hand or written by "
+            "another version?"
+        ) from error
+
+
+# --- verdicts --------------------------------------------------------------------------------
+
+
+def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict in plain Python values, so that JSON and process boundaries take it."""
+    found: dict[str, Any] = dump(verdict)
+    return found
+
+
+def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
+    """The inverse of `verdict_to_dict` (raises SpecificationError: `data` is no verdict)."""
+    known = {key: value for key, value in data.items() if key in Verdict.__dataclass_fields__}
+    return load(Verdict, known, "a verdict")
+
+
+# --- the gate file as declared ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where prompts come from; they themselves are with the samples."""
+
+    kind: str
+    task: str | None = None
+    count: int | None = None
+    seed: int = 0
+    most: int | None = None
+    line: int = 0
+    path: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    name: str
+    capability: str
+    readout: str
+    chat_template: bool
+    site: str
+    confidence: float
+    auto: bool
+    members: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    pairs: _Source
+    file: str | None
+    file_sha256: str | None
+
+
+def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
+    """What a gate file declares, with its members (also those that `circuit: auto` stood for), its
+    limits and the hashes of the file and of its prompt file."""
+    found: dict[str, Any] = dump(
+        _Declared(
+            name=spec.name,
+            capability=spec.capability,
+            readout=spec.readout,
+            chat_template=spec.chat_template,
+            site=spec.site,
+            confidence=spec.confidence,
+            auto=spec.auto,
+            members=tuple(map(str, spec.members)),
+            limits=spec.limits,
+            pairs=_source(spec.pairs),
+            file=None if spec.path is None else str(spec.path),
+            file_sha256=digest_file(spec.path),
+        )
+    )
+    return found
+
+
+def _source(pairs: object) -> _Source:
+    if isinstance(pairs, TaskPairs):
+        return _Source("task", pairs.task, pairs.count, pairs.seed, pairs.most, pairs.line)
+    if isinstance(pairs, FilePairs):
+        return _Source(
+            "file",
+            count=pairs.count,
+            most=pairs.most,
+            line=pairs.line,
+            path=str(pairs.path),
+            sha256=digest_file(pairs.path),
+        )
+    if isinstance(pairs, Prompts):
+        path = None if pairs.path is None else str(pairs.path)
+        return _Source(
+            "prompts", count=pairs.count, line=pairs.line, path=path, sha256=digest_file(pairs.path)
+        )
+    return _Source("inline" if isinstance(pairs, InlinePairs) else "none")
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
+    """The gate file, as far as its limits need it (raises SpecificationError: `data` is none)."""
+    found = load(_Declared, data, "a gate file as it was declared")
+    return GateSpec(
+        name=found.name,
+        capability=found.capability,
+        pairs=_pairs(found.pairs),
+        readout=found.readout,
+        members=tuple(map(parse_member, found.members)),
+        limits=found.limits,
+        auto=found.auto,
+        chat_template=found.chat_template,
+        site=found.site,
+        confidence=found.confidence,
+        path=None if found.file is None else Path(found.file),
+    )
+
+
+def _pairs(source: _Source) -> TaskPairs | FilePairs | InlinePairs | Prompts | None:
+    if source.kind == "task":
+        return TaskPairs(
+            source.task or "", source.count or 0, source.seed, source.line, source.most
+        )
+    if source.kind == "file":
+        path = Path(source.path or "")
+        return FilePairs(path, source.count, line=source.line, most=source.most)
+    if source.kind == "prompts":
+        path = Path(source.path) if source.path else None
+        return Prompts(path=path, count=source.count, line=source.line)
+    return InlinePairs(()) if source.kind == "inline" else None
+
+
+# --- what was read ---------------------------------------------------------------------------
+
+Nested = dict[str, dict[str, dict[str, Any]]]  # by quantity, role, subject
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    units: list[list[str | None]]
+    prompts_sha256: str
+    arrays: dict[str, dict[str, dict[str, list[float]]]]
+    exact: dict[str, dict[str, dict[str, float]]]
+    dropped: int
+    notes: tuple[Note, ...]
+    stages: tuple[int, ...]
+    controls: tuple[Control, ...]
+
+
+def samples_to_dict(samples: Samples) -> dict[str, Any]:
+    """Everything that verdicts are decided on, unit by unit."""
+    return {
+        "units": [unit_texts(unit) for unit in samples.units],
+        "prompts_sha256": digest_units(samples.units),
+        "arrays": _nested({key: plain(values) for key, values in samples.arrays.items()}),
+        "exact": _nested({key: plain(number) for key, number in samples.exact.items()}),
+        "dropped": int(samples.dropped),
+        "notes": [dump(note) for note in samples.notes],
+        "stages": [int(stage) for stage in samples.stages],
+        "controls": [dump(control) for control in samples.controls],
+    }
+
+
+def samples_from_dict(data: Mapping[str, Any]) -> Samples:
+    """The inverse of `samples_to_dict`.
+
+    Raises:
+        SpecificationError: `data` is none, or the hash of its prompts is not theirs.
+    """
+    found = load(_Read, data, "what was measured")
+    units = tuple(map(_unit, found.units))
+    if found.prompts_sha256 != digest_units(units):
+        raise SpecificationError("the prompts of a measurement are not those of its prompts_sha256")
+    arrays = {key: np.array(values, dtype=np.float64) for key, values in _flat(found.arrays)}
+    wrong = [str(key) for key, values in arrays.items() if values.shape != (len(units),)]
+    if wrong:
+        raise SpecificationError(f"not what was measured: {wrong[0]} is not one number a prompt")
+    return Samples(
+        units,
+        arrays,
+        dict(_flat(found.exact)),
+        found.dropped,
+        found.notes,
+        found.stages,
+        found.controls,
+    )
+
+
+def _nested(flat: Mapping[Key, Any]) -> Nested:
+    found: Nested = {}
+    for key, value in flat.items():
+        found.setdefault(key.quantity, {}).setdefault(key.role, {})[key.subject] = value
+    return found
+
+
+def _flat(nested: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[tuple[Key, Any]]:
+    return [
+        (Key(quantity, subject, role), value)
+        for quantity, by_role in nested.items()
+        for role, by_subject in by_role.items()
+        for subject, value in by_subject.items()
+    ]
+
+
+def unit_texts(unit: Unit) -> list[str | None]:
+    """Texts and template: what makes a unit. Five of a pair, three of a prompt."""
+    if isinstance(unit, Prompt):
+        return [unit.clean, unit.completion, unit.template]
+    return [unit.clean, unit.counterfactual, unit.answer, unit.distractor, unit.template]
+
+
+def _unit(texts: Sequence[str | None]) -> Unit:
+    given = [text or "" for text in texts]
+    if len(given) == 3:
+        return Prompt(given[0], given[1], given[2])
+    if len(given) != 5:
+        raise SpecificationError(f"not what was measured: {texts!r} is no prompt and no pair")
+    return PromptPair(given[0], given[1], given[2], texts[3], given[4])
+
+
+def digest_units(units: Sequence[Unit]) -> str:
+    """sha256 of the texts of prompts or pairs, in any order: what a prompt set is."""
+    return digest(sorted(map(unit_texts, units), key=lambda texts: [text or "" for text in texts]))

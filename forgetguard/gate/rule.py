@@ -1,0 +1,371 @@
+"""From samples to a verdict on one declared limit, as a pure function. [light]
+
+Pass: the upper bound is within the limit. Fail: the lower bound is beyond it. Otherwise abstain.
+
+What is not judged at all, and so abstains: fewer than `FEWEST_PAIRS` units (no interval is worth
+its name there); a capability the base cannot do; a circuit whose importance cannot be told from
+zero. A saturated readout does not pass: what it shows is real, so a fail stands, but what it does
+not show may be lost all the same. Numbers that are not finite are errors, never verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from forgetguard.capabilities.encoding import FEWEST_PAIRS
+from forgetguard.capabilities.readouts import LEAST_ACCURACY, READOUTS
+from forgetguard.gate import accuracy, evidence, power, studentised
+from forgetguard.gate.declaration import GateSpec, Limit
+from forgetguard.gate.estimate import Bounds, Case
+from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
+from forgetguard.gate.over_baseline import beside_baseline
+from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
+from forgetguard.measures.measure import Estimator, Measure, Subjects
+from forgetguard.measures.samples import BASE, CORRECT, READOUT, Note, Samples
+
+# Of a small loss of the answer's logit, the share that its log-probability must show: with p the
+# answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
+# reads a DCV of 0.25 in logits (half of the margin lost) reads 0.08 there, and 0.014 at p = 0.993.
+LEAST_ROOM = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a limit came to, with what only this limit knows of the evidence."""
+
+    outcome: Outcome
+    code: Code
+    facts: dict[str, Any] = field(default_factory=dict)
+    estimate: Estimate | None = None
+    subject: str = ""
+    subjects: tuple[SubjectEvidence, ...] = ()
+    notes: tuple[Note, ...] = ()
+    detectable: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """What the measure of a limit came to, before any maximum is looked at.
+
+    subjects: what is held to the limit, largest first; one without a name for the whole.
+    scale: what it is relative to, where it is a ratio.
+    unmeasurable: why nothing can be held to the limit, where nothing can.
+    saturated: the base's mean probability of the answer, where it leaves no room to see a loss.
+    identical: whether the two models read the same on every unit, bit for bit.
+    """
+
+    subjects: tuple[SubjectBounds, ...] = ()
+    scale: Estimate | None = None
+    unmeasurable: Decision | None = None
+    saturated: float | None = None
+    identical: bool = False
+
+
+def judge(
+    spec: GateSpec,
+    limit: Limit,
+    samples: Samples,
+    *,
+    seed: int = 0,
+    worst: int = 5,
+    family: int = 1,
+) -> Verdict:
+    """Decide one limit of one gate file.
+
+    The same data and seed give the same verdict, whatever the order of units, members, limits or
+    files: units and members are put into an order of their own, and the draws depend on the run's
+    seed and the file's name only. Raising a limit never turns a pass into anything else. A larger
+    family makes fails rarer and leaves passes as they are.
+
+    Args:
+        spec: the gate file; its `confidence` is the one-sided level.
+        limit: one of its limits.
+        samples: what was read on its units; with `stages`, those at one of the stages.
+        seed: the run's.
+        worst: how many units to show at most.
+        family: the number of limits of the run, which share its false-alarm rate.
+
+    Raises:
+        MeasurementError: a value is not finite, shapes differ, or what the limit needs is missing.
+        SpecificationError: there is no such measure, the limit compares with a model that was not
+            measured, or `family` is below 1.
+    """
+    case = Case.of(spec, samples, seed=seed, family=family)
+    decision = decide(case, limit)
+    data = case.data
+    return Verdict(
+        circuit=spec.name,
+        capability=spec.capability,
+        limit=limit.key,
+        bound=limit.maximum,
+        outcome=decision.outcome,
+        estimate=decision.estimate,
+        code=decision.code,
+        facts=decision.facts,
+        subjects=decision.subjects or evidence.members_beside(case, limit, FEWEST_PAIRS),
+        units=evidence.worst_units(case, limit, worst),
+        file="" if spec.path is None else str(spec.path),
+        line=limit.line,
+        notes=evidence.notes(case, limit) + beside_baseline(case, limit) + decision.notes,
+        subject=decision.subject,
+        family=family,
+        detectable=decision.detectable,
+        budget=data.stages[-1] if data.stages else None,
+        controls=evidence.controls(case, limit),
+    )
+
+
+def decide(case: Case, limit: Limit) -> Decision:
+    """What a limit comes to (errors as `judge`)."""
+    found = estimate(case, limit)
+    if found.unmeasurable is not None:
+        return found.unmeasurable
+    if found.identical:
+        held = found.subjects[0].held.estimate
+        role = limit.over or BASE
+        return Decision(Outcome.PASS, Code.IDENTICAL, {"role": role}, held)
+    if limit.measure.subjects is Subjects.WHOLE:
+        decision = _of_the_whole(case, limit, found)
+    else:
+        decision = _of_every_subject(case, limit, found)
+    if found.saturated is None or decision.outcome is Outcome.FAIL:
+        return decision
+    instead = {"probability": found.saturated, "instead": decision.code.value}
+    return replace(
+        decision,
+        outcome=Outcome.ABSTAIN,
+        code=Code.SATURATED,
+        facts=decision.facts | instead,
+        detectable=None,
+    )
+
+
+# --- what there is to hold to a limit --------------------------------------------------------
+
+
+def estimate(case: Case, limit: Limit) -> Estimated:
+    """What the limit's measure came to: its maximum is not looked at (errors as `judge`)."""
+    measure = limit.measure
+    if measure.estimator is Estimator.EXACT:
+        case.check_over(limit.over, limit.key, limit.line)
+        return Estimated(tuple(_bounds(case, limit)))
+    reason = _too_few(case) or _base_cannot(case, measure) or _no_circuit(case, measure)
+    if reason is not None:
+        return Estimated(unmeasurable=reason)
+    case.check_over(limit.over, limit.key, limit.line)
+    scale, reason = _scale(case, limit)
+    if reason is not None:
+        return Estimated(scale=scale, unmeasurable=reason)
+    if measure.estimator is Estimator.PROPORTION and _identical(case, limit):
+        # Equal real numbers on every pair are no sample of 0s and 1s: the models compute the same.
+        same = Estimate(0.0, 0.0, 0.0, studentised.coverage(1 - case.levels.passing), case.count)
+        return Estimated((SubjectBounds("", Bounds(same, 0.0)),), identical=True)
+    return Estimated(tuple(_bounds(case, limit)), scale, saturated=_saturated(case, measure))
+
+
+def _bounds(case: Case, limit: Limit) -> list[SubjectBounds]:
+    measure = limit.measure
+    if measure.subjects is Subjects.WHOLE:
+        (held,) = case.bounds(measure, [""], limit.over)
+        return [SubjectBounds("", held, value=held.estimate)]
+    return subject_bounds(case, measure, limit.over, limit.floor)
+
+
+def _abstain(code: Code, **facts: Any) -> Decision:
+    return Decision(Outcome.ABSTAIN, code, facts)
+
+
+def _too_few(case: Case) -> Decision | None:
+    if case.count >= FEWEST_PAIRS:
+        return None
+    return _abstain(Code.TOO_FEW, dropped=case.data.dropped, count=case.count, least=FEWEST_PAIRS)
+
+
+def _base_cannot(case: Case, measure: Measure) -> Decision | None:
+    """Why the base does not do the capability, if so: then there is nothing to lose."""
+    if not measure.needs_capability:
+        return None
+    right = float(case.data.need(CORRECT, role=BASE).mean())
+    if right < LEAST_ACCURACY:
+        return _abstain(Code.BASE_WRONG, right=right, count=case.count)
+    if READOUTS[case.spec.readout].signed:
+        readout = case.mean(case.data.need(READOUT, role=BASE))
+        if readout.low <= 0:
+            return _abstain(Code.BASE_READOUT, count=case.count, **plain(readout))
+    return None
+
+
+def _no_circuit(case: Case, measure: Measure) -> Decision | None:
+    """Why DCV cannot be judged, where `circuit: auto` found none."""
+    if not case.spec.auto or case.spec.members or not measure.needs_circuit:
+        return None
+    return _abstain(Code.NO_CIRCUIT)
+
+
+def _scale(case: Case, limit: Limit) -> tuple[Estimate | None, Decision | None]:
+    """What a ratio is relative to, and that it cannot be told from 0, where it cannot."""
+    measure = limit.measure
+    if measure.estimator is not Estimator.RATIO:
+        return None, None
+    if measure.has_floor:
+        rows = {"": case.circuit_importance()}
+    else:
+        subjects = measure.subjects_in(case.data)
+        rows = {one: case.series(measure, one).scale for one in subjects}
+    shown = None
+    for subject, values in rows.items():
+        if values is None:
+            continue
+        shown = case.mean(values)
+        if not studentised.measurable(shown):
+            facts = {"subject": subject, "count": case.count} | plain(shown)
+            return shown, _abstain(Code.NO_SCALE, **facts)
+    return shown, None
+
+
+def _identical(case: Case, limit: Limit) -> bool:
+    found = case.series(limit.measure, over=limit.over)
+    if found.graded is None or found.graded_before is None or found.scale is None:
+        return False
+    same = np.array_equal(found.graded, found.graded_before)
+    return bool(same and np.array_equal(found.values, found.scale))
+
+
+def _saturated(case: Case, measure: Measure) -> float | None:
+    """The base's mean probability of the answer, where a readout leaves no room to see a loss. It
+    depends on the base alone."""
+    if not measure.graded or not READOUTS[case.spec.readout].saturates:
+        return None
+    room = float(np.mean(-np.expm1(case.data.need(READOUT, role=BASE))))
+    return None if room >= LEAST_ROOM else 1 - room
+
+
+# --- the rule --------------------------------------------------------------------------------
+
+
+def ruled(held: Bounds, maximum: float) -> Outcome:
+    """The outcome that the bounds give."""
+    if held.estimate.high <= maximum:
+        return Outcome.PASS
+    return Outcome.FAIL if held.corrected_low > maximum else Outcome.ABSTAIN
+
+
+_CODES = {
+    Outcome.PASS: Code.WITHIN,
+    Outcome.FAIL: Code.BEYOND,
+    Outcome.ABSTAIN: Code.UNDECIDED,
+}
+
+
+def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
+    held = found.subjects[0].held
+    outcome = ruled(held, limit.maximum)
+    facts: dict[str, Any] = {"corrected_low": held.corrected_low}
+    if found.scale is not None and found.scale.value < 0:
+        facts["against"] = True
+    undecided = outcome is Outcome.ABSTAIN
+    wanted, shown = _wanted(held, limit.maximum) if undecided else None, None
+    if limit.measure.estimator is Estimator.PROPORTION:
+        series = case.series(limit.measure, over=limit.over)
+        assert series.scale is not None
+        before, now = series.scale != 0, series.values != 0
+        facts |= {"before": float(before.mean()), "now": float(now.mean())}
+        lost, won, pairs = accuracy.changed_sides(before, now)
+        if not case.has_templates or lost + won == 0:  # else pairs are not independent
+            failing = case.levels.failing
+            shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)
+            if undecided:
+                wanted = power.pairs_to_decide_drop(
+                    before,
+                    now,
+                    limit.maximum,
+                    confidence=1 - case.levels.passing,
+                    fail_confidence=1 - failing,
+                )
+    if undecided:
+        facts["wanted"] = wanted
+    return Decision(
+        outcome,
+        _CODES[outcome],
+        facts,
+        held.estimate,
+        detectable=shown or _detectable(case, held, limit.maximum),
+    )
+
+
+def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
+    judged = found.subjects
+    shown = worst_first(judged, limit.over, limit.floor)
+    floored = [one.over is Denominator.FLOOR for one in judged]
+    if limit.measure.has_floor and limit.floor == 0 and all(floored):
+        facts = {"subjects": [one.subject for one in judged], "count": case.count}
+        return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
+    seen = [_detectable(case, one.held, limit.maximum) for one in judged]
+    return replace(
+        _decided(case, limit, judged),
+        subjects=shown,
+        notes=_floor_notes(case, limit, judged),
+        # What is seen in whichever subject it happens.
+        detectable=max((one for one in seen if one is not None), default=None),
+    )
+
+
+def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decision:
+    by_outcome: dict[Outcome, list[SubjectBounds]] = {outcome: [] for outcome in Outcome}
+    for one in judged:
+        by_outcome[ruled(one.held, limit.maximum)].append(one)
+    outcome = next(one for one in (Outcome.FAIL, Outcome.ABSTAIN, Outcome.PASS) if by_outcome[one])
+    chosen = by_outcome[outcome]  # largest first
+    first = chosen[0]
+    if outcome is Outcome.PASS:
+        first = max(judged, key=lambda one: one.held.estimate.high)
+    others = [one.subject for one in chosen if one is not first] * (outcome is not Outcome.PASS)
+    facts = {
+        "corrected_low": first.held.corrected_low,
+        "over": first.over.value,
+        "floor": limit.floor,
+        "of": len(judged),
+        "others": others,
+    }
+    if first.scale is not None and first.scale.value < 0:
+        facts["against"] = True
+    if outcome is Outcome.ABSTAIN:
+        wanted = [_wanted(one.held, limit.maximum) for one in chosen]
+        known = [one for one in wanted if one is not None]
+        facts["wanted"] = max(known) if len(known) == len(wanted) else None
+    return Decision(outcome, _CODES[outcome], facts, first.held.estimate, first.subject)
+
+
+def _floor_notes(
+    case: Case, limit: Limit, judged: Sequence[SubjectBounds]
+) -> tuple[Note, ...]:
+    kinds = {one.subject: one.over for one in judged}
+    notes = []
+    for kind in (Denominator.FLOOR, Denominator.BETWEEN):
+        names = [one for one in case.members if kinds.get(one) is kind]
+        if names:
+            facts = {"over": kind.value, "floor": limit.floor, "subjects": names}
+            notes.append(Note("held_by_floor", facts))
+    return tuple(notes)
+
+
+def _wanted(held: Bounds, maximum: float) -> int | None:
+    """How many units would decide."""
+    return power.pairs_to_decide(replace(held.estimate, low=held.corrected_low), maximum)
+
+
+def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
+    """The smallest true value that a limit fails with probability 0.80, from the width that the
+    interval has now; None where there is no width to go by."""
+    if held.estimate.low == held.estimate.high:
+        return None
+    return power.detectable(held.estimate.value, held.corrected_low, maximum, case.levels.failing)
+
+
+def plain(found: Estimate) -> dict[str, float]:
+    """Value and bounds, as facts hold them."""
+    return {"value": found.value, "low": found.low, "high": found.high}

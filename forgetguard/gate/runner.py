@@ -1,0 +1,294 @@
+"""Reads models for the measures of a gate file: each model is opened by the caller, once, and what
+several measures need of it is run once.
+
+Of every other model than the base: the contributions of all members that are to be patched, the
+behaviour on the prompt pairs, and what each measure's own `read` returns. Of the base, with all of
+that at hand: one wavefront a batch over all sets of members that measures name, and what each
+measure's own `compare` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.errors import ForgetguardError, MeasurementError
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.stages import Part
+from forgetguard.measures import registry
+from forgetguard.measures.behaviour import Behaviour, behaviour
+from forgetguard.measures.measure import Estimator, Measure, Opened
+from forgetguard.measures.samples import (
+    BASE,
+    CIRCUIT,
+    CORRECT,
+    DAMAGE,
+    IMPORTANCE,
+    OWN_DAMAGE,
+    READOUT,
+    WHOLE,
+    FloatArray,
+    Key,
+    Samples,
+)
+from forgetguard.measures.vulnerability import (
+    Drops,
+    ForeignHeads,
+    PatchedDrops,
+    capture_heads,
+    patched_drops,
+)
+
+T = TypeVar("T")
+# What is read beside every circuit, for it is what a circuit is for.
+OF_EVERY_CIRCUIT = ("dcv.head", "dcv.circuit")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The measures of a gate file: those of its limits, and those that stand beside them."""
+
+    measures: tuple[Measure, ...]
+
+    @classmethod
+    def of(cls, spec: GateSpec) -> Wanted:
+        keys = OF_EVERY_CIRCUIT if spec.has_circuit else ()
+        found = {key: registry.find(key) for key in keys}
+        found |= {limit.measure.key: limit.measure for limit in spec.limits}
+        return cls(tuple(found.values()))
+
+    def sets(
+        self, spec: GateSpec, heads: Sequence[Member]
+    ) -> dict[str, tuple[Member, ...]]:
+        """The sets of members to patch, by subject; `heads`: every head of the model."""
+        patched = [one.patched for one in self.measures if one.patched is not None]
+        found: dict[str, tuple[Member, ...]] = {}
+        for name in patched if spec.members else ():
+            found |= name(spec.members, heads)
+        return found
+
+    def members(self, spec: GateSpec, heads: Sequence[Member]) -> set[Member]:
+        """All of them."""
+        return {member for chosen in self.sets(spec, heads).values() for member in chosen}
+
+    def reads_pairs(self, spec: GateSpec) -> bool:
+        """Whether the behaviour on prompt pairs is needed."""
+        return spec.has_pairs and any(one.needs_pairs for one in self.measures)
+
+    @property
+    def own(self) -> tuple[Measure, ...]:
+        """Those that read models themselves."""
+        return tuple(one for one in self.measures if one.compare is not None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OtherReading:
+    """What was read of another model than the base on one part.
+
+    heads: what crosses to the base for patching, with the behaviour; None where no measure needs
+    pairs. kept: what each measure's `read` returned. failed: what it raised instead.
+    """
+
+    heads: ForeignHeads | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    failed: Mapping[str, ForgetguardError] = field(default_factory=dict)
+
+
+def read_other(
+    anatomy: Anatomy,
+    spec: GateSpec,
+    part: Part,
+    role: str,
+    *,
+    vocabulary: int | None = None,
+    also: Sequence[Member] = (),
+) -> OtherReading:
+    """Read an open model that is not the base; `also`: further members that will be patched.
+
+    Raises:
+        AnatomyError: a member is not in the model.
+        MeasurementError: logits are not finite.
+    """
+    wanted = Wanted.of(spec)
+    heads = None
+    if part.pairs is not None and wanted.reads_pairs(spec):
+        members = sorted(wanted.members(spec, anatomy.heads) | {*also})
+        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary)
+    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary)
+    kept, failed = {}, {}
+    for measure in wanted.own:
+        read = measure.read
+        if read is not None:
+            try:
+                kept[measure.key] = guarded(measure, lambda read=read: read(opened))
+            except ForgetguardError as error:
+                failed[measure.key] = error
+    return OtherReading(heads, kept, failed)
+
+
+def read_base(
+    anatomy: Anatomy,
+    spec: GateSpec,
+    part: Part,
+    others: Mapping[str, OtherReading],
+    *,
+    vocabulary: int | None = None,
+    budget: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Samples, dict[str, ForgetguardError]]:
+    """Read the open base against the other models, by role; also which measures failed, by key.
+
+    Raises:
+        MeasurementError: logits are not finite, or memory does not suffice.
+    """
+    wanted = Wanted.of(spec)
+    arrays: dict[Key, FloatArray] = {}
+    if part.pairs is not None and wanted.reads_pairs(spec):
+        foreign = {role: one.heads for role, one in others.items() if one.heads is not None}
+        if spec.members:
+            sets = wanted.sets(spec, anatomy.heads)
+            drops = patched_drops(
+                anatomy,
+                part.pairs,
+                spec.members,
+                foreign,
+                sets={name: chosen for name, chosen in sets.items() if not _is_of(name, spec)},
+                site=spec.site,
+                vocabulary=vocabulary,
+                budget=budget,
+                progress=progress,
+            )
+            arrays |= of_drops(drops)
+            base = drops.base
+        else:
+            base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
+        arrays |= _of_behaviour(base, BASE)
+        for role, heads in foreign.items():
+            arrays |= _of_behaviour(heads.behaviour, role)
+    samples = Samples(part.units, arrays, dropped=part.dropped)
+    return _compared(anatomy, wanted, part, others, samples, vocabulary)
+
+
+def _is_of(name: str, spec: GateSpec) -> bool:
+    """Whether a set is the circuit or one of its members, which are patched anyway."""
+    return name == CIRCUIT or name in map(str, spec.members)
+
+
+def of_drops(drops: PatchedDrops) -> dict[Key, FloatArray]:
+    """What patching cost, as samples have it."""
+    found = _of_one(drops.importance, IMPORTANCE, BASE)
+    for role, one in drops.damage.items():
+        found |= _of_one(one, DAMAGE, role)
+    for role, own in drops.own.items():
+        found |= {Key(OWN_DAMAGE, str(head), role): values for head, values in own.items()}
+    return found
+
+
+def _of_one(drops: Drops, quantity: str, role: str) -> dict[Key, FloatArray]:
+    named = {CIRCUIT: drops.circuit, **drops.sets}
+    named |= {str(member): values for member, values in drops.heads.items()}
+    return {Key(quantity, name, role): values for name, values in named.items()}
+
+
+def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
+    return {
+        Key(READOUT, WHOLE, role): found.readout,
+        Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
+    }
+
+
+def _compared(
+    anatomy: Anatomy,
+    wanted: Wanted,
+    part: Part,
+    others: Mapping[str, OtherReading],
+    samples: Samples,
+    vocabulary: int | None,
+) -> tuple[Samples, dict[str, ForgetguardError]]:
+    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary)
+    arrays, exact = dict(samples.arrays), dict(samples.exact)
+    failed: dict[str, ForgetguardError] = {}
+    for one in others.values():
+        failed |= one.failed
+    for measure in wanted.own:
+        compare = measure.compare
+        if compare is None or measure.key in failed:
+            continue
+        try:
+            for role, other in others.items():
+                kept = other.kept.get(measure.key)
+                found = guarded(
+                    measure, lambda compare=compare, kept=kept: compare(opened, kept)
+                )
+                for subject, values in checked(measure, found, len(part.units)).items():
+                    key = Key(measure.key, subject, role)
+                    if measure.estimator is Estimator.EXACT:
+                        exact[key] = float(values)
+                    else:
+                        arrays[key] = values
+        except ForgetguardError as error:
+            failed[measure.key] = error
+    return replace(samples, arrays=arrays, exact=exact), failed
+
+
+# --- what measures of other distributions may get wrong ------------------------------------------
+
+
+def guarded(measure: Measure, run: Callable[[], T]) -> T:
+    """What a measure's own code returns.
+
+    Raises:
+        ForgetguardError: that of the measure; MeasurementError for whatever else another
+            distribution's raises. (An exception of our own measures is a defect, and stays one.)
+    """
+    try:
+        return run()
+    except ForgetguardError:
+        raise
+    except Exception as error:
+        if measure.source == "forgetguard":
+            raise
+        raise MeasurementError(
+            f"measure {measure.key!r} of {measure.source} failed with "
+            f"{registry.described(error)}: report it there"
+        ) from error
+
+
+def checked(measure: Measure, found: object, count: int) -> dict[str, FloatArray]:
+    """What a measure's `compare` returned, as float64 [unit] by subject (or [] where it is exact).
+
+    Raises:
+        MeasurementError: it is not that, or holds a number that is not finite.
+    """
+    shape = () if measure.estimator is Estimator.EXACT else (count,)
+    what = f"measure {measure.key!r} of {measure.source}"
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise MeasurementError(f"{what} must return arrays by subject, got {type(found).__name__}")
+    arrays = {}
+    for name, values in found.items():
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise MeasurementError(f"{what} returned no numbers for {name!r}: {error}") from error
+        if array.shape != shape:
+            raise MeasurementError(
+                f"{what} returned shape {array.shape} for {name or 'the whole'!r}, expected {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise MeasurementError(f"{what} is not finite for {name or 'the whole'!r}")
+        arrays[name] = array
+    if not arrays:
+        raise MeasurementError(f"{what} returned nothing")
+    return arrays
+
+
+def capability_of(part: Part) -> EncodedCapability:
+    """The prompt pairs of a part that has them."""
+    assert part.pairs is not None  # the file gives pairs: its schema has seen to that
+    return part.pairs

@@ -1,0 +1,144 @@
+"""What a gate file is measured on, in token ids, stage by stage.
+
+With `most` in its file, a circuit is measured on `count` pairs first, then on twice as many, up to
+`most`, for as long as a limit is undecided. The pairs of a stage are the first ones of the next, so
+every stage reads what a fixed count of as many pairs would read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from forgetguard.capabilities.batches import make_batches
+from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
+from forgetguard.errors import CapabilityError
+from forgetguard.gate import spending
+from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
+from forgetguard.measures.divergence import Passage, passage, passages_of
+from forgetguard.measures.samples import Note, Unit
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import Checkpoint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Units that are measured together: their texts, their passages, and, where they are prompt
+    pairs, those as ids and in batches."""
+
+    units: tuple[Unit, ...]
+    passages: tuple[Passage, ...]
+    pairs: EncodedCapability | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Pairs that did not align."""
+        return 0 if self.pairs is None else self.pairs.encoded.n_dropped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """whole: everything that may be drawn. parts: what each stage adds. counts: the units at each
+    stage; empty where drawing is not sequential, and then there is one part."""
+
+    whole: Part
+    parts: tuple[Part, ...]
+    counts: tuple[int, ...] = ()
+
+
+def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> Stages:
+    """What a gate file is measured on.
+
+    Raises:
+        CapabilityError: its prompts do not suit the base's tokenizer, or another's gives other ids.
+    """
+    if isinstance(spec.pairs, Prompts):
+        return _of_prompts(spec, spec.pairs, base, others)
+    if spec.pairs is None:
+        empty = Part((), ())
+        return Stages(empty, (empty,))
+    capability = as_capability(spec)
+    encoded = capability.encoded(base.tokenizer)
+    for other in others:
+        if other.tokenizer is not base.tokenizer:
+            theirs = capability.encoded(other.tokenizer)
+            check_same_ids(encoded.encoded, theirs.encoded.pairs, other.role)
+    return stages_of(spec, encoded)
+
+
+def as_capability(spec: GateSpec) -> Capability:
+    """The capability that a file declares, with all pairs that may be drawn."""
+    given: dict[str, Any] = {}
+    if isinstance(spec.pairs, TaskPairs):
+        count = spec.pairs.most or spec.pairs.count
+        given = {"task": spec.pairs.task, "count": count, "seed": spec.pairs.seed}
+    elif isinstance(spec.pairs, InlinePairs):
+        given = {"pairs": spec.pairs.pairs}
+    elif isinstance(spec.pairs, FilePairs):
+        given = {"pairs": spec.pairs.pairs[: spec.pairs.most or spec.pairs.count]}
+    return Capability(
+        name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **given
+    )
+
+
+def stages_of(spec: GateSpec, whole: EncodedCapability) -> Stages:
+    """The stages of a file's pairs, all of which are in `whole`."""
+    drawn = isinstance(spec.pairs, TaskPairs | FilePairs)
+    first, most = (spec.pairs.count, spec.pairs.most) if drawn else (None, None)  # type: ignore[union-attr]
+    part = _part(whole)
+    if most is None or first is None:
+        return Stages(part, (part,))
+    counts = spending.stages(min(first, whole.n_pairs), whole.n_pairs)
+    return Stages(part, _parts(whole, counts), counts)
+
+
+def _parts(whole: EncodedCapability, counts: Sequence[int]) -> tuple[Part, ...]:
+    parts = []
+    for start, end in zip((0, *counts), counts, strict=False):
+        pairs = whole.encoded.pairs[start:end]
+        encoded = replace(whole.encoded, pairs=pairs)
+        parts.append(_part(EncodedCapability(whole.capability, encoded, make_batches(pairs))))
+    return tuple(parts)
+
+
+def _part(capability: EncodedCapability) -> Part:
+    units = tuple(pair.pair for pair in capability.encoded.pairs)
+    return Part(units, passages_of(capability), capability)
+
+
+def _of_prompts(
+    spec: GateSpec, prompts: Prompts, base: Checkpoint, others: Sequence[Checkpoint]
+) -> Stages:
+    found = []
+    for prompt in prompts.prompts[: prompts.count]:
+        ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
+        for other in others:
+            if other.tokenizer is base.tokenizer:
+                continue
+            theirs = encode_prompt(prompt, other.tokenizer, chat_template=spec.chat_template)
+            if theirs != ids:
+                raise CapabilityError(
+                    f"{spec.where(prompt.line or prompts.line)}: the {other.role} checkpoint's "
+                    f"tokenizer gives other ids than the base's on {prompt.clean!r}: the two "
+                    "cannot be compared on it"
+                )
+        found.append(passage(*ids))
+    part = Part(tuple(prompts.prompts[: prompts.count]), tuple(found))
+    return Stages(part, (part,))
+
+
+def part_notes(part: Part) -> tuple[Note, ...]:
+    """What became of the pairs that were asked for."""
+    if part.pairs is None:
+        return ()
+    encoded = part.pairs.encoded
+    notes = [
+        Note("pairs_dropped", {"count": count, "why": why})
+        for why, count in sorted(encoded.dropped.items())
+    ]
+    if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
+        notes.append(Note("few_exist", {"count": len(encoded.pairs), "asked": encoded.asked}))
+    return tuple(notes)

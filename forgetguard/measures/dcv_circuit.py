@@ -1,0 +1,53 @@
+"""The measure `dcv.circuit`: differential circuit vulnerability, all members patched at once. [light]
+
+    DCV = mean_i[ F(base, x_i) - F(base, x_i with the circuit from (tuned, x_i)) ] / I(base)
+
+This form is ours (measures/vulnerability.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from forgetguard.anatomy.members import Member
+from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series
+from forgetguard.measures.samples import (
+    BASE,
+    CIRCUIT,
+    DAMAGE,
+    IMPORTANCE,
+    FloatArray,
+    Samples,
+)
+
+
+def patched(
+    circuit: Sequence[Member], _: Sequence[Member]
+) -> Mapping[str, tuple[Member, ...]]:
+    """The whole circuit."""
+    return {CIRCUIT: tuple(circuit)}
+
+
+def series(samples: Samples, _: str, role: str) -> Series:
+    """The damage that this model's contributions do, and what the circuit is worth."""
+    damage = samples.need(DAMAGE, CIRCUIT, role)
+    return Series(damage, samples.need(IMPORTANCE, CIRCUIT, BASE))
+
+
+def loss(samples: Samples) -> FloatArray | None:
+    """What the tuned circuit costs on each pair."""
+    return samples.get(DAMAGE, CIRCUIT)
+
+
+MEASURE = Measure(
+    key="dcv.circuit",
+    about="DCV of the whole circuit, all its heads patched at once",
+    unit=SHARE,
+    sampled=Sampled.PAIRS,
+    estimator=Estimator.RATIO,
+    patched=patched,
+    series=series,
+    loss=loss,
+    needs_capability=True,
+    graded=True,
+)

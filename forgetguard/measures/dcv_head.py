@@ -1,0 +1,38 @@
+"""The measure `dcv.head`: DCV of every member of the circuit, patched one by one. [light]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from forgetguard.anatomy.members import Member
+from forgetguard.measures.dcv_circuit import loss
+from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series, Subjects
+from forgetguard.measures.samples import BASE, DAMAGE, IMPORTANCE, Samples
+
+
+def patched(
+    circuit: Sequence[Member], _: Sequence[Member]
+) -> Mapping[str, tuple[Member, ...]]:
+    """Every member alone."""
+    return {str(member): (member,) for member in circuit}
+
+
+def series(samples: Samples, subject: str, role: str) -> Series:
+    """The damage that this model's member does, and what the member is worth."""
+    return Series(samples.need(DAMAGE, subject, role), samples.need(IMPORTANCE, subject, BASE))
+
+
+MEASURE = Measure(
+    key="dcv.head",
+    about="DCV of every head of the circuit, one by one, corrected for their number",
+    unit=SHARE,
+    sampled=Sampled.PAIRS,
+    subjects=Subjects.MEMBERS,
+    estimator=Estimator.RATIO,
+    patched=patched,
+    series=series,
+    loss=loss,
+    needs_capability=True,
+    graded=True,
+    has_floor=True,
+)

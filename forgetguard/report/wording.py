@@ -1,0 +1,402 @@
+"""Every sentence about a verdict, made of its codes and numbers. [light]"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from forgetguard.gate.verdict import Code, Estimate, Verdict
+from forgetguard.measures import registry
+from forgetguard.measures.samples import CIRCUIT, Note
+
+_LARGE = 1000.0
+Facts = Mapping[str, Any]
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def number(value: float | str) -> str:
+    """Three significant digits with the sign where it is negative; whole numbers from 1000 on."""
+    value = float(value)
+    if math.isfinite(value) and abs(value) >= _LARGE:
+        return f"{value:.0f}"
+    return f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
+
+
+def interval(estimate: Estimate | Facts) -> str:
+    """`0.31 [0.24, 0.39]`, or `0.31` where it is exact."""
+    value, low, high = _bounds(estimate)
+    if isinstance(estimate, Estimate) and estimate.n == 0:
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _bounds(estimate: Estimate | Facts) -> tuple[float, float, float]:
+    if isinstance(estimate, Estimate):
+        return estimate.value, estimate.low, estimate.high
+    value, low, high = (float(estimate[name]) for name in ("value", "low", "high"))
+    return value, low, high
+
+
+def share(value: float) -> str:
+    """`10 %`."""
+    return f"{100 * value:.3g} %"
+
+
+def names(members: Iterable[object]) -> str:
+    """`L0H4, L2H1`."""
+    return ", ".join(map(str, members))
+
+
+# --- what was measured -----------------------------------------------------------------------------
+
+
+def quantity(limit: str) -> str:
+    """What a limit bounds, in words: `DCV` for `dcv.circuit` and `dcv.head`, else its own name."""
+    measure = registry.split(limit)[0]
+    return "DCV" if measure.split(".")[0] == "dcv" else measure.replace(".", " ")
+
+
+def _over(limit: str) -> str:
+    over = registry.split(limit)[1]
+    return f" over the {over}" if over else ""
+
+
+def _units(verdict: Verdict, count: int | None = None) -> str:
+    """`on 64 pairs`; nothing where the number is exact."""
+    count = verdict.estimate.n if count is None and verdict.estimate else count
+    return f" on {count} {units_of(verdict.limit)}" if count else ""
+
+
+def units_of(limit: str) -> str:
+    """`pairs`, or `prompts`, that a limit is sampled over."""
+    try:
+        sampled = registry.find(limit).sampled
+    except Exception:  # a measure of a distribution that is not installed here
+        return "units"
+    return sampled.value.removeprefix("prompt ")
+
+
+def _subject(verdict: Verdict) -> str:
+    """What the estimate of a verdict is, with the model that tuned is compared with."""
+    facts, over = verdict.facts, _over(verdict.limit)
+    measure = registry.split(verdict.limit)[0]
+    dcv = "|DCV|" if facts.get("against") else "DCV"
+    if measure == "accuracy.drop":
+        return f"accuracy {facts['before']:.1%} to {facts['now']:.1%}, a drop of"
+    if verdict.subject:
+        kind = facts.get("over", "itself")
+        if kind == "itself":
+            what = dcv if quantity(measure) == "DCV" else quantity(measure)
+            return f"{what} of {verdict.subject}{over}"
+        if kind == "between":
+            return f"damage of {verdict.subject}{over}, relative to what it may be worth,"
+        part = f"{share(facts['floor'])} of " * (facts["floor"] > 0)
+        return f"damage of {verdict.subject}{over}, as a share of {part}the circuit's importance,"
+    return {
+        "dcv.circuit": f"{dcv} of the circuit{over}",
+        "dcv.all": f"{dcv} of all heads{over}",
+        "readout.drop": f"relative drop of the readout{over}",
+    }.get(measure, f"{quantity(measure)}{over}")
+
+
+# --- why -------------------------------------------------------------------------------------------
+
+
+def reason(verdict: Verdict) -> str:
+    """One sentence: why this outcome."""
+    return _REASONS[verdict.code](verdict)
+
+
+def _limit(verdict: Verdict) -> str:
+    return f"the limit {verdict.bound:g}"
+
+
+def _shown(verdict: Verdict) -> str:
+    assert verdict.estimate is not None
+    return f"{_subject(verdict)} {interval(verdict.estimate)}"
+
+
+def _corrected(verdict: Verdict) -> str:
+    """The lower bound on which a limit fails, where it is corrected for how many are held to
+    theirs; else nothing."""
+    facts = verdict.facts
+    kind = "heads" if quantity(verdict.limit) == "DCV" else "subjects"
+    counted = [f"{facts['of']} {kind}"] * (facts.get("of", 0) > 0)
+    counted += [f"{verdict.family} limits"] * (verdict.family > 1)
+    if not counted or (verdict.estimate is not None and verdict.estimate.n == 0):
+        return ""
+    return f"lower bound corrected for {' and '.join(counted)} {number(facts['corrected_low'])}"
+
+
+def _within(verdict: Verdict) -> str:
+    units = _units(verdict)
+    if not verdict.subject:
+        return f"{_shown(verdict)}{units} is within {_limit(verdict)}"
+    what = "head" if quantity(verdict.limit) == "DCV" else "one"
+    return (
+        f"every {what} is within {_limit(verdict)}{units}; nearest to it is {_shown(verdict)}"
+    )
+
+
+def _beyond(verdict: Verdict) -> str:
+    corrected, others = _corrected(verdict), verdict.facts.get("others", ())
+    text = f"{_shown(verdict)}{_units(verdict)} is beyond {_limit(verdict)}"
+    text += f" ({corrected})" * bool(corrected)
+    return text + f"; so are {names(others)}" * bool(others)
+
+
+def _undecided(verdict: Verdict) -> str:
+    corrected, others = _corrected(verdict), verdict.facts.get("others", ())
+    also = f" (and {names(others)})" * bool(others)
+    return (
+        f"undecided at{_units(verdict)[3:]}: {_shown(verdict)}{f', {corrected},' * bool(corrected)}"
+        f" holds {_limit(verdict)}{also}; {_wanted(verdict)}"
+    )
+
+
+def _wanted(verdict: Verdict) -> str:
+    count = verdict.facts.get("wanted")
+    units = units_of(verdict.limit)
+    if count is None:
+        return f"it lies too near the limit for any number of {units} to be named"
+    return f"about {count} {units} would decide if the value stays"
+
+
+def _identical(verdict: Verdict) -> str:
+    role = verdict.facts["role"]
+    whose = {"baseline": "recorded checkpoint"}.get(role, role)
+    return f"every readout equals the {whose}'s, bit for bit,{_units(verdict)}"
+
+
+def _too_few(verdict: Verdict) -> str:
+    facts, units = verdict.facts, units_of(verdict.limit)
+    return (
+        f"only {facts['count']} {units} were measured ({facts['dropped']} dropped): at least "
+        f"{facts['least']} are needed for any interval: give more {units}"
+    )
+
+
+def _base_wrong(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return (
+        f"THE BASE CANNOT DO {verdict.capability!r}: it is right on {facts['right']:.0%} of "
+        f"{facts['count']} pairs, so nothing can be said about losing it: check the prompts, the "
+        "chat template and the base"
+    )
+
+
+def _base_readout(verdict: Verdict) -> str:
+    return (
+        f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
+        f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
+        "distractor"
+    )
+
+
+def _no_circuit(verdict: Verdict) -> str:
+    found = "; ".join(note(one) for one in verdict.notes)
+    return f"circuit: auto found no circuit to judge: {found}"
+
+
+def _no_scale(verdict: Verdict) -> str:
+    facts, measure = verdict.facts, registry.split(verdict.limit)[0]
+    shown = f"{interval(facts)} on {facts['count']} pairs cannot be told from 0"
+    if measure in ("dcv.circuit", "dcv.head"):
+        return (
+            f"the circuit's importance {shown}, so there is nothing to lose: check its heads, or "
+            "give more pairs"
+        )
+    if measure == "dcv.all":
+        return f"what all heads together are worth {shown}: check the prompts, or give more pairs"
+    if measure == "readout.drop":
+        return (
+            f"the base's mean readout {shown}, so a relative drop means nothing: gate "
+            "accuracy.drop or dcv.circuit instead"
+        )
+    of = f" of {facts['subject']}" if facts.get("subject") else ""
+    return f"what {quantity(measure)}{of} is relative to, {shown}: give more pairs"
+
+
+def _no_head(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return (
+        f"no head of {names(facts['subjects'])} has an importance that {facts['count']} pairs can "
+        "tell from 0: give more pairs, or gate dcv.circuit"
+    )
+
+
+def _saturated(verdict: Verdict) -> str:
+    facts = verdict.facts
+    without = _REASONS[Code(facts["instead"])](verdict)
+    return (
+        f"THE READOUT IS SATURATED: the base gives the answer a mean probability of "
+        f"{facts['probability']:.3g}{_units(verdict)}, so its logprob would hardly show a loss: use "
+        f"readout: logit_diff, or harder prompts ({without})"
+    )
+
+
+_REASONS: Mapping[Code, Callable[[Verdict], str]] = {
+    Code.WITHIN: _within,
+    Code.IDENTICAL: _identical,
+    Code.BEYOND: _beyond,
+    Code.UNDECIDED: _undecided,
+    Code.TOO_FEW: _too_few,
+    Code.BASE_WRONG: _base_wrong,
+    Code.BASE_READOUT: _base_readout,
+    Code.NO_CIRCUIT: _no_circuit,
+    Code.NO_SCALE: _no_scale,
+    Code.NO_HEAD: _no_head,
+    Code.SATURATED: _saturated,
+}
+
+
+# --- notes -----------------------------------------------------------------------------------------
+
+
+def note(one: Note) -> str:
+    """A note in words; one of a code that is not known here shows its code and facts."""
+    words = _NOTES.get(one.code)
+    if words is None:
+        return f"{one.code}: {', '.join(f'{key} {value}' for key, value in one.facts.items())}"
+    return words(one.facts)
+
+
+def _held_by_floor(facts: Facts) -> str:
+    part, named = share(facts["floor"]), names(facts["subjects"])
+    if facts["over"] == "between":
+        return (
+            f"importance cannot be told from 0, so held by their damage relative to {part} of the "
+            f"circuit's importance to pass, and to all of it to fail: {named}"
+        )
+    if facts["floor"] == 0:
+        return (
+            f"no DCV for {named}: importance cannot be told from 0; the damage they do was held "
+            "to the limit as a share of the circuit's importance"
+        )
+    return (
+        f"worth less than {part} of the circuit, so held to the limit by their damage "
+        f"relative to {part} of the circuit's importance: {named}"
+    )
+
+
+def _drawn(facts: Facts) -> str:
+    saved = facts["most"] - facts["units"]
+    return (
+        f"drawn stage by stage: {facts['units']} of at most {facts['most']} pairs, stage "
+        f"{facts['stage']} of {facts['stages']}" + f": {saved} pairs saved" * (saved > 0)
+    )
+
+
+def _beside_baseline(facts: Facts) -> str:
+    what, kind = f"{quantity(facts['measure'])} of the whole", "a difference of"
+    then, now = number(facts["then"]), number(facts["now"])
+    if facts["measure"] == "accuracy.drop":
+        what, kind = "accuracy", "a further drop of"
+        then, now = f"{facts['then']:.1%}", f"{facts['now']:.1%}"
+    elif facts["subject"]:
+        what = (
+            f"the head that changed most is {facts['subject']}: its damage as a share of the "
+            "circuit's importance"
+        )
+    elif facts["measure"] == "dcv.circuit":
+        what = f"DCV of the {CIRCUIT}"
+    elif facts["measure"] == "dcv.all":
+        what = "DCV of all heads"
+    return f"beside the baseline: {what} {then} then, {now} now, {kind} {interval(facts)}"
+
+
+def _auto(facts: Facts) -> str:
+    members = facts["members"]
+    return (
+        f"circuit: auto is {names(members)} ({facts['method']}; {len(members)} of {facts['of']} "
+        f"heads, faithfulness {facts['faithfulness']:.2f} on {facts['held_out']} held-out pairs)"
+    )
+
+
+def _templates(facts: Facts) -> str:
+    count = facts["templates"]
+    return (
+        f"the pairs come from {count} template{'s' * (count > 1)}: the interval speaks of no others"
+    )
+
+
+_NOTES: Mapping[str, Callable[[Facts], str]] = {
+    # of the units
+    "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
+    "few_exist": lambda facts: (
+        f"only {facts['count']} of the {facts['asked']} pairs asked for exist"
+    ),
+    "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
+    "few_templates": _templates,
+    "drawn": _drawn,
+    # of the circuit
+    "auto": _auto,
+    "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",
+    "found_on_gated_pairs": lambda _: (
+        "the circuit was found on the prompt pairs that it is gated on"
+    ),
+    "circuit_works_against": lambda _: (
+        "patching the circuit from the counterfactual RAISES the readout: as a whole it works "
+        "against the capability"
+    ),
+    "small_circuit": lambda facts: (
+        f"the circuit carries {share(facts['share'])} of the readout: most of the capability lies "
+        "elsewhere"
+    ),
+    "held_by_floor": _held_by_floor,
+    # of one head
+    "over": lambda facts: f"tuned minus {facts['role']}",
+    "no_importance": lambda _: "importance cannot be told from 0",
+    "works_against": lambda _: "works against the capability, so held in both directions",
+    "floored": lambda facts: (
+        f"worth {share(facts['worth'])} of the circuit; its damage over {share(facts['floor'])} of "
+        f"the circuit's importance is {interval(facts)}"
+    ),
+    # of controls
+    "nothing_to_compare": lambda _: (
+        "the circuit's importance cannot be told from 0, so nothing compares with it"
+    ),
+    "other_heads": lambda facts: str(facts["why"]),
+    # of a baseline
+    "beside_baseline": _beside_baseline,
+    "recorded_elsewhere": lambda facts: (
+        f"WARNING: the baseline was recorded with {'; '.join(facts['changed'])}"
+    ),
+    "base_reads_differently": lambda facts: (
+        f"WARNING: the base itself reads up to {number(facts['nats'])} nats differently from when "
+        "the baseline was recorded: so much of any difference is the machine's"
+    ),
+}
+
+
+# --- controls --------------------------------------------------------------------------------------
+
+
+def controls(verdict: Verdict) -> str:
+    """What other heads read, in one line; nothing where no controls were asked for."""
+    if not verdict.controls:
+        return ""
+    read = [(one, one.dcv.value) for one in verdict.controls if one.dcv is not None]
+    if not read or verdict.estimate is None:
+        first = verdict.controls[0].note
+        return f"controls: nothing to compare ({'no value' if first is None else note(first)})"
+    drawn = [(one, value) for one, value in read if one.name.startswith("random ")]
+    others = [(one, value) for one, value in read if not one.name.startswith("random ")]
+    parts = [f"{one.name} {number(value)}{_in_brackets(one.note)}" for one, value in others]
+    if drawn:
+        least, most = min(value for _, value in drawn), max(value for _, value in drawn)
+        several = len(drawn) > 1
+        spread = f"{number(least)} to {number(most)}" if several else number(most)
+        sets = f"{len(drawn)} random sets" if several else "a random set"
+        parts.insert(0, f"{sets} {spread}{_in_brackets(drawn[0][0].note)}")
+    value = verdict.estimate.value
+    above = sum(other >= value for _, other in read)
+    rank = f"reached by {above} of {len(read)}" if above else "more than any"
+    return f"controls: {', '.join(parts)}; this circuit {number(value)}, {rank}"
+
+
+def _in_brackets(one: Note | None) -> str:
+    return "" if one is None else f" ({note(one)})"
