@@ -1,4 +1,4 @@
-"""The work of `forgetguard discover`: finds, suggests limits, writes the file and sums it up."""
+"""Find a circuit as planned, suggest its limits, write its file and sum it up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.cli.checkpoints import gate_options
 from forgetguard.cli.command import DONE, INTERRUPTED, say
-from forgetguard.cli.discover import Plan
+from forgetguard.cli.discover_plan import Plan
 from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on

@@ -1,20 +1,21 @@
-"""What `forgetguard verify --recompute N` does: measures some pairs again and compares them."""
+"""Some pairs of a results file measured again, and compared with what is written."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.progress import progress_bar
-from forgetguard.cli.verify import Plan
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.certificate import BY_HEAD, FLAGS, NUMBERS
 from forgetguard.gate.declaration import InlinePairs
@@ -47,22 +48,29 @@ TOLERANCES = {
 _SHOWN_HASH = 12
 
 
-def recompute(plan: Plan) -> tuple[bool, list[str]]:
-    """Measure `plan.pairs` pairs of every circuit again; whether they hold, and the lines that say
-    so.
+def recompute(
+    document: Mapping[str, Any],
+    checkpoints: Mapping[str, str],
+    loading: LoadOptions,
+    *,
+    count: int,
+    seed: int,
+) -> tuple[bool, list[str]]:
+    """Measure `count` pairs of every circuit of the file again, drawn by `seed`; whether they hold,
+    and the lines that say so.
 
     Raises:
         SpecificationError: a checkpoint is not the one that the file names.
         ForgetguardError: it cannot be measured.
     """
-    circuits = [one for one in circuits_of(plan.document).values() if one.measurement is not None]
-    specs = {role: resolve(given, role) for role, given in plan.checkpoints.items()}
-    tolerance = TOLERANCES[plan.loading.dtype]
+    circuits = [one for one in circuits_of(document).values() if one.measurement is not None]
+    specs = {role: resolve(given, role) for role, given in checkpoints.items()}
+    tolerance = TOLERANCES[loading.dtype]
     lines, held = [], True
-    with ModelPair(specs, plan.loading) as pair, progress_bar() as bar:
-        _check_fingerprints(plan, pair)
+    with ModelPair(specs, loading) as pair, progress_bar() as bar:
+        _check_fingerprints(document.get("fingerprints", {}), pair, checkpoints)
         for one in circuits:
-            found = _measured_again(plan, pair, one, bar)
+            found = _measured_again(pair, one, bar, count=count, seed=seed)
             problems = list(_compared(one, found, tolerance))
             held &= not problems
             word = "DIFFERS" if problems else "the same"
@@ -75,15 +83,16 @@ def recompute(plan: Plan) -> tuple[bool, list[str]]:
     return held, lines
 
 
-def _check_fingerprints(plan: Plan, pair: ModelPair) -> None:
-    written: Mapping[str, Mapping[str, str]] = plan.document.get("fingerprints", {})
+def _check_fingerprints(
+    written: Mapping[str, Mapping[str, str]], pair: ModelPair, checkpoints: Mapping[str, str]
+) -> None:
     differing = []
     for role, fingerprint in pair.fingerprints().items():
         there = written.get(role, {})
         for part, value in asdict(fingerprint).items():
             if there.get(part) != value:
                 differing.append(
-                    f"{role}={plan.checkpoints[role]} is not the {role} of the file: its {part} is "
+                    f"{role}={checkpoints[role]} is not the {role} of the file: its {part} is "
                     f"{value[:_SHOWN_HASH]}..., written {str(there.get(part))[:_SHOWN_HASH]}...; "
                     f"give the right one with {role}=CHECKPOINT"
                 )
@@ -91,10 +100,12 @@ def _check_fingerprints(plan: Plan, pair: ModelPair) -> None:
         raise SpecificationError("\n".join(differing))
 
 
-def _measured_again(plan: Plan, pair: ModelPair, one: Measured, bar: object) -> Measurement:
+def _measured_again(
+    pair: ModelPair, one: Measured, bar: object, *, count: int, seed: int
+) -> Measurement:
     assert one.measurement is not None
     pairs = list(one.measurement.pairs)
-    chosen = random.Random(plan.seed).sample(pairs, min(plan.pairs, len(pairs)))
+    chosen = random.Random(seed).sample(pairs, min(count, len(pairs)))
     spec = replace(one.spec, pairs=InlinePairs(tuple(chosen)), auto=False)
     # `recording`: limits over a baseline ask nothing of the models.
     session = GateSession(pair, [spec], recording=True, progress=bar)  # type: ignore[arg-type]
