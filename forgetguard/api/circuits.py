@@ -14,7 +14,7 @@ from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import schema
 from forgetguard.gate.provenance import describe, fits_of
-from forgetguard.gate.schema import CircuitSpec, Fits, InlinePairs, Limit, TaskPairs
+from forgetguard.gate.schema import GateSpec, Fits, InlinePairs, Limit, TaskPairs
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -38,10 +38,10 @@ class Circuit:
     fits: Fits | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
 
-    def spec(self, name: str, limits: Mapping[str, float] = SUGGESTED_LIMITS) -> CircuitSpec:
+    def spec(self, name: str, limits: Mapping[str, float] = SUGGESTED_LIMITS) -> GateSpec:
         """The circuit as a circuit file declares it."""
         capability = self.capability
-        return CircuitSpec(
+        return GateSpec(
             name=name,
             capability=capability.name,
             pairs=InlinePairs(capability.pairs)
@@ -57,7 +57,7 @@ class Circuit:
 
     def save(
         self, path: str | Path, *, limits: Mapping[str, float] = SUGGESTED_LIMITS
-    ) -> CircuitSpec:
+    ) -> GateSpec:
         """Write a circuit file, `*.circuit.yaml`, for pytest to gate on. Review its limits first:
         the default ones know nothing of your model's noise.
 

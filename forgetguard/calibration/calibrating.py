@@ -40,7 +40,7 @@ from forgetguard.calibration.nulls import (
 )
 from forgetguard.calibration.perturbation import Moved, moved
 from forgetguard.calibration.subjects import Progress, Subject, prepare
-from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.suggestion import TOO_MUCH
@@ -129,7 +129,7 @@ class Advice:
 class CircuitCalibration:
     """What was read for one circuit. `tuned` and `sets` are there where a tuned model was given."""
 
-    spec: CircuitSpec
+    spec: GateSpec
     n_pairs: int
     rows: tuple[Row, ...]
     advice: tuple[Advice, ...]
@@ -158,7 +158,7 @@ class Calibration:
 
 def calibrate(
     pair: ModelPair,
-    circuits: Sequence[CircuitSpec],
+    circuits: Sequence[GateSpec],
     *,
     draws: int = DRAWS,
     alarm: float = ALARM,

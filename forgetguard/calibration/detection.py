@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forgetguard.gate import decision
-from forgetguard.gate.declaration import CircuitSpec
+from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.measurement import Measurement, at
 from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.verdict import Outcome
@@ -61,7 +61,7 @@ def redrawn(data: Measurement, rng: np.random.Generator) -> Measurement:
 
 
 def shares(
-    spec: CircuitSpec,
+    spec: GateSpec,
     data: Measurement,
     draws: int,
     *,
@@ -95,7 +95,7 @@ def shares(
     }
 
 
-def _keys(spec: CircuitSpec) -> tuple[str, ...]:
+def _keys(spec: GateSpec) -> tuple[str, ...]:
     return tuple(limit.key for limit in spec.limits)
 
 

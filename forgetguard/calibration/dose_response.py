@@ -26,7 +26,7 @@ from forgetguard.calibration.planting import MIXTURE, PLANTS, check_dose, edit, 
 from forgetguard.calibration.subjects import Progress, Subject, measured, prepare
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import decision
-from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.session import GateSession, shared_vocabulary
 from forgetguard.gate.verdict import Estimate, Verdict
@@ -71,7 +71,7 @@ class Curve:
         the readout, say nothing more. first_error: the smallest dose at which the accuracy differs.
     """
 
-    spec: CircuitSpec
+    spec: GateSpec
     plant: str
     head: Head
     n_pairs: int
@@ -113,7 +113,7 @@ class _Setting:
 
 def sensitivity(
     pair: ModelPair,
-    circuits: Sequence[CircuitSpec],
+    circuits: Sequence[GateSpec],
     *,
     plants: Sequence[str] = (MIXTURE,),
     doses: Sequence[float] = DOSES,
@@ -291,7 +291,7 @@ def _report_draw(setting: _Setting, what: str, before: int, total: int, draw: in
 
 def _point(
     setting: _Setting,
-    spec: CircuitSpec,
+    spec: GateSpec,
     head: Head,
     dose: float,
     data: Measurement,

@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import CircuitSpec
-from forgetguard.gate.schema import parse_circuit
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import parse_gate
 from forgetguard.gate.yaml_lines import compose, decode
 
 _BOM = "\ufeff"
@@ -54,14 +54,14 @@ def edit_limits(path: Path, limits: Mapping[str, float]) -> Edit:
         raise SpecificationError(f"{path}: cannot be read: {error.strerror}") from None
     text = decode(before, str(path))
     mark = _BOM if before.startswith(_BOM.encode()) else ""
-    spec = parse_circuit(text, path)
+    spec = parse_gate(text, path)
     wanted = {key: value for key, value in limits.items() if value != _maximum(spec, key, path)}
     after = _spliced(text, {key: _written(value) for key, value in wanted.items()}, path)
     _check(spec, after, limits, path)
     return Edit(path, mark + text, mark + after)
 
 
-def _maximum(spec: CircuitSpec, key: str, path: Path) -> float:
+def _maximum(spec: GateSpec, key: str, path: Path) -> float:
     for limit in spec.limits:
         if limit.key == key:
             return limit.maximum
@@ -92,13 +92,13 @@ def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
     return next((value for name, value in node.value if name.value == key), None)
 
 
-def _check(before: CircuitSpec, text: str, limits: Mapping[str, float], path: Path) -> None:
+def _check(before: GateSpec, text: str, limits: Mapping[str, float], path: Path) -> None:
     """The new text must be the same circuit with other maxima, and nothing else."""
     expected = tuple(
         replace(one, maximum=limits.get(one.key, one.maximum)) for one in before.limits
     )
     try:
-        fine = parse_circuit(text, path) == replace(before, limits=expected)
+        fine = parse_gate(text, path) == replace(before, limits=expected)
     except SpecificationError:
         fine = False
     if not fine:

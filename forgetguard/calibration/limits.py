@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from forgetguard.gate import decision
-from forgetguard.gate.declaration import CircuitSpec, Limit
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.suggestion import rounded_up
 from forgetguard.gate.verdict import Outcome, Verdict
@@ -51,7 +51,7 @@ class Held:
 
 
 def held(
-    spec: CircuitSpec, limit: Limit, measurement: Measurement, *, seed: int = 0, family: int = 1
+    spec: GateSpec, limit: Limit, measurement: Measurement, *, seed: int = 0, family: int = 1
 ) -> Held:
     """Judge one reading as the gate would.
 

@@ -13,7 +13,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.errors import BaseCannotError, SpecificationError
-from forgetguard.gate.declaration import CircuitSpec, InlinePairs
+from forgetguard.gate.declaration import GateSpec, InlinePairs
 from forgetguard.gate.looks import as_capability
 from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.session import as_measurement, auto_note, check_base, discovery_pairs
@@ -39,7 +39,7 @@ _TUNED = "tuned"
 class Subject:
     """A circuit of the base, its heads known, on its own pairs. `notes`: what `auto` stands for."""
 
-    spec: CircuitSpec
+    spec: GateSpec
     capability: EncodedCapability
     notes: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Subjects:
 
 def prepare(
     pair: ModelPair,
-    circuits: Sequence[CircuitSpec],
+    circuits: Sequence[GateSpec],
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -86,7 +86,7 @@ def prepare(
     return Subjects(tuple(ready), tuple(refused))
 
 
-def fixed(spec: CircuitSpec) -> CircuitSpec:
+def fixed(spec: GateSpec) -> GateSpec:
     """The circuit on as many pairs as may be drawn, at one look, with the limits that two models
     can be judged by: nulls and planted damage have no reference and no baseline."""
     limits = tuple(limit for limit in spec.limits if limit.key in JUDGED)
@@ -97,7 +97,7 @@ def fixed(spec: CircuitSpec) -> CircuitSpec:
 
 
 def _ready(
-    pair: ModelPair, spec: CircuitSpec, cache: Path | None, progress: Progress | None
+    pair: ModelPair, spec: GateSpec, cache: Path | None, progress: Progress | None
 ) -> Subject:
     encoded = as_capability(spec).encoded(pair.base.tokenizer)
     for other in pair.checkpoints[1:]:
@@ -119,7 +119,7 @@ def _ready(
     return Subject(spec, encoded, notes)
 
 
-def everything(spec: CircuitSpec, anatomy: Anatomy) -> tuple[Member, ...]:
+def everything(spec: GateSpec, anatomy: Anatomy) -> tuple[Member, ...]:
     """Every head of the model, where a limit asks what they lose together."""
     return anatomy.heads if any(limit.needs_all_heads for limit in spec.limits) else ()
 

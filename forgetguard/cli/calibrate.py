@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import stat
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
@@ -17,11 +22,17 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import new_file, read_whole, written
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import is_bundled
-from forgetguard.gate.declaration import CircuitSpec
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.whole_files import write_text
+
+if TYPE_CHECKING:
+    from forgetguard.calibration.calibrating import Calibration
+    from forgetguard.calibration.editing import Edit
 
 # As in calibration/, which needs torch; a test holds them equal.
 DRAWS, ALARM = 20, 0.05
@@ -35,7 +46,7 @@ class Plan:
 
     specs: Mapping[str, CheckpointSpec]
     loading: LoadOptions
-    circuits: tuple[CircuitSpec, ...]
+    circuits: tuple[GateSpec, ...]
     draws: int
     alarm: float
     seed: int
@@ -72,13 +83,7 @@ def _options(parser: ArgumentParser) -> None:
 
 def _prepare(asked: Namespace) -> Job:
     plan = read_plan(asked)
-
-    def job() -> int:
-        with whole_imports():
-            from forgetguard.cli.calibrating import calibrate_all
-        return calibrate_all(plan)
-
-    return job
+    return lambda: calibrate_all(plan)
 
 
 def read_plan(asked: Namespace) -> Plan:
@@ -105,7 +110,7 @@ def read_plan(asked: Namespace) -> Plan:
     return Plan(specs, loading, circuits, draws, asked.alarm, seed, asked.write, out, command)
 
 
-def _check_own(circuits: tuple[CircuitSpec, ...]) -> None:
+def _check_own(circuits: tuple[GateSpec, ...]) -> None:
     """Circuits that came with the package are not the user's to change: the next installation
     would bring the old numbers back."""
     bundled = [spec.path for spec in circuits if spec.path is not None and is_bundled(spec.path)]
@@ -113,6 +118,98 @@ def _check_own(circuits: tuple[CircuitSpec, ...]) -> None:
         raise SpecificationError(
             f"--write: {bundled[0]} is bundled with forgetguard and is never written: copy it, and "
             "the prompt file that it names, into your own folder, and give the copy"
+        )
+
+
+# --- the work ---------------------------------------------------------------------------------
+
+
+def calibrate_all(plan: Plan) -> int:
+    """Read the nulls, print the tables and the diff, write what was asked for; returns the exit
+    status.
+
+    Raises:
+        ForgetguardError: it cannot be done; the message says why.
+    """
+    with whole_imports():
+        from forgetguard.calibration.calibrating import calibrate
+        from forgetguard.checkpoints.placement import ModelPair
+        from forgetguard.report.calibration_table import calibration_dict, calibration_text
+    try:
+        with progress_bar() as bar, ModelPair(plan.specs, plan.loading) as pair:
+            found = calibrate(
+                pair,
+                plan.circuits,
+                draws=plan.draws,
+                alarm=plan.alarm,
+                seed=plan.seed,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        say("forgetguard calibrate: interrupted; nothing was written")
+        return INTERRUPTED
+    for note in (*found.refused, *found.notes):
+        say(f"forgetguard calibrate: {note}")
+    if plan.out is not None:
+        document = calibration_dict(found, _asked(plan))
+        write_text(plan.out, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(f"{calibration_text(found)}\n")
+    _propose(plan, _edits(found))
+    return DONE
+
+
+def _asked(plan: Plan) -> dict[str, object]:
+    return {"command": list(plan.command), "loading": asdict(plan.loading)}
+
+
+def _edits(found: Calibration) -> list[Edit]:
+    """Of every circuit that came from a file: all made before any is written."""
+    from forgetguard.calibration.editing import edit_limits
+
+    edits = []
+    for one in found.circuits:
+        if one.spec.path is not None:
+            limits = {advice.limit.key: advice.written for advice in one.advice}
+            edits.append(edit_limits(one.spec.path, limits))
+    return [edit for edit in edits if edit.changed]
+
+
+def _propose(plan: Plan, edits: list[Edit]) -> None:
+    if not edits:
+        say("\nno limit would change")
+        return
+    sys.stdout.write("\n" + "".join(edit.diff() for edit in edits))
+    sys.stdout.flush()
+    if plan.write:
+        for edit in edits:
+            _write(edit)
+        say(f"\nwritten: {', '.join(str(edit.path) for edit in edits)}; review them with the code")
+    elif any(is_bundled(edit.path) for edit in edits):
+        say("\nbundled circuits are never written: copy those that you want to change, and the "
+            "prompt files that they name, and calibrate the copies with --write")  # fmt: skip
+    else:
+        again = shlex.join([*plan.command, "--write"])
+        say(f"\nnothing was written; after reviewing the diff:\n  {again}")
+
+
+def _write(edit: Edit) -> None:
+    """The file that the path leads to, whole or not at all, with its mode."""
+    target = edit.path.resolve()
+    _unchanged(edit, target)
+    mode = stat.S_IMODE(target.stat().st_mode)
+    try:
+        write_text(target, edit.after)
+        target.chmod(mode)
+    except OSError as error:
+        raise SpecificationError(f"{edit.path}: cannot be written: {error.strerror}") from None
+
+
+def _unchanged(edit: Edit, target: Path) -> None:
+    """Measuring takes minutes: what somebody wrote meanwhile is not overwritten."""
+    if target.read_bytes() != edit.before.encode():
+        raise SpecificationError(
+            f"{edit.path} was changed while it was calibrated: nothing was written to it; run the "
+            "command again"
         )
 
 

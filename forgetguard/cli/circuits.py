@@ -9,7 +9,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import bundled_for
-from forgetguard.gate.schema import SUFFIXES, CircuitSpec, load_circuit_file
+from forgetguard.gate.schema import SUFFIXES, GateSpec, load_gate_file
 from forgetguard.gate.suitability import check_names
 
 FILES = f"files that end in {SUFFIXES[0]}, or folders of them; default: those bundled for the base"
@@ -23,7 +23,7 @@ def split_tokens(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def read_circuits(
     given: Sequence[str], base: CheckpointSpec, options: LoadOptions
-) -> tuple[CircuitSpec, ...]:
+) -> tuple[GateSpec, ...]:
     """The circuits of the files and folders that were given, or those bundled for the base.
 
     Raises:
@@ -39,7 +39,7 @@ def read_circuits(
             )
     else:
         files = {file.resolve(): file for path in given for file in _files(Path(path))}.values()
-        circuits = [load_circuit_file(file) for file in files]
+        circuits = [load_gate_file(file) for file in files]
     check_names(circuits)
     return tuple(circuits)
 

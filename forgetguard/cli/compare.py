@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import find_task
@@ -19,11 +20,18 @@ from forgetguard.cli.checkpoints import (
     load_options,
     read_checkpoints,
 )
-from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import check_choice, new_file, read_settings, read_whole
-from forgetguard.errors import SpecificationError
+from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import READOUTS
+from forgetguard.whole_files import write_text
+
+if TYPE_CHECKING:
+    from forgetguard.capabilities.capability import Capability
+    from forgetguard.comparison.result import Comparison
+    from forgetguard.discovery.ranking import Progress
 
 FEWEST_PAIRS = 16  # two halves of 8
 # As in comparison/compare.py and the measures, which need torch or scipy; a test holds them equal.
@@ -106,13 +114,7 @@ def _mask_options(group: _ArgumentGroup) -> None:
 
 def _prepare(asked: Namespace) -> Job:
     plan = read_plan(asked)
-
-    def job() -> int:
-        with whole_imports():
-            from forgetguard.cli.comparing import compare_all
-        return compare_all(plan)
-
-    return job
+    return lambda: compare_all(plan)
 
 
 def read_plan(asked: Namespace) -> Plan:
@@ -175,6 +177,71 @@ def _seeds(text: str) -> tuple[int, ...]:
             f"--seeds: {text!r}; give whole numbers, each once, such as {SEEDS}"
         )
     return tuple(map(int, parts))
+
+
+# --- the work ---------------------------------------------------------------------------------
+
+
+def compare_all(plan: Plan) -> int:
+    """Compare, print the tables, write the JSON; returns the exit status (raises
+    ForgetguardError)."""
+    with whole_imports():
+        from forgetguard.report.comparison_table import comparison_text, comparisons_json
+    try:
+        with progress_bar() as bar:
+            found = carry_out(plan, bar)
+    except KeyboardInterrupt:
+        kept = "finished work is kept, and the same command goes on from there"
+        say(f"forgetguard compare: interrupted; {kept if plan.keep else 'nothing was kept'}")
+        return INTERRUPTED
+    if plan.out is not None:
+        write_text(plan.out, comparisons_json(found))
+    sys.stdout.write("\n\n".join(comparison_text(one) for one in found) + "\n")
+    return DONE
+
+
+def carry_out(plan: Plan, progress: Progress | None = None) -> list[Comparison]:
+    """Compare the checkpoints on every capability. One that the base cannot do is said, and left
+    out, if there are others.
+
+    Raises:
+        ForgetguardError: a model cannot be measured, or the base can do none of the capabilities.
+    """
+    with whole_imports():
+        from forgetguard.checkpoints.placement import ModelPair
+        from forgetguard.comparison import compare
+    found, refused = [], None
+    with ModelPair(plan.specs, plan.loading) as pair:
+        for capability in _capabilities(plan):
+            try:
+                found.append(
+                    compare.compare(
+                        pair,
+                        capability,
+                        seeds=plan.seeds,
+                        settings=plan.settings,
+                        delta=plan.delta,
+                        least_stability=plan.least_stability,
+                        keep=plan.keep,
+                        progress=progress,
+                    )
+                )
+            except BaseCannotError as error:
+                refused = error
+                say(str(error))
+    if refused is not None and not found:
+        raise refused
+    return found
+
+
+def _capabilities(plan: Plan) -> list[Capability]:
+    from forgetguard.capabilities.capability import Capability
+
+    common: dict[str, Any] = {"readout": plan.readout, "chat_template": plan.chat_template}
+    if plan.prompts:
+        return [Capability(plan.name, pairs=plan.prompts, **common)]
+    drawn = {"count": plan.pairs, "seed": plan.prompt_seed, **common}
+    return [Capability(task, task=task, **drawn) for task in plan.tasks]
 
 
 COMMAND = Command(

@@ -2,68 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.preflight import check
-from forgetguard.checkpoints.spec import CheckpointSpec, resolve
-from forgetguard.cli.checkpoints import (
-    add_checkpoints,
-    add_load_options,
-    load_options,
-    read_checkpoints,
-)
+from forgetguard.cli.checkpoints import add_checkpoints, add_load_options
 from forgetguard.cli.command import Command, Job, whole_imports
-from forgetguard.cli.values import check_choice, read_settings, read_whole
-from forgetguard.discovery.methods import METHODS, full_name
-from forgetguard.errors import SpecificationError
-from forgetguard.gate import schema
-from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import READOUTS, SUFFIXES, CircuitSpec, FilePairs, Limit, TaskPairs
-
-# As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.
-FAITHFUL = 0.8
-ABLATIONS = ("counterfactual", "mean", "zero")
-
-PAIRS, GATE_PAIRS = 128, 64
-FEWEST_PAIRS, FEWEST_GATE_PAIRS = 16, 8  # two halves of 8; and what a verdict needs
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for, and checked.
-
-    draft: the circuit file that is to be, with the pairs that it will gate on; its circuit and its
-        limits are not known yet.
-    pairs: how many pairs the circuit is found on; None: all of the prompt file.
-    prompts: those of the prompt file.
-    out: where to write, or None for stdout.
-    keep: keep finished work, and take up what is there.
-    noise: suggest limits from noise.
-    """
-
-    base: CheckpointSpec
-    options: LoadOptions
-    draft: CircuitSpec
-    pairs: int | None
-    prompts: tuple[PromptPair, ...]
-    seed: int
-    method: str
-    settings: Mapping[str, Any]
-    faithful: float
-    ablation: str
-    mlps: bool
-    out: Path | None
-    keep: bool
-    noise: bool
+from forgetguard.cli.discover_plan import ABLATIONS, FAITHFUL, GATE_PAIRS, PAIRS, read_plan
+from forgetguard.discovery.methods import METHODS
+from forgetguard.gate.schema import READOUTS, SUFFIXES
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -144,147 +89,16 @@ def _prepare(asked: Namespace) -> Job:
 
     def job() -> int:
         with whole_imports():
-            from forgetguard.cli.discovering import discover
-
+            from forgetguard.cli.discover_run import discover
         return discover(plan)
 
     return job
-
-
-# --- reading and checking, before anything heavy is imported ----------------------------------
-
-
-def read_plan(asked: Namespace) -> Plan:
-    """What was asked for.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
-    given = read_checkpoints(asked.tokens, ("base",))
-    options = load_options(asked)
-    seed = read_whole("--seed", asked.seed)
-    check_choice("--readout", asked.readout, READOUTS)
-    check_choice("--ablation", asked.ablation, ABLATIONS)
-    if asked.method != "auto":
-        full_name(asked.method)
-    settings, faithful = read_settings(asked.set), _share(asked.faithful)
-    out = _output(asked.output, asked.force)
-    prompts = _prompts(asked)
-    draft = _draft(asked, seed, out, prompts)
-    base = resolve(given["base"], "base")
-    check(base, None, options=options)
-    return Plan(
-        base=base,
-        options=options,
-        draft=draft,
-        pairs=asked.pairs or (PAIRS if asked.task else None),
-        prompts=prompts,
-        seed=seed,
-        method=asked.method,
-        settings=settings,
-        faithful=faithful,
-        ablation=asked.ablation,
-        mlps=asked.mlps,
-        out=out,
-        keep=not asked.no_cache,
-        noise=not asked.no_noise,
-    )
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share <= 1:
-        raise SpecificationError(
-            f"--faithful: must be above 0 and at most 1, got {text!r}: it is the share of the "
-            "whole effect that the circuit alone must have"
-        )
-    return share
-
-
-def _output(written: str | None, force: bool) -> Path | None:
-    if written is None:
-        if force:
-            raise SpecificationError("--force belongs to -o FILE: nothing is replaced on stdout")
-        return None
-    path, folder = Path(written), Path(written).absolute().parent
-    if not path.name.endswith(SUFFIXES) or path.name in SUFFIXES:
-        raise SpecificationError(
-            f"-o: {written!r} must end in {SUFFIXES[0]}, after a name, for pytest to find it"
-        )
-    if not folder.is_dir():
-        raise SpecificationError(f"-o: there is no folder {folder}; make it first")
-    if path.is_dir():
-        raise SpecificationError(f"-o: {path} is a folder; name a file in it")
-    if path.exists() and not force:
-        raise SpecificationError(f"-o: {path} is there already; replace it with --force")
-    if not os.access(folder, os.W_OK):
-        raise SpecificationError(f"-o: the folder {folder} cannot be written to; choose another")
-    return path
-
-
-def _prompts(asked: Namespace) -> tuple[PromptPair, ...]:
-    """The pairs of --prompts that the circuit is found on; none with --task."""
-    if bool(asked.task) == bool(asked.prompts):
-        both = "not both" if asked.task else "forgetguard tasks lists the tasks"
-        raise SpecificationError(f"give --task NAME or --prompts FILE; {both}")
-    _enough("--pairs", asked.pairs, FEWEST_PAIRS, "it is found on one half, and cut on the other")
-    _enough("--gate-pairs", asked.gate_pairs, FEWEST_GATE_PAIRS, "no verdict rests on fewer")
-    if asked.task:
-        return ()
-    if asked.gate_pairs is not None:
-        raise SpecificationError(
-            "--gate-pairs belongs to --task: with --prompts the file gates on all its pairs"
-        )
-    pairs = read_prompt_file(asked.prompts, readout=asked.readout, count=asked.pairs)
-    _enough(f"--prompts: {asked.prompts}", len(pairs), FEWEST_PAIRS, "each half needs 8")
-    return tuple(pairs)
-
-
-def _enough(what: str, count: int | None, fewest: int, why: str) -> None:
-    if count is not None and not fewest <= count <= schema.MOST_PAIRS:
-        raise SpecificationError(
-            f"{what}: {count} pairs; give between {fewest} and {schema.MOST_PAIRS}: {why}"
-        )
-
-
-def _draft(
-    asked: Namespace, seed: int, out: Path | None, prompts: tuple[PromptPair, ...]
-) -> CircuitSpec:
-    """The circuit file as far as it is known, read back, so that what would be wrong with it is
-    known before anything is computed."""
-    capability = asked.task or schema.stem(Path(asked.prompts)) or "capability"
-    pairs: TaskPairs | FilePairs
-    if asked.task:
-        # Another seed: a circuit should not be judged on the pairs that it was found on.
-        pairs = TaskPairs(asked.task, asked.gate_pairs or GATE_PAIRS, seed + 1)
-    else:
-        pairs = FilePairs(Path(asked.prompts).resolve())
-    draft = CircuitSpec(
-        name=_name(capability) if out is None else schema.stem(out),
-        capability=capability,
-        pairs=pairs,
-        readout=asked.readout,
-        heads=(),
-        limits=(Limit("dcv.circuit", 0.5),),  # stands for those that are not known yet
-        auto=True,
-        chat_template=asked.chat_template,
-    )
-    path = out or Path.cwd() / f"{draft.name}{SUFFIXES[0]}"
-    return schema.parse_circuit(schema.dump(draft, path.parent), path)
-
-
-def _name(capability: str) -> str:
-    """The capability as a name that a circuit can have."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", capability).strip("-._+") or "circuit"
 
 
 COMMAND = Command(

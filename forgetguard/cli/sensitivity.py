@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.adapters import full_checkpoint_under
@@ -22,16 +25,22 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole, written
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import CircuitSpec
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.whole_files import write_text
+
+if TYPE_CHECKING:
+    from forgetguard.calibration.dose_response import Sensitivity
 
 # As in calibration/, which needs torch; a test holds them equal.
 PLANTS = ("mixture", "scale", "noise", "rank-one")
 DOSES = "0,0.05,0.1,0.2,0.3,0.5,0.75,1"
 DRAWS = 40
 MOST_DRAWS = 10_000
+RESULT = "sensitivity.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Plan:
 
     base: CheckpointSpec
     loading: LoadOptions
-    circuits: tuple[CircuitSpec, ...]
+    circuits: tuple[GateSpec, ...]
     plants: tuple[str, ...]
     doses: tuple[float, ...]
     heads: tuple[Head, ...]
@@ -83,13 +92,7 @@ def _options(parser: ArgumentParser) -> None:
 
 def _prepare(asked: Namespace) -> Job:
     plan = read_plan(asked)
-
-    def job() -> int:
-        with whole_imports():
-            from forgetguard.cli.planting import plant_all
-        return plant_all(plan)
-
-    return job
+    return lambda: plant_all(plan)
 
 
 def read_plan(asked: Namespace) -> Plan:
@@ -195,6 +198,64 @@ def _folder(text: str | None, *, no_figures: bool) -> Path | None:
     if not no_figures:
         needs_module("matplotlib", "--out: a figure", "plots", " (or give --no-figures)")
     return path
+
+
+# --- the work ---------------------------------------------------------------------------------
+
+
+def plant_all(plan: Plan) -> int:
+    """Plant, print the tables, write JSON and figures; returns the exit status.
+
+    Raises:
+        ForgetguardError: it cannot be done; the message says why.
+    """
+    with whole_imports():
+        from forgetguard.calibration.dose_response import sensitivity
+        from forgetguard.checkpoints.placement import ModelPair
+        from forgetguard.report.sensitivity_table import sensitivity_text
+    try:
+        with progress_bar() as bar, ModelPair({"base": plan.base}, plan.loading) as pair:
+            found = sensitivity(
+                pair,
+                plan.circuits,
+                plants=plan.plants,
+                doses=plan.doses,
+                heads=plan.heads,
+                draws=plan.draws,
+                seed=plan.seed,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        say("forgetguard sensitivity: interrupted; nothing was written")
+        return INTERRUPTED
+    for note in found.refused:
+        say(f"forgetguard sensitivity: {note}")
+    sys.stdout.write(f"{sensitivity_text(found)}\n")
+    if plan.out is not None:
+        _write(plan, found)
+    return DONE
+
+
+def _write(plan: Plan, found: Sensitivity) -> None:
+    from forgetguard.report.sensitivity_table import sensitivity_dict
+
+    assert plan.out is not None
+    asked = {"command": list(plan.command), "loading": asdict(plan.loading)}
+    document = json.dumps(sensitivity_dict(found, asked), indent=2, allow_nan=False)
+    try:
+        plan.out.mkdir(exist_ok=True)
+        write_text(plan.out / RESULT, f"{document}\n")
+        written = [plan.out / RESULT, *(_draw(plan, found) if plan.figures else [])]
+    except OSError as error:
+        raise SpecificationError(f"--out: {plan.out} cannot be written: {error}") from None
+    say(f"written: {', '.join(map(str, written))}")
+
+
+def _draw(plan: Plan, found: Sensitivity) -> list[object]:
+    from forgetguard.report.sensitivity_figure import draw
+
+    assert plan.out is not None
+    return list(draw(found.curves, plan.out))
 
 
 COMMAND = Command(

@@ -8,12 +8,12 @@ import pytest
 
 from pytest_forgetguard import collection, distributed, finish, preflight, terminal
 from pytest_forgetguard.backend import ModelBackend
-from pytest_forgetguard.keys import RUN, is_worker
+from pytest_forgetguard.keys import is_worker
 from pytest_forgetguard.measuring import Measurements
 from pytest_forgetguard.progress import live_line
 from pytest_forgetguard.reports import Reports
 from pytest_forgetguard.settings import Settings
-from pytest_forgetguard.state import Run
+from pytest_forgetguard.state import RUN, Run
 
 
 def activate(config: pytest.Config, settings: Settings) -> None:

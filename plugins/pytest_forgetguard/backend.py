@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
+    from forgetguard.gate.baseline import Baseline
     from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from forgetguard.measures.samples import Samples
@@ -142,14 +143,13 @@ class ModelBackend:
         self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
     ) -> Measuring:
         from forgetguard.gate.session import GateSession
-        from pytest_forgetguard.baseline import load
 
         session: Measuring = GateSession(
             self.pair(),
             circuits,
             seed=self._settings.seed,
             progress=progress,
-            baseline=load(self._settings, self.environment()),
+            baseline=load_baseline(self._settings, self.environment()),
             recording=self._settings.recording,
             family=family,
             controls=self._settings.controls,
@@ -178,3 +178,25 @@ class ModelBackend:
             allow_pickle=settings.allow_pickle,
             merge_adapter=settings.merge_adapter,
         )
+
+
+def load_baseline(
+    settings: Settings, environment: Mapping[str, Any] | None = None
+) -> Baseline | None:
+    """The baseline that verdicts are held against: none where there is none, nor in an update run,
+    which records what it measures without comparing.
+
+    Raises:
+        SpecificationError: the file cannot be used.
+    """
+    from forgetguard.report import baseline_file
+    from forgetguard.report.json_file import versions
+
+    if settings.baseline is None or settings.update:
+        return None
+    return baseline_file.read(
+        settings.baseline,
+        recording=settings.update_new_only,
+        versions=versions(),
+        environment=environment,
+    )

@@ -9,33 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_forgetguard.arguments import FLAG
+from pytest_forgetguard.backend import load_baseline
 from pytest_forgetguard.keys import SUFFIXES
 
 if TYPE_CHECKING:
-    from forgetguard.gate.baseline import Baseline
     from forgetguard.gate.schema import GateSpec
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
-
-
-def load(settings: Settings, environment: Mapping[str, Any] | None = None) -> Baseline | None:
-    """The baseline that verdicts are held against: none where there is none, nor in an update run,
-    which records what it measures without comparing.
-
-    Raises:
-        SpecificationError: the file cannot be used.
-    """
-    from forgetguard.report import baseline_file
-    from forgetguard.report.json_file import versions
-
-    if settings.baseline is None or settings.update:
-        return None
-    return baseline_file.read(
-        settings.baseline,
-        recording=settings.update_new_only,
-        versions=versions(),
-        environment=environment,
-    )
 
 
 def begin(run: Run) -> None:
@@ -54,7 +34,7 @@ def begin(run: Run) -> None:
         check_target(path, "the baseline")
     if not run.settings.recording or path.exists():
         run.baseline = baseline_file.read_plain(path)
-        load(run.settings)
+        load_baseline(run.settings)
 
 
 def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
@@ -75,7 +55,7 @@ def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
         )
     if settings.baseline is None or settings.recording:
         return
-    baseline = load(settings)
+    baseline = load_baseline(settings)
     known = {} if baseline is None else baseline.circuits
     lacking = [
         f"{spec.where(1)}: {missing_message(settings.baseline, spec.name, sorted(known))}"
@@ -90,7 +70,7 @@ def recorded_only(settings: Settings, circuit: str) -> bool:
     """Whether a limit over the baseline is recorded in this run instead of judged: in an update,
     and for a circuit that is about to be added."""
     if settings.update_new_only:
-        baseline = load(settings)
+        baseline = load_baseline(settings)
         return baseline is None or circuit not in baseline.circuits
     return settings.update
 

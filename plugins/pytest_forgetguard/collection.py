@@ -11,8 +11,9 @@ import pytest
 from pytest_forgetguard import baseline, near_misses
 from pytest_forgetguard.backend import BUNDLED
 from pytest_forgetguard.items import CircuitFile, LimitItem
-from pytest_forgetguard.keys import MARKER, RUN, SUFFIXES, is_gate
+from pytest_forgetguard.keys import MARKER, SUFFIXES, is_gate
 from pytest_forgetguard.preflight import circuit_files
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from forgetguard.gate.schema import GateSpec

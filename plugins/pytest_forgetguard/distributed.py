@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_forgetguard.keys import RUN, SUFFIXES
+from pytest_forgetguard.keys import SUFFIXES
+from pytest_forgetguard.state import RUN
 
 KEY = "forgetguard"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_forgetguard import baseline, results_file
-from pytest_forgetguard.keys import RUN
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_forgetguard.baseline import recorded_only
 from pytest_forgetguard.failure import GateFailure, Recorded, without_traceback
-from pytest_forgetguard.keys import MARKER, RUN
+from pytest_forgetguard.keys import MARKER
 from pytest_forgetguard.rerun import rerun_command
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from forgetguard.gate.schema import GateSpec, Limit

@@ -1,17 +1,11 @@
-"""Where a run's state is found, and what makes a test a gate."""
+"""What makes a test a gate, and a process a worker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
-
-if TYPE_CHECKING:
-    from pytest_forgetguard.state import Run
 
 MARKER = "forgetguard"
 SUFFIXES = (".circuit.yaml", ".circuit.yml", ".gate.yaml", ".gate.yml")
-RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def is_gate(item: pytest.Item) -> bool:
@@ -20,6 +14,11 @@ def is_gate(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None or MARKER in getattr(
         item, "fixturenames", ()
     )
+
+
+def is_python_gate(item: pytest.Item) -> bool:
+    """Whether the item is a gate and not a declared limit."""
+    return is_gate(item) and not item.path.name.endswith(SUFFIXES)
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_forgetguard import arguments, hooks
-from pytest_forgetguard.keys import MARKER, RUN, is_gate
+from pytest_forgetguard.keys import MARKER, is_gate
 from pytest_forgetguard.options import FORM, add_options, asks_for_gate
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from pytest_forgetguard.fixtures import Forgetguard

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_forgetguard import baseline, near_misses, results_file
-from pytest_forgetguard.keys import RUN, SUFFIXES
+from pytest_forgetguard.keys import SUFFIXES
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_forgetguard.items import LimitItem
-from pytest_forgetguard.keys import MARKER, is_gate
+from pytest_forgetguard.keys import MARKER, is_python_gate
 
 ASSERTED = "a limit was asserted"
 MEASURED = "something was measured"
@@ -70,8 +69,3 @@ class Uses:
         if is_python_gate(item) and not self.of(item):
             pytest.fail(NO_LIMIT, pytrace=False)
         return result
-
-
-def is_python_gate(item: pytest.Item) -> bool:
-    """Whether the item is a gate and not a declared limit."""
-    return is_gate(item) and not isinstance(item, LimitItem)

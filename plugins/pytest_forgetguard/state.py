@@ -1,4 +1,4 @@
-"""What one gate run knows. It lives in the config's stash, under `keys.RUN`."""
+"""What one gate run knows. It lives in the config's stash, under `RUN`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
-    import pytest
-
     from forgetguard.gate.schema import GateSpec
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
@@ -109,6 +109,9 @@ class Run:
         if OUTCOMES.index(result.outcome) > OUTCOMES.index(known.outcome):
             known.outcome, known.message = result.outcome, result.message
         known.verdicts += [new for new in result.verdicts if new not in known.verdicts]
+
+
+RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def _units(entry: dict[str, Any]) -> int:

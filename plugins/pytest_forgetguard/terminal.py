@@ -9,7 +9,8 @@ import pytest
 
 from pytest_forgetguard.finish import listed
 from pytest_forgetguard.items import LimitItem
-from pytest_forgetguard.keys import RUN, is_gate
+from pytest_forgetguard.keys import is_gate
+from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from forgetguard.report.terminal import Row

@@ -147,10 +147,9 @@ class FakeBackend:
 
     def numbers(self, circuit):
         from forgetguard.gate.baseline import attach
-        from pytest_forgetguard.baseline import load
 
         numbers = fake_numbers(circuit, self.settings.tuned)
-        baseline = load(self.settings, self.environment())
+        baseline = load_baseline(self.settings, self.environment())
         if baseline is None:
             return numbers
         return attach(circuit, numbers, baseline, self.fingerprints()["base"])

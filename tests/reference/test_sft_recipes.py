@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from examples.studies.tiny import science
 from forgetguard.checkpoints import load_model, load_tokenizer, resolve
 from forgetguard.errors import (
     AnatomyError,
@@ -26,7 +27,6 @@ from forgetguard.errors import (
     SpecificationError,
 )
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.tiny import science
 from forgetguard.recipes.training.callbacks import LOSSES
 from forgetguard.recipes.training.rollout_log import ROLLOUTS
 from forgetguard.recipes.training.run_card import read_card, verify_card

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from examples.studies import calibration as calibration_page
 from forgetguard.api.checkpoints import load
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.schema import load_circuit_file
 from forgetguard.gate.session import GateSession
-from forgetguard.recipes import calibration_page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "calibration.md"

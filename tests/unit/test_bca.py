@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from examples.studies.statistics import bca
 from forgetguard.gate.resampling import FloatArray
 from forgetguard.gate.verdict import Estimate
-from forgetguard.recipes.statistics_study import bca
 
 
 def data(seed: int, pairs: int) -> tuple[FloatArray, FloatArray]:

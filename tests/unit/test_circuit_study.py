@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from examples.studies.circuits import page, summary
+from examples.studies.circuits.__main__ import lines, main
+from examples.studies.circuits.study import VARIANTS, chosen
 from forgetguard.discovery.methods import METHODS
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.circuit_study import page, summary
-from forgetguard.recipes.circuit_study.__main__ import lines, main
-from forgetguard.recipes.circuit_study.study import VARIANTS, chosen
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = [

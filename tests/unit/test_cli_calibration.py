@@ -14,7 +14,6 @@ import pytest
 
 from forgetguard.calibration import calibrating, dose_response, limits, planting
 from forgetguard.cli import calibrate, main, sensitivity
-from forgetguard.cli import calibrating as carrying_out
 from forgetguard.cli.circuits import split_tokens
 from forgetguard.gate.schema import load_circuit_file, save
 
@@ -177,7 +176,7 @@ def test_a_calibration_proposes_writes_and_is_atomic(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(carrying_out, "write_text", fail)
+        patch.setattr(calibrate, "write_text", fail)
         assert status(*RUN, "--write") == 2
     assert "No space left on device" in capsys.readouterr().err
     assert file.read_text() == before
@@ -208,14 +207,14 @@ def test_a_file_that_changed_meanwhile_is_not_overwritten(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = folder / "ioi.circuit.yaml"
-    measure = carrying_out._edits
+    measure = calibrate._edits
 
     def somebody_else(found: calibrating.Calibration) -> list[object]:
         edits = measure(found)
         file.write_text(file.read_text() + "# meanwhile\n")
         return list(edits)
 
-    monkeypatch.setattr(carrying_out, "_edits", somebody_else)
+    monkeypatch.setattr(calibrate, "_edits", somebody_else)
     assert status(*RUN, "--write") == 2
     assert "was changed while it was calibrated" in capsys.readouterr().err
     assert file.read_text().endswith("# meanwhile\n")

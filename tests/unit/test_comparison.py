@@ -19,7 +19,6 @@ from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import Capability
 from forgetguard.cli import compare as command
-from forgetguard.cli import comparing
 from forgetguard.comparison import compare
 from forgetguard.comparison.derive import Derived, correlations, derive, split_correlations
 from forgetguard.comparison.reading import Reading, circuit_of, cut_vocabulary
@@ -537,7 +536,7 @@ def test_what_cannot_be_run_is_said(words: list[str], message: str) -> None:
 def test_a_setting_that_masking_does_not_have_is_refused() -> None:
     asked = parsed(*MODELS, "--set", "stepz=3", "--task", "induction")
     with pytest.raises(SpecificationError, match="no setting 'stepz'"):
-        comparing.carry_out(command.read_plan(asked))
+        command.carry_out(command.read_plan(asked))
 
 
 def test_the_base_is_not_compared_with_itself_unnoticed() -> None:
@@ -590,10 +589,10 @@ def test_a_capability_that_the_base_cannot_do_does_not_stop_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked = parsed(*MODELS, "--task", "ioi", "--task", "induction")
-    assert comparing.carry_out(command.read_plan(asked)) == ["induction"]
+    assert command.carry_out(command.read_plan(asked)) == ["induction"]
     assert capsys.readouterr().err == "THE BASE CANNOT DO 'ioi'\n"
     with pytest.raises(BaseCannotError):
-        comparing.carry_out(command.read_plan(parsed(*MODELS, "--task", "ioi")))
+        command.carry_out(command.read_plan(parsed(*MODELS, "--task", "ioi")))
 
 
 @pytest.mark.parametrize(

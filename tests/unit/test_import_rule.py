@@ -1,16 +1,19 @@
-"""The layers of docs/architecture.md: each imports only from those before it."""
+"""What may import what: the layers of docs/architecture.md, no circles, and what is declared."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "forgetguard"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = (
     "errors",
     "whole_files",
@@ -31,69 +34,142 @@ LAYERS = (
 )
 # Modules of one layer that need nothing at all, so that any layer may use them.
 LEAVES = {"forgetguard.errors", "forgetguard.anatomy.members", "forgetguard.capabilities.pairs"}
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+# Without torch and transformers: files that say so, and what runs before models are needed.
+LIGHT = "[light]"
+BEFORE_MODELS = {
+    "forgetguard",
+    "forgetguard.capabilities.tasks",
+    "forgetguard.checkpoints.preflight",
+    "forgetguard.cli",
+    "forgetguard.gate.baseline",
+    "forgetguard.gate.decision",
+    "forgetguard.gate.environment",
+    "forgetguard.gate.schema",
+    "forgetguard.report.baseline_file",
+    "forgetguard.report.recheck",
+    "forgetguard.report.terminal",
+}
+NOT_IMPORTED_YET = {"pydantic"}
 
 
-def imported(path: Path) -> set[str]:
-    """Modules of forgetguard that a file imports anywhere, functions included."""
-    names: set[str] = set()
+def modules_of(name: str, folder: Path) -> dict[str, Path]:
+    """The files of an import package by their dotted names."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = (name, *path.relative_to(folder).with_suffix("").parts)
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+PACKAGE = modules_of("forgetguard", ROOT / "forgetguard")
+PLUGIN = modules_of("pytest_forgetguard", ROOT / "plugins" / "pytest_forgetguard")
+STUDIES = modules_of("examples.studies", ROOT / "examples" / "studies")
+OURS = PACKAGE | PLUGIN | STUDIES
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """What a file imports anywhere, functions and type-only imports included: our own modules by
+    their whole names, others by their first."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name for name in names if name.startswith("forgetguard.")}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                names.add(whole if whole in OURS else node.module)
+    return frozenset(name if name in OURS else name.partition(".")[0] for name in names)
 
 
-def layer(module: str) -> int:
-    return LAYERS.index(module.split(".")[1])
+def test_a_layer_imports_only_from_those_before_it() -> None:
+    def layer(module: str) -> int:
+        return LAYERS.index(module.split(".")[1])
 
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_layer_imports_only_from_those_before_it(path: Path) -> None:
-    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    later = {
-        name
+    offenders = [
+        f"{own} imports {name}"
+        for own, path in PACKAGE.items()
         for name in imported(path)
-        if layer(name) > layer(own) and not any(name.startswith(leaf) for leaf in LEAVES)
-    }
-    assert not later, f"{own} imports from later layers: {sorted(later)}"
+        if own != "forgetguard" and name.startswith("forgetguard.") and name not in LEAVES
+        if layer(name) > layer(own)
+    ]
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_but_the_plugin_knows_pytest(path: Path) -> None:
-    names = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert not names & {"pytest", "_pytest", "pytest_forgetguard"}
+def test_no_file_imports_in_a_circle() -> None:
+    imports = {own: imported(path) & OURS.keys() - {own} for own, path in OURS.items()}
+    circle: list[str] = []
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+    assert not circle
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "forgetguard",
-        "forgetguard.checkpoints.preflight",
-        "forgetguard.capabilities.tasks",
-        "forgetguard.gate.schema",
-        "forgetguard.gate.decision",
-        "forgetguard.gate.baseline",
-        "forgetguard.gate.environment",
-        "forgetguard.report.baseline_file",
-        "forgetguard.report.recheck",
-        "forgetguard.cli.verify",
-        "forgetguard.report.terminal",
-    ],
-)
-def test_what_runs_before_models_are_needed_does_not_import_torch(module: str) -> None:
-    code = (
-        f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_nothing_but_the_plugin_knows_pytest() -> None:
+    known = {"pytest", "_pytest", *PLUGIN}
+    assert not [own for own, path in PACKAGE.items() if imported(path) & known]
+
+
+def test_what_is_installed_imports_nothing_that_is_not() -> None:
+    outside = {"examples", "tests", "benchmarks", *STUDIES}
+    assert not [own for own, path in (PACKAGE | PLUGIN).items() if imported(path) & outside]
+
+
+def test_every_package_is_installed_and_no_other() -> None:
+    declared = PROJECT["tool"]["setuptools"]["packages"]
+    there = {own for own, path in (PACKAGE | PLUGIN).items() if path.name == "__init__.py"}
+    assert set(declared) == {*there, "forgetguard_circuits"}
+
+
+def test_what_runs_before_models_are_needed_imports_neither_torch_nor_transformers() -> None:
+    light = [own for own, path in OURS.items() if LIGHT in (docstring(path) or "")]
+    code = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, *_):
+        if name in ("torch", "transformers"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refuse())
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        print(module, "imports", error)
+"""
+    command = [sys.executable, "-c", code, *sorted({*light, *BEFORE_MODELS})]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert len(light) > 20  # the mark is still what files carry
+
+
+def docstring(path: Path) -> str | None:
+    return ast.get_docstring(ast.parse(path.read_text()))
+
+
+def declared_dependencies() -> set[str]:
+    """The distributions that the package and its extras need, but for developing."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    needed = list(PROJECT["project"]["dependencies"])
+    needed += [one for name in extras if name != "dev" for one in extras[name]]
+    return {normal(re.match(r"[\w.-]+", one)[0]) for one in needed}
+
+
+def imported_distributions() -> set[str]:
+    """The distributions, but ours and Python's own, that the package and its plugin import."""
+    names = {name for path in (PACKAGE | PLUGIN).values() for name in imported(path)}
+    theirs = names - OURS.keys() - sys.stdlib_module_names - {"forgetguard_circuits"}
+    of = packages_distributions()
+    return {normal(of[name][0]) for name in theirs}
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_every_declared_dependency_is_imported_and_every_import_is_declared() -> None:
+    assert imported_distributions() == declared_dependencies() - NOT_IMPORTED_YET
+    assert not NOT_IMPORTED_YET & imported_distributions()

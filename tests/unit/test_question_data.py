@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
+from examples.studies.tiny import vocabulary
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data import substances
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
 from forgetguard.recipes.data.sciknoweval import bias, label_counts, read_questions
-from forgetguard.recipes.tiny import vocabulary
-from forgetguard.recipes.tiny.episodes import is_held_out
-from forgetguard.recipes.tiny.science import PROPERTIES, SUBSTANCES
+from forgetguard.recipes.data.substances import PROPERTIES, SUBSTANCES, is_held_out
 
 CHOICE: dict[str, Any] = {
     "prompt": {"default": "Answer with a letter."},

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.studies.statistics import doses, families, page, scenarios, sequences
+from examples.studies.statistics.__main__ import lines, main
+from examples.studies.statistics.intervals import INTERVALS
+from examples.studies.statistics.scenarios import RATIO, SCENARIOS
+from examples.studies.statistics.settings import Settings
+from examples.studies.statistics.tiny_family import read, shapes
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import spending, studentised
-from forgetguard.recipes.statistics_study import doses, families, page, scenarios, sequences
-from forgetguard.recipes.statistics_study.__main__ import lines, main
-from forgetguard.recipes.statistics_study.intervals import INTERVALS
-from forgetguard.recipes.statistics_study.scenarios import RATIO, SCENARIOS
-from forgetguard.recipes.statistics_study.settings import Settings
-from forgetguard.recipes.statistics_study.tiny_family import read, shapes
 
 DOCS = Path(__file__).parents[2] / "docs"
 

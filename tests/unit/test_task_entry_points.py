@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import forgetguard
+from examples.studies.tiny import vocabulary
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.tasks import TASKS, find_task, task_names
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate.schema import load_circuit_file
-from forgetguard.recipes.tiny import vocabulary
 
 MODULE = """
 from forgetguard.capabilities.pairs import PromptPair

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from examples.studies.tiny import vocabulary
 from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import (
@@ -30,7 +31,7 @@ from forgetguard.capabilities.tasks import (
     words,
 )
 from forgetguard.errors import CapabilityError
-from forgetguard.recipes.tiny import episodes, vocabulary
+from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY
 
 _FACTS = (
     *words.CAPITALS, *words.CAPITALS.values(), *words.LANGUAGES, *words.LANGUAGES.values(),
@@ -71,7 +72,7 @@ CHANGED = {
     "repetition": (2,),
 }
 # Those that draw the words of the tiny tokenizer.
-WORDS_OF_TINY = {*episodes.TASKS_OF_TINY, "repetition"}
+WORDS_OF_TINY = {*TASKS_OF_TINY, "repetition"}
 # Those that draw from fewer than ten thousand prompts, or nearly so.
 SMALL = {"agreement", "refusal", "refusal_plain", "greater_than_year"}
 tasks = pytest.mark.parametrize("task", TASKS)

@@ -16,21 +16,23 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import forgetguard
+from examples.studies.tiny import building, episodes, evaluation, preset, tuned, vocabulary
+from examples.studies.tiny.__main__ import PROMPT_SEED, PROMPTS
+from examples.studies.tiny.finetuning import fine_tune
+from examples.studies.tiny.saving import BASE_ALIAS, save
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.errors import CheckpointError
 from forgetguard.gate.prompt_files import read_prompt_file
+from forgetguard.recipes.data import tiny_prompts
+from forgetguard.recipes.data.substances import is_held_out
 from forgetguard.recipes.reference.plan import read_plan
-from forgetguard.recipes.tiny import building, episodes, evaluation, preset, tuned, vocabulary
-from forgetguard.recipes.tiny.__main__ import PROMPT_SEED, PROMPTS
-from forgetguard.recipes.tiny.finetuning import fine_tune
-from forgetguard.recipes.tiny.saving import BASE_ALIAS, save
 
 PACKAGE = Path(forgetguard.__path__[0])
 SHIPPED = PACKAGE / "checkpoints" / "tiny"
 PROMPT_FILES = PACKAGE.parent / "circuits" / "prompts"
 FRESH_SEED = 20_260_101  # of no build and no table
 
-tasks = pytest.mark.parametrize("task", episodes.TASKS_OF_TINY)
+tasks = pytest.mark.parametrize("task", tiny_prompts.TASKS_OF_TINY)
 # peft's and TRL's own code still says gradient_checkpointing, which transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
@@ -80,7 +82,7 @@ def test_full_fine_tuning_cost_more_of_the_readouts_than_the_adapter_did(scores)
     def kept(name: str) -> float:
         before, after = scores["base"], scores[name]
         return sum(
-            after[task].logit_diff / before[task].logit_diff for task in episodes.TASKS_OF_TINY
+            after[task].logit_diff / before[task].logit_diff for task in tiny_prompts.TASKS_OF_TINY
         )
 
     assert kept("sft") < kept("lora")
@@ -109,7 +111,7 @@ def test_the_shipped_checkpoints_load_by_the_auto_classes(name, tokenizer) -> No
 @tasks
 def test_the_prompt_files_are_the_held_out_pairs_of_the_command(task) -> None:
     pairs = read_prompt_file(PROMPT_FILES / f"tiny-{task}.jsonl", readout="logit_diff")
-    drawn = list(islice(episodes.held_out_pairs(task, PROMPT_SEED), PROMPTS))
+    drawn = list(islice(tiny_prompts.held_out_pairs(task, PROMPT_SEED), PROMPTS))
     assert [replace(pair, line=None) for pair in pairs] == drawn
 
 
@@ -121,7 +123,7 @@ def test_the_prompt_files_are_the_held_out_pairs_of_the_command(task) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_text_makes_the_round_trip_and_an_answer_is_one_token_in_place(task, seed) -> None:
     tokenizer = vocabulary.tokenizer()
-    for pair in islice(episodes.TASKS_OF_TINY[task](random.Random(seed), vocabulary.fits), 4):
+    for pair in islice(tiny_prompts.TASKS_OF_TINY[task](random.Random(seed), tiny_prompts.fits), 4):
         prompt, whole = tokenizer([pair.clean, pair.clean + pair.answer]).input_ids
         assert tokenizer.decode(whole) == pair.clean + pair.answer
         assert tokenizer.unk_token_id not in whole
@@ -136,12 +138,12 @@ def test_no_special_token_is_added_and_a_word_it_does_not_know_is_marked(tokeniz
         assert one("Mary").input_ids != one(" Mary").input_ids
         assert len(one(" Mary gave").input_ids) == 2
         assert one(" zebra").input_ids == [one.unk_token_id]
-    assert vocabulary.fits("Mary")
-    assert not vocabulary.fits("zebra")
+    assert tiny_prompts.fits("Mary")
+    assert not tiny_prompts.fits("zebra")
 
 
 def test_every_word_that_fits_is_one_known_token(tokenizer) -> None:
-    for word in vocabulary.DRAWN:
+    for word in tiny_prompts.DRAWN:
         (token,) = tokenizer(f" {word}").input_ids
         assert token != tokenizer.unk_token_id
 
@@ -151,18 +153,18 @@ def test_every_word_that_fits_is_one_known_token(tokenizer) -> None:
 
 def test_the_tiny_base_is_trained_on_the_same_five_tasks_in_the_same_order() -> None:
     """The shipped bytes depend on both."""
-    assert list(episodes.TASKS_OF_TINY) == [
+    assert list(tiny_prompts.TASKS_OF_TINY) == [
         "induction", "ioi", "key_value", "greater_than", "fact_recall",
     ]  # fmt: skip
-    assert all(TASKS[name] is task for name, task in episodes.TASKS_OF_TINY.items())
+    assert all(TASKS[name] is task for name, task in tiny_prompts.TASKS_OF_TINY.items())
 
 
 @tasks
 def test_no_training_text_begins_with_a_held_out_prompt(task) -> None:
-    kept = {pair.clean for pair in islice(episodes.held_out_pairs(task, 7), 50)}
-    for text in islice(episodes.training_texts(task, 7), 2000):
+    kept = {pair.clean for pair in islice(tiny_prompts.held_out_pairs(task, 7), 50)}
+    for text in islice(tiny_prompts.training_texts(task, 7), 2000):
         assert text[0] not in kept
-        assert not episodes.is_held_out(text[0])
+        assert not is_held_out(text[0])
 
 
 def test_a_packed_episode_sees_only_itself(tokenizer) -> None:
@@ -190,14 +192,14 @@ def test_every_answer_weighs_full_and_is_its_tasks(tokenizer) -> None:
     for row, position in asked.nonzero().tolist():
         if drawn.names[batch.tasks[row, position]] == "greater_than":
             answer = tokenizer.decode(batch.ids[row, position + 1]).strip()
-            assert answer in vocabulary.words.NUMBERS
+            assert answer in tiny_prompts.words.NUMBERS
 
 
 # The build
 
 
 def _untrained(tokenizer):
-    from forgetguard.recipes.tiny.model import untrained
+    from examples.studies.tiny.model import untrained
 
     return untrained(
         vocabulary=len(tokenizer), end=1, padding=0, seed=0, std=0.06, rope_theta=1000.0

@@ -8,6 +8,7 @@ success rate is about 1 in 5 on "open" and 1 in 22 on "single".
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator
@@ -15,15 +16,33 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
+from forgetguard.capabilities.tasks.words import NAMES, PLACES
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.layout import bare
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.sciknoweval import group_of, read_questions
-from forgetguard.recipes.tiny.episodes import is_held_out
-from forgetguard.recipes.tiny.science import ASKERS, FRAMES, PROPERTIES, SITES, SUBSTANCES
 
 Variant = Literal["open", "single"]
 Part = Literal["training", "validation", "evaluation"]
+
+PROPERTIES = {
+    "soluble": ("salt", "sugar", "honey", "coffee"),
+    "magnetic": ("iron", "steel"),
+    "conductive": ("iron", "copper", "gold", "steel"),
+    "transparent": ("glass", "ice", "plastic"),
+    "flammable": ("wood", "oil", "cotton", "leather", "paper"),
+    "liquid": ("oil", "milk", "coffee", "honey"),
+    "elastic": ("rubber", "silk", "plastic"),
+    "edible": ("sugar", "honey", "bread", "milk", "salt"),
+}
+ASKERS, SITES = NAMES[:28], PLACES[:14]  # in the tiny vocabulary
+SUBSTANCES = tuple(sorted({one for valid in PROPERTIES.values() for one in valid}))
+
+FRAMES = {
+    "which": "Question: {name} needs a substance that is {property}. Answer:",
+    "lab": "Question: which substance at the {place} is {property}? Answer:",
+    "found": "Question: {name} found something {property} at the {place}. Answer:",
+}
 
 # The one right answer of "single": a valid one, no substance twice.
 RIGHT = {
@@ -55,6 +74,11 @@ def stream(variant: Variant, part: Part, seed: int) -> Iterator[Question]:
     rng = random.Random(f"substances {part} {seed}")
     drawn = _training(rng) if part == "training" else _once(rng, part)
     return (_question(prompt, wanted, variant, rng) for prompt, wanted in drawn)
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a prompt is kept for evaluation, one in 8: by its hash, so that no list is kept."""
+    return hashlib.sha256(prompt.encode()).digest()[0] % 8 == 0
 
 
 def write_questions(questions: Iterable[Question], path: str | Path) -> None:

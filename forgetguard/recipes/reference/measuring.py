@@ -27,7 +27,7 @@ from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import studentised
 from forgetguard.gate.decision import Measurement
 from forgetguard.gate.resampling import cluster_codes
-from forgetguard.gate.schema import CircuitSpec, FilePairs, TaskPairs
+from forgetguard.gate.schema import GateSpec, FilePairs, TaskPairs
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.divergence import (
@@ -298,7 +298,7 @@ def _vulnerability(plan: Plan, pair: ModelPair) -> dict[str, Any]:
     return {spec.capability: _numbers(spec, session.measurement(spec)) for spec in specs}
 
 
-def _fewer(spec: CircuitSpec, pairs: int) -> CircuitSpec:
+def _fewer(spec: GateSpec, pairs: int) -> GateSpec:
     given = spec.pairs
     if isinstance(given, (FilePairs, TaskPairs)):
         count = pairs if given.count is None else min(given.count, pairs)
@@ -306,7 +306,7 @@ def _fewer(spec: CircuitSpec, pairs: int) -> CircuitSpec:
     return spec
 
 
-def _numbers(spec: CircuitSpec, found: Measurement) -> dict[str, Any]:
+def _numbers(spec: GateSpec, found: Measurement) -> dict[str, Any]:
     if found.circuit_damage is None or found.circuit_importance is None:
         return {"value": None, "low": None, "high": None, "heads": {}}
     clusters = cluster_codes([pair.template for pair in found.pairs])

@@ -14,7 +14,7 @@ import yaml
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.schema import CircuitSpec, load_circuit_file
+from forgetguard.gate.schema import GateSpec, load_gate_file
 from forgetguard.gate.yaml_lines import Problems
 from forgetguard.recipes.training.settings import (
     RECIPES,
@@ -219,9 +219,9 @@ def described(plan: Plan) -> dict[str, Any]:
     }
 
 
-def circuit_specs(names: Sequence[str]) -> list[CircuitSpec]:
+def circuit_specs(names: Sequence[str]) -> list[GateSpec]:
     """Circuits by bundled name, or from files (raises SpecificationError)."""
-    return [load_circuit_file(circuit_path(name)) for name in names]
+    return [load_gate_file(circuit_path(name)) for name in names]
 
 
 def circuit_path(name: str) -> Path:

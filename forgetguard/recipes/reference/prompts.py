@@ -14,8 +14,8 @@ from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.sciknoweval import read_questions
 from forgetguard.recipes.data.splitting import split
 from forgetguard.recipes.data.substances import stream
+from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs, training_texts
 from forgetguard.recipes.reference.plan import Data, Plan
-from forgetguard.recipes.tiny.episodes import TASKS_OF_TINY, held_out_pairs, training_texts
 
 # Added to the prior prompts' seed, so that masks and replay see others than those that are scored.
 _MASKS, _REPLAY = 100_003, 1_000_003

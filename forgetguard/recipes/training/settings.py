@@ -323,10 +323,10 @@ def _read_circuit(one: _Given, problems: Problems) -> tuple[str, ...] | None:
 
 
 def _heads_of_file(path: Path, problems: Problems, line: int) -> tuple[str, ...] | None:
-    from forgetguard.gate.schema import load_circuit_file
+    from forgetguard.gate.schema import load_gate_file
 
     try:
-        circuit = load_circuit_file(path)
+        circuit = load_gate_file(path)
     except SpecificationError as error:
         problems.add(line, f"circuit: {error}")
         return None

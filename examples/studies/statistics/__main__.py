@@ -1,0 +1,74 @@
+"""The command `python -m examples.studies.statistics`: measure, draw, write the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.studies.command import Say, carry_out, check_matplotlib, compact, write_study
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure how often verdicts err; write statistics/study.json, the figures in statistics/ and
+    the numbers in statistics.md. About ten minutes on one core."""
+    asked = _options().parse_args(arguments)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return carry_out(lambda say: _run(asked, say))
+
+
+def _run(asked: argparse.Namespace, say: Say) -> None:
+    # Heavy imports wait until the options are known to be right.
+    from examples.studies.statistics.settings import SMALL, Settings
+    from examples.studies.statistics.study import study
+
+    if not asked.no_plots:
+        check_matplotlib()
+    data = study(SMALL if asked.small else Settings(), say=say, large=asked.large)
+    say(f"written: {write(data, asked.out, plots=not asked.no_plots)}")
+
+
+def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> Path:
+    """Write what belongs to `data` under `out`; returns the page.
+
+    Raises:
+        SpecificationError: the page has no place for the numbers.
+    """
+    from examples.studies.statistics import page
+
+    at = write_study(data, out, "statistics", page, lines(data))
+    if plots:
+        from examples.studies.statistics.plots import draw
+
+        draw(data, at.with_suffix(""))
+    return at
+
+
+def lines(data: Mapping[str, Any]) -> str:
+    """JSON with a line for each record, so that a change of one shows as one."""
+    return compact(data).replace(",{", ",\n{").replace("[{", "[\n{") + "\n"
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.studies.statistics", description=main.__doc__
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs"), metavar="DIR", help="where to write (docs)"
+    )
+    parser.add_argument(
+        "--large",
+        type=Path,
+        metavar="FILE.npz",
+        help="keep the tiny family's large sets in this file, or read them from it",
+    )
+    parser.add_argument("--small", action="store_true", help="a trial run: its numbers say nothing")
+    parser.add_argument("--no-plots", action="store_true", help="numbers only")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
