@@ -1,4 +1,4 @@
-"""The tables of docs/calibration.md, rendered from the file of `forgetguard calibrate`. [light]
+"""The tables of docs/calibration.md, rendered from the file of `forgetguard calibrate`.
 
 forgetguard calibrate base=tiny:base tuned=tiny:sft --out docs/calibration/calibration.json
 python -m examples.studies.calibration

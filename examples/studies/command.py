@@ -1,5 +1,4 @@
-"""What the commands of the studies share: errors told, progress with its time, the page written.
-[light]"""
+"""What the commands of the studies share: errors told, progress with its time, the page written."""
 
 from __future__ import annotations
 

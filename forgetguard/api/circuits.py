@@ -14,7 +14,7 @@ from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import schema
 from forgetguard.gate.provenance import describe, fits_of
-from forgetguard.gate.schema import GateSpec, Fits, InlinePairs, Limit, TaskPairs
+from forgetguard.gate.schema import Fits, GateSpec, InlinePairs, Limit, TaskPairs
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -48,16 +48,14 @@ class Circuit:
             if capability.task is None
             else TaskPairs(capability.task, capability.count, capability.seed),
             readout=capability.readout,
-            heads=self.heads,
+            members=self.heads,
             limits=tuple(Limit(key, maximum) for key, maximum in limits.items()),
             chat_template=capability.chat_template,
             fits=self.fits,
             found=None if self.found is None else {**describe(self.found), **self.provenance},
         )
 
-    def save(
-        self, path: str | Path, *, limits: Mapping[str, float] = SUGGESTED_LIMITS
-    ) -> GateSpec:
+    def save(self, path: str | Path, *, limits: Mapping[str, float] = SUGGESTED_LIMITS) -> GateSpec:
         """Write a circuit file, `*.circuit.yaml`, for pytest to gate on. Review its limits first:
         the default ones know nothing of your model's noise.
 

@@ -17,10 +17,10 @@ from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
 from forgetguard.calibration.limits import (
     ALARM,
     STEP,
-    Held,
+    LimitReading,
     Stated,
     at_least_one_step,
-    held,
+    read_limit,
     stated,
 )
 from forgetguard.calibration.nulls import (
@@ -39,13 +39,22 @@ from forgetguard.calibration.nulls import (
     read_tuned,
 )
 from forgetguard.calibration.perturbation import Moved, moved
-from forgetguard.calibration.subjects import Progress, Subject, prepare
+from forgetguard.calibration.prepared import Prepared, Progress, prepare
 from forgetguard.gate.declaration import GateSpec, Limit
-from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.suggestion import TOO_MUCH
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.verdict import Code, Outcome
 from forgetguard.measures.parameter_drift import weight_pairs
+from forgetguard.measures.samples import (
+    BASE,
+    CIRCUIT,
+    CORRECT,
+    DAMAGE,
+    IMPORTANCE,
+    READOUT,
+    Note,
+    Samples,
+)
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
@@ -58,9 +67,9 @@ BATCH_DRAWS = 5
 class Row:
     """One reading of one circuit.
 
-    circuit: its DCV. head: the largest DCV of a head whose importance is at least a tenth of the
-        circuit's, and that head's name. readout, accuracy: what the whole model lost, as a share of
-        the base's mean readout, and in accuracy. held: by limit.
+    circuit: its DCV, NaN where the file has none. head: the largest DCV of a head whose importance
+        is at least a tenth of the circuit's, and that head's name. readout, accuracy: what the
+        whole model lost, as a share of the base's mean readout, and in accuracy. held: by limit.
     """
 
     null: Null
@@ -68,7 +77,7 @@ class Row:
     head: tuple[str, float] | None
     readout: float
     accuracy: float
-    held: Mapping[str, Held]
+    held: Mapping[str, LimitReading]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ class Advice:
     failed_harmless: int
     held_matched: int
     failed_matched: int
-    why: str = ""
+    why: Code | None = None
 
     @property
     def noisy(self) -> bool:
@@ -135,7 +144,7 @@ class CircuitCalibration:
     advice: tuple[Advice, ...]
     tuned: Row | None
     sets: HeadSets | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     def of(self, *kinds: str) -> tuple[Row, ...]:
         """The rows of these kinds."""
@@ -212,21 +221,23 @@ def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
     """The tuned model's heads, and what random sets of them cost beside each circuit."""
     chosen: dict[str, tuple[tuple[Member, ...], ...]] = {}
 
-    def also(subject: Subject, anatomy: Anatomy) -> Sequence[Member]:
-        spec = subject.spec
+    def also(prepared: Prepared, anatomy: Anatomy) -> Sequence[Member]:
+        spec = prepared.spec
         members = anatomy.members(mlps=True)
-        chosen[spec.name] = any_sets(spec.heads, members, draws, f"{setting.seed} {spec.name}")
+        chosen[spec.name] = any_sets(spec.members, members, draws, f"{setting.seed} {spec.name}")
         return sorted({member for one in chosen[spec.name] for member in one})
 
     read = read_tuned(setting, also)
     found = {}
     with setting.pair.base.open() as model:
-        for subject, foreign in zip(setting.subjects, read[1], strict=True):
-            name = subject.spec.name
+        for one, reading in zip(setting.prepared, read[1], strict=True):
+            name = one.spec.name
+            if reading.heads is None or not one.spec.members:
+                continue
             found[name] = read_sets(
                 locate(model),
-                subject,
-                foreign,
+                one,
+                reading.heads,
                 chosen[name],
                 vocabulary=setting.vocabulary,
                 progress=partial(setting.report, f"random heads beside {name}"),
@@ -238,7 +249,7 @@ def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
 
 
 def _circuit(
-    subject: Subject,
+    prepared: Prepared,
     readings: Sequence[Reading],
     sets: HeadSets | None,
     *,
@@ -246,52 +257,57 @@ def _circuit(
     seed: int,
     family: int,
 ) -> CircuitCalibration:
-    spec = subject.spec
+    spec = prepared.spec
 
     def row(reading: Reading) -> Row:
-        measurement = reading.measurements[spec.name]
+        samples = reading.samples[spec.name]
         verdicts = {
-            limit.key: held(spec, limit, measurement, seed=seed, family=family)
+            limit.key: read_limit(spec, limit, samples, seed=seed, family=family)
             for limit in spec.limits
         }
-        return _row(reading.null, measurement, verdicts)
+        return _row(reading.null, samples, verdicts)
 
     rows = tuple(row(reading) for reading in readings if reading.null.kind != TUNED)
     tuned = next((row(reading) for reading in readings if reading.null.kind == TUNED), None)
     return CircuitCalibration(
         spec,
-        subject.n_pairs,
+        prepared.n_units,
         rows,
         tuple(advise(limit, rows, alarm) for limit in spec.limits),
         tuned,
         sets,
-        subject.notes,
+        prepared.notes,
     )
 
 
 _WORTH = 0.1  # of the circuit's importance: below it a head's own ratio is mostly noise
 
 
-def _row(null: Null, measurement: Measurement, verdicts: Mapping[str, Held]) -> Row:
-    damage, importance = measurement.circuit_damage, measurement.circuit_importance
-    assert damage is not None
-    assert importance is not None
-    whole = float(importance.mean())
-    heads = {
-        str(head): float(lost.mean() / measurement.head_importance[head].mean())
-        for head, lost in measurement.head_damage.items()
-        if abs(measurement.head_importance[head].mean()) >= _WORTH * abs(whole)
-    }
-    worst = max(heads, key=lambda name: heads[name], default=None)
-    base = measurement.base_readout.mean()
-    return Row(
-        null,
-        float(damage.mean()) / whole if whole else math.nan,
-        None if worst is None else (worst, heads[worst]),
-        float((base - measurement.tuned_readout.mean()) / abs(base)),
-        float(measurement.base_correct.mean() - measurement.tuned_correct.mean()),
-        verdicts,
-    )
+def _row(null: Null, samples: Samples, verdicts: Mapping[str, LimitReading]) -> Row:
+    circuit, worst = math.nan, None
+    importance = samples.get(IMPORTANCE, CIRCUIT, BASE)
+    if importance is not None:
+        whole = float(importance.mean())
+        damage = float(samples.need(DAMAGE, CIRCUIT).mean())
+        circuit = damage / whole if whole else math.nan
+        worst = _worst_head(samples, whole)
+    readout, accuracy = math.nan, math.nan
+    base = samples.get(READOUT, role=BASE)
+    if base is not None:
+        readout = float((base.mean() - samples.need(READOUT).mean()) / abs(base.mean()))
+        right = samples.need(CORRECT, role=BASE)
+        accuracy = float(right.mean() - samples.need(CORRECT).mean())
+    return Row(null, circuit, worst, readout, accuracy, verdicts)
+
+
+def _worst_head(samples: Samples, whole: float) -> tuple[str, float] | None:
+    found = {}
+    for name in samples.subjects(IMPORTANCE, BASE):
+        worth, lost = samples.need(IMPORTANCE, name, BASE).mean(), samples.get(DAMAGE, name)
+        if name[:1] == "L" and lost is not None and abs(worth) >= _WORTH * abs(whole):
+            found[name] = float(lost.mean() / worth)
+    worst = max(found, key=lambda name: found[name], default=None)
+    return None if worst is None else (worst, found[worst])
 
 
 def advise(limit: Limit, rows: Sequence[Row], alarm: float = ALARM) -> Advice:
@@ -307,7 +323,7 @@ def advise(limit: Limit, rows: Sequence[Row], alarm: float = ALARM) -> Advice:
     suggested = at_least_one_step(needed)
     if passes is not None:
         suggested = max(suggested, passes.limit)
-    stuck = next((one.why for one in (*harmless, *matched) if not math.isfinite(one.passes)), "")
+    stuck = next((one.why for one in (*harmless, *matched) if not math.isfinite(one.passes)), None)
     return Advice(
         limit,
         needed,

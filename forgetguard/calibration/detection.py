@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forgetguard.gate import decision
+from forgetguard.gate import rule
 from forgetguard.gate.declaration import GateSpec
-from forgetguard.gate.measurement import Measurement, at
 from forgetguard.gate.resampling import cluster_codes
 from forgetguard.gate.verdict import Outcome
+from forgetguard.measures.samples import Samples
 
 POWER = 0.80
 ANY = "any limit"  # a run fails when one of its limits does
@@ -39,30 +39,29 @@ class Detected:
     value_below: float | None = None
 
 
-def redrawn(data: Measurement, rng: np.random.Generator) -> Measurement:
-    """As many pairs drawn with replacement, all arrays with them; whole templates where the gate
+def redrawn(data: Samples, rng: np.random.Generator) -> Samples:
+    """As many units drawn with replacement, all arrays with them; whole templates where the gate
     resamples templates, each draw of one a template of its own."""
-    codes = cluster_codes([pair.template for pair in data.pairs])
+    codes = cluster_codes([unit.template for unit in data.units])
     if codes is None:
-        codes = np.arange(len(data.pairs))
+        codes = np.arange(data.count)
     drawn = rng.integers(0, codes.max() + 1, size=codes.max() + 1)
     index, names = [], []
     for copy, code in enumerate(drawn.tolist()):
         for place in np.flatnonzero(codes == code).tolist():
             index.append(place)
             names.append(copy)
-    pairs = tuple(
-        replace(data.pairs[place], template=f"{data.pairs[place].template}#{copy}")
-        if data.pairs[place].template
-        else data.pairs[place]
-        for place, copy in zip(index, names, strict=True)
+    found = data.at(index)
+    units = tuple(
+        replace(unit, template=f"{unit.template}#{copy}") if unit.template else unit
+        for unit, copy in zip(found.units, names, strict=True)
     )
-    return replace(at(data, np.array(index)), pairs=pairs)
+    return replace(found, units=units)
 
 
 def shares(
     spec: GateSpec,
-    data: Measurement,
+    data: Samples,
     draws: int,
     *,
     seed: int = 0,
@@ -76,7 +75,7 @@ def shares(
     varies with its pairs as far as these pairs can tell. The same `seed` draws the same pairs.
 
     Raises:
-        MeasurementError: as `decision.judge`.
+        SamplesError: as `rule.judge`.
     """
     rng = np.random.default_rng((seed, draws))
     counted = {key: dict.fromkeys(Outcome, 0) for key in (*_keys(spec), ANY)}
@@ -84,7 +83,7 @@ def shares(
         report(draw)
         chosen = redrawn(data, rng)
         outcomes = {
-            limit.key: decision.judge(spec, limit, chosen, seed=seed, family=family).outcome
+            limit.key: rule.judge(spec, limit, chosen, seed=seed, family=family).outcome
             for limit in spec.limits
         }
         for key, outcome in {**outcomes, ANY: _together(list(outcomes.values()))}.items():

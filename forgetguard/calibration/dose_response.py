@@ -23,20 +23,21 @@ from forgetguard.calibration.detection import (
 )
 from forgetguard.calibration.mixture import mixed_head
 from forgetguard.calibration.planting import MIXTURE, PLANTS, check_dose, edit, output_slice
-from forgetguard.calibration.subjects import Progress, Subject, measured, prepare
+from forgetguard.calibration.prepared import Prepared, Progress, measured, prepare
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import decision
+from forgetguard.gate import rule
 from forgetguard.gate.declaration import GateSpec, Limit
-from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.estimate import Case
+from forgetguard.gate.runner import OtherReading, Wanted, capability_of
 from forgetguard.gate.session import GateSession, shared_vocabulary
-from forgetguard.gate.verdict import Estimate, Verdict
+from forgetguard.gate.verdict import Estimate
+from forgetguard.measures.samples import BASE, CORRECT, IMPORTANCE, READOUT, Samples
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
 
 DOSES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 DRAWS = 40
-_NO_LIMIT = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,68 +157,67 @@ def sensitivity(
     )
     curves = [
         curve
-        for subject in prepared.ready
-        for head in heads or (_most_important(setting, subject),)
-        for curve in _curves(setting, subject, head, plants)
+        for one in prepared.ready
+        for head in heads or (_most_important(setting, one),)
+        for curve in _curves(setting, one, head, plants)
     ]
     return Sensitivity(tuple(curves), prepared.refused, draws, seed)
 
 
-def _most_important(setting: _Setting, subject: Subject) -> Head:
-    heads = heads_of(subject.spec.heads)
+def _most_important(setting: _Setting, prepared: Prepared) -> Head:
+    heads = heads_of(prepared.spec.members)
     if not heads:
         raise SpecificationError(
-            f"circuit {subject.spec.name} has no heads to plant damage in, only MLP layers: name "
+            f"circuit {prepared.spec.name} has no heads to plant damage in, only MLP layers: name "
             "heads with --heads"
         )
-    importance = _mixtures(setting, subject, heads[0], (0.0,))[0.0].head_importance
-    return max(heads, key=lambda head: (abs(float(importance[head].mean())), head))
+    found = _mixtures(setting, prepared, heads[0], (0.0,))[0.0]
+
+    def worth(head: Head) -> float:
+        return abs(float(found.need(IMPORTANCE, str(head), BASE).mean()))
+
+    return max(heads, key=lambda head: (worth(head), head))
 
 
 # --- measuring ------------------------------------------------------------------------------------
 
 
 def _curves(
-    setting: _Setting, subject: Subject, head: Head, plants: Sequence[str]
+    setting: _Setting, prepared: Prepared, head: Head, plants: Sequence[str]
 ) -> Iterable[Curve]:
     for plant in plants:
         mixed = setting.doses if plant == MIXTURE else (0.0,)
-        found = _mixtures(setting, subject, head, mixed)
+        found = _mixtures(setting, prepared, head, mixed)
         if plant != MIXTURE:
-            found |= _edits(setting, subject, head, plant)
-        yield _curve(setting, subject, head, plant, found)
+            found |= _edits(setting, prepared, head, plant)
+        yield _curve(setting, prepared, head, plant, found)
 
 
 def _mixtures(
-    setting: _Setting, subject: Subject, head: Head, doses: Sequence[float]
-) -> dict[float, Measurement]:
+    setting: _Setting, prepared: Prepared, head: Head, doses: Sequence[float]
+) -> dict[float, Samples]:
     with setting.pair.base.open() as model:
         anatomy = locate(model)
-        members = (*subject.spec.heads, *_everything_else(subject, anatomy.heads))
+        spec, capability = prepared.spec, capability_of(prepared.part)
+        more = Wanted.of(spec).members(spec, anatomy.heads) - {*spec.members}
+        members = (*spec.members, *sorted(more))
         others = {
-            repr(dose): mixed_head(
-                anatomy, subject.capability, members, head, dose, vocabulary=setting.vocabulary
+            repr(dose): OtherReading(
+                mixed_head(anatomy, capability, members, head, dose, vocabulary=setting.vocabulary)
             )
             for dose in doses
         }
         found = measured(
             anatomy,
-            subject,
+            prepared,
             others,
             vocabulary=setting.vocabulary,
-            progress=partial(setting.report, f"{subject.spec.name}: mixing {head}"),
+            progress=partial(setting.report, f"{prepared.spec.name}: mixing {head}"),
         )
     return {dose: found[repr(dose)] for dose in doses}
 
 
-def _everything_else(subject: Subject, heads: Sequence[Head]) -> tuple[Head, ...]:
-    """The other heads of the model, where a limit asks what all lose together."""
-    if not any(limit.needs_all_heads for limit in subject.spec.limits):
-        return ()
-    return tuple(head for head in heads if head not in subject.spec.heads)
-
-
-def _edits(setting: _Setting, subject: Subject, head: Head, plant: str) -> dict[float, Measurement]:
+def _edits(setting: _Setting, prepared: Prepared, head: Head, plant: str) -> dict[float, Samples]:
     """Real checkpoints, each written, gated and deleted."""
     from forgetguard.checkpoints.placement import ModelPair
 
@@ -228,15 +228,15 @@ def _edits(setting: _Setting, subject: Subject, head: Head, plant: str) -> dict[
     doses = [dose for dose in setting.doses if dose > 0]
     found = {}
     for number, dose in enumerate(doses):
-        setting.report(f"{subject.spec.name}: {plant} in {head}", number, len(doses))
+        setting.report(f"{prepared.spec.name}: {plant} in {head}", number, len(doses))
         with temporary_copy(base, edit(where, plant, dose, setting.seed), options) as copy:
             session = GateSession(
                 ModelPair({"base": base, "tuned": copy}, options),
-                [subject.spec],
+                [prepared.spec],
                 seed=setting.seed,
                 family=setting.family,
             )
-            found[dose] = session.measurement(subject.spec)
+            found[dose] = session.measurement(prepared.spec)
             session.close()
     return found
 
@@ -246,12 +246,12 @@ def _edits(setting: _Setting, subject: Subject, head: Head, plant: str) -> dict[
 
 def _curve(
     setting: _Setting,
-    subject: Subject,
+    prepared: Prepared,
     head: Head,
     plant: str,
-    found: Mapping[float, Measurement],
+    found: Mapping[float, Samples],
 ) -> Curve:
-    spec, total = subject.spec, len(found) * setting.draws
+    spec, total = prepared.spec, len(found) * setting.draws
     points = tuple(
         _point(
             setting,
@@ -274,14 +274,14 @@ def _curve(
         spec,
         plant,
         head,
-        subject.n_pairs,
+        prepared.n_units,
         points,
         {
             key: detected(doses, by_limit(by_point, key), [one.values.get(key) for one in points])
             for key in (*keys, ANY)
         },
         {"circuit DCV": saturates(doses, circuit), "readout": saturates(doses, readouts)},
-        moves(doses, [point.accuracy for point in points], 0.5 / subject.n_pairs),
+        moves(doses, [point.accuracy for point in points], 0.5 / prepared.n_units),
     )
 
 
@@ -294,30 +294,28 @@ def _point(
     spec: GateSpec,
     head: Head,
     dose: float,
-    data: Measurement,
+    data: Samples,
     report: partial[None],
 ) -> Point:
-    def judged(limit: Limit) -> Verdict:
-        return decision.judge(spec, limit, data, seed=setting.seed, family=setting.family)
-
-    whole = judged(Limit("dcv.circuit", _NO_LIMIT))
-    heads = {one.head: one for one in judged(Limit("dcv.head", _NO_LIMIT)).worst_heads}
+    case = Case.of(spec, data, seed=setting.seed, family=setting.family)
+    whole = rule.estimate(case, Limit("dcv.circuit", 0.0)).subjects
+    heads = {one.subject: one for one in rule.estimate(case, Limit("dcv.head", 0.0)).subjects}
     planted = heads.get(str(head))
-    others = {name: one.dcv for name, one in heads.items() if name != str(head)}
+    others = {name: one.value for name, one in heads.items() if name != str(head)}
     ranked = [(name, dcv) for name, dcv in others.items() if dcv is not None]
-    verdicts = {limit.key: judged(limit) for limit in spec.limits}
+    decisions = {limit.key: rule.decide(case, limit) for limit in spec.limits}
     return Point(
         dose,
-        whole.estimate,
-        None if planted is None else planted.dcv,
+        whole[0].held.estimate if whole else None,
+        None if planted is None else planted.value,
         max(ranked, key=lambda one: one[1].value, default=None),
-        None if planted is None else planted.own,
-        float(data.tuned_readout.mean()),
-        float(data.tuned_correct.mean()),
+        None if planted is None else planted.plain_own,
+        float(data.need(READOUT).mean()),
+        float(data.need(CORRECT).mean()),
         {
             key: None if one.estimate is None else one.estimate.value
-            for key, one in verdicts.items()
+            for key, one in decisions.items()
         },
         shares(spec, data, setting.draws, seed=setting.seed, family=setting.family, report=report),
-        {key: one.detectable for key, one in verdicts.items()},
+        {key: one.detectable for key, one in decisions.items()},
     )

@@ -1,4 +1,4 @@
-"""Other maxima in a circuit file: only the numbers change, every other byte stays. [light]"""
+"""Other maxima in a circuit file: only the numbers change, every other byte stays."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The null "any heads": what random sets as large as the circuit lose in the tuned model.
 
 Unlike the controls beside a verdict (measures/other_heads.py), which lie outside the circuit and in
-its layers, these are drawn from all of the model: a circuit chosen by the throw of a die. What a
+its layers, these are drawn from all of the model: a circuit chosen at random. What a
 set costs is given as a share of the CIRCUIT's importance, so that the numbers compare with its DCV.
 """
 
@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member, Mlp, heads_of
-from forgetguard.calibration.subjects import Subject
+from forgetguard.calibration.prepared import Prepared
+from forgetguard.gate.runner import capability_of
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import Intervention, Progress, intervene
 from forgetguard.measures.other_heads import damage_of
@@ -58,7 +59,7 @@ def any_sets(
 
 def read_sets(
     anatomy: Anatomy,
-    subject: Subject,
+    prepared: Prepared,
     foreign: ForeignHeads,
     sets: Sequence[tuple[Member, ...]],
     *,
@@ -70,16 +71,16 @@ def read_sets(
     Raises:
         MeasurementError: logits are not finite, or memory does not suffice.
     """
-    capability, site = subject.capability, subject.spec.site
+    capability, site = capability_of(prepared.part), prepared.spec.site
     distinct = list(dict.fromkeys(sets))
     lost: list[float] = []
-    with memory_errors(f"patching random heads beside circuit {subject.spec.name}"):
-        whole = Intervention(subject.spec.heads)
+    with memory_errors(f"patching random heads beside circuit {prepared.spec.name}"):
+        whole = Intervention(prepared.spec.members)
         worth = intervene(
             anatomy,
             capability,
             [whole],
-            ablation(anatomy, capability, subject.spec.heads),
+            ablation(anatomy, capability, prepared.spec.members),
             vocabulary=vocabulary,
         )
         importance = float((worth.clean.readout - worth.readout[0]).mean())

@@ -15,25 +15,26 @@ itself; the pairs are those of the circuit file, so nothing is said of others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from forgetguard.gate import decision
+from forgetguard.gate import rule
 from forgetguard.gate.declaration import GateSpec, Limit
-from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.estimate import Case
 from forgetguard.gate.suggestion import rounded_up
-from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.gate.verdict import Code, Outcome
+from forgetguard.measures.samples import Samples
 
 ALARM = 0.05
 STEP = 0.01  # limits are suggested in hundredths, and never 0
-_NO_LIMIT = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LimitReading:
     """What one limit comes to on one reading.
 
-    value: the estimate (of `head`, for `dcv.head` the one nearest to the limit or beyond it).
+    value: the estimate (of `subject`, for a limit on every head the one nearest to the limit or
+        beyond it).
     passes: the smallest limit that would pass, inf where it abstains at every limit.
     not_fails: the smallest multiple of `STEP` at which it does not fail.
     outcome: at the limit as it is declared.
@@ -43,59 +44,64 @@ class Held:
     value: float
     low: float
     high: float
-    head: str
+    subject: str
     passes: float
     not_fails: float
     outcome: Outcome
-    why: str = ""
+    why: Code | None = None
 
 
-def held(
-    spec: GateSpec, limit: Limit, measurement: Measurement, *, seed: int = 0, family: int = 1
-) -> Held:
+def read_limit(
+    spec: GateSpec, limit: Limit, samples: Samples, *, seed: int = 0, family: int = 1
+) -> LimitReading:
     """Judge one reading as the gate would.
 
     Args:
         family: limits of the run, which share its false-alarm rate.
 
     Raises:
-        MeasurementError: as `decision.judge`.
+        MeasurementError: as `rule.judge`.
     """
-
-    def at(maximum: float) -> Verdict:
-        wanted = replace(limit, maximum=maximum)
-        return decision.judge(spec, wanted, measurement, seed=seed, family=family)
-
-    found, declared = at(_NO_LIMIT), at(limit.maximum)
-    estimate = found.estimate
-    if estimate is None:
+    case = Case.of(spec, samples, seed=seed, family=family)
+    found, declared = rule.estimate(case, limit), rule.decide(case, limit)
+    reason = found.unmeasurable
+    if reason is None and declared.code is Code.NO_HEAD:
+        reason = declared
+    if reason is not None:
         nothing = math.nan
-        return Held(nothing, nothing, nothing, "", math.inf, 0.0, declared.outcome, found.reason)
-    stuck = found.outcome is not Outcome.PASS or not math.isfinite(estimate.high)
-    return Held(
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        found.head,
-        math.inf if stuck else estimate.high,
-        _not_fails(lambda maximum: at(maximum).outcome is Outcome.FAIL, estimate.value),
+        return LimitReading(
+            nothing, nothing, nothing, "", math.inf, 0.0, declared.outcome, reason.code
+        )
+    nearest = max(found.subjects, key=lambda one: one.held.estimate.high)
+    shown = nearest.held.estimate
+    why = None
+    if found.saturated is not None:
+        why = Code.SATURATED
+    elif not math.isfinite(shown.high):
+        why = Code.UNDECIDED
+    lowest = max(one.held.corrected_low for one in found.subjects)
+    return LimitReading(
+        shown.value,
+        shown.low,
+        shown.high,
+        nearest.subject,
+        shown.high if why is None else math.inf,
+        _not_fails(lowest),
         declared.outcome,
-        found.reason if stuck else "",
+        why,
     )
 
 
-def _not_fails(fails: Callable[[float], bool], value: float) -> float:
-    """The smallest multiple of `STEP` from 0 on that does not fail; inf where all up to
-    `_NO_LIMIT` do. `value` is where the search begins."""
-    low, high = -1, max(0, math.ceil(value / STEP))  # in steps: fails at `low`, not at `high`
-    while fails(high * STEP):
-        if high * STEP > _NO_LIMIT:
-            return math.inf
-        low, high = high, 2 * high + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fails(middle * STEP) else (low, middle)
-    return high * STEP
+def _not_fails(low: float) -> float:
+    """The smallest multiple of `STEP` from 0 on that a lower bound is not beyond."""
+    if not math.isfinite(low):
+        return math.inf if low > 0 else 0.0
+    steps = max(0, math.ceil(low / STEP))
+    while steps > 0 and low <= (steps - 1) * STEP:  # rounding of the division
+        steps -= 1
+    while low > steps * STEP:
+        steps += 1
+    return steps * STEP
 
 
 @dataclass(frozen=True, slots=True)

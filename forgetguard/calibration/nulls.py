@@ -22,11 +22,13 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.calibration.copies import temporary_copy
 from forgetguard.calibration.perturbation import Moved, perturbation
-from forgetguard.calibration.subjects import Progress, Subject, measured, read_heads
+from forgetguard.calibration.prepared import Prepared, Progress, measured, read_others
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.runner import OtherReading
+from forgetguard.gate.stages import Part
 from forgetguard.gate.suggestion import base_alone, other_dtype
+from forgetguard.measures.samples import Samples
 from forgetguard.measures.vulnerability import ForeignHeads
 from forgetguard.patching.budget import CPU_TOKENS
 
@@ -63,7 +65,7 @@ class Reading:
     """What one null came to, as the gate would measure it, by circuit."""
 
     null: Null
-    measurements: Mapping[str, Measurement]
+    samples: Mapping[str, Samples]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ class Setting:
     """
 
     pair: ModelPair
-    subjects: tuple[Subject, ...]
+    prepared: tuple[Prepared, ...]
     vocabulary: int | None
     seed: int = 0
     progress: Progress | None = None
@@ -84,8 +86,8 @@ class Setting:
             self.progress(what, done, total)
 
 
-Heads = tuple[ForeignHeads, ...]  # in the order of the subjects
-Read = tuple[Null, Heads]
+Readings = tuple[OtherReading, ...]  # in the order of the files
+Read = tuple[Null, Readings]
 
 
 def read_dtype(setting: Setting) -> Read:
@@ -114,15 +116,15 @@ def read_kernel(setting: Setting) -> Read | str:
         return Null(KERNEL, f"{name} against {now}"), _heads(setting, model)
 
 
-def read_tuned(setting: Setting, also: Callable[[Subject, Anatomy], Sequence[Member]]) -> Read:
+def read_tuned(setting: Setting, also: Callable[[Prepared, Anatomy], Sequence[Member]]) -> Read:
     """The heads of the tuned model itself: no null, but what the nulls are held against.
 
     `also`: from a circuit and the model to further members that are to be read.
     """
     with setting.pair.tuned.open() as model:
         anatomy = locate(model)
-        more = {one.spec.name: also(one, anatomy) for one in setting.subjects}
-        heads = read_heads(anatomy, setting.subjects, setting.vocabulary, also=more)
+        more = {one.spec.name: also(one, anatomy) for one in setting.prepared}
+        heads = read_others(anatomy, setting.prepared, setting.vocabulary, also=more)
     return Null(TUNED, setting.pair.tuned.spec.given), heads
 
 
@@ -144,8 +146,8 @@ def read_matched(setting: Setting, changes: Mapping[str, Moved], draws: int) -> 
         yield Null(MATCHED, str(draw)), heads
 
 
-def _heads(setting: Setting, model: Any) -> Heads:
-    return read_heads(locate(model), setting.subjects, setting.vocabulary)
+def _heads(setting: Setting, model: Any) -> Readings:
+    return read_others(locate(model), setting.prepared, setting.vocabulary)
 
 
 def patched(
@@ -155,14 +157,14 @@ def patched(
     wave."""
     rest = iter(reads)
     while block := list(islice(rest, _TOGETHER)):
-        found: dict[str, dict[str, Measurement]] = {}
+        found: dict[str, dict[str, Samples]] = {}
         with setting.pair.base.open() as model:
             anatomy = locate(model)
-            for place, subject in enumerate(setting.subjects):
-                name = subject.spec.name
+            for place, one in enumerate(setting.prepared):
+                name = one.spec.name
                 found[name] = measured(
                     anatomy,
-                    subject,
+                    one,
                     {str(number): heads[place] for number, (_, heads) in enumerate(block)},
                     vocabulary=setting.vocabulary,
                     budget=budget,
@@ -183,14 +185,22 @@ def batches_readings(setting: Setting, draws: int) -> Iterator[Reading]:
         anatomy = locate(model)
         for draw in range(draws):
             setting.report("reading other batches", draw, draws)
-            others = [
-                replace(one, capability=recut(one.capability, rng)) for one in setting.subjects
-            ]
-            heads = read_heads(anatomy, others, setting.vocabulary)
-            pairs = zip(heads, others, setting.subjects, strict=True)
-            regrouped = tuple(_in_place(z, to.capability, one.capability) for z, to, one in pairs)
+            others = [replace(one, part=_recut(one.part, rng)) for one in setting.prepared]
+            found = read_others(anatomy, others, setting.vocabulary)
+            pairs = zip(found, others, setting.prepared, strict=True)
+            regrouped = tuple(_regrouped(one, there.part, to.part) for one, there, to in pairs)
             read.append((Null(BATCHES, str(draw)), regrouped))
     return patched(setting, read, budget=rng.randint(_LEAST_TOKENS, CPU_TOKENS))
+
+
+def _recut(part: Part, rng: random.Random) -> Part:
+    return part if part.pairs is None else replace(part, pairs=recut(part.pairs, rng))
+
+
+def _regrouped(reading: OtherReading, read: Part, wanted: Part) -> OtherReading:
+    if reading.heads is None or read.pairs is None or wanted.pairs is None:
+        return reading
+    return replace(reading, heads=_in_place(reading.heads, read.pairs, wanted.pairs))
 
 
 def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapability:

@@ -1,4 +1,4 @@
-"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them. [light]
+"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
 
 Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """

@@ -1,4 +1,4 @@
-"""The command line, `forgetguard COMMAND ...`: one file a command. [light]"""
+"""The command line, `forgetguard COMMAND ...`: one file a command."""
 
 from forgetguard.cli.entry import main
 

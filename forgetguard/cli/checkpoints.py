@@ -1,5 +1,4 @@
-"""Checkpoints on the command line, `base=CHECKPOINT`, and how they are loaded; as for pytest.
-[light]"""
+"""Checkpoints on the command line, `base=CHECKPOINT`, and how they are loaded; as for pytest."""
 
 from __future__ import annotations
 

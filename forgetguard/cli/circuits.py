@@ -1,4 +1,4 @@
-"""Circuit files on the command line, beside `role=CHECKPOINT`; without any, the bundled. [light]"""
+"""Circuit files on the command line, beside `role=CHECKPOINT`; without any, the bundled."""
 
 from __future__ import annotations
 

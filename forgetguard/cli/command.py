@@ -1,4 +1,4 @@
-"""What a command of the command line is, and what its exit statuses mean. [light]"""
+"""What a command of the command line is, and what its exit statuses mean."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def read_plan(asked: Namespace) -> Plan:
 
 
 def _check_numbers(asked: Namespace) -> None:
-    check_choice("--readout", asked.readout, READOUTS)
+    check_choice("--readout", asked.readout, tuple(READOUTS))
     if asked.pairs < FEWEST_PAIRS:
         raise SpecificationError(f"--pairs: {asked.pairs}; give {FEWEST_PAIRS} or more")
     if not 0 <= asked.delta < 1:

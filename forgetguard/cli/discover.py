@@ -34,7 +34,10 @@ def _options(parser: ArgumentParser) -> None:
         "--seed", default="0", metavar="N", help="of all that is drawn; default: 0"
     )
     prompts.add_argument(
-        "--readout", default=READOUTS[0], metavar="NAME", help=f"{' (default) or '.join(READOUTS)}"
+        "--readout",
+        default=next(iter(READOUTS)),
+        metavar="NAME",
+        help=f"{' (default) or '.join(READOUTS)}",
     )
     prompts.add_argument(
         "--chat-template", action="store_true", help="wrap each prompt as a user's turn"

@@ -21,7 +21,7 @@ from forgetguard.discovery.methods import full_name
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import READOUTS, SUFFIXES, GateSpec, FilePairs, Limit, TaskPairs
+from forgetguard.gate.schema import READOUTS, SUFFIXES, FilePairs, GateSpec, Limit, TaskPairs
 
 # As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.
 FAITHFUL = 0.8
@@ -69,7 +69,7 @@ def read_plan(asked: Namespace) -> Plan:
     given = read_checkpoints(asked.tokens, ("base",))
     options = load_options(asked)
     seed = read_whole("--seed", asked.seed)
-    check_choice("--readout", asked.readout, READOUTS)
+    check_choice("--readout", asked.readout, tuple(READOUTS))
     check_choice("--ablation", asked.ablation, ABLATIONS)
     if asked.method != "auto":
         full_name(asked.method)
@@ -173,7 +173,7 @@ def _draft(
         capability=capability,
         pairs=pairs,
         readout=asked.readout,
-        heads=(),
+        members=(),
         limits=(Limit("dcv.circuit", 0.5),),  # stands for those that are not known yet
         auto=True,
         chat_template=asked.chat_template,

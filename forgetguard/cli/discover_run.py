@@ -21,9 +21,9 @@ from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import cache_folder
 from forgetguard.gate import schema
-from forgetguard.gate.looks import as_capability
 from forgetguard.gate.provenance import describe, fits_of
 from forgetguard.gate.schema import GateSpec, Limit
+from forgetguard.gate.stages import as_capability
 from forgetguard.gate.suggestion import Suggestion, suggest
 
 _VERSIONS = ("forgetguard", "torch", "transformers")
@@ -111,7 +111,7 @@ def _spec(
     limits = api.SUGGESTED_LIMITS if suggestion is None else suggestion.limits
     return replace(
         plan.draft,
-        heads=found.circuit,
+        members=found.circuit,
         auto=False,
         limits=tuple(Limit(key, maximum) for key, maximum in limits.items()),
         fits=fits_of(pair.base),

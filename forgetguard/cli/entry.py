@@ -1,4 +1,4 @@
-"""The command `forgetguard`: reads arguments, runs one command, says what went wrong. [light]"""
+"""The command `forgetguard`: reads arguments, runs one command, says what went wrong."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Progress on stderr: a bar on a terminal, elsewhere a line now and then for what takes long.
-[light]"""
+"""Progress on stderr: a bar on a terminal, elsewhere a line now and then for what takes long."""
 
 from __future__ import annotations
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from forgetguard.anatomy.members import Member
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.certificate import BY_HEAD, FLAGS, NUMBERS
-from forgetguard.gate.declaration import InlinePairs
-from forgetguard.gate.measurement import Measurement
+from forgetguard.gate.declaration import InlinePairs, Prompts
 from forgetguard.gate.session import GateSession
+from forgetguard.measures.samples import BASELINE, CORRECT, Key, Samples, Unit, texts
 from forgetguard.report.recheck import Measured, circuits_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,6 +44,7 @@ TOLERANCES = {
     "float16": Tolerance(0.15, 0.1),
     "bfloat16": Tolerance(1.0, 0.1),
 }
+EXACT = 1e-6  # relative, of numbers that are not sampled: another machine's SVD
 _SHOWN_HASH = 12
 
 
@@ -63,7 +63,7 @@ def recompute(
         SpecificationError: a checkpoint is not the one that the file names.
         ForgetguardError: it cannot be measured.
     """
-    circuits = [one for one in circuits_of(document).values() if one.measurement is not None]
+    circuits = [one for one in circuits_of(document).values() if one.samples is not None]
     specs = {role: resolve(given, role) for role, given in checkpoints.items()}
     tolerance = TOLERANCES[loading.dtype]
     lines, held = [], True
@@ -75,8 +75,8 @@ def recompute(
             held &= not problems
             word = "DIFFERS" if problems else "the same"
             lines.append(
-                f"recomputed  {one.spec.name}: {len(found.pairs)} of "
-                f"{len(one.measurement.pairs if one.measurement else ())} pairs, {word} within "
+                f"recomputed  {one.spec.name}: {found.count} of "
+                f"{one.samples.count if one.samples else 0} prompts, {word} within "
                 f"{tolerance.nats:g} nats (largest difference {_largest(one, found):.2g})"
             )
             lines += [f"  {problem}" for problem in problems]
@@ -102,61 +102,63 @@ def _check_fingerprints(
 
 def _measured_again(
     pair: ModelPair, one: Measured, bar: object, *, count: int, seed: int
-) -> Measurement:
-    assert one.measurement is not None
-    pairs = list(one.measurement.pairs)
-    chosen = random.Random(seed).sample(pairs, min(count, len(pairs)))
-    spec = replace(one.spec, pairs=InlinePairs(tuple(chosen)), auto=False)
+) -> Samples:
+    assert one.samples is not None
+    units = list(one.samples.units)
+    chosen = random.Random(seed).sample(units, min(count, len(units)))
+    spec = replace(one.spec, pairs=_given(chosen), auto=False)
     # `recording`: limits over a baseline ask nothing of the models.
     session = GateSession(pair, [spec], recording=True, progress=bar)  # type: ignore[arg-type]
     return session.measurement(spec)
 
 
-def _compared(one: Measured, found: Measurement, tolerance: Tolerance) -> Iterator[str]:
-    """Every number of every pair that was measured again and is not as written."""
-    for what, written, again in _arrays(one, found):
+def _given(units: Sequence[Unit]) -> InlinePairs | Prompts | None:
+    pairs = tuple(unit for unit in units if isinstance(unit, PromptPair))
+    if pairs:
+        return InlinePairs(pairs)
+    prompts = tuple(unit for unit in units if isinstance(unit, Prompt))
+    return Prompts(prompts) if prompts else None
+
+
+def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[str]:
+    """Every number of every unit that was measured again and is not as written."""
+    for key, written, again in _arrays(one, found):
         apart = np.abs(written - again)
+        if key.quantity == CORRECT:
+            flips = int((apart != 0).sum())
+            if flips > tolerance.flips * len(apart):
+                yield f"{key}: {flips} of {len(apart)} pairs"
+            continue
         worst = int(np.argmax(apart))
         if not apart[worst] <= tolerance.nats:
             yield (
-                f"{what}: {int((~(apart <= tolerance.nats)).sum())} of {len(apart)} pairs; written "
+                f"{key}: {int((~(apart <= tolerance.nats)).sum())} of {len(apart)} pairs; written "
                 f"{float(written[worst])!r}, found {float(again[worst])!r} on "
-                f"{found.pairs[worst].clean!r}"
+                f"{found.units[worst].clean!r}"
             )
-    places = _places(one, found)
-    for name in FLAGS:
-        written, again = getattr(one.measurement, name)[places], getattr(found, name)
-        flips = int((written != again).sum())
-        if flips > tolerance.flips * len(places):
-            yield f"{name}: {flips} of {len(places)} pairs"
+    assert one.samples is not None
+    for key in one.samples.exact.keys() & found.exact.keys():
+        numbers = one.samples.exact[key], found.exact[key]
+        if not math.isclose(*numbers, rel_tol=EXACT, abs_tol=EXACT):
+            yield f"{key}: written {numbers[0]!r}, found {numbers[1]!r}"
 
 
-def _largest(one: Measured, found: Measurement) -> float:
+def _largest(one: Measured, found: Samples) -> float:
     return max(
-        (float(np.abs(written - again).max()) for _, written, again in _arrays(one, found)),
+        (
+            float(np.abs(written - again).max(initial=0.0))
+            for key, written, again in _arrays(one, found)
+            if key.quantity != CORRECT
+        ),
         default=0.0,
     )
 
 
-def _arrays(one: Measured, found: Measurement) -> Iterator[tuple[str, FloatArray, FloatArray]]:
-    """(what, as written, as found) of the pairs that were measured again."""
-    places = _places(one, found)
-    for name in NUMBERS:
-        written, again = getattr(one.measurement, name), getattr(found, name)
-        if written is not None and again is not None:
-            yield name, written[places], again
-    for name in BY_HEAD:
-        theirs: Mapping[Member, FloatArray] = getattr(one.measurement, name)
-        ours: Mapping[Member, FloatArray] = getattr(found, name)
-        for head in sorted(theirs.keys() & ours.keys()):
-            yield f"{name} of {head}", theirs[head][places], ours[head]
-
-
-def _places(one: Measured, found: Measurement) -> list[int]:
-    assert one.measurement is not None
-    places = {_texts(pair): place for place, pair in enumerate(one.measurement.pairs)}
-    return [places[_texts(pair)] for pair in found.pairs]
-
-
-def _texts(pair: PromptPair) -> tuple[str, str, str, str | None]:
-    return pair.clean, pair.counterfactual, pair.answer, pair.distractor
+def _arrays(one: Measured, found: Samples) -> Iterator[tuple[Key, FloatArray, FloatArray]]:
+    """(what, as written, as found) of the units that were measured again."""
+    assert one.samples is not None
+    places = {texts(unit)[:-1]: place for place, unit in enumerate(one.samples.units)}
+    again = one.samples.at([places[texts(unit)[:-1]] for unit in found.units])
+    for key, values in found.arrays.items():
+        if key.role != BASELINE and key in again.arrays and values.size:
+            yield key, again.arrays[key], values

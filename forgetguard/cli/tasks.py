@@ -1,4 +1,4 @@
-"""`forgetguard tasks`: the tasks that prompt pairs can be drawn from, one line each. [light]"""
+"""`forgetguard tasks`: the tasks that prompt pairs can be drawn from, one line each."""
 
 from __future__ import annotations
 

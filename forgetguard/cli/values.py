@@ -1,4 +1,4 @@
-"""Values of options that commands share: choices, whole numbers, settings in YAML. [light]"""
+"""Values of options that commands share: choices, whole numbers, settings in YAML."""
 
 from __future__ import annotations
 

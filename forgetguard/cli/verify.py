@@ -1,5 +1,4 @@
-"""`forgetguard verify RESULTS`: does a results file follow from its own numbers, and do they hold?
-[light]"""
+"""`forgetguard verify RESULTS`: does a results file follow from its own numbers, and do they hold?"""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli.checkpoints import read_checkpoints
 from forgetguard.cli.command import DONE, FAILED, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
+from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
-from forgetguard.gate.seal import check_seal
 from forgetguard.report import json_file
 from forgetguard.report.terminal import table, totals, verdict_row
 
@@ -135,7 +134,7 @@ def verify(plan: Plan) -> int:
     document = plan.document
     lines, confirmed = [_heading(plan.path, document)], True
     try:
-        check_seal(document, str(plan.path))
+        check_checksum(document, str(plan.path))
         lines.append("checksum    matches the content (it is no signature)")
     except SpecificationError as error:
         confirmed = False

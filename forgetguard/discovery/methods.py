@@ -1,4 +1,4 @@
-"""The discovery methods by name, with the settings that each of them takes. [light]"""
+"""The discovery methods by name, with the settings that each of them takes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Accuracy of two models on the same prompt pairs: the drop with its interval, and whether it is
-chance. [light]
+chance.
 
 Pairs of one template often change sides together, so they tell less than as many independent pairs.
 Where templates are known, counts are divided by the design effect, the variance of the drop by

@@ -1,4 +1,4 @@
-"""Baselines: what an accepted checkpoint read, recorded, and later ones held against it. [light]
+"""Baselines: what an accepted checkpoint read, recorded, and later ones held against it.
 
 An entry is one circuit's measurement with its identity: the base, the circuit and the prompts. A
 later checkpoint can be compared with it pair by pair only where all of that is the same. The
@@ -225,9 +225,7 @@ def attach(
 def _is_kept(key: Key) -> bool:
     """What the recorded checkpoint read; its controls and own damage are compared with nothing."""
     return (
-        key.role == TUNED
-        and key.quantity != OWN_DAMAGE
-        and not key.subject.startswith("control ")
+        key.role == TUNED and key.quantity != OWN_DAMAGE and not key.subject.startswith("control ")
     )
 
 
@@ -244,9 +242,7 @@ def _sequential(spec: GateSpec) -> bool:
     return isinstance(spec.pairs, TaskPairs | FilePairs) and spec.pairs.most is not None
 
 
-def _warnings(
-    baseline: Baseline, entry: Entry, now: Samples, then: Samples
-) -> tuple[Note, ...]:
+def _warnings(baseline: Baseline, entry: Entry, now: Samples, then: Samples) -> tuple[Note, ...]:
     """What of versions, environment and the base's own readouts is not as it was."""
     recorded = entry.recorded
     changed: list[str] = []

@@ -1,4 +1,4 @@
-"""The circuit files that are installed with forgetguard, and which of them fit a base. [light]"""
+"""The circuit files that are installed with forgetguard, and which of them fit a base."""
 
 from __future__ import annotations
 

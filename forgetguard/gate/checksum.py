@@ -1,4 +1,4 @@
-"""Hashes of plain values and of files, and the checksum that a document carries. [light]"""
+"""Hashes of plain values and of files, and the checksum that a document carries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gate file declares: prompt pairs or prompts, perhaps a circuit, and limits. [light]"""
+"""What a gate file declares: prompt pairs or prompts, perhaps a circuit, and limits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DEFAULT_FLOOR = 0.10
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A declared maximum of one measure; `key` is the measure's, with or without a modifier
-    (measures/registry.py). `maximum` is 0 or more: it is the loss allowed. `line` (1-based) is where
-    it was declared.
+    (measures/registry.py). `maximum` is 0 or more: it is the loss allowed. `line` (1-based) is
+    where it was declared.
 
-    `floor`, 0 to 1, is for measures that have one: the damage of a head that is worth less than that
-    share of the circuit is held to the limit relative to that share of the circuit's importance
-    (gate/family.py).
+    `floor`, 0 to 1, is for measures that have one: the damage of a head that is worth less than
+    that share of the circuit is held to the limit relative to that share of the circuit's
+    importance (gate/family.py).
     """
 
     key: str

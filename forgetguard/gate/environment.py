@@ -1,4 +1,4 @@
-"""Where numbers were measured: the device, the number format, the threads. [light]"""
+"""Where numbers were measured: the device, the number format, the threads."""
 
 from __future__ import annotations
 

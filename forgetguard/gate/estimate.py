@@ -1,11 +1,11 @@
 """From samples to bounds, without any limit: what each kind of measure estimates, and how surely.
-[light]
+
 
 False release: each pass is taken at alpha = 1 - confidence, for "all limits are kept" is an
 intersection-union claim. False alarm: the limits of a run are one family, and each fails at
-alpha / family (Bonferroni), so that the run raises a false alarm with at most alpha; the subjects of
-one limit share that by max-T. Where units are drawn stage by stage, both are spent over the stages
-(gate/spending.py).
+alpha / family (Bonferroni), so that the run raises a false alarm with at most alpha; the subjects
+of one limit share that by max-T. Where units are drawn stage by stage, both are spent over the
+stages (gate/spending.py).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Case:
     def of(cls, spec: GateSpec, samples: Samples, *, seed: int, family: int) -> Case:
         """Raises MeasurementError as `ordered`, SpecificationError where `family` is below 1."""
         if family < 1:
-            raise SpecificationError(f"the limits of a run are at least 1, got a family of {family}")
+            raise SpecificationError(f"a run has at least 1 limit, got a family of {family}")
         data = ordered(samples, spec.name)
         return cls(
             spec,

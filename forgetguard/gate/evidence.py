@@ -1,4 +1,4 @@
-"""What stands beside a decision: members, units, controls and notes. It decides nothing. [light]"""
+"""What stands beside a decision: members, units, controls and notes. It decides nothing."""
 
 from __future__ import annotations
 

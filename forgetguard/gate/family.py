@@ -1,12 +1,12 @@
 """The limit on every subject (member of a circuit, layer, matrix): what each is held to, and which
-of them decides. [light]
+of them decides.
 
 A head's DCV is its damage over its own importance. A faithful circuit also holds heads that are
 worth little: their own ratio is noise, and a loss there is none of the capability's. So, with a
 floor, a head's damage is held to the limit relative to max(|I_h|, floor * I_circuit). Which of the
-two applies is decided on the point estimates |mean I_h| and floor * |mean I_circuit|; then it is one
-ratio of means as everywhere. In a head of positive importance the held value is continuous there,
-and it falls as the floor rises. A head of negative importance works against the capability: above
+two applies is decided on the point estimates |mean I_h| and floor * |mean I_circuit|; then it is
+one ratio of means as everywhere. In a head of positive importance the held value is continuous
+there, and it falls as the floor rises. A head of negative importance works against the capability: above
 the floor it is held in both directions, for it may cease to, and it may do more harm. For a head
 below the floor only harm counts, a lower readout: there a head against the capability may go.
 

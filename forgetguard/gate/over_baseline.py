@@ -1,5 +1,5 @@
 """Then and now: what a recorded checkpoint read beside what this one reads, with the paired
-difference. It decides nothing. [light]"""
+difference. It decides nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What a number of pairs can show: how many would decide, and which true value would be seen.
-[light]
+
 
 `detectable` and `passable` answer the question a verdict leaves open: how bad must a checkpoint
 be, for this many pairs to fail it with 80 %? They take the standard error from the distance of

@@ -1,4 +1,4 @@
-"""Prompt pairs, and prompts, from JSONL files, one a line, with `file:line` errors. [light]"""
+"""Prompt pairs, and prompts, from JSONL files, one a line, with `file:line` errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What was declared, read and decided as plain values, and back: what files hold and what crosses
-between processes. [light]
+between processes.
 
 Numbers stay exact: a float is written as the shortest decimal that reads back as the same float
 (Python's `repr`, which JSON uses). Numbers that are not finite become "nan", "inf" or "-inf".
@@ -8,7 +8,6 @@ Numbers stay exact: a float is written as the shortest decimal that reads back a
 from __future__ import annotations
 
 import enum
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,15 +53,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-@functools.cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # slow to make
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return (
+        _ADAPTERS.setdefault(kind, TypeAdapter(kind)) if kind not in _ADAPTERS else _ADAPTERS[kind]
+    )
 
 
 def dump(value: Any) -> Any:
     """A dataclass of this package in plain values."""
-    found = plain(_adapter(type(value)).dump_python(value, mode="python"))
-    return found
+    return plain(_adapter(type(value)).dump_python(value, mode="python"))
 
 
 def load(kind: type[T], data: Any, what: str) -> T:
@@ -72,7 +74,8 @@ def load(kind: type[T], data: Any, what: str) -> T:
         SpecificationError: `data` lacks a field or holds a value that no such thing has.
     """
     try:
-        return _adapter(kind).validate_python(data)
+        found: T = _adapter(kind).validate_python(data)
+        return found
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
@@ -199,8 +202,8 @@ def _pairs(source: _Source) -> TaskPairs | FilePairs | InlinePairs | Prompts | N
         path = Path(source.path or "")
         return FilePairs(path, source.count, line=source.line, most=source.most)
     if source.kind == "prompts":
-        path = Path(source.path) if source.path else None
-        return Prompts(path=path, count=source.count, line=source.line)
+        file = Path(source.path) if source.path else None
+        return Prompts(path=file, count=source.count, line=source.line)
     return InlinePairs(()) if source.kind == "inline" else None
 
 

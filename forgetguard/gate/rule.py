@@ -1,4 +1,4 @@
-"""From samples to a verdict on one declared limit, as a pure function. [light]
+"""From samples to a verdict on one declared limit, as a pure function.
 
 Pass: the upper bound is within the limit. Fail: the lower bound is beyond it. Otherwise abstain.
 
@@ -324,7 +324,7 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     if outcome is Outcome.PASS:
         first = max(judged, key=lambda one: one.held.estimate.high)
     others = [one.subject for one in chosen if one is not first] * (outcome is not Outcome.PASS)
-    facts = {
+    facts: dict[str, Any] = {
         "corrected_low": first.held.corrected_low,
         "over": first.over.value,
         "floor": limit.floor,
@@ -340,9 +340,7 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     return Decision(outcome, _CODES[outcome], facts, first.held.estimate, first.subject)
 
 
-def _floor_notes(
-    case: Case, limit: Limit, judged: Sequence[SubjectBounds]
-) -> tuple[Note, ...]:
+def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
     kinds = {one.subject: one.over for one in judged}
     notes = []
     for kind in (Denominator.FLOOR, Denominator.BETWEEN):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,9 +64,7 @@ class Wanted:
         found |= {limit.measure.key: limit.measure for limit in spec.limits}
         return cls(tuple(found.values()))
 
-    def sets(
-        self, spec: GateSpec, heads: Sequence[Member]
-    ) -> dict[str, tuple[Member, ...]]:
+    def sets(self, spec: GateSpec, heads: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
         """The sets of members to patch, by subject; `heads`: every head of the model."""
         patched = [one.patched for one in self.measures if one.patched is not None]
         found: dict[str, tuple[Member, ...]] = {}
@@ -126,7 +125,7 @@ def read_other(
         read = measure.read
         if read is not None:
             try:
-                kept[measure.key] = guarded(measure, lambda read=read: read(opened))
+                kept[measure.key] = guarded(measure, partial(read, opened))
             except ForgetguardError as error:
                 failed[measure.key] = error
     return OtherReading(heads, kept, failed)
@@ -223,9 +222,7 @@ def _compared(
         try:
             for role, other in others.items():
                 kept = other.kept.get(measure.key)
-                found = guarded(
-                    measure, lambda compare=compare, kept=kept: compare(opened, kept)
-                )
+                found = guarded(measure, partial(compare, opened, kept))
                 for subject, values in checked(measure, found, len(part.units)).items():
                     key = Key(measure.key, subject, role)
                     if measure.estimator is Estimator.EXACT:

@@ -1,4 +1,4 @@
-"""`*.circuit.yaml` and `*.gate.yaml` files, read and written. [light]
+"""`*.circuit.yaml` and `*.gate.yaml` files, read and written.
 
 What they declare is in gate/declaration.py, what they ask of a base in gate/suitability.py; those
 names can be had from here too. A gate file is one without a circuit: it gives prompts instead of
@@ -445,7 +445,9 @@ def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
                 line_of(item),
             )
         else:
-            prompt = Prompt(lines.text(item, "prompts: a prompt", problems) or "", line=line_of(item))
+            prompt = Prompt(
+                lines.text(item, "prompts: a prompt", problems) or "", line=line_of(item)
+            )
         inline.append(prompt)
     if isinstance(node, yaml.SequenceNode) and len(inline) < FEWEST_PAIRS:
         problems.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,7 @@ class GateSession:
     The first measurement opens the tuned model (and the reference) once and reads from it what
     every file needs; after that only the base is needed. So two models never need to be in memory
     together, and none is loaded twice. What is wrong with one file (its prompts do not suit the
-    tokenizer, say) is raised for that file only, and what one measure cannot do for its limits only.
+    tokenizer, say) is raised for that file only, and what one measure cannot do for its limits.
 
     Where a file gives `most`, the other models are read on all those pairs at once, which is cheap,
     and the base is patched stage by stage until the limit that is asked for is decided. Each limit
@@ -265,9 +266,7 @@ class GateSession:
                 if plan.failed is None and plan.whole.units:
                     with self._blame(plan):
                         self._read(plan, anatomy, checkpoint.role)
-            layers = {
-                head.layer for plan in self._sound() for head in heads_of(plan.spec.members)
-            }
+            layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
             self._attention[checkpoint.role] = detach_attention(anatomy, sorted(layers))
 
     def _discover(self) -> None:
@@ -361,9 +360,7 @@ class GateSession:
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
         notes = plan.notes + part_notes(plan.whole)
-        return replace(
-            samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped
-        )
+        return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
 
     def _with_controls(
         self,
@@ -435,12 +432,8 @@ class GateSession:
         self._report(f"reading the weights for {measure.key}", 0, 1)
         try:
             for other in self._others():
-                found = guarded(
-                    measure,
-                    lambda other=other: on_disk(
-                        self._pair.base.spec, other.spec, self._pair.options
-                    ),
-                )
+                pair = self._pair
+                found = guarded(measure, partial(on_disk, pair.base.spec, other.spec, pair.options))
                 for subject, number in found.items():
                     plan.exact[Key(measure.key, subject, other.role)] = float(number)
         except ForgetguardError as error:

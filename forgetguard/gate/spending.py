@@ -1,4 +1,4 @@
-"""Deciding at several stages of drawing pairs: how often, and at which level each time. [light]
+"""Deciding at several stages of drawing pairs: how often, and at which level each time.
 
 A verdict that may be reached at 64, 128 or 256 pairs has three chances to be wrong. Error spending
 (Lan & DeMets 1983, Biometrika 70:659) says in advance how much of the one-sided error alpha is used

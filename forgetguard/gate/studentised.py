@@ -1,5 +1,5 @@
 """Ratios of means with studentised Fieller intervals, and lower bounds that hold for a whole family
-at once (max-T). [light]
+at once (max-T).
 
 The claim "the ratio is L" is the claim that the mean of `numerator - L denominator` is 0, and that
 has a t statistic, T(L), with no ratio in it: a weak denominator does no harm. Its quantiles are not

@@ -1,4 +1,4 @@
-"""Whether circuits suit each other, the base at hand and the models given. [light]"""
+"""Whether circuits suit each other, the base at hand and the models given."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A verdict: what was declared, what was measured, what was decided, and the evidence. Codes and
-numbers only; report/wording.py has the words. [light]"""
+numbers only; report/wording.py has the words."""
 
 from __future__ import annotations
 

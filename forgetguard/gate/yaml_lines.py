@@ -1,4 +1,4 @@
-"""YAML whose every value knows its line; errors collected as `file:line: what`. [light]"""
+"""YAML whose every value knows its line; errors collected as `file:line: what`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measure `accuracy.drop`: accuracy of base minus accuracy of tuned, on the same pairs. [light]"""
+"""The measure `accuracy.drop`: accuracy of base minus accuracy of tuned, on the same pairs."""
 
 from __future__ import annotations
 

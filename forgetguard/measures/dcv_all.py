@@ -1,5 +1,5 @@
 """The measure `dcv.all`: DCV of all heads of the model at once, so that loss outside the circuit
-shows. [light]"""
+shows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Ser
 from forgetguard.measures.samples import ALL_HEADS, BASE, DAMAGE, IMPORTANCE, Samples
 
 
-def patched(
-    _: Sequence[Member], heads: Sequence[Member]
-) -> Mapping[str, tuple[Member, ...]]:
+def patched(_: Sequence[Member], heads: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
     """Every head of the model."""
     return {ALL_HEADS: tuple(heads)}
 

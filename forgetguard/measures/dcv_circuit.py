@@ -1,4 +1,4 @@
-"""The measure `dcv.circuit`: differential circuit vulnerability, all members patched at once. [light]
+"""The measure `dcv.circuit`: differential circuit vulnerability, all members patched at once.
 
     DCV = mean_i[ F(base, x_i) - F(base, x_i with the circuit from (tuned, x_i)) ] / I(base)
 
@@ -21,9 +21,7 @@ from forgetguard.measures.samples import (
 )
 
 
-def patched(
-    circuit: Sequence[Member], _: Sequence[Member]
-) -> Mapping[str, tuple[Member, ...]]:
+def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
     """The whole circuit."""
     return {CIRCUIT: tuple(circuit)}
 

@@ -1,4 +1,4 @@
-"""The measure `dcv.head`: DCV of every member of the circuit, patched one by one. [light]"""
+"""The measure `dcv.head`: DCV of every member of the circuit, patched one by one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Ser
 from forgetguard.measures.samples import BASE, DAMAGE, IMPORTANCE, Samples
 
 
-def patched(
-    circuit: Sequence[Member], _: Sequence[Member]
-) -> Mapping[str, tuple[Member, ...]]:
+def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
     """Every member alone."""
     return {str(member): (member,) for member in circuit}
 

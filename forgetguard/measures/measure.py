@@ -1,8 +1,9 @@
-"""What a measure says of itself: the one door through which everything that is gated goes. [light]
+"""What a measure says of itself: the one door through which everything that is gated goes.
 
-A measure is one file that makes a `Measure`, and a line in measures/registry.py or an entry point of
-the group `forgetguard.measures`. It returns samples, never verdicts: estimating, judging, recording,
-calibrating and wording are the same for all. What needs torch is imported inside its functions.
+A measure is one file that makes a `Measure`, and a line in measures/registry.py or an entry point
+of the group `forgetguard.measures`. It returns samples, never verdicts: estimating, judging,
+recording, calibrating and wording are the same for all. What needs torch is imported inside its
+functions.
 """
 
 from __future__ import annotations

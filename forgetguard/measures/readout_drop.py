@@ -1,4 +1,4 @@
-"""The measure `readout.drop`: the share of the base's mean readout that is lost. [light]"""
+"""The measure `readout.drop`: the share of the base's mean readout that is lost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Every measure there is, by key: those of this folder in plain sight, and those of entry points.
-[light]"""
+"""Every measure there is, by key: those of this folder in plain sight, and those of entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was read of the models, unit by unit: the numbers that every estimate rests on. [light]"""
+"""What was read of the models, unit by unit: the numbers that every estimate rests on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One program at a time in a folder. [light]"""
+"""One program at a time in a folder."""
 
 from __future__ import annotations
 

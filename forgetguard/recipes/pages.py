@@ -1,5 +1,5 @@
 """Pages whose numbers are rendered from data into their place between two markers, so that text and
-data cannot drift apart. [light]"""
+data cannot drift apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline file: recorded measurements as JSON, written whole or not at all. [light]"""
+"""The baseline file: recorded measurements as JSON, written whole or not at all."""
 
 from __future__ import annotations
 

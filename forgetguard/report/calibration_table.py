@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from forgetguard.calibration.calibrating import Advice, Calibration, CircuitCalibration, Row
-from forgetguard.calibration.limits import Held, Stated, fewest_draws
+from forgetguard.calibration.limits import LimitReading, Stated, fewest_draws
 from forgetguard.calibration.nulls import BATCHES, DTYPE, KERNEL, MATCHED
 from forgetguard.report.json_file import versions
-from forgetguard.report.terminal import aligned, number
+from forgetguard.report.terminal import aligned
+from forgetguard.report.wording import note, number
 
 SCHEMA, SCHEMA_VERSION = "forgetguard.calibration", 1
 
@@ -54,19 +55,19 @@ def _legend(found: Calibration) -> list[str]:
 
 
 def _circuit_text(one: CircuitCalibration) -> str:
-    head = f"{one.spec.name}: {len(one.spec.heads)} members, {one.n_pairs} pairs"
+    head = f"{one.spec.name}: {len(one.spec.members)} members, {one.n_pairs} pairs"
     readings = aligned([_READINGS, *_reading_rows(one)])
     limits = aligned([_LIMITS, *map(_limit_row, one.advice)])
     lines = [head, *_indented(readings), *_sets(one), *_indented(limits)]
     lines += [f"  {each.limit.key}: {_too_noisy(each)}" for each in one.advice if each.noisy]
-    return "\n".join([*lines, *(f"  note: {note}" for note in one.notes)])
+    return "\n".join([*lines, *(f"  note: {note(each)}" for each in one.notes)])
 
 
 def _too_noisy(advice: Advice) -> str:
     needed = "no limit passes them all" if math.isinf(advice.suggested) else (
         f"{_limit(advice.suggested)} would let much be lost"
     )  # fmt: skip
-    why = f" ({advice.why})" if advice.why else ""
+    why = f" ({advice.why.value})" if advice.why else ""
     return (
         f"{needed}, so {advice.limit.maximum:g} stays{why}: give more pairs, or take out the heads "
         "whose damage they cannot tell"
@@ -128,7 +129,7 @@ def _sets(one: CircuitCalibration) -> list[str]:
         return []
     values, rank = one.sets.values, one.sets.rank(one.tuned.circuit)
     return [
-        f"  any heads: {len(values)} random sets of {len(one.spec.heads)} lose "
+        f"  any heads: {len(values)} random sets of {len(one.spec.members)} lose "
         f"{_spread(list(values))} of the circuit's importance in tuned, the circuit "
         f"{_small(one.tuned.circuit)} (p = {rank:.2f})"
     ]
@@ -197,7 +198,7 @@ def _circuit_dict(one: CircuitCalibration) -> dict[str, Any]:
     sets = one.sets
     return {
         "circuit": one.spec.name,
-        "members": [str(member) for member in one.spec.heads],
+        "members": [str(member) for member in one.spec.members],
         "pairs": one.n_pairs,
         "nulls": [_row_dict(row) for row in one.rows],
         "tuned": None if one.tuned is None else _row_dict(one.tuned),
@@ -209,7 +210,7 @@ def _circuit_dict(one: CircuitCalibration) -> dict[str, Any]:
             "p": sets.rank(one.tuned.circuit),
         },
         "limits": [_advice_dict(advice) for advice in one.advice],
-        "notes": list(one.notes),
+        "notes": [note(each) for each in one.notes],
     }
 
 
@@ -226,12 +227,12 @@ def _row_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def _held_dict(held: Held) -> dict[str, Any]:
+def _held_dict(held: LimitReading) -> dict[str, Any]:
     return {
         "value": _finite(held.value),
         "low": _finite(held.low),
         "high": _finite(held.high),
-        "head": held.head,
+        "head": held.subject,
         "passes_from": _finite(held.passes),
         "no_fail_from": _finite(held.not_fails),
         "outcome_as_declared": held.outcome.value,
@@ -251,7 +252,7 @@ def _advice_dict(advice: Advice) -> dict[str, Any]:
         "harmless_failed": advice.failed_harmless,
         "random_changes_held": advice.held_matched,
         "random_changes_failed": advice.failed_matched,
-        "why": advice.why,
+        "why": None if advice.why is None else advice.why.value,
     }
 
 

@@ -1,4 +1,4 @@
-"""Comparisons as text, one table a capability, and as JSON. [light]"""
+"""Comparisons as text, one table a capability, and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.report.terminal import aligned, number
+from forgetguard.report.terminal import aligned
+from forgetguard.report.wording import number
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.members import Member

@@ -1,4 +1,4 @@
-"""Decides every verdict of a results file again, from the numbers in it alone. [light]"""
+"""Decides every verdict of a results file again, from the numbers in it alone."""
 
 from __future__ import annotations
 
@@ -143,14 +143,10 @@ def _limit(spec: GateSpec, written: Mapping[str, Any]) -> Limit:
     return Limit(key, bound, written["line"])
 
 
-def _judged(
-    spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int
-) -> Verdict:
+def _judged(spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int) -> Verdict:
     """The verdict of the first stage that decides, as the session reaches it."""
     for stage in [stage for stage in samples.stages if stage < samples.count]:
-        verdict = rule.judge(
-            spec, limit, samples.at(slice(stage)), seed=seed, family=family
-        )
+        verdict = rule.judge(spec, limit, samples.at(slice(stage)), seed=seed, family=family)
         if verdict.outcome is not Outcome.ABSTAIN:
             return verdict
     return rule.judge(spec, limit, samples, seed=seed, family=family)

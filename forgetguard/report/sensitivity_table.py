@@ -9,7 +9,8 @@ from forgetguard.calibration.dose_response import Curve, Point, Sensitivity
 from forgetguard.calibration.planting import PLANTS
 from forgetguard.gate.verdict import Estimate
 from forgetguard.report.json_file import versions
-from forgetguard.report.terminal import aligned, interval, number
+from forgetguard.report.terminal import aligned
+from forgetguard.report.wording import interval, number
 
 SCHEMA, SCHEMA_VERSION = "forgetguard.sensitivity", 1
 

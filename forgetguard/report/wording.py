@@ -1,4 +1,4 @@
-"""Every sentence about a verdict, made of its codes and numbers. [light]"""
+"""Every sentence about a verdict, made of its codes and numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def names(members: Iterable[object]) -> str:
     return ", ".join(map(str, members))
 
 
-# --- what was measured -----------------------------------------------------------------------------
+# --- what was measured ---------------------------------------------------------------------------
 
 
 def quantity(limit: str) -> str:
@@ -102,7 +102,7 @@ def _subject(verdict: Verdict) -> str:
     }.get(measure, f"{quantity(measure)}{over}")
 
 
-# --- why -------------------------------------------------------------------------------------------
+# --- why -----------------------------------------------------------------------------------------
 
 
 def reason(verdict: Verdict) -> str:
@@ -124,7 +124,7 @@ def _corrected(verdict: Verdict) -> str:
     theirs; else nothing."""
     facts = verdict.facts
     kind = "heads" if quantity(verdict.limit) == "DCV" else "subjects"
-    counted = [f"{facts['of']} {kind}"] * (facts.get("of", 0) > 0)
+    counted = [f"{facts['of']} {kind}"] if facts.get("of") else []
     counted += [f"{verdict.family} limits"] * (verdict.family > 1)
     if not counted or (verdict.estimate is not None and verdict.estimate.n == 0):
         return ""
@@ -136,16 +136,14 @@ def _within(verdict: Verdict) -> str:
     if not verdict.subject:
         return f"{_shown(verdict)}{units} is within {_limit(verdict)}"
     what = "head" if quantity(verdict.limit) == "DCV" else "one"
-    return (
-        f"every {what} is within {_limit(verdict)}{units}; nearest to it is {_shown(verdict)}"
-    )
+    return f"every {what} is within {_limit(verdict)}{units}; nearest to it is {_shown(verdict)}"
 
 
 def _beyond(verdict: Verdict) -> str:
     corrected, others = _corrected(verdict), verdict.facts.get("others", ())
     text = f"{_shown(verdict)}{_units(verdict)} is beyond {_limit(verdict)}"
-    text += f" ({corrected})" * bool(corrected)
-    return text + f"; so are {names(others)}" * bool(others)
+    text += f" ({corrected})" if corrected else ""
+    return text + (f"; so are {names(others)}" if others else "")
 
 
 def _undecided(verdict: Verdict) -> str:
@@ -233,8 +231,8 @@ def _saturated(verdict: Verdict) -> str:
     without = _REASONS[Code(facts["instead"])](verdict)
     return (
         f"THE READOUT IS SATURATED: the base gives the answer a mean probability of "
-        f"{facts['probability']:.3g}{_units(verdict)}, so its logprob would hardly show a loss: use "
-        f"readout: logit_diff, or harder prompts ({without})"
+        f"{facts['probability']:.3g}{_units(verdict)}, so its logprob would hardly show a loss: "
+        f"use readout: logit_diff, or harder prompts ({without})"
     )
 
 
@@ -253,7 +251,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
 }
 
 
-# --- notes -----------------------------------------------------------------------------------------
+# --- notes ---------------------------------------------------------------------------------------
 
 
 def note(one: Note) -> str:
@@ -283,11 +281,12 @@ def _held_by_floor(facts: Facts) -> str:
 
 
 def _drawn(facts: Facts) -> str:
-    saved = facts["most"] - facts["units"]
-    return (
+    saved = int(facts["most"] - facts["units"])
+    told = (
         f"drawn stage by stage: {facts['units']} of at most {facts['most']} pairs, stage "
-        f"{facts['stage']} of {facts['stages']}" + f": {saved} pairs saved" * (saved > 0)
+        f"{facts['stage']} of {facts['stages']}"
     )
+    return f"{told}: {saved} pairs saved" if saved > 0 else told
 
 
 def _beside_baseline(facts: Facts) -> str:
@@ -372,7 +371,7 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
 }
 
 
-# --- controls --------------------------------------------------------------------------------------
+# --- controls ------------------------------------------------------------------------------------
 
 
 def controls(verdict: Verdict) -> str:

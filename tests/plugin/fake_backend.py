@@ -160,9 +160,9 @@ def fake_numbers(circuit, tuned):
     import random
 
     import numpy as np
+    from forgetguard.gate.measurement import Measurement
 
     from forgetguard.capabilities.pairs import PromptPair
-    from forgetguard.gate.measurement import Measurement
 
     draw = random.Random(f"{circuit.name} {tuned}")
 

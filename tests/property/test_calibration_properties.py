@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from forgetguard.gate.measurement import Measurement
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from forgetguard.calibration.limits import STEP, fewest_draws, stated
 from forgetguard.calibration.perturbation import Moved, matched, perturbation
 from forgetguard.calibration.planting import EDITS, OutputSlice, edit
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.measurement import Measurement
 
 SHAPES = st.sampled_from([(), (7,), (5, 3), (12, 8), (4, 3, 2)])
 NORMS = st.floats(1e-6, 1e3)

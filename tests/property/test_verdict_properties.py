@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import Measurement, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate import multiplicity, studentised
-from forgetguard.gate.decision import Measurement, judge
 from forgetguard.gate.resampling import FloatArray
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
 from forgetguard.gate.studentised import Family

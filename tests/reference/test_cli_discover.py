@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.looks import as_capability
 
 import forgetguard as fg
 from forgetguard.api import SUGGESTED_LIMITS
 from forgetguard.cli import main
 from forgetguard.discovery import on_checkpoint
 from forgetguard.discovery.store import Store
-from forgetguard.gate.looks import as_capability
 from forgetguard.gate.schema import FilePairs, TaskPairs, load_circuit_file, parse_circuit
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome

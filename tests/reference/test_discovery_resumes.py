@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forgetguard.gate.looks import as_capability
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
 import forgetguard as fg
@@ -23,7 +24,6 @@ from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, MeasurementError
 from forgetguard.gate import session as gate_session
-from forgetguard.gate.looks import as_capability
 from forgetguard.gate.provenance import describe
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.session import GateSession, discovery_pairs

@@ -10,6 +10,7 @@ import literal
 import numpy as np
 import pytest
 import torch
+from forgetguard.calibration.subjects import Subject, measured, prepare
 from tiny_copies import output_slice_zeroed
 
 import forgetguard as fg
@@ -29,7 +30,6 @@ from forgetguard.calibration.nulls import (
 )
 from forgetguard.calibration.perturbation import moved, perturbation
 from forgetguard.calibration.planting import EDITS, edit, output_slice
-from forgetguard.calibration.subjects import Subject, measured, prepare
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair

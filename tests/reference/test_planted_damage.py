@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forgetguard.gate.decision import Measurement
 from tiny_copies import (
     BASE,
     Damage,
@@ -22,7 +23,6 @@ import forgetguard as fg
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate.decision import Measurement
 from forgetguard.gate.schema import CircuitSpec, Limit, load_circuit_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forgetguard.gate.decision import Measurement, judge
 
 import forgetguard as fg
-from forgetguard.gate.decision import Measurement, judge
 from forgetguard.gate.schema import CircuitSpec, FilePairs, Limit, TaskPairs, load_circuit_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from forgetguard.gate.case import Case
+from forgetguard.gate.decision import Measurement, judge
+from forgetguard.gate.recorded import Recorded
 from scipy import stats
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate import accuracy
-from forgetguard.gate.case import Case
-from forgetguard.gate.decision import Measurement, judge
 from forgetguard.gate.declaration import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.recorded import Recorded
 from forgetguard.gate.verdict import Outcome
 
 TEXTS = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import judge
+from forgetguard.gate.measurement import Measurement, first
+from forgetguard.gate.recorded import NUMBERS, Recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +26,7 @@ from forgetguard.gate.baseline import (
     entry_to_dict,
     identity,
 )
-from forgetguard.gate.decision import judge
 from forgetguard.gate.declaration import CircuitSpec, Limit, TaskPairs
-from forgetguard.gate.measurement import Measurement, first
-from forgetguard.gate.recorded import NUMBERS, Recorded
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.report import baseline_file
 

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import judge
+from forgetguard.gate.measurement import Measurement
 
 from forgetguard.anatomy.members import Head
 from forgetguard.calibration.calibrating import (
@@ -20,9 +22,7 @@ from forgetguard.calibration.head_sets import HeadSets, any_sets
 from forgetguard.calibration.limits import Held, fewest_draws, held, stated
 from forgetguard.calibration.nulls import BATCHES, DTYPE, MATCHED, Null
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.decision import judge
 from forgetguard.gate.declaration import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.measurement import Measurement
 from forgetguard.gate.verdict import Outcome
 from forgetguard.report.calibration_table import calibration_dict, calibration_text
 

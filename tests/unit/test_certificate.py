@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.measurement import Control, Measurement
+from forgetguard.gate.recorded import Recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +21,6 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import certificate, seal
 from forgetguard.gate.declaration import CircuitSpec, FilePairs, InlinePairs, Limit, TaskPairs
-from forgetguard.gate.measurement import Control, Measurement
-from forgetguard.gate.recorded import Recorded
 from forgetguard.gate.schema import load_circuit_file
 from forgetguard.report import json_file
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import Control, Measurement, judge
+from forgetguard.gate.recorded import Recorded
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate.decision import Control, Measurement, judge
-from forgetguard.gate.recorded import Recorded
 from forgetguard.gate.schema import LIMITS, CircuitSpec, InlinePairs, Limit
 from forgetguard.gate.verdict import Outcome, Verdict
 

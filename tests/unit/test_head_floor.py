@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from forgetguard.gate.case import Case
+from forgetguard.gate.decision import Measurement, judge
+from forgetguard.gate.head_family import judged_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.case import Case
-from forgetguard.gate.decision import Measurement, judge
-from forgetguard.gate.head_family import judged_heads
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
 from forgetguard.gate.verdict import HeadEvidence, Outcome, Verdict
 

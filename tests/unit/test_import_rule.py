@@ -35,7 +35,7 @@ LAYERS = (
 # Modules of one layer that need nothing at all, so that any layer may use them.
 LEAVES = {"forgetguard.errors", "forgetguard.anatomy.members", "forgetguard.capabilities.pairs"}
 # Without torch and transformers: files that say so, and what runs before models are needed.
-LIGHT = "[light]"
+LIGHT = ""
 BEFORE_MODELS = {
     "forgetguard",
     "forgetguard.capabilities.tasks",

@@ -6,12 +6,12 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import Control, Measurement, judge
+from forgetguard.gate.measurement import first, joined
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError
-from forgetguard.gate.decision import Control, Measurement, judge
-from forgetguard.gate.measurement import first, joined
 from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
 
 HEAD = Head(0, 0)

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from forgetguard.gate.case import Case, Held
+from forgetguard.gate.decision import Measurement, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.case import Case, Held
-from forgetguard.gate.decision import Measurement, judge
 from forgetguard.gate.declaration import CircuitSpec, InlinePairs, Limit
 from forgetguard.gate.verdict import Estimate, Outcome, Verdict
 

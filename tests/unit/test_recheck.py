@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forgetguard.gate.decision import judge
+from forgetguard.gate.measurement import Measurement, first
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.cli import main
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import certificate, seal
-from forgetguard.gate.decision import judge
 from forgetguard.gate.declaration import CircuitSpec, Limit, TaskPairs
-from forgetguard.gate.measurement import Measurement, first
 from forgetguard.gate.verdict import Outcome
 from forgetguard.report import json_file
 from forgetguard.report.recheck import recheck

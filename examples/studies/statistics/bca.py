@@ -1,6 +1,6 @@
 """BCa intervals (Efron 1987, JASA 82:171) of ratios of means, at levels widened by Student's t for
 few pairs (the expanded percentile of Hesterberg 2015, Am. Stat. 69:371): what the gate's intervals
-are compared with. [light]"""
+are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often each interval misses the true ratio, on made-up data. [light]"""
+"""How often each interval misses the true ratio, on made-up data."""
 
 from __future__ import annotations
 

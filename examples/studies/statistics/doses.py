@@ -1,4 +1,4 @@
-"""How often a limit passes and fails when the true value is known: power against dose. [light]"""
+"""How often a limit passes and fails when the true value is known: power against dose."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """How often something is failed falsely: families of heads, and whole gates of fifteen limits.
-[light]
+
 
 Every true value stands exactly at its limit, where a false alarm is likeliest.
 """

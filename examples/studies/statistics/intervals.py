@@ -1,4 +1,4 @@
-"""The intervals that the study compares, as bounds of the rows of [data sets, pairs]. [light]"""
+"""The intervals that the study compares, as bounds of the rows of [data sets, pairs]."""
 
 from __future__ import annotations
 

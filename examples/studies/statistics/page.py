@@ -1,4 +1,4 @@
-"""The tables of docs/statistics.md, rendered from the study's data between two markers. [light]"""
+"""The tables of docs/statistics.md, rendered from the study's data between two markers."""
 
 from __future__ import annotations
 

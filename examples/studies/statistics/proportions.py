@@ -1,5 +1,5 @@
 """The error rates of the accuracy's bounds: enumerated for independent pairs, simulated where
-templates change sides together. [light]"""
+templates change sides together."""
 
 from __future__ import annotations
 

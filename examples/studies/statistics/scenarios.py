@@ -1,4 +1,4 @@
-"""Made-up damage and importance of which the true ratio is known. [light]
+"""Made-up damage and importance of which the true ratio is known.
 
 Rows are data sets, columns pairs. Damage goes along with importance, as it does on real models,
 where their correlation is 0 to 0.6 and the residual's skewness mostly 0 to 5.

@@ -1,4 +1,4 @@
-"""Drawing pairs until a limit is decided: what it saves, and how often it errs. [light]"""
+"""Drawing pairs until a limit is decided: what it saves, and how often it errs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _decide(
     """Whether each of `rows` sequences passed, failed, and the pairs it took."""
     rng = np.random.default_rng((block, round(1000 * dose)))
     damage, importance = dosed(rng, (rows, MOST), dose)
-    counts = (MOST,) if kind == FIXED else spending.looks(FIRST, MOST)
+    counts = (MOST,) if kind == FIXED else spending.stages(FIRST, MOST)
     passing, failing = _levels(kind, counts)
     passed, failed = np.zeros(rows, dtype=bool), np.zeros(rows, dtype=bool)
     used = np.full(rows, float(MOST))

@@ -1,4 +1,4 @@
-"""How large a run of the study is. [light]"""
+"""How large a run of the study is."""
 
 from __future__ import annotations
 

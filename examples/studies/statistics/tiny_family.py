@@ -34,6 +34,7 @@ from forgetguard.gate.declaration import GateSpec, TaskPairs
 from forgetguard.gate.resampling import FloatArray, IntArray, cluster_codes
 from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
+from forgetguard.measures.samples import BASE, CIRCUIT, CORRECT, DAMAGE, IMPORTANCE
 
 Say = Callable[[str], None]
 _SEED = 7  # of the tasks' pairs: others than those the circuits were found with
@@ -96,17 +97,16 @@ def _spec(capability: str, pairs: int) -> GateSpec:
 
 def _large_set(session: GateSession, spec: GateSpec, checkpoint: str) -> LargeSet:
     found = session.measurement(spec)
-    if found.circuit_damage is None or found.circuit_importance is None:
-        raise SpecificationError(f"circuit {spec.name!r} was not measured")
-    heads = sorted(found.head_damage)
-    names = [pair.template for pair in found.pairs]
+    heads = [str(member) for member in sorted(spec.members)]
+    names = [unit.template for unit in found.units]
+    parts = (CIRCUIT, *heads)
     return LargeSet(
         spec.capability,
         checkpoint,
-        np.stack([found.circuit_damage, *(found.head_damage[head] for head in heads)]),
-        np.stack([found.circuit_importance, *(found.head_importance[head] for head in heads)]),
-        found.base_correct,
-        found.tuned_correct,
+        np.stack([found.need(DAMAGE, part) for part in parts]),
+        np.stack([found.need(IMPORTANCE, part, BASE) for part in parts]),
+        found.need(CORRECT, role=BASE) != 0,
+        found.need(CORRECT) != 0,
         np.unique(names, return_inverse=True)[1].astype(np.intp),
     )
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import forgetguard as fg
-from forgetguard.gate.declaration import GateSpec, FilePairs, Limit
+from forgetguard.gate.declaration import FilePairs, GateSpec, Limit
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import save
 from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs

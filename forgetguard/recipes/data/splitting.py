@@ -1,4 +1,4 @@
-"""A split of questions into training and evaluation, by seed, duplicates on one side. [light]"""
+"""A split of questions into training and evaluation, by seed, duplicates on one side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay: old questions among the new, so that old behaviour keeps a place in the loss. [light]"""
+"""Replay: old questions among the new, so that old behaviour keeps a place in the loss."""
 
 from __future__ import annotations
 

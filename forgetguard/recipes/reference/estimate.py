@@ -1,4 +1,4 @@
-"""What a run takes on one GPU, reckoned from shapes: memory in bytes, time in seconds. [light]
+"""What a run takes on one GPU, reckoned from shapes: memory in bytes, time in seconds.
 
 Arithmetic, not a measurement: it tells whether a preset can fit and in what order of magnitude of
 hours, before anything is rented.

@@ -25,9 +25,8 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import studentised
-from forgetguard.gate.decision import Measurement
 from forgetguard.gate.resampling import cluster_codes
-from forgetguard.gate.schema import GateSpec, FilePairs, TaskPairs
+from forgetguard.gate.schema import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.divergence import (
@@ -39,6 +38,7 @@ from forgetguard.measures.divergence import (
     token_divergence,
 )
 from forgetguard.measures.parameter_drift import parameter_drift
+from forgetguard.measures.samples import CIRCUIT, DAMAGE, IMPORTANCE, Samples
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
 from forgetguard.recipes.reference.plan import Plan, circuit_path, circuit_specs, described
@@ -306,13 +306,14 @@ def _fewer(spec: GateSpec, pairs: int) -> GateSpec:
     return spec
 
 
-def _numbers(spec: GateSpec, found: Measurement) -> dict[str, Any]:
-    if found.circuit_damage is None or found.circuit_importance is None:
+def _numbers(spec: GateSpec, found: Samples) -> dict[str, Any]:
+    damage, importance = found.get(DAMAGE, CIRCUIT), found.get(IMPORTANCE, CIRCUIT, BASE)
+    if damage is None or importance is None:
         return {"value": None, "low": None, "high": None, "heads": {}}
-    clusters = cluster_codes([pair.template for pair in found.pairs])
+    clusters = cluster_codes([unit.template for unit in found.units])
     whole = studentised.ratio(
-        found.circuit_damage,
-        found.circuit_importance,
+        damage,
+        importance,
         confidence=spec.confidence,
         clusters=clusters,
     )
@@ -321,19 +322,18 @@ def _numbers(spec: GateSpec, found: Measurement) -> dict[str, Any]:
         # A bound is infinite where the importance cannot be told from 0; JSON has no word for it.
         "low": whole.low if math.isfinite(whole.low) else None,
         "high": whole.high if math.isfinite(whole.high) else None,
-        "heads": _heads(found, clusters),
+        "heads": _heads(spec, found, clusters),
     }
 
 
-def _heads(found: Measurement, clusters: Any) -> Mapping[str, float | None]:
+def _heads(spec: GateSpec, found: Samples, clusters: Any) -> Mapping[str, float | None]:
     """DCV by head; None where the head's importance cannot be told from zero."""
-    heads = list(found.head_importance)
-    worth = studentised.means(
-        np.array([found.head_importance[head] for head in heads]), clusters=clusters
-    )
+    names = [str(member) for member in spec.members]
+    importance = np.array([found.need(IMPORTANCE, name, BASE) for name in names])
+    worth = studentised.means(importance, clusters=clusters)
     return {
-        str(head): float(found.head_damage[head].mean() / found.head_importance[head].mean())
+        name: float(found.need(DAMAGE, name).mean() / values.mean())
         if studentised.measurable(one)
         else None
-        for head, one in zip(heads, worth, strict=True)
+        for name, values, one in zip(names, importance, worth, strict=True)
     }

@@ -1,4 +1,4 @@
-"""From a preset to a plan: which runs there are, and on what they are measured. [light]"""
+"""From a preset to a plan: which runs there are, and on what they are measured."""
 
 from __future__ import annotations
 
@@ -477,7 +477,7 @@ def _settings_of(plan: Plan, recipe: str, content: Mapping[str, Any]) -> dict[st
     values = {"device": plan.loading.device, **common, **own}
     if recipe == "sft-circuit":
         specs = circuit_specs(plan.circuits.names)
-        heads = sorted({head for spec in specs for head in spec.heads})
+        heads = sorted({head for spec in specs for head in spec.members})
         if not heads:
             raise SpecificationError(
                 f"preset {plan.preset}: sft-circuit: the circuits ({', '.join(plan.circuits.names)}"

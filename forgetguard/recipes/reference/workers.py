@@ -1,7 +1,7 @@
 """Carries out tasks in processes: in order of dependence, a failure stops only what rests on it.
 
 A worker imports what its tasks need once and keeps it (training libraries take longer to import
-than a tiny model takes to train). It ends with its parent, however that ends. [light]
+than a tiny model takes to train). It ends with its parent, however that ends.
 """
 
 from __future__ import annotations

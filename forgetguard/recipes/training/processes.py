@@ -1,4 +1,4 @@
-"""Which process of a distributed run this is, as its launcher says. [light]"""
+"""Which process of a distributed run this is, as its launcher says."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The log of reinforcement, a line an update: what its completions earned and how far the model is
-from the base. [light]"""
+from the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints along the way: which of them are whole, and how much of each is kept. [light]
+"""Checkpoints along the way: which of them are whole, and how much of each is kept.
 
 The trainer writes a checkpoint file by file, so one that a kill cut short looks like any other. A
 checkpoint counts only once its marker is there, written last, with the name and size of every file.

@@ -1,4 +1,4 @@
-"""The settings of one training run: which recipe, on what and how, read from YAML. [light]"""
+"""The settings of one training run: which recipe, on what and how, read from YAML."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def _heads_of_file(path: Path, problems: Problems, line: int) -> tuple[str, ...]
         return None
     if circuit.auto:
         problems.add(line, f"circuit: {path} says auto, which names no heads: give their names")
-    return tuple(str(head) for head in circuit.heads)
+    return tuple(str(head) for head in circuit.members)
 
 
 def _names(
