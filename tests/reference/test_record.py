@@ -1,0 +1,43 @@
+"""The gate measures and decides what is on record from before it was rebuilt (tests/record)."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record.comparing import ELSEWHERE, arithmetic, differences, load
+from record.runs import BASE, TINY, perform, tiny_runs
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    return load(TINY)
+
+
+@pytest.fixture(scope="module")
+def tolerance(record: dict[str, Any]) -> float:
+    """0 where this machine computes bit for bit what the recording one did."""
+    return 0.0 if arithmetic(BASE) == record["made"]["arithmetic"] else ELSEWHERE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tiny_runs())
+def test_arrays_estimates_and_outcomes_are_those_on_record(
+    record: dict[str, Any], tolerance: float, name: str, tmp_path: Path
+) -> None:
+    found = perform(tiny_runs()[name], tmp_path)
+    assert list(islice(differences(record["runs"][name], found, tolerance), 20)) == []
+
+
+def test_one_bit_less_or_another_verdict_is_a_difference(record: dict[str, Any]) -> None:
+    runs = record["runs"]
+    changed = deepcopy(runs)
+    circuit = changed["sft"]["circuits"]["tiny-ioi"]
+    circuit["arrays"]["head_damage/L0H1"][3] += 1e-15
+    circuit["limits"]["dcv.head"]["outcome"] = "abstain"
+    del circuit["limits"]["accuracy.drop"]
+    assert len(list(differences(runs, changed))) == 3
+    assert len(list(differences(runs, changed, ELSEWHERE))) == 2
