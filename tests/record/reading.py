@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_BY_HEAD = ("head_importance", "head_damage", "head_own_damage", "reference_head_damage")
-_ARRAYS = (
-    "base_readout",
-    "tuned_readout",
-    "base_correct",
-    "tuned_correct",
-    "circuit_importance",
-    "circuit_damage",
-    "all_importance",
-    "all_damage",
-    "reference_circuit_damage",
-)
-_RECORDED = ("tuned_readout", "tuned_correct", "circuit_damage", "all_damage")
+# What the record calls an array: its quantity, role and subject in a results file.
+_ARRAYS = {
+    "base_readout": ("readout", "base", ""),
+    "tuned_readout": ("readout", "tuned", ""),
+    "base_correct": ("correct", "base", ""),
+    "tuned_correct": ("correct", "tuned", ""),
+    "circuit_importance": ("importance", "base", "circuit"),
+    "circuit_damage": ("damage", "tuned", "circuit"),
+    "all_importance": ("importance", "base", "all"),
+    "all_damage": ("damage", "tuned", "all"),
+    "reference_circuit_damage": ("damage", "reference", "circuit"),
+    "baseline/tuned_readout": ("readout", "baseline", ""),
+    "baseline/tuned_correct": ("correct", "baseline", ""),
+    "baseline/circuit_damage": ("damage", "baseline", "circuit"),
+    "baseline/all_damage": ("damage", "baseline", "all"),
+}
+_BY_HEAD = {
+    "head_importance": ("importance", "base"),
+    "head_damage": ("damage", "tuned"),
+    "head_own_damage": ("own_damage", "tuned"),
+    "reference_head_damage": ("damage", "reference"),
+    "baseline/head_damage": ("damage", "baseline"),
+}
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -41,38 +51,57 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def _circuit(one: Mapping[str, Any]) -> dict[str, Any]:
     measured = one["measured"]
-    texts = json.dumps(measured["pairs"]).encode()
+    texts = json.dumps(measured["units"]).encode()
+    heads = one["declared"]["members"]
     return {
-        "heads": one["declared"]["heads"],
+        "heads": heads,
         "pairs": hashlib.sha256(texts).hexdigest(),  # texts, templates, and their order
         "dropped": measured["dropped"],
-        "looks": measured.get("looks", []),
-        "arrays": _arrays(measured),
+        "looks": measured["stages"],
+        "arrays": _arrays(measured, heads),
         "limits": {},
     }
 
 
-def _arrays(measured: Mapping[str, Any]) -> dict[str, list[Any]]:
-    found = {name: measured[name] for name in _ARRAYS if name in measured}
-    for name in _BY_HEAD:
-        found |= {f"{name}/{head}": row for head, row in measured.get(name, {}).items()}
-    for control in measured.get("controls", []):
-        found[f"control/{control['name']}"] = control["damage"]
-    accepted = measured.get("baseline", {})
-    found |= {f"baseline/{name}": accepted[name] for name in _RECORDED if name in accepted}
-    for head, row in accepted.get("head_damage", {}).items():
-        found[f"baseline/head_damage/{head}"] = row
+def _arrays(measured: Mapping[str, Any], heads: Sequence[str]) -> dict[str, list[Any] | None]:
+    there = measured["arrays"]
+
+    def get(quantity: str, role: str, subject: str) -> list[Any] | None:
+        values = there.get(quantity, {}).get(role, {}).get(subject)
+        if quantity == "correct" and values is not None:
+            return [value != 0 for value in values]
+        return values
+
+    found = {name: get(*where) for name, where in _ARRAYS.items()}
+    for name, where in _BY_HEAD.items():
+        found |= {f"{name}/{head}": get(*where, head) for head in heads}
+    found = {name: values for name, values in found.items() if values is not None}
+    for control in measured["controls"]:
+        found[f"control/{control['name']}"] = get("damage", "tuned", f"control {control['name']}")
     return found
 
 
 def _limit(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("outcome", "bound", "estimate", "head", "family", "detectable", "budget")
+    kept = ("outcome", "bound", "family", "detectable", "budget")
     return {
         **{name: verdict[name] for name in kept},
+        "estimate": _estimate(verdict["estimate"]),
+        "head": verdict["subject"],
         "heads": {
-            one["head"]: {name: one[name] for name in ("importance", "dcv", "own")}
-            for one in verdict["worst_heads"]
+            one["subject"]: {
+                "importance": _estimate(one["scale"]),
+                "dcv": _estimate(one["value"]),
+                "own": _estimate(one["own"]),
+            }
+            for one in verdict["subjects"]
         },
-        "pairs": [[one["base"], one["patched"], one["tuned"]] for one in verdict["worst_pairs"]],
-        "controls": {one["name"]: one["dcv"] for one in verdict["controls"]},
+        "pairs": [[one["base"], one["patched"], one["tuned"]] for one in verdict["units"]],
+        "controls": {one["name"]: _estimate(one["dcv"]) for one in verdict["controls"]},
     }
+
+
+def _estimate(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    names = {"coverage": "confidence"}
+    return {names.get(name, name): value for name, value in given.items()}
