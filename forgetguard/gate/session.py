@@ -324,7 +324,7 @@ class GateSession:
         assert plan.looks is not None
         spec = plan.spec
         found = self._patched(plan, part) if spec.heads else self._behaviour_alone(part)
-        notes = plan.notes + _pair_notes(plan.looks.whole.encoded)
+        notes = self._pair.notes + plan.notes + _pair_notes(plan.looks.whole.encoded)
         return replace(found, looks=plan.looks.counts, notes=notes)
 
     def _patched(self, plan: _Planned, part: _Part) -> Measurement:
