@@ -7,57 +7,78 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.files import TensorEntry, read_json
+from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, TensorEntry, read_json
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CheckpointSpec, resolve
 from forgetguard.errors import CheckpointError
 
 # Adapters that live inside the base's modules, so that the base model with them injected IS the
-# tuned model. Others (prompts, prefixes, routers) act in peft's own forward pass, which measuring
-# on plain modules would leave out without a sign.
+# tuned model. tests/unit/test_adapter_kinds.py makes each of them with the installed peft and reads
+# both through the pair; a kind that is not here was not seen to be right.
 SUPPORTED = frozenset(
     {
-        "ADALORA",
-        "BOFT",
-        "FOURIERFT",
-        "HRA",
-        "IA3",
-        "LN_TUNING",
-        "LOHA",
-        "LOKR",
-        "LORA",
-        "OFT",
-        "VERA",
+        "ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA",
+        "HIRA", "HRA", "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF",
+        "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA", "SUPERTUNING", "TINYLORA",
+        "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT",
     }
-)
+)  # fmt: skip
+# Prompts, prefixes, routers: they act in peft's own forward pass, which measuring on plain modules
+# would leave out without a sign.
+_OUTSIDE = frozenset(
+    {
+        "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
+        "PROMPT_TUNING", "P_TUNING", "SHADOW", "XLORA",
+    }
+)  # fmt: skip
+# Ways to initialise LoRA that change the base's weights by what the adapter's files do not hold:
+# the gradients or activations of the start, or the randomness of a fast decomposition. Loaded
+# again, peft 0.21 fails (CorDA), leaves the base's weights as they were (LoRA-GA), or draws others
+# (PiSSA's fast one: logits of tiny:base were off by 8.7).
+_NOT_REPEATABLE = re.compile(r"corda|lora_ga|pissa_niter_\d+", re.I)
+# Those that leave the base's weights alone: a product B A of zero then changes nothing.
+_PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _PREFIX = "base_model.model."
 _A_SIDE = ("lora_A", "lora_embedding_A")
+_OUTPUT_MODULES = ("lm_head", "embed_out")
+_MERGED = "a full checkpoint (merge_and_unload, then save_pretrained)"
 
 
 def adapter_config(directory: Path) -> dict[str, Any]:
-    """The adapter's configuration, refused when the adapter is of a kind that is not supported.
+    """The adapter's configuration, refused when peft cannot make the tuned model from its files.
 
     Raises:
-        CheckpointError: unreadable, or a kind that does not live inside the base's modules.
+        CheckpointError: unreadable, a kind that does not live inside the base's modules or that was
+            never tried, or an initialisation that cannot be repeated.
     """
     config = read_json(directory / ADAPTER_CONFIG)
     kind = str(config.get("peft_type", "missing")).upper()
     if kind not in SUPPORTED:
-        raise CheckpointError(
-            f"{directory} is a peft adapter of type {kind}, which does not live inside the base's "
-            f"modules: supported are {', '.join(sorted(SUPPORTED))}. Merge it into a full "
-            f"checkpoint where peft can, and give that"
+        why = (
+            "which acts in peft's own forward pass and not inside the base's modules"
+            if kind in _OUTSIDE
+            else "which forgetguard has not been tested with"
         )
-    for field in ("alora_invocation_tokens", "layer_replication"):
+        raise CheckpointError(
+            f"{directory} is a peft adapter of type {kind}, {why}: supported are "
+            f"{', '.join(sorted(SUPPORTED))}. Where peft can merge it, give {_MERGED}"
+        )
+    for field in ("alora_invocation_tokens", "layer_replication", "arrow_config"):
         if config.get(field):
             raise CheckpointError(
-                f"{directory}/{ADAPTER_CONFIG} sets {field}, which is not supported: give a full "
-                f"checkpoint instead (merge_and_unload, then save_pretrained)"
+                f"{directory}/{ADAPTER_CONFIG} sets {field}, which is not supported: give {_MERGED}"
             )
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and _NOT_REPEATABLE.fullmatch(start):
+        raise CheckpointError(
+            f"{directory}/{ADAPTER_CONFIG} has init_lora_weights {start}, which changed the base's "
+            f"weights in a way that these files cannot repeat: save it as plain LoRA (peft's "
+            f"path_initial_model_for_weight_conversion), or give {_MERGED}"
+        )
     return config
 
 
 def can_toggle(config: Mapping[str, Any]) -> bool:
-    """Whether the adapter can be switched off exactly: LoRA that did not train biases in place."""
+    """Whether it is worth trying to switch it off: LoRA that did not train biases in place."""
     return str(config.get("peft_type")).upper() == "LORA" and config.get("bias", "none") == "none"
 
 
@@ -129,8 +150,16 @@ def check_fit(
     prefix before it depends on which class saved the checkpoint.
 
     Raises:
-        CheckpointError: a module is not in the base, or a shape does not fit; names the tensor.
+        CheckpointError: a module is not in the base, or a shape does not fit; names the tensor. Or
+            a tensor is empty.
     """
+    empty = next((name for name, entry in sorted(tensors.items()) if 0 in entry.shape), None)
+    if empty is not None or not tensors:
+        raise CheckpointError(
+            f"{adapter} is empty ({f'its tensor {empty} has no numbers' if empty else 'no tensors'}"
+            f"): a sharded training run (DeepSpeed ZeRO-3, FSDP) has to gather the weights before "
+            f"they are saved. Save it again, or give an earlier checkpoint"
+        )
     weights: dict[str, list[tuple[int, ...]]] = {}
     for name, entry in base_tensors.items():
         if name.endswith(".weight"):
@@ -140,7 +169,9 @@ def check_fit(
         if part is None or "expert" in module:  # mixtures of experts are renamed when loaded
             continue
         shapes = weights.get(_local_name(module))
-        if shapes is None:
+        if shapes is None and _local_name(module) in _OUTPUT_MODULES:  # tied: stored once
+            shapes = [e.shape for n, e in base_tensors.items() if n.endswith(INPUT_EMBEDDINGS)]
+        if not shapes:
             raise _other_base(adapter, base, f"its tensor {name} is for a module {module} that "
                               f"the base does not have")  # fmt: skip
         if not any(_fits(part, entry.shape, shape) for shape in shapes):
@@ -152,14 +183,23 @@ def check_fit(
 
 
 def is_idle(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> bool:
-    """Whether a LoRA adapter changes nothing at all: every B matrix is zero, as before training."""
-    if str(config.get("peft_type")).upper() != "LORA":
+    """Whether a LoRA adapter changes nothing at all: A or B of every module is zero.
+
+    Only what the files alone can tell: not where the base's weights were changed at the start, nor
+    where more than A and B is stored.
+    """
+    plain = config.get("init_lora_weights") in _PLAIN_INITS and not config.get("kasa_config")
+    if str(config.get("peft_type")).upper() != "LORA" or not plain:
         return False
-    parts = {name: _split(name)[2] for name in tensors}
-    if any(part is None for part in parts.values()) or not config.get("lora_alpha", 1):
-        return not config.get("lora_alpha", 1)
-    outputs = [tensors[name] for name, part in parts.items() if part not in _A_SIDE]
-    return bool(outputs) and all(_is_zero(entry) for entry in outputs)
+    sides: dict[str, list[TensorEntry]] = {}
+    for name, entry in tensors.items():
+        module, _, part = _split(name)
+        if part is None:
+            return False
+        sides.setdefault(module, []).append(entry)
+    if not config.get("lora_alpha", 1):
+        return True
+    return bool(sides) and all(any(map(_is_zero, entries)) for entries in sides.values())
 
 
 def _is_zero(entry: TensorEntry) -> bool:

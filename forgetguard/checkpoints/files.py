@@ -14,6 +14,13 @@ from forgetguard.errors import CheckpointError
 FULL = ("model.safetensors", "pytorch_model.bin")
 ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 INDEX_SUFFIX = ".index.json"
+INPUT_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+)
+OUTPUT_EMBEDDINGS = ("lm_head.weight", "lm_head.bias", "embed_out.weight")
 
 # safetensors: 8 bytes of little-endian header length, the header (JSON), then the tensors' bytes.
 # https://huggingface.co/docs/safetensors ("Format"); 100 MB is that library's own header limit.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,10 +12,12 @@ import torch
 from forgetguard.checkpoints.adapters import named_base
 from forgetguard.checkpoints.described import Described, describe
 from forgetguard.checkpoints.local import localise
+from forgetguard.checkpoints.merging import merged
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.checkpoints.tokenizers import load_tokenizer
+from forgetguard.checkpoints.trusted import explained, frozen, some
 from forgetguard.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["add_adapter", "choose_device", "load_model", "load_tokenizer"]
-
-_SHOWN = 3
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
 
 
 def load_model(
@@ -49,7 +47,8 @@ def load_model(
 
     Raises:
         CheckpointError: unreadable or incomplete weights, weights that the model needs and the
-            files lack, NaN or infinite weights, an adapter that does not fit, out of memory.
+            files lack, NaN or infinite weights, an adapter that does not fit or that merges into
+            another model than it is, out of memory.
     """
     options = options or LoadOptions()
     spec = localise(spec, options)
@@ -57,11 +56,7 @@ def load_model(
         return _load_full(describe(spec, options), options)
     under = localise(base or named_base(spec), options)
     model = add_adapter(_load_full(describe(under, options), options), spec, options)
-    if not options.merge_adapter:
-        return model
-    with _explained(spec, options), quiet():
-        merged = model.merge_and_unload()
-    return cast("PreTrainedModel", _frozen(spec, merged, options))
+    return merged(model, spec, options) if options.merge_adapter else model
 
 
 def add_adapter(
@@ -81,7 +76,8 @@ def add_adapter(
     from peft import PeftModel
 
     described = describe(spec, options)
-    with _explained(spec, options), quiet(), warnings.catch_warnings():
+    with explained(spec, options), quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what they warn of is checked, here and later
         warnings.filterwarnings("error", message="Found missing adapter keys")
         # Without autocast the adapter is kept in the number format that was asked for.
         settings: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
@@ -96,7 +92,7 @@ def add_adapter(
             )
         peft_model.set_adapter(name, inference_mode=True)
     _refuse_unused(described, peft_model, name)
-    return cast("PeftModel", _frozen(spec, peft_model, options))
+    return cast("PeftModel", frozen(spec, peft_model, options))
 
 
 def choose_device(options: LoadOptions) -> torch.device:
@@ -126,7 +122,7 @@ def _load_full(described: Described, options: LoadOptions) -> PreTrainedModel:
     spec = described.spec
     device = choose_device(options)
     placement: Any = options.device_map or (None if device.type == "cpu" else {"": device})
-    with _explained(spec, options), quiet():
+    with explained(spec, options), quiet():
         model, report = auto.from_pretrained(
             spec.location,
             dtype=getattr(torch, options.dtype),
@@ -139,15 +135,7 @@ def _load_full(described: Described, options: LoadOptions) -> PreTrainedModel:
         )
     _refuse_mismatched(spec, report["mismatched_keys"])
     _refuse_missing(spec, report["missing_keys"])
-    return cast("PreTrainedModel", _frozen(spec, model, options))
-
-
-def _frozen(spec: CheckpointSpec, model: torch.nn.Module, options: LoadOptions) -> torch.nn.Module:
-    with _explained(spec, options):
-        model.eval()
-        model.requires_grad_(False)
-        _refuse_not_finite(spec, model, options)
-    return model
+    return cast("PreTrainedModel", frozen(spec, model, options))
 
 
 # --- What makes a loaded model one that cannot be trusted ----------------------------------------
@@ -157,7 +145,7 @@ def _refuse_missing(spec: CheckpointSpec, missing: Sequence[str] | set[str]) -> 
     if missing:
         raise CheckpointError(
             f"{spec}: {len(missing)} weights that the model needs are not in {spec.location}, and "
-            f"would be random: {_some(sorted(missing))}. Save the whole model with "
+            f"would be random: {some(sorted(missing))}. Save the whole model with "
             f"save_pretrained, or check that config.json belongs to these weights"
         )
 
@@ -178,84 +166,13 @@ def _refuse_unused(described: Described, model: torch.nn.Module, name: str) -> N
     unused = [
         tensor
         for tensor in described.tensors
-        if ("lora_A." in tensor or "lora_B." in tensor)
+        if (".lora_A." in tensor or ".lora_B." in tensor)
         and "expert" not in tensor  # fused by peft while loading, under other names
         and re.sub(r"\.(lora_[AB])\.", rf".\1.{name}.", tensor) not in there
     ]
     if unused:
         raise CheckpointError(
             f"{described.spec}: {len(unused)} of the adapter's weights have no place in the model "
-            f"and would be left out: {_some(sorted(unused))}. Check that its adapter_config.json "
+            f"and would be left out: {some(sorted(unused))}. Check that its adapter_config.json "
             f"(target_modules) belongs to its weights"
         )
-
-
-def _refuse_not_finite(spec: CheckpointSpec, model: torch.nn.Module, options: LoadOptions) -> None:
-    """aminmax carries NaN and infinities through, without a copy the size of the tensor."""
-    names, extremes = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.numel() and not parameter.is_meta:
-            names.append(name)
-            extremes.append(torch.stack(torch.aminmax(parameter.detach())).to("cpu", torch.float64))
-    if not names:
-        return
-    finite = torch.stack(extremes).isfinite().all(dim=1).tolist()
-    bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
-    if bad:
-        step = "Save the checkpoint again from a run that did not diverge"
-        if options.dtype == "float16":
-            step = f"float16 ends at 65504: try bfloat16 or float32. If that fails too: {step}"
-        raise CheckpointError(
-            f"{spec}: {len(bad)} of {len(names)} weight tensors hold NaN or infinity: "
-            f"{_some(bad)}. {step}"
-        )
-
-
-@contextmanager
-def _explained(spec: CheckpointSpec, options: LoadOptions) -> Iterator[None]:
-    """Turn whatever the loading libraries raise into an error that says what to do."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(spec, options) from error
-    except Exception as error:  # any of transformers', peft's, safetensors', accelerate's
-        if _OUT_OF_MEMORY.search(str(error)):
-            raise _out_of_memory(spec, options) from error
-        raise CheckpointError(
-            f"{spec}: {spec.location} cannot be loaded ({type(error).__name__}: "
-            f"{_first_line(error)}). {_next_step(error, options)}"
-        ) from error
-
-
-def _out_of_memory(spec: CheckpointSpec, options: LoadOptions) -> CheckpointError:
-    steps = []
-    if options.dtype == "float32":
-        steps.append("dtype bfloat16 (half the memory)")
-    if options.device_map is None:
-        steps.append("device_map auto (spreads the model over all devices)")
-    steps.append("a device with more memory")
-    return CheckpointError(
-        f"{spec}: out of memory while loading it as {options.dtype}: try {', or '.join(steps)}"
-    )
-
-
-def _next_step(error: Exception, options: LoadOptions) -> str:
-    text = str(error)
-    if "trust_remote_code" in text and not options.trust_remote_code:
-        return "It brings its own code: read it, and set trust_remote_code if you trust it"
-    if "Unrecognized configuration class" in text or "does not recognize this architecture" in text:
-        return "A decoder-only language model of an architecture that transformers knows is needed"
-    if "accelerate" in text:
-        return "Install accelerate"
-    return "Check that it loads with transformers alone; if not, save or download it again"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

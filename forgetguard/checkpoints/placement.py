@@ -6,15 +6,16 @@ import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
+from forgetguard.checkpoints.adapted import AdaptedModel
 from forgetguard.checkpoints.adapters import adapter_config, can_toggle, full_checkpoint_under
 from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
-from forgetguard.checkpoints.loading import add_adapter, load_model
+from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
@@ -22,8 +23,6 @@ from forgetguard.checkpoints.tokenizers import has_tokenizer, load_tokenizer
 from forgetguard.errors import CheckpointError, SpecificationError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTuner
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Placement = Literal["sequential", "resident"]
@@ -79,25 +78,24 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """How a checkpoint is had: a model in memory (`key`), and the adapter switched on in it.
+    """How a checkpoint is had: the full checkpoint under it, and the adapter put into that.
 
-    `load` is what is loaded under that key, onto `base` when it is an adapter that cannot be
-    toggled; `adapter` is put into the loaded model, and toggled.
+    `key` names the model in memory. Views of one key share it, and switch their adapters on and
+    off; an adapter whose base cannot be had back so has a key, and a load of the base, of its own.
     """
 
     key: tuple[str, ...]
-    load: CheckpointSpec
-    base: CheckpointSpec | None = None
+    full: CheckpointSpec
     adapter: CheckpointSpec | None = None
 
+    @property
+    def apart(self) -> _View:
+        adapter = "" if self.adapter is None else os.path.realpath(self.adapter.location)
+        return replace(self, key=("adapter", self.key[1], adapter))
 
-@dataclass(slots=True)
-class _Loaded:
-    """A model in memory, and the adapters put into it: location -> the name peft knows it by."""
-
-    model: PreTrainedModel
-    peft: PeftModel | None = None
-    adapters: dict[str, str] = field(default_factory=dict)
+    @property
+    def is_apart(self) -> bool:
+        return self.key[0] == "adapter"
 
 
 class ModelPair:
@@ -109,8 +107,8 @@ class ModelPair:
         options: how they are loaded.
         placement: `sequential`: never two models at once, opening one frees the other.
             `resident`: each stays once it was opened. In both, a LoRA adapter shares the one
-            load of its base and is switched on and off (not with `merge_adapter`, nor when it
-            changed biases in place).
+            load of its base and is switched on and off, where that was seen to give the base
+            back bit for bit (not with `merge_adapter`).
 
     Raises:
         SpecificationError: a role is missing, unknown or given twice; unknown placement.
@@ -134,8 +132,9 @@ class ModelPair:
         others = {role: Checkpoint(self, spec) for role, spec in by_role.items() if role != "base"}
         self._tuned, self.reference = others.get("tuned"), others.get("reference")
         self._views: dict[str, _View] = {}
-        self._loaded: dict[tuple[str, ...], _Loaded] = {}
+        self._loaded: dict[tuple[str, ...], AdaptedModel] = {}
         self._open: list[_View] = []
+        self._idle: dict[str, str] = {}
 
     def __enter__(self) -> ModelPair:
         return self
@@ -164,15 +163,20 @@ class ModelPair:
         """The fingerprint of every checkpoint, by role."""
         return {checkpoint.role: checkpoint.fingerprint for checkpoint in self.checkpoints}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading has shown so far: adapters that change nothing."""
+        return tuple(self._idle.values())
+
     def close(self) -> None:
         """Free every model. The pair can be used again: models are then loaded anew."""
         self._free()
 
     @contextmanager
     def _opened(self, checkpoint: Checkpoint) -> Iterator[PreTrainedModel]:
+        self._refuse_conflict(checkpoint, self._view(checkpoint))
+        model = self._ready(checkpoint)
         view = self._view(checkpoint)
-        self._refuse_conflict(checkpoint, view)
-        model = self._ready(view)
         self._open.append(view)
         try:
             yield model
@@ -188,54 +192,66 @@ class ModelPair:
             )  # fmt: skip
             raise CheckpointError(
                 f"{checkpoint.spec} cannot be opened inside the `with` of "
-                f"{(other.adapter or other.load).given}: {why}. Leave that `with` first"
+                f"{(other.adapter or other.full).given}: {why}. Leave that `with` first"
             )
 
-    def _ready(self, view: _View) -> PreTrainedModel:
-        loaded = self._loaded.get(view.key)
-        if loaded is None:
+    def _ready(self, checkpoint: Checkpoint) -> PreTrainedModel:
+        """The checkpoint's model, its adapter on."""
+        view = self._view(checkpoint)
+        if view.key not in self._loaded:
             if self.placement == "sequential":
                 self._free()
-            loaded = _Loaded(_plain(load_model(view.load, self.options, base=view.base)))
-            self._loaded[view.key] = loaded
+            full = cast("PreTrainedModel", load_model(view.full, self.options))
+            self._loaded[view.key] = AdaptedModel(full, view.full, self.options)
+        held = self._loaded[view.key]
+        alone = not held.adapters
         try:
-            self._switch(loaded, view.adapter)
+            if view.adapter is None or view.adapter.location in held.adapters:
+                held.switch(view.adapter)
+            elif not self._put_in(view.adapter, held, view):
+                self._views[checkpoint.role] = view.apart
+                if not alone:
+                    self._free(view.key)
+                    return self._ready(checkpoint)
+                self._loaded[view.apart.key] = self._loaded.pop(view.key)
         except BaseException:
             # An adapter that broke off half-way has changed the model: no one may use it.
             self._free(view.key)
             raise
-        return loaded.model
+        return held.model
 
-    def _switch(self, loaded: _Loaded, adapter: CheckpointSpec | None) -> None:
-        """Switch to `adapter`, put in on first use, or to the plain base (None)."""
-        if adapter is None:
-            if loaded.peft is not None:
-                cast("BaseTuner", loaded.peft.base_model).disable_adapter_layers()
+    def _put_in(self, adapter: CheckpointSpec, held: AdaptedModel, view: _View) -> bool:
+        """Put an adapter into a model and leave it switched on; False where the model is no longer
+        what the others that share it need (it may then be the adapter's own)."""
+        others = bool(held.adapters)
+        try:
+            held.add(adapter)
+            restored = view.is_apart or held.is_restored()
+        except CheckpointError:
+            if not others:
+                raise
+            return False  # two that cannot be put into one model; each alone can
+        if held.is_idle(adapter):
+            self._idle[adapter.role] = (
+                f"{adapter}: the adapter changes nothing: with it the logits of a small batch are "
+                f"those of its base"
+            )
+        if self.options.merge_adapter:
+            held.merge(adapter)
         else:
-            if adapter.location not in loaded.adapters:
-                name = f"adapter{len(loaded.adapters)}"
-                loaded.peft = add_adapter(
-                    loaded.peft or loaded.model, adapter, self.options, name=name
-                )
-                loaded.adapters[adapter.location] = name
-            peft_model = cast("PeftModel", loaded.peft)
-            cast("BaseTuner", peft_model.base_model).enable_adapter_layers()
-            peft_model.set_adapter(loaded.adapters[adapter.location], inference_mode=True)
-        loaded.model.requires_grad_(False)  # peft asks for gradients again when it switches
-        loaded.model.train(False)
+            held.switch(adapter)
+        return restored
 
     def _view(self, checkpoint: Checkpoint) -> _View:
         if checkpoint.role not in self._views:
             spec = localise(checkpoint.spec, self.options)
             base = localise(self.base.spec, self.options)
             full = localise(full_checkpoint_under(spec, base), self.options)
-            key = ("full", os.path.realpath(full.location))
-            if spec.kind != "adapter":
-                view = _View(key, spec)
-            elif self.options.merge_adapter or not can_toggle(adapter_config(spec.directory)):
-                view = _View(("adapter", key[1], os.path.realpath(spec.location)), spec, full)
-            else:
-                view = _View(key, full, None, spec)
+            view = _View(("full", os.path.realpath(full.location)), full)
+            if spec.kind == "adapter":
+                view = replace(view, adapter=spec)
+                if self.options.merge_adapter or not can_toggle(adapter_config(spec.directory)):
+                    view = view.apart
             self._views[checkpoint.role] = view
         return self._views[checkpoint.role]
 
@@ -266,14 +282,6 @@ class ModelPair:
             torch.cuda.empty_cache()
         if torch.backends.mps.is_available():
             torch.mps.empty_cache()
-
-
-def _plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model itself, with the adapter inside its modules where there is one."""
-    from peft import PeftModel
-
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return cast("PreTrainedModel", inner)
 
 
 def _by_role(specs: list[CheckpointSpec]) -> dict[str, CheckpointSpec]:

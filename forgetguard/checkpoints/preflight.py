@@ -17,7 +17,7 @@ from forgetguard.checkpoints.adapters import (
     named_base,
 )
 from forgetguard.checkpoints.described import Described, describe, full_config, geometry
-from forgetguard.checkpoints.files import TensorEntry
+from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorEntry
 from forgetguard.checkpoints.fingerprint import (
     ABSENT,
     VOLATILE_CONFIG,
@@ -25,18 +25,15 @@ from forgetguard.checkpoints.fingerprint import (
 )
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.sameness import (
-    INPUT_EMBEDDINGS,
-    OUTPUT_EMBEDDINGS,
-    Same,
-    changed_settings,
-    same,
-)
+from forgetguard.checkpoints.sameness import Same, changed_settings, same
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import CheckpointError
 
 _EMBEDDINGS = (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
 _SHOWN = 4
+_IDLE = (
+    "the adapter changes nothing (one matrix of each of its products is zero, as before training)"
+)
 ALLOW = "--forgetguard-allow-same; in Python allow_same=True"
 
 
@@ -92,7 +89,9 @@ def check(
         notes += _compare_tensors(sides[0], side)
     beside = [note for side in sides[1:] for note in _compare_configs(sides[0], side)]
     beside += _tokenizer_notes(sides)
-    if not allow_same:
+    if allow_same:
+        notes += [f"{side.spec}: {_IDLE}" for side in sides[1:] if _is_idle(side)]
+    else:
         notes += _refuse_same_weights(sides, beside, allowed_by)
     return (*notes, *beside)
 
@@ -125,12 +124,10 @@ def _refuse_same_weights(
     """Notes on those of equal weights that their settings make another model. `beside`: what else
     is known to differ, which a refusal tells too."""
     for side in sides[1:]:
-        own = side.own
-        if own.is_adapter and is_idle(own.config, own.tensors):
+        if _is_idle(side):
             raise CheckpointError(
-                f"{own.spec} is an adapter that changes nothing (its B matrices are all zero, as "
-                f"before training), so it is the same model as {sides[0].spec}: give the trained "
-                f"adapter{_or_allow(allowed_by)}"
+                f"{side.spec}: {_IDLE}, so it is the same model as {sides[0].spec}: give the "
+                f"trained adapter{_or_allow(allowed_by)}"
             )
     notes = []
     for a, b in combinations(sides, 2):
@@ -145,6 +142,10 @@ def _refuse_same_weights(
             f"makes it another model ({names})"
         )
     return notes
+
+
+def _is_idle(side: _Side) -> bool:
+    return side.own.is_adapter and is_idle(side.own.config, side.own.tensors)
 
 
 def _why_same(a: CheckpointSpec, b: CheckpointSpec, found: Same) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetguard.checkpoints.described import Described
-from forgetguard.checkpoints.files import TensorEntry
+from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorEntry
 from forgetguard.checkpoints.fingerprint import (
     VOLATILE_ADAPTER_CONFIG,
     VOLATILE_CONFIG,
@@ -16,13 +16,6 @@ from forgetguard.checkpoints.fingerprint import (
     same_tensors,
 )
 
-INPUT_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-)
-OUTPUT_EMBEDDINGS = ("lm_head.weight", "lm_head.bias", "embed_out.weight")
 _UNMERGED = re.compile(r"\b(lora_|modules_to_save\b|base_layer\b|original_module\b)")
 
 # Read in training, in generation or by nobody; a forward pass in eval mode is the same. Sizes of

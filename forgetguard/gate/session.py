@@ -359,7 +359,8 @@ class GateSession:
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
-        notes = plan.notes + part_notes(plan.whole)
+        loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
+        notes = loaded + plan.notes + part_notes(plan.whole)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
 
     def _with_controls(

@@ -359,6 +359,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "the circuit's importance cannot be told from 0, so nothing compares with it"
     ),
     "other_heads": lambda facts: str(facts["why"]),
+    # of the checkpoints
+    "checkpoint": lambda facts: str(facts["why"]),
     # of a baseline
     "beside_baseline": _beside_baseline,
     "recorded_elsewhere": lambda facts: (
