@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from forgetguard.anatomy.bridge import is_bridge, unwrapped
 from forgetguard.anatomy.component_mapping import ask_transformer_lens
 from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.anatomy.structure import LayerParts, find_parts, widths
@@ -118,11 +119,12 @@ def locate(model: nn.Module) -> Anatomy:
 
     By shape and name; where that gives no sure answer, by TransformerLens' adapter for the
     architecture. A model with injected LoRA layers is found like the plain one: pass what peft's
-    `get_base_model()` returns.
+    `get_base_model()` returns. Of a TransformerBridge the anatomy is that of the plain model in it.
 
     Raises:
         AnatomyError: neither finds them, or the heads do not divide the output projection's input.
     """
+    model = unwrapped(model) if is_bridge(model) else model
     plain = find_parts(model)
     found = plain or ask_transformer_lens(model)
     sites = tuple(_site(part, index, found.n_heads) for index, part in enumerate(found.parts))
