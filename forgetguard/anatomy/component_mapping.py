@@ -13,6 +13,8 @@ from torch import nn
 from forgetguard.anatomy.structure import LayerParts, Parts
 from forgetguard.errors import AnatomyError
 
+_SAID = 120  # characters of another library's message
+
 
 def ask_transformer_lens(model: nn.Module) -> Parts:
     """The parts of a Hugging Face causal language model, as TransformerLens names them.
@@ -37,10 +39,7 @@ def ask_transformer_lens(model: nn.Module) -> Parts:
             "be told apart; forgetguard cannot measure it"
         )
     parts = tuple(
-        LayerParts(
-            *_attention(layer, attention.name, projection.name),
-            _mlp(layer, blocks.submodules.get("mlp")),
-        )
+        _layer_parts(layer, attention.name, projection.name, blocks.submodules.get("mlp"))
         for layer in layers
     )
     if all(part.attention is None for part in parts):
@@ -62,9 +61,9 @@ def _component_mapping(model: nn.Module) -> tuple[dict[str, Any], int]:
         determine_architecture_from_hf_config,
     )
 
-    hf_config: Any = model.config
     name = type(model).__name__
     try:
+        hf_config: Any = model.config
         if name not in SUPPORTED_ARCHITECTURES:
             name = determine_architecture_from_hf_config(hf_config)
         dtype = next(model.parameters()).dtype
@@ -73,11 +72,14 @@ def _component_mapping(model: nn.Module) -> tuple[dict[str, Any], int]:
         return dict(adapter.component_mapping or {}), int(config.n_heads)
     except Exception as error:  # what an adapter trips over is its own
         raise AnatomyError(
-            f"the attention heads of {type(model).__name__} cannot be found: its modules have names "
-            "that forgetguard does not know, and TransformerLens has no adapter for it that fits "
-            f"({type(error).__name__}); the architectures it knows: "
-            "transformer_lens.supported_models"
+            f"the attention heads of {type(model).__name__} cannot be found: forgetguard does not "
+            "know its modules' names, and TransformerLens has no adapter that fits "
+            f"({_said(error)}); the architectures it knows: transformer_lens.supported_models"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:_SAID]}"
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
@@ -90,14 +92,15 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
-def _attention(
-    layer: nn.Module, attention_name: str, projection_name: str
-) -> tuple[nn.Module, nn.Module] | tuple[None, None]:
+def _layer_parts(
+    layer: nn.Module, attention_name: str, projection_name: str, mlp: Any
+) -> LayerParts:
     try:
         attention = layer.get_submodule(attention_name)
-        return attention, attention.get_submodule(projection_name)
-    except AttributeError:
-        return None, None  # a hybrid model: this layer mixes tokens by other means
+        projection = attention.get_submodule(projection_name)
+    except AttributeError:  # a hybrid model: this layer mixes tokens by other means
+        return LayerParts(None, None, _mlp(layer, mlp))
+    return LayerParts(attention, projection, _mlp(layer, mlp))
 
 
 def _mlp(layer: nn.Module, named: Any) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Finds the decoder layers, their attention and MLPs, and the unembedding of a Hugging Face model."""
+"""Finds the layers, their attention and MLPs, and the unembedding of a Hugging Face model."""
 
 from __future__ import annotations
 

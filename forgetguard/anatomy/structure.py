@@ -49,7 +49,9 @@ def find_parts(model: nn.Module) -> Parts | None:
     layers = None if config is None else _layers(model, config.num_hidden_layers)
     if config is None or layers is None or unembedding is None:
         return None
-    parts = [_layer_parts(layer, config.hidden_size, config.num_attention_heads) for layer in layers]
+    parts = [
+        _layer_parts(layer, config.hidden_size, config.num_attention_heads) for layer in layers
+    ]
     found = tuple(part for part in parts if part is not None)
     if len(found) < len(parts):
         return None
@@ -112,7 +114,7 @@ def _attention(block: nn.Module, width: int, n_heads: int) -> tuple[nn.Module, n
     attention = block.get_submodule(path.rpartition(".")[0])
     # One number a head may be an attention sink; anything else changes what a head is (the
     # differences of DiffLlama's pairs of heads).
-    own = [parameter for parameter in attention.parameters(recurse=False)]
+    own = attention.parameters(recurse=False)
     if any(parameter.numel() != n_heads for parameter in own):
         return None
     return attention, projections[path]

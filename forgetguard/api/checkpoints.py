@@ -75,8 +75,8 @@ def load(
 
 
 def _written(bridge: Any, folders: ExitStack) -> Path:
-    """The plain model in a TransformerBridge, and its tokenizer, as a checkpoint's folder; `folders`
-    removes it."""
+    """A folder with the plain model in a TransformerBridge and its tokenizer; `folders` removes
+    it."""
     model: Any = unwrapped(bridge)
     folder = Path(tempfile.mkdtemp(prefix="forgetguard-bridge-"))
     folders.callback(shutil.rmtree, folder, ignore_errors=True)

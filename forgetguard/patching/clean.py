@@ -28,8 +28,8 @@ class CleanPass:
         projection's output, so that a run may start from it without recomputing attention.
     own: the output-projection slices of the heads, [head_dim, d_model].
     read: from the last decoder layer's input to its attention's input (its norm, or nothing), where
-        a clean run shows that this is all that happens between them and positions meet nowhere else;
-        else None.
+        a clean run shows that this is all that happens between them, and positions meet nowhere
+        else; otherwise None.
     """
 
     anatomy: Anatomy

@@ -55,8 +55,11 @@ def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> P
     if not anatomy.plain_layers:
         return None
     cache = DynamicCache()
-    with torch.no_grad():
-        forward(anatomy, ids[:, :start], [start - 1], past=cache)
+    try:
+        with torch.no_grad():
+            forward(anatomy, ids[:, :start], [start - 1], past=cache)
+    except ValueError:  # a model with a cache of its own takes no other (MiniMax)
+        return None
     found = [
         (layer.keys, layer.values)
         for layer in cache.layers
