@@ -75,13 +75,68 @@ CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
     ),
 }
 
+# Only the places of their modules, and the self-checks, are tested on these.
+_PLACED: dict[str, Callable[[], transformers.PretrainedConfig]] = {
+    "gemma": lambda: transformers.GemmaConfig(**_LLAMA_LIKE, head_dim=16),
+    "phi": lambda: transformers.PhiConfig(**_LLAMA_LIKE),
+    "gptj": lambda: transformers.GPTJConfig(
+        vocab_size=VOCAB, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=64, rotary_dim=4
+    ),
+    "codegen": lambda: transformers.CodeGenConfig(
+        vocab_size=VOCAB, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=64, rotary_dim=4
+    ),
+    "gpt_bigcode": lambda: transformers.GPTBigCodeConfig(
+        vocab_size=VOCAB, n_embd=32, n_layer=LAYERS, n_head=4, n_positions=64
+    ),
+    "stablelm": lambda: transformers.StableLmConfig(**_LLAMA_LIKE),
+    "cohere": lambda: transformers.CohereConfig(**_LLAMA_LIKE),
+    "starcoder2": lambda: transformers.Starcoder2Config(**_LLAMA_LIKE),
+    "granite": lambda: transformers.GraniteConfig(**_LLAMA_LIKE),
+    "olmo": lambda: transformers.OlmoConfig(**_LLAMA_LIKE),
+    "smollm3": lambda: transformers.SmolLM3Config(**_LLAMA_LIKE),
+    "glm4": lambda: transformers.Glm4Config(**_LLAMA_LIKE, head_dim=16),
+    "mpt": lambda: transformers.MptConfig(
+        vocab_size=VOCAB, d_model=32, n_layers=LAYERS, n_heads=4, max_seq_len=64
+    ),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **{**_LLAMA_LIKE, "num_key_value_heads": 4},
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=12,  # what a head hands to the output projection
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=24,
+        first_k_dense_replace=1,
+    ),
+}
+# A layer with a second mixer beside its attention, and one without attention.
+_HYBRID: dict[str, Callable[[], transformers.PretrainedConfig]] = {
+    "falcon_h1": lambda: transformers.FalconH1Config(
+        **_LLAMA_LIKE,
+        mamba_d_ssm=32,
+        mamba_n_heads=4,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+    ),
+    "lfm2": lambda: transformers.Lfm2Config(
+        **_LLAMA_LIKE, layer_types=["conv", "full_attention", "full_attention"]
+    ),
+}
+PLACED = (*CONFIGS, *_PLACED)
+HYBRID = tuple(_HYBRID)
+
 
 def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrainedModel:
     """A random model in eval mode, float32. Weights are drawn wide (`std`), so that every head
     moves the logits far more than rounding does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]())
+        model = transformers.AutoModelForCausalLM.from_config((CONFIGS | _PLACED | _HYBRID)[name]())
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() >= 2:

@@ -1,19 +1,16 @@
-"""Finds the decoder layers, their attention and MLPs, and the unembedding of a Hugging Face model.
-
-The names come from TransformerLens' architecture adapters (their component mapping), read without
-wrapping the model: a wrapped model is changed for good, and a gate must measure the model as it is.
-"""
+"""Finds the layers, their attention and MLPs, and the unembedding of a Hugging Face model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from forgetguard.anatomy.bridge import is_bridge, unwrapped
+from forgetguard.anatomy.component_mapping import ask_transformer_lens
 from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.anatomy.structure import LayerParts, find_parts, widths
 from forgetguard.errors import AnatomyError
 
 
@@ -41,7 +38,8 @@ class Anatomy:
 
     `sites` has one entry a decoder layer: None where a layer of a hybrid model has no heads. `mlps`
     likewise: the module whose output is what the layer's MLP adds to the residual stream (its last
-    projection; the whole block of a mixture of experts).
+    projection; the whole block of a mixture of experts). `plain_layers`: each layer is known to
+    consist of one attention and one MLP, so that positions meet in its attention only.
     """
 
     model: nn.Module
@@ -49,6 +47,7 @@ class Anatomy:
     sites: tuple[AttentionSite | None, ...]
     mlps: tuple[nn.Module | None, ...]
     unembedding: nn.Module
+    plain_layers: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -118,118 +117,38 @@ class Anatomy:
 def locate(model: nn.Module) -> Anatomy:
     """Find the attention heads of a Hugging Face causal language model.
 
-    A model with injected LoRA layers is found like the plain one: pass what peft's
-    `get_base_model()` returns.
+    By shape and name; where that gives no sure answer, by TransformerLens' adapter for the
+    architecture. A model with injected LoRA layers is found like the plain one: pass what peft's
+    `get_base_model()` returns. Of a TransformerBridge the anatomy is that of the plain model in it.
 
     Raises:
-        AnatomyError: TransformerLens has no adapter for the architecture, or the model does not
-            have the modules that the adapter names.
+        AnatomyError: neither finds them, or the heads do not divide the output projection's input.
     """
-    mapping, n_heads = _component_mapping(model)
-    blocks = mapping.get("blocks")
-    unembedding = mapping.get("unembed")
-    if blocks is None or unembedding is None:
-        raise AnatomyError(
-            f"{type(model).__name__} is not a decoder-only language model with attention heads"
-        )
-    layers = tuple(_submodule(model, blocks.name).children())
-    attention = blocks.submodules.get("attn")
-    projection = (getattr(attention, "submodules", None) or {}).get("o")
-    if attention is None or projection is None:
-        raise AnatomyError(
-            f"TransformerLens' adapter for {type(model).__name__} names no attention output "
-            "projection, so its heads cannot be told apart"
-        )
-    sites = tuple(
-        _site(layer, index, attention.name, projection.name, n_heads)
-        for index, layer in enumerate(layers)
+    model = unwrapped(model) if is_bridge(model) else model
+    plain = find_parts(model)
+    found = plain or ask_transformer_lens(model)
+    sites = tuple(_site(part, index, found.n_heads) for index, part in enumerate(found.parts))
+    mlps = tuple(part.mlp for part in found.parts)
+    return Anatomy(model, found.layers, sites, mlps, found.unembedding, plain is not None)
+
+
+def _site(part: LayerParts, layer: int, n_heads: int) -> AttentionSite | None:
+    """The heads of one layer, where it has any. Where its attention says how many they are, or how
+    wide, it knows better than the model's configuration."""
+    if part.attention is None or part.projection is None:
+        return None
+    shape = widths(part.projection)
+    if shape is None:
+        kind = type(getattr(part.projection, "base_layer", part.projection)).__name__
+        raise AnatomyError(f"layer {layer}: a {kind} is not an output projection we can read")
+    width = shape[0]
+    own = getattr(part.attention, "num_heads", None) or getattr(
+        part.attention, "num_attention_heads", None
     )
-    if not any(sites):
-        raise AnatomyError(
-            f"no layer of {type(model).__name__} has {attention.name}.{projection.name}"
-        )
-    mlps = tuple(_mlp(layer, blocks.submodules.get("mlp")) for layer in layers)
-    return Anatomy(model, layers, sites, mlps, _submodule(model, unembedding.name))
-
-
-def _component_mapping(model: nn.Module) -> tuple[dict[str, Any], int]:
-    # Imported here: transformer_lens takes seconds to import.
-    from transformer_lens.factories.architecture_adapter_factory import (
-        SUPPORTED_ARCHITECTURES,
-        ArchitectureAdapterFactory,
-    )
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
-    from transformer_lens.model_bridge.sources._hf_format import (
-        determine_architecture_from_hf_config,
-    )
-
-    hf_config: Any = model.config
-    name = type(model).__name__
-    try:
-        if name not in SUPPORTED_ARCHITECTURES:
-            name = determine_architecture_from_hf_config(hf_config)
-        dtype = next(model.parameters()).dtype
-        config = build_bridge_config_from_hf(hf_config, name, name, dtype)
-        adapter = ArchitectureAdapterFactory.select_architecture_adapter(config)
-    except (ValueError, NotImplementedError) as error:
-        raise AnatomyError(
-            f"TransformerLens has no adapter for {type(model).__name__}, so its attention heads "
-            "cannot be found; the architectures it knows: transformer_lens.supported_models"
-        ) from error
-    return dict(adapter.component_mapping or {}), int(config.n_heads)
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
-        raise AnatomyError(
-            f"{type(model).__name__} has no module {name!r}, where TransformerLens' adapter "
-            "expects it; pass the causal language model itself, not a wrapper"
-        ) from error
-
-
-def _site(
-    layer: nn.Module, index: int, attention_name: str, projection_name: str, n_heads: int
-) -> AttentionSite | None:
-    try:
-        attention = layer.get_submodule(attention_name)
-        projection = attention.get_submodule(projection_name)
-    except AttributeError:
-        return None  # a hybrid model: this layer mixes tokens by other means
-    width = _input_width(projection)
-    # Heads may differ from layer to layer; where the module says, it knows better than the config.
-    own = getattr(attention, "num_heads", None) or getattr(attention, "num_attention_heads", None)
     heads = own if isinstance(own, int) and width % own == 0 else n_heads
     if width % heads:
         raise AnatomyError(
-            f"layer {index}: the output projection takes {width} inputs, which {heads} heads do "
+            f"layer {layer}: the output projection takes {width} inputs, which {heads} heads do "
             "not divide"
         )
-    return AttentionSite(attention, projection, heads, width // heads)
-
-
-def _mlp(layer: nn.Module, named: Any) -> nn.Module | None:
-    """The last projection of the layer's MLP, since some MLPs add the residual stream themselves
-    (Bloom); the whole block where there is no single one (a mixture of experts)."""
-    if named is None:
-        return None
-    last = (getattr(named, "submodules", None) or {}).get("out")
-    block = named.name or ""  # OPT keeps its projections in the decoder layer itself
-    for name in (f"{block}.{last.name}".strip(".") if last is not None else "", block):
-        try:
-            if name:
-                return layer.get_submodule(name)
-        except AttributeError:
-            continue
-    return None
-
-
-def _input_width(projection: nn.Module) -> int:
-    base = projection.base_layer if hasattr(projection, "base_layer") else projection
-    if isinstance(base, Conv1D):
-        return int(base.weight.shape[0])
-    width = getattr(base, "in_features", None)
-    if not isinstance(width, int):
-        raise AnatomyError(f"a {type(base).__name__} is not an output projection we can read")
-    return width
+    return AttentionSite(part.attention, part.projection, heads, width // heads)

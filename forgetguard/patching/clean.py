@@ -28,7 +28,8 @@ class CleanPass:
         projection's output, so that a run may start from it without recomputing attention.
     own: the output-projection slices of the heads, [head_dim, d_model].
     read: from the last decoder layer's input to its attention's input (its norm, or nothing), where
-        a clean run shows that this is all that happens between them; else None.
+        a clean run shows that this is all that happens between them, and positions meet nowhere
+        else; otherwise None.
     """
 
     anatomy: Anatomy
@@ -116,7 +117,7 @@ class _Watch:
 
     def read_by_last(self) -> Callable[[Tensor], Tensor] | None:
         """See `CleanPass.read`."""
-        if not self.returns_projection(self.last):
+        if not self.anatomy.plain_layers or not self.returns_projection(self.last):
             return None
         asked = self.asked[self.last]
         if asked is self.entered[self.last]:

@@ -52,11 +52,14 @@ Prefix = list[tuple[Tensor, Tensor]]  # keys and values of each layer, [row, kv 
 def clean_prefix(anatomy: Anatomy, ids: Int[Tensor, "row pos"], start: int) -> Prefix | None:
     """Keys and values of `ids` before position `start`, or None where the model does not keep all
     of its state in them (recurrent and hybrid models)."""
-    if any(site is None for site in anatomy.sites):
+    if not anatomy.plain_layers:
         return None
     cache = DynamicCache()
-    with torch.no_grad():
-        forward(anatomy, ids[:, :start], [start - 1], past=cache)
+    try:
+        with torch.no_grad():
+            forward(anatomy, ids[:, :start], [start - 1], past=cache)
+    except ValueError:  # a model with a cache of its own takes no other (MiniMax)
+        return None
     found = [
         (layer.keys, layer.values)
         for layer in cache.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,11 @@ class Carrier:
         return len(self.rows)
 
     @classmethod
-    def build(cls, n_rows: int, n_positions: int, *, full: bool) -> Carrier:
-        """A carrier of at least two rows, whose size no position axis shares: a tensor whose first
-        axis has this size is therefore per row."""
+    def build(cls, n_rows: int, axes: Collection[int], *, full: bool) -> Carrier:
+        """A carrier of at least two rows, and of none of the sizes in `axes` (positions, heads): a
+        tensor whose first axis has this size is therefore per row."""
         rows = list(range(n_rows if full else min(n_rows, 2)))
-        while len(rows) < 2 or len(rows) == n_positions:
+        while len(rows) < 2 or len(rows) in axes:
             rows.append(0)
         return cls(torch.tensor(rows), full)
 

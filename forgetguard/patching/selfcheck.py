@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from forgetguard.anatomy.contributions import check_sum_of_heads, output_slices
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.errors import AnatomyError, MeasurementError
+from forgetguard.errors import AnatomyError, ForgetguardError, MeasurementError
+from forgetguard.patching.attention_inputs import AttentionCall, watched_attention
+from forgetguard.patching.budget import is_out_of_memory
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.forward import check_finite, forward
@@ -31,6 +34,7 @@ from forgetguard.patching.wavefront import wavefront
 # float32 and 1.5e-2 in bfloat16, measured on the sixteen models of tests/architectures.py.
 _ENGINE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _LOW_PRECISION_TOLERANCE = 8e-2
+_SAID = 200  # characters of another library's message
 
 
 def check_patching(
@@ -48,9 +52,17 @@ def check_patching(
     replacing z in a literal forward pass, from the first differing position too.
 
     Raises:
-        AnatomyError: the architecture's heads cannot be measured.
+        AnatomyError: the architecture's heads cannot be measured, or its code raised.
         MeasurementError: the model is not finite or not deterministic.
     """
+    with _translated(anatomy, "patching its heads"):
+        _check_repeatable(anatomy, clean, positions, members)
+        _check_engine(anatomy, clean, counterfactual, positions, members, start)
+
+
+def _check_repeatable(
+    anatomy: Anatomy, clean: Tensor, positions: Sequence[int], members: Sequence[Member]
+) -> None:
     first, second = (capture(anatomy, clean, positions, members) for _ in range(2))
     check_finite(first.logits, "a clean prompt")
     if not all(torch.equal(first.z[one], second.z[one]) for one in members):
@@ -58,30 +70,104 @@ def check_patching(
             "the same prompts gave different activations twice: the model is not deterministic "
             "(dropout, or a kernel that is not), so equal models would not read 0"
         )
-    _check_engine(anatomy, clean, counterfactual, positions, members, start)
 
 
 def check_sums(anatomy: Anatomy, ids: Int[Tensor, "row pos"]) -> None:
-    """In every layer that has heads, their contributions must sum to the attention output.
+    """In every layer that has heads, their contributions must sum to what the output projection
+    returns; and where no other library named the modules, that must be what the attention hands on,
+    computed by as many heads as were found.
 
     Raises:
-        AnatomyError: they do not, so no contribution of this model can be trusted.
+        AnatomyError: they do not, or the model cannot be run, so no contribution of this model can
+            be trusted.
     """
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def keep(layer: int) -> PostHook:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            seen[layer] = first_tensor(args, kwargs), output
-
-        return hook
-
     present = [(layer, site) for layer, site in enumerate(anatomy.sites) if site is not None]
-    hooks = [(site.output_projection, keep(layer)) for layer, site in present]
-    with torch.no_grad(), hooked(before=[], after=hooks):
-        forward(anatomy, ids, [ids.shape[1] - 1])
-    for layer, site in present:
-        heads = [Head(layer, index) for index in range(site.n_heads)]
-        check_sum_of_heads(layer, site, *seen.pop(layer), output_slices(anatomy, heads))
+    projected = {layer: _Kept() for layer, _ in present}
+    attended = {layer: _Kept() for layer, _ in present}
+    hooks: list[tuple[nn.Module, PostHook]] = []
+    hooks += [(site.output_projection, projected[layer].hook) for layer, site in present]
+    hooks += [(site.attention, attended[layer].hook) for layer, site in present]
+    with _translated(anatomy, "its heads' sums"):
+        with torch.no_grad(), hooked(before=[], after=hooks), _watched(anatomy) as calls:
+            forward(anatomy, ids, [ids.shape[1] - 1])
+        for layer, _ in present:
+            kept = projected.pop(layer)
+            _check_sum(anatomy, layer, kept)
+            if anatomy.plain_layers:
+                _check_found(anatomy, layer, kept.output, attended.pop(layer), calls.get(layer))
+
+
+class _Kept:
+    """The tensors that a module was last given, and what it returned for them."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+        self.output = torch.empty(0)
+
+    def hook(self, _: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        self.given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        self.output = output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _check_sum(anatomy: Anatomy, layer: int, projected: _Kept) -> None:
+    if not projected.given:
+        raise AnatomyError(
+            f"layer {layer}: {type(anatomy.model).__name__} never calls its output projection as a "
+            "module (its attention is fused), so its heads cannot be read; forgetguard cannot "
+            "measure it"
+        )
+    site = anatomy.site(layer)
+    slices = output_slices(anatomy, [Head(layer, index) for index in range(site.n_heads)])
+    check_sum_of_heads(layer, site, projected.given[0], projected.output, slices)
+
+
+def _check_found(
+    anatomy: Anatomy, layer: int, projected: Tensor, attended: _Kept, call: AttentionCall | None
+) -> None:
+    """The output projection is the last thing that the attention does, but for adding what it was
+    given (Bloom's adds the residual stream), and its input has one part for each head."""
+    added = [one for one in attended.given if one.shape == projected.shape]
+    sums = [projected, *(projected + one for one in added)]
+    if not any(torch.equal(attended.output, one) for one in sums):
+        raise AnatomyError(
+            f"layer {layer}: what the attention of {type(anatomy.model).__name__} returns is not "
+            "what the module taken for its output projection returns; please report its name"
+        )
+    heads = anatomy.site(layer).n_heads
+    if call is not None and call.output.shape[2] != heads:
+        raise AnatomyError(
+            f"layer {layer}: {type(anatomy.model).__name__} attends with {call.output.shape[2]} "
+            f"heads, where its modules and its configuration say {heads}; please report its name"
+        )
+
+
+@contextmanager
+def _watched(anatomy: Anatomy) -> Iterator[dict[int, AttentionCall]]:
+    """The attention calls of a forward pass inside, none where they cannot be seen."""
+    with ExitStack() as stack:
+        calls: dict[int, AttentionCall] = {}
+        with suppress(AnatomyError):
+            calls = stack.enter_context(watched_attention(anatomy))
+        yield calls
+
+
+@contextmanager
+def _translated(anatomy: Anatomy, what: str) -> Iterator[None]:
+    """Turn an exception of the model's own code inside into one line with its architecture. Running
+    out of memory is left to those who know what to do."""
+    try:
+        yield
+    except ForgetguardError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        said = (str(error).strip().splitlines() or ["nothing"])[0]
+        raise AnatomyError(
+            f"{type(anatomy.model).__name__} cannot be measured: the self-check of {what} ended in "
+            f"{type(error).__name__}: {said[:_SAID]}. Its code does something that forgetguard "
+            "cannot follow; please report the architecture"
+        ) from error
 
 
 def _check_engine(

@@ -55,7 +55,8 @@ class Wave:
         self.clean, self.anatomy = clean, clean.anatomy
         self.blocks, self.index, self.start, self.prefix = blocks, index, start, prefix
         n_positions = clean.ids.shape[1] - start
-        self.carrier = Carrier.build(len(clean.ids), n_positions, full=full_carrier)
+        axes = {n_positions} | {site.n_heads for site in self.anatomy.sites if site is not None}
+        self.carrier = Carrier.build(len(clean.ids), axes, full=full_carrier)
         self.live = LiveRows(self.carrier.rows)
         self.first_layer = blocks[0].run.first_layer
         # Rows alive in each layer: those of the runs that start in it or before it.
@@ -68,11 +69,12 @@ class Wave:
         self.trims = clean.read is not None and len(self.at) < n_positions
         self.full: Tensor | None = None  # the last layer's input at every position
         # A layer's new rows take its attention output from the clean run where that is possible.
-        # Not where a batch axis could be mistaken for a position axis in the attention's arguments.
+        # Not where another first axis of the attention's arguments (MPT's biases are given head by
+        # head) is as long as the batch, and could be taken for it.
         self.skips = {
             layer
             for layer in clean.attention
-            if self._new(layer) > 0 and self.alive[layer] != n_positions
+            if self._new(layer) > 0 and self.alive[layer] not in axes
         }
 
     def logits(self) -> Float[Tensor, "row readout vocab"]:
