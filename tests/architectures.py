@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from placement import DEVICE, DTYPE
 
 VOCAB = 97
 LAYERS = 3
@@ -77,7 +78,7 @@ CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
 
 
 def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrainedModel:
-    """A random model in eval mode, float32. Weights are drawn wide (`std`), so that every head
+    """A random model in eval mode, where and in the format that `placement` says. Weights are drawn wide (`std`), so that every head
     moves the logits far more than rounding does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -89,4 +90,4 @@ def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrai
                 else:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     model.tie_weights()
-    return model.eval().requires_grad_(False)
+    return model.to(DEVICE, DTYPE).eval().requires_grad_(False)
