@@ -77,6 +77,10 @@ CONFIGS: dict[str, Callable[[], transformers.PretrainedConfig]] = {
 }
 
 
+# Their routers choose other experts by a rounding, so that no tolerance holds: float32, always.
+ROUTED = ("mixtral", "qwen3_moe")
+
+
 def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrainedModel:
     """A random model in eval mode, where and in the format that `placement` says. Weights are drawn wide (`std`), so that every head
     moves the logits far more than rounding does."""
@@ -90,4 +94,5 @@ def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrai
                 else:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     model.tie_weights()
-    return model.to(DEVICE, DTYPE).eval().requires_grad_(False)
+    model.to(DEVICE, torch.float32 if name in ROUTED else DTYPE)
+    return model.eval().requires_grad_(False)

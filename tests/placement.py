@@ -20,9 +20,9 @@ DTYPE: torch.dtype = getattr(torch, os.environ.get("FORGETGUARD_TEST_DTYPE", "fl
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False
 
-# Of the largest value compared: two ways that round differently. The engine adds float32 changes to
-# a bfloat16 sum, a literal pass rounds every product. MEASURED
-_LOW_PRECISION = 1e-9
+# Of the largest value compared: the engine adds float32 changes to a bfloat16 sum, a literal pass
+# rounds every product. At most 5.1e-2 in bfloat16 on the CPU, over tests/parity.
+_LOW_PRECISION = 8e-2
 
 
 def tolerance(float32: float) -> float:

@@ -67,7 +67,9 @@ def readouts(
     values = []
     for pair in capability.encoded.pairs:
         tokens = ids(pair.clean, pair)
-        logits = literal.logits(anatomy, tokens, patch(pair), other)[0, len(pair.clean) - 1 :].double()
+        logits = literal.logits(anatomy, tokens, patch(pair), other)[
+            0, len(pair.clean) - 1 :
+        ].double()
         if capability.capability.readout == "logit_diff":
             value = logits[0, pair.answer[0]] - logits[0, pair.distractor[0]]
         else:
@@ -92,5 +94,10 @@ def from_counterfactual(anatomy: Anatomy, members: Sequence[Member]) -> Patch:
 
 def close(actual: FloatArray, expected: FloatArray, float32: float = 2e-5) -> None:
     """Equal up to rounding at the size of the values; `float32` is the tolerance in that format."""
-    scale = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance(float32) * scale)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=slack(expected, float32))
+
+
+def slack(values: FloatArray, float32: float) -> float:
+    """What rounding may move numbers of the size of `values` by; `float32` is its relative size in
+    that format."""
+    return tolerance(float32) * max(1.0, float(np.abs(values).max()))
