@@ -69,6 +69,20 @@ def peak_gib() -> float | None:
     return torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else None
 
 
+def warm_up() -> float:
+    """Import what a run imports, and start the device; wall seconds."""
+
+    def work() -> None:
+        import transformer_lens  # noqa: F401
+
+        import forgetguard.api  # noqa: F401
+
+        _ = transformers.AutoModelForCausalLM.from_pretrained
+        torch.ones(8, 8, device=DEVICE).matmul(torch.ones(8, 8, device=DEVICE))
+
+    return timed(work)
+
+
 def make(shape: Shape, folder: Path) -> dict[str, Any]:
     """Write base, a copy with 1 % noise, the pairs, and a circuit file into `folder`."""
     config = transformers.Qwen3Config(
@@ -141,6 +155,7 @@ def gate(shape: Shape, folder: Path, dtype: str, placement: str) -> dict[str, An
     """Both checkpoints measured through the Python API; resident, a second time without loading."""
     import forgetguard as fg
 
+    imports = warm_up()
     rows = [json.loads(line) for line in (folder / "gate" / "pairs.jsonl").open()]
     pairs = [
         fg.PromptPair(row["clean"], row["counterfactual"], row["answer"], row["distractor"])
@@ -152,7 +167,7 @@ def gate(shape: Shape, folder: Path, dtype: str, placement: str) -> dict[str, An
         folder / "base", folder / "tuned", dtype=dtype, device=DEVICE, placement=placement
     )
     naming = time.perf_counter() - began
-    found: dict[str, Any] = {"naming_seconds": naming}
+    found: dict[str, Any] = {"imports_seconds": imports, "naming_seconds": naming}
 
     def measure() -> None:
         try:
@@ -178,6 +193,7 @@ def loading(folder: Path, dtype: str) -> dict[str, Any]:
                 folder / name, dtype=getattr(torch, dtype)
             ).to(DEVICE)
 
+    warm_up()
     return {"seconds": timed(both), "peak_gib": peak_gib()}
 
 

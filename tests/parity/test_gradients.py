@@ -90,7 +90,7 @@ def test_attributions_are_the_finite_differences_of_the_readout(name: str) -> No
     found = attributions(anatomy)
     expected = torch.stack(
         [finite_difference(anatomy, member) for member in anatomy.members(mlps=True)]
-    )
+    ).cpu()
     assert (expected.abs().amax(dim=1) > 0).all()
     error = (found - expected).abs().max() / expected.abs().max()
     assert error < TOLERANCE[name]
