@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from placement import DEVICE, DTYPE
 
 VOCAB = 97
 LAYERS = 3
@@ -131,8 +132,12 @@ PLACED = (*CONFIGS, *_PLACED)
 HYBRID = tuple(_HYBRID)
 
 
+# Their routers choose other experts by a rounding, so that no tolerance holds: float32, always.
+ROUTED = ("mixtral", "qwen3_moe")
+
+
 def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrainedModel:
-    """A random model in eval mode, float32. Weights are drawn wide (`std`), so that every head
+    """A random model in eval mode, where and in the format that `placement` says. Weights are drawn wide (`std`), so that every head
     moves the logits far more than rounding does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -144,4 +149,5 @@ def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrai
                 else:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     model.tie_weights()
+    model.to(DEVICE, torch.float32 if name in ROUTED else DTYPE)
     return model.eval().requires_grad_(False)

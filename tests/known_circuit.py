@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from placement import DEVICE
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -110,7 +111,7 @@ def build(*, mlp: bool = False) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFas
                 _set_unread_mlp(block.mlp, spaces)
                 if mlp and Mlp(layer) in CIRCUIT_WITH_MLP:
                     _set_carrying_mlp(block.mlp, spaces)
-    return model.eval().requires_grad_(False), tokenizer()
+    return model.to(DEVICE).eval().requires_grad_(False), tokenizer()
 
 
 def _vocabulary() -> dict[str, int]:

@@ -23,6 +23,11 @@ def weight(projection: torch.nn.Module) -> Tensor:
     return matrix if is_conv else matrix.T
 
 
+def placed(anatomy: Anatomy, ids: Tensor) -> Tensor:
+    """`ids` where the model is."""
+    return ids.to(next(anatomy.model.parameters()).device)
+
+
 def activations(anatomy: Anatomy, ids: Tensor) -> dict[Member, Tensor]:
     """z of every head and the output of every MLP, read by plain hooks."""
     seen: dict[Member, Tensor] = {}
@@ -44,7 +49,7 @@ def activations(anatomy: Anatomy, ids: Tensor) -> dict[Member, Tensor]:
         assert site is not None
         handles.append(site.output_projection.register_forward_pre_hook(read))
     with torch.no_grad():
-        anatomy.model(input_ids=ids)
+        anatomy.model(input_ids=placed(anatomy, ids))
     for handle in handles:
         handle.remove()
     return seen
@@ -100,7 +105,7 @@ def logits(
         if other is not None:
             handles.append(site.output_projection.register_forward_hook(add))
     with torch.no_grad():
-        result = anatomy.model(input_ids=ids).logits
+        result = anatomy.model(input_ids=placed(anatomy, ids)).logits
     for handle in handles:
         handle.remove()
     assert isinstance(result, Tensor)

@@ -8,6 +8,7 @@ import literal
 import numpy as np
 import torch
 from architectures import VOCAB
+from placement import tolerance
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
@@ -66,13 +67,15 @@ def readouts(
     values = []
     for pair in capability.encoded.pairs:
         tokens = ids(pair.clean, pair)
-        logits = literal.logits(anatomy, tokens, patch(pair), other)[0, len(pair.clean) - 1 :]
+        logits = literal.logits(anatomy, tokens, patch(pair), other)[
+            0, len(pair.clean) - 1 :
+        ].double()
         if capability.capability.readout == "logit_diff":
             value = logits[0, pair.answer[0]] - logits[0, pair.distractor[0]]
         else:
             steps = [
                 (step.exp() / step.exp().sum())[token].log()
-                for step, token in zip(logits.double(), pair.answer, strict=True)
+                for step, token in zip(logits, pair.answer, strict=True)
             ]
             value = torch.stack(steps).mean()
         values.append(value.item())
@@ -89,7 +92,12 @@ def from_counterfactual(anatomy: Anatomy, members: Sequence[Member]) -> Patch:
     return patch
 
 
-def close(actual: FloatArray, expected: FloatArray, tolerance: float = 2e-5) -> None:
-    """Equal up to the rounding of float32 at the size of the values, and not all alike."""
-    scale = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+def close(actual: FloatArray, expected: FloatArray, float32: float = 2e-5) -> None:
+    """Equal up to rounding at the size of the values; `float32` is the tolerance in that format."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=slack(expected, float32))
+
+
+def slack(values: FloatArray, float32: float) -> float:
+    """What rounding may move numbers of the size of `values` by; `float32` is its relative size in
+    that format."""
+    return tolerance(float32) * max(1.0, float(np.abs(values).max()))

@@ -10,6 +10,7 @@ import literal
 import pytest
 import torch
 import transformers
+from placement import DEVICE
 
 import forgetguard as fg
 from forgetguard.anatomy.locate import Anatomy, locate
@@ -26,7 +27,7 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
     circuit = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
     folder = {role: resolve(f"tiny:{role}", "base").location for role in ("base", "sft")}
     base, tuned = (
-        locate(transformers.AutoModelForCausalLM.from_pretrained(folder[role]).eval())
+        locate(transformers.AutoModelForCausalLM.from_pretrained(folder[role]).to(DEVICE).eval())
         for role in ("base", "sft")
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder["base"])
@@ -61,7 +62,7 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         fg.PromptPair(row["clean"], row["counterfactual"], row["answer"], row["distractor"])
         for row in rows
     ]
-    pair = fg.load(base="tiny:base", tuned="tiny:sft")
+    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
     result = fg.vulnerability(pair, fg.capability(task, pairs=pairs), circuit.heads)
     assert result.circuit.value == pytest.approx(expected[-1].item(), rel=1e-3, abs=1e-4)
     for number, head in enumerate(circuit.heads):
@@ -83,7 +84,7 @@ def by_hand(layer: torch.nn.Module, hidden: torch.Tensor, rotary: torch.nn.Modul
         return values * size.rsqrt() * scale.weight
 
     def turned(values: torch.Tensor) -> torch.Tensor:
-        angles = torch.arange(length)[:, None] * rotary.inv_freq
+        angles = torch.arange(length, device=hidden.device)[:, None] * rotary.inv_freq
         cos, sin = angles.cos()[:, None], angles.sin()[:, None]
         a, b = values.chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
@@ -94,7 +95,7 @@ def by_hand(layer: torch.nn.Module, hidden: torch.Tensor, rotary: torch.nn.Modul
     group = q.shape[2] // k.shape[2]
     k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
     scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / width**0.5
-    causal = torch.ones(length, length).triu(1).bool()
+    causal = torch.ones(length, length, device=hidden.device).triu(1).bool()
     weights = scores.masked_fill(causal, float("-inf")).softmax(-1)
     return torch.einsum("rhqk,rkhd->rqhd", weights, v)
 
@@ -121,20 +122,22 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
     models = {
         role: transformers.AutoModelForCausalLM.from_pretrained(
             resolve(f"tiny:{role}", "base").location
-        ).eval()
+        )
+        .to(DEVICE)
+        .eval()
         for role in ("base", "sft")
     }
     base, tuned = (locate(models[role]) for role in ("base", "sft"))
     heads = (Head(0, 1), Head(1, 2), Head(2, 2))
     pairs = fg.capability("key_value", pairs=8, seed=3)
-    pair = fg.load(base="tiny:base", tuned="tiny:sft")
+    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
     encoded = pairs.encoded(pair.base.tokenizer)
     result = fg.vulnerability(pair, pairs, heads)
     for batch in encoded.batches:
         inputs = attention_inputs(base, batch.clean)
         clean = literal.logits(base, batch.clean, {})
-        y, other = batch.answer, batch.distractor
-        assert other is not None
+        assert batch.distractor is not None
+        y, other = batch.answer.to(DEVICE), batch.distractor.to(DEVICE)
 
         def readout(
             logits: torch.Tensor, y: torch.Tensor = y, other: torch.Tensor = other
@@ -147,7 +150,7 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
                     tuned.layers[head.layer], inputs[head.layer], models["sft"].model.rotary_emb
                 )[:, :, head.index]
             patched = literal.logits(base, batch.clean, {head: z}, tuned)
-            expected = (readout(clean) - readout(patched)).numpy()
+            expected = (readout(clean) - readout(patched)).cpu().numpy()
             measured = result.measurement.head_own_damage[head][list(batch.pairs)]
             assert measured == pytest.approx(expected, abs=2e-4)
             assert abs(expected).max() > 1e-3

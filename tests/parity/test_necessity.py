@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import build
-from random_pairs import close, from_counterfactual, ids, random_capability, readouts
+from random_pairs import close, from_counterfactual, ids, random_capability, readouts, slack
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy, locate
@@ -57,13 +57,14 @@ def test_necessity_and_sufficiency_equal_a_naive_loop(name: str) -> None:
     nothing = without(*universe)
     close(found.whole, clean - nothing)
     whole = (clean - nothing).mean()
+    error = slack(clean, 1e-4) / abs(whole)
     for number, member in enumerate(MEMBERS):
         lost = clean - without(member)
         gained = without(*(one for one in universe if one != member)) - nothing
         close(found.lost[number], lost)
         close(found.gained[number], gained)
-        assert found.necessity[member] == pytest.approx(lost.mean() / whole, abs=1e-3)
-        assert found.sufficiency[member] == pytest.approx(gained.mean() / whole, abs=1e-3)
+        assert found.necessity[member] == pytest.approx(lost.mean() / whole, abs=error)
+        assert found.sufficiency[member] == pytest.approx(gained.mean() / whole, abs=error)
 
 
 @pytest.mark.parametrize("kind", ["counterfactual", "mean", "zero"])
@@ -129,7 +130,7 @@ def test_activation_patching_equals_a_naive_loop(name: str, direction: str) -> N
     capability = random_capability(5)
     found = activation_patching(anatomy, capability, MEMBERS, direction=direction)
     for member in MEMBERS:
-        effects = []
+        effects, seen = [], []
         for pair in capability.encoded.pairs:
             into, source = pair.clean, pair.counterfactual
             if direction == "denoising":
@@ -139,9 +140,10 @@ def test_activation_patching_equals_a_naive_loop(name: str, direction: str) -> N
                 difference(literal.logits(anatomy, ids(into, pair), patch), pair)
                 for patch in ({}, {member: z[member]})
             )
+            seen.append(before)
             effects.append(before - after if direction == "noising" else after - before)
         expected = sum(effects) / len(effects)
-        assert found.scores[member] == pytest.approx(expected, abs=2e-4)
+        assert found.scores[member] == pytest.approx(expected, abs=slack(np.array(seen), 1e-4))
     sizes = [abs(score) for score in found.scores.values()]
     assert max(sizes) > 0.1
     assert sizes == sorted(sizes, reverse=True)
@@ -149,7 +151,8 @@ def test_activation_patching_equals_a_naive_loop(name: str, direction: str) -> N
 
 
 def difference(logits: Tensor, pair: EncodedPair) -> float:
-    return (logits[0, -1, pair.answer[0]] - logits[0, -1, pair.distractor[0]]).item()
+    last = logits[0, -1].double()
+    return (last[pair.answer[0]] - last[pair.distractor[0]]).item()
 
 
 def test_an_unknown_direction_is_refused() -> None:

@@ -8,6 +8,7 @@ import literal
 import pytest
 import torch
 from architectures import CONFIGS, build
+from placement import tolerance
 from torch import Tensor
 
 from forgetguard.anatomy.contributions import output_slices
@@ -78,7 +79,9 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     # 1e-5 on logits of the order of 1; these random models' logits go up to 10, and float32
     # rounding grows with them.
     scale = max(1.0, expected.abs().max().item())
-    torch.testing.assert_close(actual, expected, rtol=0.0, atol=1e-5 * scale)
+    torch.testing.assert_close(
+        actual, expected, rtol=0.0, atol=tolerance(1e-5) * scale, check_dtype=False
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
