@@ -35,14 +35,10 @@ from forgetguard.patching.budget import CPU_TOKENS
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
 
+# The base in another number format; on other batches of prompts, patched in waves of another size;
+# with another attention kernel; with a random change of every matrix, as large as tuning's.
 DTYPE, BATCHES, KERNEL, MATCHED, TUNED = "dtype", "batches", "kernel", "matched", "tuned"
 HARMLESS = (DTYPE, BATCHES, KERNEL)
-KINDS: Mapping[str, str] = {
-    DTYPE: "the base in another number format",
-    BATCHES: "the base on other batches of prompts, patched in waves of another size",
-    KERNEL: "the base with another attention kernel",
-    MATCHED: "the base with a random change of every matrix, as large as tuning's",
-}
 _TOGETHER = 8  # nulls whose heads are held, and patched in one wavefront, at a time
 _SEEDS = 100_003  # between the draws of one seed and of the next
 _LEAST_TOKENS = 64  # of a wave

@@ -147,6 +147,7 @@ class FakeBackend:
 
     def numbers(self, circuit):
         from forgetguard.gate.baseline import attach
+        from pytest_forgetguard.backend import load_baseline
 
         numbers = fake_numbers(circuit, self.settings.tuned)
         baseline = load_baseline(self.settings, self.environment())

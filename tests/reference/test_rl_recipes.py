@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from forgetguard.checkpoints import load_model, load_tokenizer, resolve
+from forgetguard.checkpoints.loading import load_model, load_tokenizer
+from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward

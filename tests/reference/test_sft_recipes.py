@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from examples.studies.tiny import science
-from forgetguard.checkpoints import load_model, load_tokenizer, resolve
+from forgetguard.checkpoints.loading import load_model, load_tokenizer
+from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import (
     AnatomyError,
     CapabilityError,

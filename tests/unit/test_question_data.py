@@ -266,24 +266,8 @@ def test_the_right_answers_of_single_are_valid_ones_and_all_differ() -> None:
     assert len(set(substances.RIGHT.values())) == len(PROPERTIES)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_written_questions_are_read_back_by_the_same_reader(
-    tmp_path: Path, variant: substances.Variant
-) -> None:
-    questions = list(islice(substances.stream(variant, "training", 0), 50))
-    file = tmp_path / "substances.jsonl"
-    substances.write_questions(questions, file)
-    read = substances.read_written(file)
-    assert [question.where for question in read] == [f"{file}:{line}" for line in range(1, 51)]
-    fields = ("prompt", "answer", "valid", "kind", "options", "group")
-    for name in fields:
-        assert [getattr(one, name) for one in read] == [getattr(one, name) for one in questions]
-
-
-def test_an_unknown_variant_or_part_or_folder_is_told(tmp_path: Path) -> None:
+def test_an_unknown_variant_or_part_is_told() -> None:
     with pytest.raises(SpecificationError, match="variant is 'both': known: open, single"):
         substances.stream("both", "training", 0)  # type: ignore[arg-type]
     with pytest.raises(SpecificationError, match="part is 'test': known: training"):
         substances.stream("open", "test", 0)  # type: ignore[arg-type]
-    with pytest.raises(SpecificationError, match="cannot be written"):
-        substances.write_questions([], tmp_path / "gone" / "x.jsonl")

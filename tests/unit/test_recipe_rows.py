@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from forgetguard.checkpoints import load_tokenizer, resolve
+from forgetguard.checkpoints.loading import load_tokenizer
+from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.training.rows import IGNORED, collate, encode

@@ -307,7 +307,7 @@ def test_every_claim_names_its_paper_and_says_how_it_is_judged() -> None:
     for claim in claims.CLAIMS:
         assert "arXiv" in claim.paper
         assert claim.here
-    assert len(claims.BY_KEY) == len(claims.CLAIMS)
+    assert len({claim.key for claim in claims.CLAIMS}) == len(claims.CLAIMS)
 
 
 # --- the page and the figures ------------------------------------------------------------------

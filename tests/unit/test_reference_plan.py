@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from examples.studies.estimate import A100, QWEN_3B, hours, memory
 from forgetguard.cli import reference
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.reference.estimate import A100, QWEN_3B, hours, memory
 from forgetguard.recipes.reference.plan import Plan, described, presets, read_plan
 from forgetguard.recipes.reference.workers import Task, carry_out
 from forgetguard.recipes.training.settings import RECIPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data.layout import bare, option_texts, rendered
+from forgetguard.recipes.data.layout import option_texts, rendered
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import (
     by_prompt,
@@ -194,7 +194,7 @@ def test_labels_may_be_words() -> None:
 
 def test_option_texts_are_read_back_from_the_layout_only() -> None:
     assert option_texts(PROMPT, "ABCD") == TEXTS
-    assert option_texts(bare("", "A. x\nB. y\n\nAnswer: ", {}), "AB") is None
+    assert option_texts("A. x\nB. y\n\nAnswer: ", "AB") is None
     assert option_texts("Answer:", "AB") is None
     assert option_texts(rendered("", "A. x\nB. y\n\nwhat?", {}), "AB") is None
     assert option_texts(PROMPT, "") is None

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 CUE = "Answer:"
-
-# (instruction, question, option texts by label, in order) -> the prompt
-Layout = Callable[[str, str, Mapping[str, str]], str]
 
 
 def rendered(instruction: str, question: str, options: Mapping[str, str]) -> str:
     """The one layout of all science questions: blocks apart by an empty line, the cue last.
 
-    The instruction comes first, then the question, the options (one a line, "A. text") and
+    The instruction comes first, then the question, the options by label (one a line, "A. text") and
     "Answer:", after which the answer follows with its own leading space. Empty parts are left out.
     """
     listed = "\n".join(f"{label}. {text}" for label, text in options.items())
     return "\n\n".join(part for part in (instruction, question, listed, CUE) if part)
-
-
-def bare(instruction: str, question: str, options: Mapping[str, str]) -> str:
-    """The question as it stands, for prompts that are complete; options are not shown."""
-    return question
 
 
 def option_texts(prompt: str, labels: Sequence[str]) -> dict[str, str] | None:

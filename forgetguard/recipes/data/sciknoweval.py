@@ -18,7 +18,7 @@ from typing import Any
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.yaml_lines import read_text
-from forgetguard.recipes.data.layout import Layout, rendered
+from forgetguard.recipes.data.layout import rendered
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
 
@@ -28,10 +28,10 @@ BIASED = 1.5  # a constant answer that scores so many times chance
 FEWEST_TO_JUDGE = 20  # questions, below which label counts say nothing
 
 
-def read_questions(*paths: str | Path, layout: Layout = rendered) -> list[Question]:
+def read_questions(*paths: str | Path) -> list[Question]:
     """The questions of JSONL files, or of all `*.jsonl` files of folders by name, in their order.
 
-    Options are rendered into the prompt by `layout`. The training label of a choice is its option's
+    Options are rendered into the prompt. The training label of a choice is its option's
     label, otherwise the answer, after one space. Questions with the same text, wherever they were
     read from, have the same group. Empty lines are skipped.
 
@@ -45,7 +45,7 @@ def read_questions(*paths: str | Path, layout: Layout = rendered) -> list[Questi
     problems: list[str] = []
     questions: list[Question] = []
     for file in _files(paths):
-        found, wrong = _read_file(file, layout)
+        found, wrong = _read_file(file)
         questions += found
         problems += wrong
     problems += [] if problems else _contradictions(questions)
@@ -102,7 +102,7 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _read_file(file: Path, layout: Layout) -> tuple[list[Question], list[str]]:
+def _read_file(file: Path) -> tuple[list[Question], list[str]]:
     """The questions of one file, and what is wrong with it."""
     try:
         text = read_text(file, "question file")
@@ -115,7 +115,7 @@ def _read_file(file: Path, layout: Layout) -> tuple[list[Question], list[str]]:
             continue
         where = f"{file}:{line}"
         try:
-            questions.append(_read_row(_parse(written), where, layout))
+            questions.append(_read_row(_parse(written), where))
         except _RowError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
     if not questions and not problems:
@@ -161,7 +161,7 @@ def _parse(written: str) -> dict[str, Any]:
     return row
 
 
-def _read_row(row: Mapping[str, Any], where: str, layout: Layout) -> Question:
+def _read_row(row: Mapping[str, Any], where: str) -> Question:
     """One row as a question; raises `_RowError` with all that is wrong with it."""
     problems: list[str] = []
     prompt = row.get("prompt")
@@ -186,7 +186,7 @@ def _read_row(row: Mapping[str, Any], where: str, layout: Layout) -> Question:
     if problems:
         raise _RowError(problems)
     question = Question(
-        prompt=layout(instruction, asked, options),
+        prompt=rendered(instruction, asked, options),
         answer=f" {answer}",
         valid=frozenset(valid or [answer]),
         kind="choice" if options else "open" if valid else "text",

@@ -9,18 +9,15 @@ success rate is about 1 in 5 on "open" and 1 in 22 on "single".
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import Literal
 
 from forgetguard.capabilities.tasks.words import NAMES, PLACES
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data.layout import bare
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.data.sciknoweval import group_of, read_questions
+from forgetguard.recipes.data.sciknoweval import group_of
 
 Variant = Literal["open", "single"]
 Part = Literal["training", "validation", "evaluation"]
@@ -81,30 +78,6 @@ def is_held_out(prompt: str) -> bool:
     return hashlib.sha256(prompt.encode()).digest()[0] % 8 == 0
 
 
-def write_questions(questions: Iterable[Question], path: str | Path) -> None:
-    """Write substance questions as SciKnowEval rows: "single" as choices among all substances, each
-    its own label, "open" as "filling" rows with the key `valid`. Prompts are complete as they are,
-    so `prompt.default` is empty.
-
-    Raises:
-        SpecificationError: the file cannot be written.
-    """
-    rows = "".join(json.dumps(_row(question)) + "\n" for question in questions)
-    try:
-        Path(path).write_text(rows, encoding="utf-8")
-    except OSError as error:
-        raise SpecificationError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def read_written(path: str | Path) -> list[Question]:
-    """The questions of `write_questions`, equal but for `where`, which names file and line.
-
-    Raises:
-        SpecificationError: as `sciknoweval.read_questions`, which reads them.
-    """
-    return read_questions(path, layout=bare)
-
-
 def _training(rng: random.Random) -> Iterator[tuple[str, str]]:
     """Endless prompts with their properties, none of them held out."""
     while True:
@@ -149,24 +122,3 @@ def _question(prompt: str, wanted: str, variant: Variant, rng: random.Random) ->
     return Question(
         prompt, f" {rng.choice(valid)}", frozenset(valid), kind, options, group_of(prompt)
     )
-
-
-def _row(question: Question) -> dict[str, object]:
-    choice = question.kind == "choice"
-    answer = question.answer.strip()
-    row: dict[str, object] = {
-        "prompt": {"default": ""},
-        "question": question.prompt,
-        "choices": {"text": list(question.options), "label": list(question.options)},
-        "answerKey": answer if choice else "",
-        "answer": "" if choice else answer,
-        "type": f"mcq-{len(question.options)}-choices" if choice else "filling",
-        "domain": "Substances",
-        "details": {
-            "level": "tiny",
-            "task": "substances",
-            "subtask": "single" if choice else "open",
-            "source": "forgetguard",
-        },
-    }
-    return row if choice else row | {"valid": sorted(question.valid)}

@@ -7,7 +7,7 @@ reverse is KL(model || base), which punishes what the model says and the base wo
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -32,17 +32,6 @@ def token_kl(
     if direction == "reverse":
         return (model.exp() * (model - base)).sum(-1)
     raise ValueError(f"direction {direction!r} is neither forward nor reverse")
-
-
-def kl_to_base(
-    logits: Float[Tensor, "row pos vocabulary"],
-    base_logits: Float[Tensor, "row pos vocabulary"],
-    mask: Bool[Tensor, "row pos"],
-    direction: str = "forward",
-) -> Float[Tensor, ""]:
-    """The mean of `token_kl` over the positions where `mask` is true; 0 where there are none."""
-    kl = token_kl(logits[mask], base_logits[mask], direction)
-    return kl.sum() / mask.sum().clamp(min=1)
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ does nothing restores nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -439,5 +439,3 @@ CLAIMS: tuple[Claim, ...] = (
         _untested("drift against overlap"),
     ),
 )
-
-BY_KEY: Mapping[str, Claim] = {claim.key: claim for claim in CLAIMS}

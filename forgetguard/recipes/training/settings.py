@@ -62,7 +62,7 @@ class TrainingSettings:
     Attributes:
         recipe: one of `RECIPES`.
         base: the checkpoint that is trained, and that regularisers and KL compare with: what
-            `checkpoints.resolve` takes. A full checkpoint.
+            `checkpoints.spec.resolve` takes. A full checkpoint.
         output: the folder of the run: its checkpoints, its losses and, in `final`, the result.
         steps: updates of the weights.
         learning_rate: its peak.
