@@ -76,3 +76,13 @@ def _limit(verdict: Mapping[str, Any]) -> dict[str, Any]:
         "pairs": [[one["base"], one["patched"], one["tuned"]] for one in verdict["worst_pairs"]],
         "controls": {one["name"]: one["dcv"] for one in verdict["controls"]},
     }
+
+
+def read_pairs(path: Path) -> dict[str, list[tuple[str, str, str, str]]]:
+    """Clean, counterfactual, answer and distractor of every pair of every circuit of a run, in the
+    order of its arrays."""
+    results = json.loads(path.read_text("utf-8"))
+    return {
+        one["name"]: [tuple(pair[:4]) for pair in one["measured"]["pairs"]]
+        for one in results["circuits"]
+    }
