@@ -27,4 +27,4 @@ _LOW_PRECISION = 8e-2
 
 def tolerance(float32: float) -> float:
     """The tolerance of a comparison, relative to its largest value, in the format of this run."""
-    return float32 if DTYPE == torch.float32 else max(float32, _LOW_PRECISION)
+    return float32 if torch.float32 == DTYPE else max(float32, _LOW_PRECISION)

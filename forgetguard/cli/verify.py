@@ -1,4 +1,4 @@
-"""`forgetguard verify RESULTS`: does a results file follow from its own numbers, and do they hold?"""
+"""`forgetguard verify RESULTS`: does a file follow from its own numbers, and do they hold?"""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ worth little: their own ratio is noise, and a loss there is none of the capabili
 floor, a head's damage is held to the limit relative to max(|I_h|, floor * I_circuit). Which of the
 two applies is decided on the point estimates |mean I_h| and floor * |mean I_circuit|; then it is
 one ratio of means as everywhere. In a head of positive importance the held value is continuous
-there, and it falls as the floor rises. A head of negative importance works against the capability: above
-the floor it is held in both directions, for it may cease to, and it may do more harm. For a head
-below the floor only harm counts, a lower readout: there a head against the capability may go.
+there, and it falls as the floor rises. A head of negative importance works against the capability:
+above the floor it is held in both directions, for it may cease to, and it may do more harm. For a
+head below the floor only harm counts, a lower readout: there a head against the capability may go.
 
 Between the two lies a head that looks worth more than the floor while its importance cannot be told
 from zero, or its own ratio has no finite interval. It is worth between the floor and the circuit:

@@ -1,4 +1,4 @@
-"""Prompt pairs, or whole templates, drawn with replacement: the draws that every interval rests on."""
+"""Units, or whole templates, drawn with replacement: the draws that every interval rests on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every measure there is, by key: those of this folder in plain sight, and those of entry points."""
+"""Every measure, by key: those of this folder in plain sight, and those of entry points."""
 
 from __future__ import annotations
 
