@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from forgetguard.anatomy.members import Member
 from forgetguard.measures.samples import TUNED, WHOLE, FloatArray, Samples
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.measures.divergence import Passage
+
+
+T = TypeVar("T")
 
 
 class Sampled(enum.Enum):
@@ -90,6 +93,7 @@ class Opened:
 
     passages: one a unit. pairs: the same units with their counterfactuals, where the file gives
     pairs. vocabulary: the number of token ids that all models of the run have; None: not known.
+    made: what `once` has made.
     """
 
     role: str
@@ -97,6 +101,15 @@ class Opened:
     passages: tuple[Passage, ...]
     pairs: EncodedCapability | None = None
     vocabulary: int | None = None
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, make: Callable[..., T], *others: Any) -> T:
+        """`make(self, *others)`, run once for all measures that ask for the same of this model."""
+        key = make, *map(id, others)
+        if key not in self.made:
+            self.made[key] = make(self, *others)
+        found: T = self.made[key]
+        return found
 
 
 Patched: TypeAlias = Callable[
