@@ -19,6 +19,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "dcv.all": "forgetguard.measures.dcv_all",
     "accuracy.drop": "forgetguard.measures.accuracy_drop",
     "readout.drop": "forgetguard.measures.readout_drop",
+    "kl.forward": "forgetguard.measures.kl_forward",
 }
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
