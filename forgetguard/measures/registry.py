@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "accuracy.drop": "forgetguard.measures.accuracy_drop",
     "readout.drop": "forgetguard.measures.readout_drop",
     "kl.forward": "forgetguard.measures.kl_forward",
+    "kl.reverse": "forgetguard.measures.kl_reverse",
 }
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
