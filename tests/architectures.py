@@ -82,8 +82,8 @@ ROUTED = ("mixtral", "qwen3_moe")
 
 
 def build(name: str, *, seed: int = 0, std: float = 0.3) -> transformers.PreTrainedModel:
-    """A random model in eval mode, where and in the format that `placement` says. Weights are drawn wide (`std`), so that every head
-    moves the logits far more than rounding does."""
+    """A random model in eval mode, where and in the format that `placement` says. Weights are drawn
+    wide (`std`), so that every head moves the logits far more than rounding does."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]())
