@@ -27,4 +27,5 @@ _LOW_PRECISION = 8e-2
 
 def tolerance(float32: float) -> float:
     """The tolerance of a comparison, relative to its largest value, in the format of this run."""
-    return float32 if torch.float32 == DTYPE else max(float32, _LOW_PRECISION)
+    exact = DTYPE in (torch.float32, torch.float64)
+    return float32 if exact else max(float32, _LOW_PRECISION)

@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "readout.drop": "forgetguard.measures.readout_drop",
     "kl.forward": "forgetguard.measures.kl_forward",
     "kl.reverse": "forgetguard.measures.kl_reverse",
+    "cka.layer": "forgetguard.measures.cka_layer",
 }
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
