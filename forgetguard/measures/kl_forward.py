@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def predictions(model: Opened) -> Predictions:
-    """What a model predicts at every compared position, kept so that the base can take its place."""
+    """What a model predicts at every compared position, to be held against the base."""
     from forgetguard.measures.divergence import predict
 
     return predict(model.anatomy, model.passages)
