@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "kl.forward": "forgetguard.measures.kl_forward",
     "kl.reverse": "forgetguard.measures.kl_reverse",
     "cka.layer": "forgetguard.measures.cka_layer",
+    "drift.weights": "forgetguard.measures.drift_weights",
 }
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
