@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "kl.reverse": "forgetguard.measures.kl_reverse",
     "cka.layer": "forgetguard.measures.cka_layer",
     "drift.weights": "forgetguard.measures.drift_weights",
+    "rotation": "forgetguard.measures.rotation",
 }
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
