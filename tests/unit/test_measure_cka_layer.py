@@ -54,7 +54,7 @@ def test_pseudo_values_are_those_of_leaving_each_prompt_out() -> None:
     verdict = verdicts["cka.layer"]
     means = {key.subject: values.mean() for key, values in samples.arrays.items()}
     assert verdict.subject == max(means, key=lambda layer: means[layer])
-    assert [one.subject for one in verdict.subjects][0] == verdict.subject
+    assert verdict.subjects[0].subject == verdict.subject
     assert verdict.facts["of"] == len(base)
 
 
