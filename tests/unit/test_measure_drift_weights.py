@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 from gated import gated
 from plain_tiny import plain_model
+from safetensors.torch import load_file
 from tiny_copies import copy_of_base
 
+from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.verdict import Code, Outcome
 
 GATE = "forgetguard: 2\nlimits: {drift.weights: {max: LIMIT}}\n"
 
 
+def norm(tensors: Iterable[torch.Tensor]) -> float:
+    return math.sqrt(math.fsum(float(one.detach().double().square().sum()) for one in tensors))
+
+
 def plain_drift(name: str) -> float:
-    base, tuned = (dict(plain_model(one).named_parameters()) for one in ("base", name))
-    change = math.fsum(float((tuned[key] - base[key]).double().square().sum()) for key in base)
-    return math.sqrt(
-        change / math.fsum(float(one.double().square().sum()) for one in base.values())
-    )
+    tuned = dict(plain_model(name).named_parameters())
+    changes = [tuned[key] - one for key, one in plain_model("base").named_parameters()]
+    return norm(changes) / norm(plain_model("base").parameters())
+
+
+def plain_adapter_drift() -> float:
+    """|scale B A| over all adapted weights, from the adapter's files alone."""
+    folder = Path(resolve("tiny:lora", "tuned").location)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    scale = config["lora_alpha"] / config["r"]
+    parts = [key for key in tensors if key.endswith("lora_A.weight")]
+    assert len(parts) * 2 == len(tensors)
+    changes = [scale * tensors[a.replace("lora_A", "lora_B")] @ tensors[a] for a in parts]
+    return norm(changes) / norm(plain_model("base").parameters())
 
 
 def test_it_is_the_norm_of_the_change_over_the_norm_of_the_base_exactly() -> None:
