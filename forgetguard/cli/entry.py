@@ -9,6 +9,7 @@ from forgetguard.cli import (
     calibrate,
     compare,
     discover,
+    measures,
     reference,
     sensitivity,
     tasks,
@@ -25,6 +26,7 @@ COMMANDS: tuple[Command, ...] = (
     sensitivity.COMMAND,
     verify.COMMAND,
     reference.COMMAND,
+    measures.COMMAND,
     tasks.COMMAND,
     train.COMMAND,
 )
