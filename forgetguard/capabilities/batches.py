@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from forgetguard.capabilities.encoding import EncodedPair
+
+Logits: TypeAlias = Float[Tensor, "row readout vocab"]
+Targets: TypeAlias = Int[Tensor, "row readout"]
 
 # Rows of a batch are cut at this many tokens, so that what a clean pass keeps stays small beside a
 # model. Base and tuned run the very same batches: equal weights then give equal bits.

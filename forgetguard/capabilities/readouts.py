@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from forgetguard.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from forgetguard.capabilities.batches import Batch
-
-    Logits: TypeAlias = Float[Tensor, "row readout vocab"]
-    Targets: TypeAlias = Int[Tensor, "row readout"]
+    from forgetguard.capabilities.batches import Batch, Logits, Targets
 
 LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right: it cannot do them
 

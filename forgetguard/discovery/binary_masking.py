@@ -26,8 +26,9 @@ from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.batches import Logits, Targets
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import Logits, Targets, logprob
+from forgetguard.capabilities.readouts import logprob
 from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery.mask_training import (
     Aim,

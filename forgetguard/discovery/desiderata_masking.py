@@ -17,8 +17,8 @@ from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
+from forgetguard.capabilities.batches import Logits, Targets
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import Logits, Targets
 from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery.mask_training import Aim, Schedule, learn, mean_losses, prepare, run_key
 from forgetguard.discovery.ranking import Progress, Ranking

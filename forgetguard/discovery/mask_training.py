@@ -22,9 +22,8 @@ from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
-from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.batches import Batch, Logits, Targets
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import Logits, Targets
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Saved

@@ -221,8 +221,8 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "harmless": row.null.harmless,
         "circuit_dcv": _finite(row.circuit),
         "largest_head": None if row.head is None else {"head": row.head[0], "dcv": row.head[1]},
-        "readout_lost": row.readout,
-        "accuracy_lost": row.accuracy,
+        "readout_lost": _finite(row.readout),
+        "accuracy_lost": _finite(row.accuracy),
         "limits": {key: _held_dict(value) for key, value in row.held.items()},
     }
 

@@ -177,8 +177,9 @@ def _same(written: Any, found: Any) -> bool:
 
 
 def _outcome(result: Mapping[str, Any]) -> Iterator[Difference]:
-    """A gate that passed has no verdict that did not."""
-    worst = [one["outcome"] for one in result["verdicts"] if one["outcome"] != "pass"]
+    """A gate that passed has no verdict, and no attempt, that did not."""
+    found = [*(one["outcome"] for one in result["verdicts"]), *result.get("attempts", ())]
+    worst = [one for one in found if one != "pass"]
     if result["outcome"] == "pass" and worst:
         yield Difference(result["id"], "outcome", "pass", worst[0])
 

@@ -81,6 +81,9 @@ class LimitItem(pytest.Item):
         if verdict.outcome is not Outcome.PASS and not may_abstain:
             raise GateFailure(verdict, rerun=self.rerun)
 
+    def _initrequest(self) -> None:
+        """What pytest-retry calls between attempts, to set fixtures up anew: there are none."""
+
     @property
     def rerun(self) -> str:
         """The shell command that runs only this item again."""

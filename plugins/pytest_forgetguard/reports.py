@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pytest_forgetguard.failure import GateFailure, Recorded
 from pytest_forgetguard.items import CircuitFile
 from pytest_forgetguard.keys import is_gate
-from pytest_forgetguard.state import OUTCOMES, Result
+from pytest_forgetguard.state import OUTCOMES, Result, worst
 
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
@@ -25,11 +26,13 @@ class Reports:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._attempts: dict[str, list[Result]] = {}  # of this process, by gate
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Python gates name circuits relative to their own file."""
+        """An attempt begins. (Python gates name circuits relative to their own file.)"""
         self._run.measurements.here = item.path
+        self._attempts.setdefault(item.nodeid, []).append(Result())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -41,15 +44,17 @@ class Reports:
         # A set-up that went well says nothing yet: the process may still die in the call.
         says_something = report.when == "call" or not report.passed
         if verdicts or (is_gate(item) and says_something):
+            outcome = self._outcome(item, report, call, verdicts)
+            attempts = self._attempts[item.nodeid]
+            attempts[-1].add(Result(outcome, _message(report), verdicts))
             attached: dict[str, Any] = {
                 "specification": _specification_error(call),
-                "outcome": self._outcome(item, report, call, verdicts),
-                "message": _message(report),
-                "verdicts": verdicts,
+                # All of them: whoever runs tests again may keep reports of some to himself.
+                "attempts": [asdict(attempt) for attempt in attempts],
                 "circuits": self._run.measurements.drain_circuits(),
             }
             setattr(report, ATTACHED, attached)
-            reason = self._skipped(item, report, call, attached["outcome"])
+            reason = self._skipped(item, report, call, outcome)
             if reason:
                 # What is allowed is still no pass: pytest, JUnit and all others call it skipped.
                 report.outcome = "skipped"
@@ -96,20 +101,35 @@ class Reports:
         if attached is not None:
             self._run.specification_errors[attached["specification"]] = None
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather results; a gate whose worker died has a report, but nothing attached."""
         attached: dict[str, Any] | None = getattr(report, ATTACHED, None)
-        if str(report.outcome) == "rerun":  # pytest-rerunfailures: not the last word
-            return
         if attached is not None:
             if attached["specification"]:
                 self._run.specification_errors[attached["specification"]] = None
             for entry in attached["circuits"]:
                 self._run.add_circuit(entry)
-            names = ("outcome", "message", "verdicts")
-            self._run.add(report.nodeid, Result(**{name: attached[name] for name in names}))
+            attempts = [Result(**attempt) for attempt in attached["attempts"]]
+            self._run.add(report.nodeid, *attempts)
+            _worst_counts(report, attempts)
         elif report.failed and report.nodeid in self._run.planned:
             self._run.add(report.nodeid, Result("error", _message(report)))
+
+
+def _worst_counts(report: pytest.TestReport, attempts: Sequence[Result]) -> None:
+    """Where a gate was run again and came off better than before: pytest is told of the worst."""
+    *earlier, last = attempts
+    if worst(one.outcome for one in attempts) == last.outcome or report.when != "call":
+        return
+    if report.passed or report.skipped:
+        number = 1 + max(range(len(earlier)), key=lambda at: OUTCOMES.index(earlier[at].outcome))
+        found = earlier[number - 1]
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{found.message or found.outcome}\n  This was attempt {number} of {len(attempts)}, "
+            f"and the worst counts; the last one came to: {last.outcome}"
+        )
 
 
 def _outcome(
@@ -123,7 +143,7 @@ def _outcome(
         found.append("skipped")
     elif report.failed:
         found.append(error.outcome if isinstance(error, GateFailure) else "error")
-    return max(found, key=OUTCOMES.index, default="pass")
+    return worst(found)
 
 
 def _specification_error(call: pytest.CallInfo[None]) -> str:

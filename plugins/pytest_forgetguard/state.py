@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +18,32 @@ if TYPE_CHECKING:
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
 
-# From best to worst: of several reports on one gate the worst counts.
+# From best to worst: of several reports on one gate, and of several attempts, the worst counts.
 OUTCOMES = ("pass", "ungated", "recorded", "skipped", "abstain", "fail", "error")
+
+
+def worst(outcomes: Iterable[str]) -> str:
+    """That which counts; a pass where there are none."""
+    return max(outcomes, key=OUTCOMES.index, default="pass")
 
 
 @dataclass(slots=True)
 class Result:
-    """What one gate (a limit of a circuit file, or a Python gate) came to."""
+    """What one gate (a limit of a circuit file, or a Python gate) came to. `attempts`: the outcome
+    of each, in order, for other plugins may run a gate more than once."""
 
-    outcome: str  # one of OUTCOMES
+    outcome: str = "pass"  # one of OUTCOMES
     message: str = ""
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+
+    def add(self, other: Result, attempt: int = 0) -> None:
+        """Merge what a report says of one attempt (counted from 0); the worst outcome stays."""
+        if worst((self.outcome, other.outcome)) != self.outcome:
+            self.outcome, self.message = other.outcome, other.message
+        self.verdicts += [new for new in other.verdicts if new not in self.verdicts]
+        self.attempts += ["pass"] * (attempt + 1 - len(self.attempts))
+        self.attempts[attempt] = worst((self.attempts[attempt], other.outcome))
 
 
 @dataclass(slots=True)
@@ -101,14 +117,11 @@ class Run:
         """What was measured, by circuit, whichever worker was first."""
         return sorted(self.measured.values(), key=lambda entry: (entry["name"], entry["digest"]))
 
-    def add(self, nodeid: str, result: Result) -> None:
-        """Merge a report's result into what is known of this gate; the worst outcome stays."""
-        known = self.results.setdefault(nodeid, result)
-        if known is result:
-            return
-        if OUTCOMES.index(result.outcome) > OUTCOMES.index(known.outcome):
-            known.outcome, known.message = result.outcome, result.message
-        known.verdicts += [new for new in result.verdicts if new not in known.verdicts]
+    def add(self, nodeid: str, *attempts: Result) -> None:
+        """Merge what a report says of the attempts at a gate into what is known of it."""
+        known = self.results.setdefault(nodeid, Result())
+        for number, attempt in enumerate(attempts):
+            known.add(attempt, number)
 
 
 RUN: pytest.StashKey[Run] = pytest.StashKey()

@@ -15,7 +15,7 @@ import pytest
 
 import pytest_forgetguard.activation
 import pytest_forgetguard.fixtures  # noqa: F401
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 
 CIRCUIT = """\
 forgetguard: 1
@@ -112,7 +112,7 @@ def all_modules_loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
     them: whatever inner runs need is imported before the first, lazy imports too."""
     file = tmp_path_factory.mktemp("once") / "any.circuit.yaml"
     file.write_text(CIRCUIT + "  dcv.circuit: {max: 0.1}\n")
-    load_circuit_file(file)
+    load_gate_file(file)
 
 
 @pytest.fixture

@@ -64,18 +64,22 @@ def fail_by_name(circuit):
 
 def fake_verdict(circuit, limit, kind, family):
     from forgetguard.gate.verdict import (
+        Code,
         Estimate,
-        HeadEvidence,
         Outcome,
-        PairEvidence,
+        SubjectEvidence,
+        UnitEvidence,
         Verdict,
     )
+    from forgetguard.measures.samples import Note
 
     outcome = {"bad": Outcome.FAIL, "vague": Outcome.ABSTAIN}.get(kind, Outcome.PASS)
     low = 0.5 if outcome is Outcome.FAIL else -0.02
-    estimate = Estimate(low + 0.05, low, low + 0.1, confidence=0.9, n=64)
-    head = HeadEvidence("L2H2", Estimate(1.2, 1.0, 1.4, 0.9, 64), estimate)
-    pair = PairEvidence("When Mary", "When John", " John", " Mary", 4.1, 1.2, 0.9)
+    estimate = Estimate(low + 0.05, low, low + 0.1, coverage=0.9, n=64)
+    head = SubjectEvidence("L2H2", estimate, Estimate(1.2, 1.0, 1.4, 0.9, 64))
+    pair = UnitEvidence("When Mary", 2.9, "When John", " John", " Mary", 4.1, 1.2, 0.9)
+    codes = {Outcome.PASS: Code.WITHIN, Outcome.FAIL: Code.BEYOND, Outcome.ABSTAIN: Code.TOO_FEW}
+    facts = {"corrected_low": low, "before": 1.0, "now": 0.9}
     return Verdict(
         circuit=circuit.name,
         capability=circuit.capability,
@@ -83,12 +87,13 @@ def fake_verdict(circuit, limit, kind, family):
         bound=limit.maximum,
         outcome=outcome,
         estimate=None if outcome is Outcome.ABSTAIN else estimate,
-        reason=f"a fake says {outcome.value}",
-        worst_heads=(head,),
-        worst_pairs=(pair,),
+        code=codes[outcome],
+        facts=facts | {"dropped": 2, "count": 3, "least": 8},
+        subjects=(head,),
+        units=(pair,),
         file=str(circuit.path),
         line=limit.line,
-        notes=("2 of 66 prompt pairs dropped",),
+        notes=(Note("dropped", {"dropped": 2, "of": 66}),),
         family=family,
     )
 
@@ -116,9 +121,9 @@ class FakeBackend:
         return {"device": "fake", "dtype": self.settings.dtype}
 
     def circuit(self, path):
-        from forgetguard.gate.schema import load_circuit_file
+        from forgetguard.gate.schema import load_gate_file
 
-        return load_circuit_file(path)
+        return load_gate_file(path)
 
     def check(self, circuits):
         from forgetguard.gate.schema import check_baseline, check_names, check_reference
@@ -157,30 +162,32 @@ class FakeBackend:
 
 
 def fake_numbers(circuit, tuned):
-    """A measurement on 16 pairs whose numbers differ with the circuit's name and with `tuned`."""
+    """Samples on 16 pairs whose numbers differ with the circuit's name and with `tuned`."""
     import random
 
     import numpy as np
-    from forgetguard.gate.measurement import Measurement
 
     from forgetguard.capabilities.pairs import PromptPair
+    from forgetguard.measures.samples import Key, Samples
 
     draw = random.Random(f"{circuit.name} {tuned}")
 
     def some(least):
         return np.array([least + draw.random() for _ in range(16)])
 
-    return Measurement(
-        pairs=tuple(PromptPair(f"x{i}", f"x'{i}", " y", " z") for i in range(16)),
-        base_readout=np.arange(16.0) / 16 + 4,
-        tuned_readout=some(3.5),
-        base_correct=np.ones(16, dtype=bool),
-        tuned_correct=np.ones(16, dtype=bool),
-        circuit_importance=np.arange(16.0) / 16 + 2,
-        circuit_damage=some(0.1),
-        head_importance={head: some(0.5) for head in circuit.heads},
-        head_damage={head: some(0.0) for head in circuit.heads},
-    )
+    arrays = {
+        Key("readout", "", "base"): np.arange(16.0) / 16 + 4,
+        Key("readout", "", "tuned"): some(3.5),
+        Key("correct", "", "base"): np.ones(16),
+        Key("correct", "", "tuned"): np.ones(16),
+        Key("importance", "circuit", "base"): np.arange(16.0) / 16 + 2,
+        Key("damage", "circuit", "tuned"): some(0.1),
+    }
+    members = [str(member) for member in circuit.members]
+    arrays |= {Key("importance", member, "base"): some(0.5) for member in members}
+    arrays |= {Key("damage", member, "tuned"): some(0.0) for member in members}
+    pairs = tuple(PromptPair(f"x{i}", f"x'{i}", " y", " z") for i in range(16))
+    return Samples(pairs, arrays)
 
 
 def log(line):

@@ -49,9 +49,9 @@ def test_an_adapter_that_takes_a_skill_out_of_the_base_is_judged_against_the_bas
 ) -> None:
     """Its base, switched off, has lost the skill too: 45 of 64 right, and a DCV of 0."""
     status, output, results = _judged(tmp_path, spoil=1e-4)
-    measured = results["circuits"][0]["measured"]
+    correct = results["circuits"][0]["measured"]["arrays"]["correct"]
     assert status == 1, output
-    assert (sum(measured["base_correct"]), sum(measured["tuned_correct"])) == (60, 45)
+    assert (sum(correct["base"][""]), sum(correct["tuned"][""])) == (60, 45)
 
 
 def test_an_adapter_that_changes_nothing_is_noted_beside_its_verdicts(tmp_path: Path) -> None:
@@ -59,5 +59,7 @@ def test_an_adapter_that_changes_nothing_is_noted_beside_its_verdicts(tmp_path: 
     assert status == 0, output
     verdicts = [verdict for result in results["results"] for verdict in result["verdicts"]]
     assert verdicts
-    assert all("changes nothing" in verdict["notes"][0] for verdict in verdicts)
+    for verdict in verdicts:
+        note = verdict["notes"][0]
+        assert (note["code"], "changes nothing" in note["facts"]["why"]) == ("checkpoint", True)
     assert "the adapter changes nothing" in output

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from forgetguard.cli import main
-from forgetguard.gate import seal
+from forgetguard.gate.checksum import with_checksum
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 OVER = "  dcv.circuit.over_baseline: {max: 0.05}\n"
@@ -90,7 +90,7 @@ def test_two_workers_write_the_same_certificate(release: Path) -> None:
 
 def test_the_certificate_names_its_inputs_and_its_environment(release: Path) -> None:
     content = results(release)
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert content["fingerprints"].keys() == {"base", "tuned"}
     for circuit in content["circuits"]:
         assert len(circuit["declared"]["file_sha256"]) == 64
@@ -98,8 +98,11 @@ def test_the_certificate_names_its_inputs_and_its_environment(release: Path) -> 
         assert circuit["environment"]["device"] == "cpu"
         assert circuit["environment"]["threads"] == 1
         measured = circuit["measured"]
-        assert len(measured["circuit_damage"]) == len(measured["pairs"]) == PAIRS
-        assert measured["baseline"].keys() >= {"circuit_damage", "head_damage", "tuned_correct"}
+        arrays = measured["arrays"]
+        assert len(arrays["damage"]["tuned"]["circuit"]) == len(measured["units"]) == PAIRS
+        members = set(circuit["declared"]["members"])
+        assert arrays["damage"]["baseline"].keys() == {"circuit", *members}
+        assert arrays["correct"].keys() == {"base", "tuned", "baseline"}
     assert (release / "one.json").stat().st_size < 300_000
 
 
@@ -120,7 +123,7 @@ def test_a_forged_pass_is_found(release: Path, tmp_path: Path) -> None:
     path = tmp_path / "forged.json"
     path.write_text(json.dumps(content))
     assert main(["verify", str(path)]) == NOT_CONFIRMED
-    path.write_text(json.dumps(seal.sealed(content)))  # a checksum is no signature
+    path.write_text(json.dumps(with_checksum(content)))  # a checksum is no signature
     assert main(["verify", str(path)]) == NOT_CONFIRMED
 
 
@@ -129,12 +132,12 @@ def test_forged_measurements_need_the_models_to_be_found(
 ) -> None:
     content = results(release)
     for circuit in content["circuits"]:
-        damage = circuit["measured"]["head_own_damage"]["L0H1"]
+        damage = circuit["measured"]["arrays"]["own_damage"]["tuned"]["L0H1"]
         damage[:] = [value + 0.01 for value in damage]
     path = tmp_path / "forged.json"
-    path.write_text(json.dumps(seal.sealed(content)))
+    path.write_text(json.dumps(with_checksum(content)))
     assert main(["verify", str(path), "--recompute", "8"]) == NOT_CONFIRMED
-    assert "head_own_damage of L0H1: 8 of 8 pairs; written " in capsys.readouterr().out
+    assert "own_damage of L0H1 (tuned): 8 of 8 " in capsys.readouterr().out
 
 
 def test_another_checkpoint_is_refused(release: Path, capsys: Any) -> None:
@@ -144,12 +147,12 @@ def test_another_checkpoint_is_refused(release: Path, capsys: Any) -> None:
 
 
 CRASH = """
-import forgetguard.gate.session as session
-def capture(anatomy, capability, *rest, plain=session.capture_heads, **more):
+import forgetguard.gate.runner as runner
+def capture(anatomy, capability, *rest, plain=runner.capture_heads, **more):
     if capability.capability.name == "induction":
         raise RuntimeError("a defect")
     return plain(anatomy, capability, *rest, **more)
-session.capture_heads = capture
+runner.capture_heads = capture
 """
 
 

@@ -18,14 +18,13 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
             "*FAILURES*",
             "*bad: dcv.circuit*",
             "FAIL: DCV 0.55 [[]0.5, 0.6[]], allowed 0.1 (bad dcv.circuit)",
-            "*a fake says fail",
             "*64 prompt pairs, 90 % interval",
             "*worst heads",
             "*L2H2  DCV 0.55 [[]0.5, 0.6[]]  importance 1.2 [[]1, 1.4[]]",
             "*prompt pairs hurt most",
             "*4.1 -> 1.2*",
             "*clean * 'When Mary'",
-            "*2 of 66 prompt pairs dropped",
+            "*2 of 66*",
             "*declared in *bad.circuit.yaml:8",
             "*run only this: pytest --forgetguard base=b tuned=t "
             "circuits/bad.circuit.yaml::bad::dcv.circuit",
@@ -40,7 +39,7 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
 def test_an_abstention_is_labelled(project) -> None:
     project.circuit("vague.circuit.yaml")
     result = project.gate()
-    result.stdout.fnmatch_lines(["ABSTAIN: a fake says abstain (vague dcv.circuit)"])
+    result.stdout.fnmatch_lines(["ABSTAIN: *3 pairs*2 dropped* (vague dcv.circuit)"])
     result.stdout.no_fnmatch_line("*prompt pairs hurt most*")
 
 

@@ -14,7 +14,8 @@ def test_the_numbers_are_properties_of_the_test_case(project, workers: int) -> N
     assert properties["forgetguard.limit"] == "dcv.circuit"
     assert float(properties["forgetguard.bound"]) == 0.1
     assert float(properties["forgetguard.low"]) == 0.5
-    assert properties["forgetguard.worst_head"] == "L2H2"
+    assert properties["forgetguard.worst"] == "L2H2"
+    assert properties["forgetguard.code"] == "beyond"
     [failure] = case.iter("failure")
     assert failure.get("message").startswith("FAIL: DCV 0.55 [0.5, 0.6]")
     assert "worst heads" in failure.text

@@ -48,7 +48,8 @@ def test_another_checkpoint_of_the_same_circuits_is_gated(recorded, workers: int
     assert (recorded.path / "accepted.json").read_bytes() == before
     results = recorded.results()
     assert results["baseline"]["path"] == str(recorded.path / "accepted.json")
-    assert all("baseline" in circuit["measured"] for circuit in results["circuits"])
+    for circuit in results["circuits"]:
+        assert "baseline" in circuit["measured"]["arrays"]["damage"]
 
 
 def test_a_limit_over_the_baseline_is_judged(recorded, workers: int) -> None:
@@ -171,10 +172,8 @@ def test_another_number_format_warns(recorded) -> None:
     result = recorded.gate(BASELINE, JSON, "--forgetguard-dtype=bfloat16")
     assert result.ret == 0
     notes = [note for one in recorded.results()["circuits"] for note in one["measured"]["notes"]]
-    assert notes == [
-        "WARNING: the baseline was recorded with dtype float32, now bfloat16",
-    ] * len(notes)
-    assert len(notes) == 2
+    changed = {"changed": ["dtype float32, now bfloat16"]}
+    assert notes == [{"code": "recorded_elsewhere", "facts": changed}] * 2
 
 
 # --- the file --------------------------------------------------------------------------------
@@ -194,7 +193,7 @@ def test_a_baseline_that_is_none(project, content: str | None, workers: int) -> 
 def test_a_baseline_that_was_edited_by_hand(recorded) -> None:
     file = recorded.path / "accepted.json"
     document = json.loads(file.read_text())
-    document["circuits"]["good-a"]["measured"]["circuit_damage"][0] += 0.5
+    document["circuits"]["good-a"]["measured"]["arrays"]["damage"]["tuned"]["circuit"][0] += 0.5
     file.write_text(json.dumps(document))
     result = recorded.gate(BASELINE)
     assert result.ret == documented(UNREADABLE)

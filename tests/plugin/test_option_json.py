@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.records import verdict_from_dict
+from forgetguard.gate.verdict import Code, Outcome
 from forgetguard.report import json_file
 
 
@@ -20,9 +21,9 @@ def test_every_verdict_is_in_the_file(project, workers: int) -> None:
         "good.circuit.yaml::good::dcv.circuit",
         "good.circuit.yaml::good::dcv.head",
     ]
-    verdict = json_file.verdict_from_dict(results["results"][0]["verdicts"][0])
-    assert verdict.outcome is Outcome.FAIL
-    assert verdict.worst_heads[0].head == "L2H2"
+    verdict = verdict_from_dict(results["results"][0]["verdicts"][0])
+    assert (verdict.outcome, verdict.code) == (Outcome.FAIL, Code.BEYOND)
+    assert verdict.subjects[0].subject == "L2H2"
     assert results["options"]["base"] == "b"
     assert results["options"]["seed"] == 3
     assert results["fingerprints"] == {"base": {"weights": "abc"}}

@@ -39,10 +39,10 @@ def test_everything_is_measured_and_recorded(project, workers: int) -> None:
     assert list(entries(project)) == ["good-a", "good-b"]
     entry = entries(project)["good-a"]
     assert entry["identity"]["base"] == {"weights": "abc"}
-    assert entry["identity"]["heads"] == ["L0H4", "L2H2"]
+    assert entry["identity"]["members"] == ["L0H4", "L2H2"]
     assert entry["recorded"]["tuned"] == "t"
     assert entry["limits"].keys() == {"dcv.circuit", "dcv.head"}
-    assert len(entry["measured"]["circuit_damage"]) == 16
+    assert len(entry["measured"]["arrays"]["damage"]["tuned"]["circuit"]) == 16
     result.stdout.fnmatch_lines(["forgetguard: recorded good-a, good-b into the baseline *"])
 
 
@@ -61,10 +61,11 @@ def test_an_update_rewrites_measurements_and_never_limits(project) -> None:
     file = project.circuit("good.circuit.yaml")
     text = file.read_text()
     update(project, UPDATE, tuned="first")
-    first = entries(project)["good"]["measured"]
+    first = entries(project)["good"]["measured"]["arrays"]
     update(project, UPDATE, tuned="second")
-    assert entries(project)["good"]["measured"]["circuit_damage"] != first["circuit_damage"]
-    assert entries(project)["good"]["measured"]["base_readout"] == first["base_readout"]
+    second = entries(project)["good"]["measured"]["arrays"]
+    assert second["damage"]["tuned"]["circuit"] != first["damage"]["tuned"]["circuit"]
+    assert second["readout"]["base"] == first["readout"]["base"]
     assert file.read_text() == text
     assert "0.1" not in str(entries(project)["good"]["limits"])
 

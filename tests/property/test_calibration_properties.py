@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import torch
-from forgetguard.gate.measurement import Measurement
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from known_samples import samples
 
 from forgetguard.calibration.detection import POWER, detected, redrawn, saturates
 from forgetguard.calibration.limits import STEP, fewest_draws, stated
@@ -195,14 +195,13 @@ def test_redrawn_pairs_keep_their_numbers_and_templates_stay_whole(
 ) -> None:
     pairs = tuple(PromptPair(f"c{i}", f"x{i}", "a", "b", f"t{i % templates}") for i in range(n))
     number = np.arange(float(n))
-    data = Measurement(pairs, number, number + 1, number > 2, number > 3, number, number * 2)
+    data = samples(pairs, base_readout=number, circuit_damage=number * 2)
     found = redrawn(data, np.random.default_rng(seed))
-    places = [int(pair.clean[1:]) for pair in found.pairs]
-    assert found.base_readout.tolist() == places
-    assert found.circuit_damage is not None
-    assert found.circuit_damage.tolist() == [2 * place for place in places]
+    places = [int(pair.clean[1:]) for pair in found.units]
+    assert found.need("readout", role="base").tolist() == places
+    assert found.need("damage", "circuit").tolist() == [2 * place for place in places]
     if min(templates, n) >= 8:  # as the gate: fewer say too little of their own spread
-        copies = [pair.template for pair in found.pairs]
+        copies = [pair.template for pair in found.units]
         for copy in set(copies):
             own = [place for place, name in zip(places, copies, strict=True) if name == copy]
             code = int(copy.partition("#")[0][1:])

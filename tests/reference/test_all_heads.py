@@ -20,7 +20,7 @@ from forgetguard.anatomy.members import Head, Member, Mlp, heads_of
 from forgetguard.capabilities.encoding import EncodedPair
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate.schema import CircuitSpec, Limit, TaskPairs, load_circuit_file
+from forgetguard.gate.schema import GateSpec, Limit, TaskPairs, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
 
@@ -42,23 +42,23 @@ def _one_thread() -> Iterator[None]:
 
 def circuit(
     heads: Sequence[Member] = HEADS, limits: tuple[Limit, ...] = LIMITS, task: str = "ioi"
-) -> CircuitSpec:
-    spec = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+) -> GateSpec:
+    spec = load_gate_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
     pairs = TaskPairs(task, 32, 11)
-    return replace(spec, heads=tuple(heads), limits=limits, pairs=pairs, head_lines=())
+    return replace(spec, members=tuple(heads), limits=limits, pairs=pairs, member_lines=())
 
 
-def facts(members: Sequence[Member]) -> CircuitSpec:
+def facts(members: Sequence[Member]) -> GateSpec:
     """Of the tiny model's capabilities the one that rests on MLP layers."""
     return circuit(members, (LIMITS[0], LIMITS[2]), "fact_recall")
 
 
-def session(tuned: Path, *circuits: CircuitSpec) -> GateSession:
+def session(tuned: Path, *circuits: GateSpec) -> GateSession:
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
     return GateSession(pair, circuits)
 
 
-def verdicts(tuned: Path, spec: CircuitSpec) -> dict[str, Verdict]:
+def verdicts(tuned: Path, spec: GateSpec) -> dict[str, Verdict]:
     measured = session(tuned, spec)
     return {limit.key: measured.judge(spec, limit) for limit in spec.limits}
 
@@ -90,17 +90,14 @@ def test_damage_outside_the_circuit_is_seen_by_all_heads_together(tmp_path: Path
     assert every is not None
     assert (whole.value, whole.low, whole.high) == (0.0, 0.0, 0.0)
     assert every.low > 0.1
-    assert "DCV of all heads" in found["dcv.all"].reason
 
 
 def test_all_heads_of_a_byte_copy_read_exactly_zero(tmp_path: Path) -> None:
     spec = circuit()
     copy = copy_of_base(tmp_path)
     measurement = session(copy, spec).measurement(spec)
-    assert measurement.all_damage is not None
-    assert not measurement.all_damage.any()
-    assert measurement.all_importance is not None
-    assert measurement.all_importance.mean() > 1.0
+    assert not measurement.need("damage", "all").any()
+    assert measurement.need("importance", "all", "base").mean() > 1.0
     verdict = verdicts(copy, spec)["dcv.all"]
     assert verdict.outcome is Outcome.PASS
     assert verdict.estimate is not None
@@ -113,7 +110,7 @@ def test_all_heads_equal_a_literal_patch_of_all_heads(tmp_path: Path) -> None:
     measurement = session(copy, spec).measurement(spec)
     base, tuned = (locate(load_model(resolve(str(at), "base"))) for at in (BASE, copy))
     ioi = fg.capability("ioi", pairs=12, seed=4).encoded(fg.load(base=str(BASE)).base.tokenizer)
-    assert [pair.pair for pair in ioi.encoded.pairs] == list(measurement.pairs)
+    assert [pair.pair for pair in ioi.encoded.pairs] == list(measurement.units)
 
     def from_tuned(pair: EncodedPair) -> dict[Member, Tensor]:
         z = literal.activations(tuned, torch.tensor([pair.clean]))
@@ -126,17 +123,15 @@ def test_all_heads_equal_a_literal_patch_of_all_heads(tmp_path: Path) -> None:
     clean = readouts(base, ioi)
     damage = clean - readouts(base, ioi, from_tuned, tuned)
     importance = clean - readouts(base, ioi, from_counterfactual)
-    assert measurement.all_damage is not None
-    assert measurement.all_importance is not None
-    np.testing.assert_allclose(measurement.all_damage, damage, atol=2e-4)
-    np.testing.assert_allclose(measurement.all_importance, importance, atol=2e-4)
+    np.testing.assert_allclose(measurement.need("damage", "all"), damage, atol=2e-4)
+    np.testing.assert_allclose(measurement.need("importance", "all", "base"), importance, atol=2e-4)
     assert damage.mean() / importance.mean() > 0.05
 
 
 def test_all_heads_are_not_patched_where_no_limit_asks(tmp_path: Path) -> None:
     spec = circuit(limits=LIMITS[:1])
     measurement = session(copy_of_base(tmp_path), spec).measurement(spec)
-    assert measurement.all_damage is None
+    assert measurement.get("damage", "all") is None
 
 
 def test_a_circuit_of_all_heads_has_the_dcv_of_all_heads(tmp_path: Path) -> None:
@@ -144,9 +139,9 @@ def test_a_circuit_of_all_heads_has_the_dcv_of_all_heads(tmp_path: Path) -> None
     spec = circuit(heads[::-1])
     copy = copy_of_base(tmp_path, output_of_head(OUTSIDE))
     measurement = session(copy, spec).measurement(spec)
-    assert measurement.all_damage is not None
-    assert measurement.circuit_damage is not None
-    np.testing.assert_allclose(measurement.all_damage, measurement.circuit_damage, atol=1e-5)
+    np.testing.assert_allclose(
+        measurement.need("damage", "all"), measurement.need("damage", "circuit"), atol=1e-5
+    )
 
 
 # --- MLP layers -----------------------------------------------------------------------------------
@@ -162,13 +157,13 @@ def test_a_damaged_mlp_of_the_circuit_is_found_and_named(tmp_path: Path) -> None
     estimate = found["dcv.circuit"].estimate
     assert estimate is not None
     assert estimate.low > 0.1
-    evidence = {one.head: one for one in found["dcv.head"].worst_heads}
+    evidence = {one.subject: one for one in found["dcv.head"].subjects}
     assert set(evidence) == {"L0H4", "L0MLP", "L1MLP", "L2H2"}
-    mlp = evidence["L1MLP"].dcv
+    mlp = evidence["L1MLP"].value
     assert mlp is not None
     assert mlp.low > 0.25
     for name in ("L0H4", "L0MLP"):  # before the damage
-        before = evidence[name].dcv
+        before = evidence[name].value
         assert before is None or before.value == 0.0
 
 
@@ -176,14 +171,14 @@ def test_own_damage_is_of_heads_only(tmp_path: Path) -> None:
     spec = facts(WITH_MLP)
     measured = session(copy_of_base(tmp_path, output_of_mlp(1)), spec)
     measurement = measured.measurement(spec)
-    assert set(measurement.head_own_damage) == set(heads_of(WITH_MLP))
+    assert set(measurement.subjects("own_damage")) == {str(head) for head in heads_of(WITH_MLP)}
     for head in heads_of(WITH_MLP):  # their own weights are the base's
-        assert not measurement.head_own_damage[head].any(), head
+        assert not measurement.need("own_damage", str(head)).any(), head
     verdict = measured.judge(spec, spec.limits[1])
-    told = [one for one in verdict.worst_heads if one.dcv is not None]
-    assert any(not one.head.endswith("MLP") for one in told)
+    told = [one for one in verdict.subjects if one.value is not None]
+    assert any(not one.subject.endswith("MLP") for one in told)
     for one in told:
-        assert (one.own is None) == one.head.endswith("MLP"), one
+        assert (one.own is None) == one.subject.endswith("MLP"), one
 
 
 @pytest.mark.parametrize("members", [WITH_MLP, (Mlp(0),), (Mlp(3), Mlp(1))])
@@ -192,11 +187,11 @@ def test_a_byte_copy_reads_exactly_zero_with_mlps_too(
 ) -> None:
     spec = facts(members)
     measurement = session(copy_of_base(tmp_path), spec).measurement(spec)
-    assert measurement.circuit_damage is not None
-    assert not measurement.circuit_damage.any()
-    assert not any(damage.any() for damage in measurement.head_damage.values())
-    assert not any(damage.any() for damage in measurement.head_own_damage.values())
-    assert set(measurement.head_damage) == set(members)
+    assert not measurement.need("damage", "circuit").any()
+    for quantity in ("damage", "own_damage"):
+        for name in measurement.subjects(quantity):
+            assert not measurement.need(quantity, name).any(), (quantity, name)
+    assert set(measurement.subjects("damage")) == {"circuit", *map(str, members)}
 
 
 def test_a_circuit_of_one_mlp_gates(tmp_path: Path) -> None:
@@ -204,5 +199,5 @@ def test_a_circuit_of_one_mlp_gates(tmp_path: Path) -> None:
     spec = facts((Mlp(1),))
     found = verdicts(copy_of_base(tmp_path, output_of_mlp(1)), spec)
     assert found["dcv.circuit"].outcome is Outcome.FAIL
-    (evidence,) = found["dcv.head"].worst_heads
-    assert (evidence.head, evidence.own) == ("L1MLP", None)
+    (evidence,) = found["dcv.head"].subjects
+    assert (evidence.subject, evidence.own) == ("L1MLP", None)

@@ -16,7 +16,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import halves
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 
 
 def test_a_circuit_is_what_a_naive_loop_finds() -> None:
@@ -60,9 +60,9 @@ def test_a_discovered_circuit_is_saved_as_a_file_that_gates(tmp_path: Path) -> N
     circuit = fg.discover(pair.base, fg.capability("fact_recall", pairs=16, seed=2))
     path = tmp_path / "facts.circuit.yaml"
     written = circuit.save(path, limits={"dcv.circuit": 0.2})
-    read = load_circuit_file(path)
+    read = load_gate_file(path)
     assert read == written
-    assert read.heads == circuit.heads
+    assert read.members == circuit.heads
     assert [(limit.key, limit.maximum) for limit in read.limits] == [("dcv.circuit", 0.2)]
     assert read.found is not None
     assert read.found["method"] == "activation_patching"

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forgetguard.gate.looks import as_capability
 
 import forgetguard as fg
 from forgetguard.api import SUGGESTED_LIMITS
 from forgetguard.cli import main
 from forgetguard.discovery import on_checkpoint
 from forgetguard.discovery.store import Store
-from forgetguard.gate.schema import FilePairs, TaskPairs, load_circuit_file, parse_circuit
+from forgetguard.gate.schema import FilePairs, TaskPairs, load_gate_file, parse_gate
 from forgetguard.gate.session import GateSession
+from forgetguard.gate.stages import as_capability
 from forgetguard.gate.verdict import Outcome
 
 PROMPTS = Path(__file__).parents[2] / "circuits" / "prompts" / "tiny-ioi.jsonl"
@@ -46,7 +46,7 @@ def test_the_file_it_writes_gates_a_gentle_fine_tune_green(
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    spec = load_circuit_file(written)
+    spec = load_gate_file(written)
     assert spec.pairs == TaskPairs("ioi", 64, seed=1)
     assert {limit.key for limit in spec.limits} == set(SUGGESTED_LIMITS)
     assert all(limit.maximum >= SUGGESTED_LIMITS[limit.key] for limit in spec.limits)
@@ -55,7 +55,7 @@ def test_the_file_it_writes_gates_a_gentle_fine_tune_green(
     assert spec.found["suggestion"]["noise_of"] == "bfloat16 patched into float32"
     assert set(spec.found["versions"]) == {"forgetguard", "torch", "transformers"}
 
-    heads = f"{len(spec.heads)} of 24 heads, by activation_patching"
+    heads = f"{len(spec.members)} of 24 heads, by activation_patching"
     strongest = max(spec.found["scores"], key=spec.found["scores"].__getitem__)
     assert heads in err
     assert f"scores: {strongest} " in err
@@ -70,7 +70,7 @@ def test_the_file_it_writes_gates_a_gentle_fine_tune_green(
     session = GateSession(pair, [spec])
     for limit in spec.limits:
         verdict = session.judge(spec, limit)
-        assert verdict.outcome is Outcome.PASS, verdict.reason
+        assert verdict.outcome is Outcome.PASS, verdict.code
 
 
 def test_the_pairs_gated_on_are_not_those_the_circuit_was_found_on(
@@ -78,7 +78,7 @@ def test_the_pairs_gated_on_are_not_those_the_circuit_was_found_on(
 ) -> None:
     assert main(["discover", "base=tiny:base", "--task", "induction", "--no-noise"]) == 0
     out = capsys.readouterr().out
-    spec = parse_circuit(out, "induction.circuit.yaml")
+    spec = parse_gate(out, "induction.circuit.yaml")
     assert spec.found is not None
     assert spec.found["gated_on"] == {"pairs": 64, "also_found_on": 0}
     tokenizer = fg.load(base="tiny:base").base.tokenizer
@@ -98,7 +98,7 @@ def test_a_prompt_file_is_named_from_where_the_circuit_lies(
     assert main([*command, "--pairs", "32", "-o", "circuits/mine.circuit.yaml"]) == 0
     text = Path("circuits/mine.circuit.yaml").read_text()
     assert "pairs: {file: ../prompts/ioi.jsonl}" in text
-    spec = load_circuit_file("circuits/mine.circuit.yaml")
+    spec = load_gate_file("circuits/mine.circuit.yaml")
     assert isinstance(spec.pairs, FilePairs)
     assert (spec.name, spec.capability) == ("mine", "ioi")
     assert {limit.key: limit.maximum for limit in spec.limits} == SUGGESTED_LIMITS
@@ -115,7 +115,7 @@ def test_options_reach_the_search_and_force_replaces(capsys: pytest.CaptureFixtu
     settings = ["activation", "--set", "direction=denoising", "--mlps", "--faithful", "0.6"]
     command = [*FACTS, *settings, "--ablation", "mean", "--seed", "3", "--dtype", "bfloat16"]
     assert main([*command, "-o", str(there), "--force"]) == 0
-    spec = load_circuit_file(there)
+    spec = load_gate_file(there)
     found = spec.found
     assert found is not None
     assert found["settings"] == {"direction": "denoising"}

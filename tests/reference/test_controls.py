@@ -13,10 +13,11 @@ from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
 import forgetguard as fg
 from forgetguard.anatomy.members import Head
-from forgetguard.gate.schema import CircuitSpec, Limit, TaskPairs, load_circuit_file
+from forgetguard.gate.schema import GateSpec, Limit, TaskPairs, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
-from forgetguard.report.terminal import controls as control_line
+from forgetguard.measures.samples import Note
+from forgetguard.report.wording import controls as control_line
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 WHOLE = Limit("dcv.circuit", 0.10)
@@ -35,14 +36,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def circuit(heads: tuple[Head, ...] = HEADS, name: str = "kept") -> CircuitSpec:
-    spec = load_circuit_file(CIRCUITS / "tiny-key_value.circuit.yaml")
+def circuit(heads: tuple[Head, ...] = HEADS, name: str = "kept") -> GateSpec:
+    spec = load_gate_file(CIRCUITS / "tiny-key_value.circuit.yaml")
     pairs = TaskPairs("key_value", 32, 11)
-    return replace(spec, name=name, heads=heads, head_lines=(), limits=(WHOLE,), pairs=pairs)
+    return replace(spec, name=name, members=heads, member_lines=(), limits=(WHOLE,), pairs=pairs)
 
 
 def judged(
-    tuned: Path, controls: int, specs: tuple[CircuitSpec, ...] = (), limit: Limit = WHOLE
+    tuned: Path, controls: int, specs: tuple[GateSpec, ...] = (), limit: Limit = WHOLE
 ) -> Verdict:
     specs = specs or (circuit(), circuit(OTHERS, "other"))
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
@@ -61,7 +62,7 @@ def test_damage_in_the_circuit_shows_in_it_and_in_no_control(tmp_path: Path) -> 
         assert not set(one.members) & set(map(str, HEADS))
         assert one.dcv.value == 0.0, "these heads are the base's, byte for byte"
     assert found.controls[-1].members == ("L1H5", "L2H0")
-    assert found.controls[-1].note == "2 of 3, the rest is shared"
+    assert found.controls[-1].note == Note("other_heads", {"why": "2 of 3, the rest is shared"})
     assert "more than any" in control_line(found)
 
 
@@ -93,8 +94,6 @@ def test_a_control_is_the_damage_of_its_heads_over_the_importance_of_this_circui
         session.measurement(harmed).circuit_damage,
         session.measurement(specs[0]).circuit_importance,
     )
-    assert damage is not None
-    assert importance is not None
     control = found.controls[-1].dcv
     assert control is not None
     assert control.value == pytest.approx(float(np.mean(damage) / np.mean(importance)), abs=1e-6)

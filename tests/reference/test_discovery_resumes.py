@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from forgetguard.gate.looks import as_capability
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
 import forgetguard as fg
@@ -25,11 +24,13 @@ from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, MeasurementError
 from forgetguard.gate import session as gate_session
 from forgetguard.gate.provenance import describe
-from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit, TaskPairs
+from forgetguard.gate.schema import GateSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.session import GateSession, discovery_pairs
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.stages import as_capability
+from forgetguard.gate.verdict import Code, Outcome
 from forgetguard.measures import interventions
 from forgetguard.measures.interventions import FloatArray
+from forgetguard.measures.samples import Note
 
 IOI = fg.capability("ioi", pairs=20, seed=7)
 SEARCH = Search("activation_patching", faithful=0.7)
@@ -215,11 +216,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 LIMITS = (Limit("dcv.circuit", 0.2), Limit("dcv.head", 0.4), Limit("accuracy.drop", 0.2))
 
 
-def auto(pairs: TaskPairs | InlinePairs = TaskPairs("ioi", 16, 3)) -> CircuitSpec:  # noqa: B008
-    return CircuitSpec("ioi-auto", "ioi", pairs, "logit_diff", (), LIMITS, auto=True)
+def auto(pairs: TaskPairs | InlinePairs = TaskPairs("ioi", 16, 3)) -> GateSpec:  # noqa: B008
+    return GateSpec("ioi-auto", "ioi", pairs, "logit_diff", (), LIMITS, auto=True)
 
 
-def session(first: Path = BASE, tuned: str = "tiny:sft") -> Callable[[CircuitSpec], GateSession]:
+def session(first: Path = BASE, tuned: str = "tiny:sft") -> Callable[[GateSpec], GateSession]:
     return lambda spec: GateSession(fg.load(base=str(first), tuned=tuned, allow_same=True), [spec])
 
 
@@ -244,10 +245,11 @@ def test_an_automatic_circuit_is_found_once_and_then_read(
     second = session()(spec)
     assert [second.judge(spec, limit) for limit in LIMITS] == before
     assert before[0].estimate is not None
-    assert any(note.startswith("circuit: auto is L") for note in before[0].notes)
-    assert {one.head for one in before[1].worst_heads} == {
-        str(head) for head in first.measurement(spec).head_damage
-    }
+    (note,) = [note for note in before[0].notes if note.code == "auto"]
+    assert (note.facts["method"], note.facts["of"]) == ("activation_patching", 24)
+    names = {one.subject for one in before[1].subjects}
+    assert names == set(note.facts["members"])
+    assert {"circuit", *names} == set(first.measurement(spec).subjects("damage"))
 
 
 @pytest.mark.usefixtures("few")
@@ -303,7 +305,7 @@ def inline(exchanged: bool) -> InlinePairs:
 def test_given_pairs_serve_for_both_and_the_verdict_says_so() -> None:
     spec = auto(inline(exchanged=False))
     verdict = session()(spec).judge(spec, LIMITS[0])
-    assert "the circuit was found on the prompt pairs that it is gated on" in verdict.notes
+    assert Note("found_on_gated_pairs") in verdict.notes
     assert verdict.estimate is not None
 
 
@@ -313,8 +315,8 @@ def test_what_the_base_cannot_do_abstains_loudly(cache: Path) -> None:
     for limit in LIMITS:
         verdict = measured.judge(spec, limit)
         assert verdict.outcome is Outcome.ABSTAIN
-        assert verdict.reason.startswith("THE BASE CANNOT DO 'ioi'"), verdict.reason
-        assert any("no circuit was looked for" in note for note in verdict.notes)
+        assert verdict.code in (Code.BASE_WRONG, Code.BASE_READOUT)
+        assert "not_looked_for" in {note.code for note in verdict.notes}
     assert not cache.exists(), "nothing was found, so nothing is kept"
     with pytest.raises(BaseCannotError, match="THE BASE CANNOT DO 'ioi'"):
         discover_on(base(), as_capability(spec), Search())
@@ -334,4 +336,5 @@ def test_a_base_that_fails_on_the_discovery_pairs_alone_abstains_too(
     for limit in LIMITS[:2]:
         verdict = measured.judge(spec, limit)
         assert verdict.outcome is Outcome.ABSTAIN
-        assert "no circuit was looked for" in " ".join((verdict.reason, *verdict.notes))
+        assert verdict.code is Code.NO_CIRCUIT
+        assert "not_looked_for" in {note.code for note in verdict.notes}

@@ -10,7 +10,6 @@ import literal
 import numpy as np
 import pytest
 import torch
-from forgetguard.calibration.subjects import Subject, measured, prepare
 from tiny_copies import output_slice_zeroed
 
 import forgetguard as fg
@@ -30,12 +29,14 @@ from forgetguard.calibration.nulls import (
 )
 from forgetguard.calibration.perturbation import moved, perturbation
 from forgetguard.calibration.planting import EDITS, edit, output_slice
+from forgetguard.calibration.prepared import Prepared, measured, prepare
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.errors import BaseCannotError, CheckpointError, SpecificationError
-from forgetguard.gate.schema import CircuitSpec, load_circuit_file
+from forgetguard.gate.runner import OtherReading, capability_of
+from forgetguard.gate.schema import GateSpec, load_gate_file
 from forgetguard.measures.parameter_drift import parameter_drift, weight_pairs
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
@@ -52,9 +53,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def circuit(task: str, count: int = 16) -> CircuitSpec:
+def circuit(task: str, count: int = 16) -> GateSpec:
     """A bundled circuit on its first pairs."""
-    spec = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+    spec = load_gate_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
     return replace(spec, pairs=replace(spec.pairs, count=count))
 
 
@@ -68,7 +69,7 @@ def pair() -> Iterator[ModelPair]:
         yield found
 
 
-def subject(pair: ModelPair, spec: CircuitSpec) -> Subject:
+def prepared(pair: ModelPair, spec: GateSpec) -> Prepared:
     return prepare(pair, [spec]).ready[0]
 
 
@@ -81,14 +82,15 @@ def test_a_mixture_reads_what_a_literal_forward_pass_reads(
     pair: ModelPair, task: str, dose: float
 ) -> None:
     """The planted head's DCV, recomputed with plain hooks pair by pair: mixed z, written over."""
-    one = subject(pair, circuit(task))
-    head = max(h for h in one.spec.heads if isinstance(h, Head) and h.layer < 2)
+    one = prepared(pair, circuit(task))
+    head = max(h for h in one.spec.members if isinstance(h, Head) and h.layer < 2)
+    capability = capability_of(one.part)
     with pair.base.open() as model:
         anatomy = locate(model)
-        foreign = mixed_head(anatomy, one.capability, one.spec.heads, head, dose)
-        found = measured(anatomy, one, {"mixed": foreign})["mixed"]
+        foreign = mixed_head(anatomy, capability, one.spec.members, head, dose)
+        found = measured(anatomy, one, {"mixed": OtherReading(foreign)})["mixed"]
         damage, importance = [], []
-        for batch in one.capability.batches:
+        for batch in capability.batches:
             rows = torch.arange(len(batch.pairs))
             assert batch.distractor is not None
             ours, theirs = (
@@ -104,17 +106,18 @@ def test_a_mixture_reads_what_a_literal_forward_pass_reads(
             damage.append((clean - readout((1 - dose) * ours + dose * theirs)).double())
             importance.append((clean - readout(theirs)).double())
     expected = float(torch.cat(damage).mean() / torch.cat(importance).mean())
-    dcv = found.head_damage[head].mean() / found.head_importance[head].mean()
+    worth = found.need("importance", str(head), "base").mean()
+    dcv = found.need("damage", str(head)).mean() / worth
     assert dcv == pytest.approx(expected, abs=2e-5)
     if dose in (0.0, 1.0):
         assert dcv == pytest.approx(dose, abs=1e-6)
-    own = found.head_own_damage[head].mean() / found.head_importance[head].mean()
+    own = found.need("own_damage", str(head)).mean() / worth
     assert own == pytest.approx(dcv, abs=1e-6), "its inputs are the base's: all of it is its own"
-    for other in one.spec.heads:
+    for other in one.spec.members:
         if other.layer <= head.layer and other != head:
-            assert not found.head_damage[other].any(), f"{other} is not after {head}"
-        if other != head:
-            assert not found.head_own_damage[other].any()
+            assert not found.need("damage", str(other)).any(), f"{other} is not after {head}"
+        if other != head and isinstance(other, Head):
+            assert not found.need("own_damage", str(other)).any()
 
 
 # --- copies ---------------------------------------------------------------------------------------
@@ -208,17 +211,15 @@ def test_harmless_nulls_read_next_to_nothing(pair: ModelPair) -> None:
     assert [reading.null.kind for reading in readings] == ["dtype", "kernel", "batches", "batches"]
     bounds = {"dtype": DTYPE, "kernel": KERNEL, "batches": BATCHES}
     for reading in readings:
-        for measurement in reading.measurements.values():
-            assert measurement.circuit_damage is not None
-            assert measurement.circuit_importance is not None
-            whole = measurement.circuit_importance.mean()
-            assert abs(measurement.circuit_damage.mean() / whole) <= bounds[reading.null.kind]
-            for head, damage in measurement.head_damage.items():
-                worth = measurement.head_importance[head].mean()
+        for measurement in reading.samples.values():
+            whole = measurement.need("importance", "circuit", "base").mean()
+            for name in measurement.subjects("damage"):
+                damage = measurement.need("damage", name)
+                worth = measurement.need("importance", name, "base").mean()
                 if abs(worth) >= 0.1 * whole:
                     assert abs(damage.mean() / worth) <= bounds[reading.null.kind]
             if reading.null.kind == "dtype":
-                assert measurement.circuit_damage.any(), "bfloat16 that changes nothing at all"
+                assert measurement.need("damage", "circuit").any(), "bfloat16 changes nothing"
 
 
 def test_a_calibration_reads_every_null_and_states_its_rate() -> None:
@@ -230,7 +231,7 @@ def test_a_calibration_reads_every_null_and_states_its_rate() -> None:
     assert kinds.count("matched") == 3
     assert one.tuned is not None
     assert one.sets is not None
-    assert [len(chosen) for chosen in one.sets.sets] == [len(spec.heads)] * 3
+    assert [len(chosen) for chosen in one.sets.sets] == [len(spec.members)] * 3
     for advice in one.advice:
         assert advice.passes is not None
         assert advice.passes.as_asked, "3 draws can state a quarter"
@@ -345,9 +346,9 @@ def test_what_the_base_cannot_do_is_said_and_left_out(tmp_path: Path) -> None:
     )
     wrong = replace(spec, name="wrong", pairs=replace(spec.pairs, pairs=swapped))  # type: ignore[call-arg]
     pair = fg.load(base="tiny:base")
-    prepared = prepare(pair, [wrong, spec])
-    assert [one.spec.name for one in prepared.ready] == ["tiny-ioi"]
-    assert "THE BASE CANNOT DO 'ioi'" in prepared.refused[0]
+    found = prepare(pair, [wrong, spec])
+    assert [one.spec.name for one in found.ready] == ["tiny-ioi"]
+    assert "THE BASE CANNOT DO 'ioi'" in found.refused[0]
     with pytest.raises(BaseCannotError, match="CANNOT DO"):
         prepare(pair, [wrong])
 

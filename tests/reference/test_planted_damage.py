@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from forgetguard.gate.decision import Measurement
 from tiny_copies import (
     BASE,
     Damage,
@@ -23,9 +22,10 @@ import forgetguard as fg
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate.schema import CircuitSpec, Limit, load_circuit_file
+from forgetguard.gate.schema import GateSpec, Limit, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.measures.samples import Samples
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 # Tighter than a release's limits: what is planted here reads 0.10 to 0.46 for the circuit.
@@ -41,24 +41,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def spec(task: str) -> CircuitSpec:
-    return load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+def spec(task: str) -> GateSpec:
+    return load_gate_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
 
 
-def most_important(circuit: CircuitSpec) -> Head:
+def most_important(circuit: GateSpec) -> Head:
     """The head with the highest score in the circuit file."""
     assert circuit.found is not None
     scores = circuit.found["scores"]
     return Head.parse(max(scores, key=scores.__getitem__))
 
 
-def measured(tuned: Path | str, *circuits: CircuitSpec, **options: object) -> list[Measurement]:
+def measured(tuned: Path | str, *circuits: GateSpec, **options: object) -> list[Samples]:
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True, **options)  # type: ignore[arg-type]
     session = GateSession(pair, circuits)
     return [session.measurement(circuit) for circuit in circuits]
 
 
-def verdicts(tuned: Path, circuit: CircuitSpec) -> tuple[Verdict, Verdict]:
+def verdicts(tuned: Path, circuit: GateSpec) -> tuple[Verdict, Verdict]:
     """On dcv.circuit and on dcv.head."""
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
     session = GateSession(pair, [circuit])
@@ -70,10 +70,9 @@ def verdicts(tuned: Path, circuit: CircuitSpec) -> tuple[Verdict, Verdict]:
 def test_a_byte_copy_of_the_base_reads_exactly_zero(task: str, tmp_path: Path) -> None:
     circuit = spec(task)
     (measurement,) = measured(copy_of_base(tmp_path), circuit)
-    assert measurement.circuit_damage is not None
-    assert not measurement.circuit_damage.any()
-    assert not any(damage.any() for damage in measurement.head_damage.values())
-    assert (measurement.base_readout == measurement.tuned_readout).all()
+    assert {str(head) for head in circuit.members} < set(measurement.subjects("damage"))
+    assert not any(measurement.need("damage", one).any() for one in measurement.subjects("damage"))
+    assert (measurement.need("readout", role="base") == measurement.need("readout")).all()
     for verdict in verdicts(copy_of_base(tmp_path / "again"), circuit):
         assert verdict.outcome is Outcome.PASS
         assert verdict.estimate is not None
@@ -92,36 +91,36 @@ def test_damage_to_one_circuit_head_is_found_and_named_first(
     assert Outcome.PASS not in (whole.outcome, heads.outcome)
     expected = group_of(head) if plant is group_values_zeroed else {str(head)}
     for verdict in (whole, heads):
-        worst = verdict.worst_heads[0]
-        assert worst.head in expected
+        worst = verdict.subjects[0]
+        assert worst.subject in expected
         assert worst.own is not None
         assert worst.own.low > 0
-        inherited = [other for other in verdict.worst_heads if other.head not in expected]
+        inherited = [other for other in verdict.subjects if other.subject not in expected]
         assert all(other.own is not None and other.own.value == 0.0 for other in inherited)
-    assert whole.worst_pairs
-    assert whole.worst_pairs[0].loss > 0
+    assert whole.units
+    assert whole.units[0].loss > 0
 
 
 def test_damage_to_the_output_projection_is_invisible_to_z_alone(tmp_path: Path) -> None:
     circuit = spec("key_value")
     damaged = copy_of_base(tmp_path, output_slice_zeroed(most_important(circuit)))
-    last = max(circuit.heads).layer
+    last = max(circuit.members).layer
     (at_z,) = measured(damaged, replace(circuit, name="at-z", site="z"))
     (contribution,) = measured(damaged, circuit)
     head = most_important(circuit)
-    assert contribution.head_damage[head].mean() > 0.1
-    assert not at_z.head_damage[head].any(), f"layers up to {last} feed it nothing new"
+    assert contribution.need("damage", str(head)).mean() > 0.1
+    assert not at_z.need("damage", str(head)).any(), f"layers up to {last} feed it nothing new"
 
 
 def test_destroying_a_head_outside_the_circuit_does_not_fail_it(tmp_path: Path) -> None:
     circuit = spec("ioi")
     last = 3
     outside = next(
-        head for head in (Head(last, index) for index in range(6)) if head not in circuit.heads
+        head for head in (Head(last, index) for index in range(6)) if head not in circuit.members
     )
     for plant in (output_slice_zeroed, query_rows_noised):
         for verdict in verdicts(copy_of_base(tmp_path / plant.__name__, plant(outside)), circuit):
-            assert verdict.outcome is Outcome.PASS, verdict.reason
+            assert verdict.outcome is Outcome.PASS, verdict.code
 
 
 def random_adapter(directory: Path) -> Path:
@@ -157,14 +156,12 @@ def test_a_lora_adapter_reads_like_its_merged_twin(which: str, tmp_path: Path) -
         assert any(abs(value) > 1e-3 for value in dcvs(ours)), "an adapter that does nothing"
 
 
-def dcvs(measurement: Measurement) -> list[float]:
-    """DCV of the circuit, then of every head."""
-    assert measurement.circuit_damage is not None
-    assert measurement.circuit_importance is not None
-    ratios = [measurement.circuit_damage.mean() / measurement.circuit_importance.mean()]
-    for head, damage in measurement.head_damage.items():
-        ratios.append(damage.mean() / measurement.head_importance[head].mean())
-    return ratios
+def dcvs(measurement: Samples) -> list[float]:
+    """DCV of the circuit and of every head."""
+    return [
+        measurement.need("damage", one).mean() / measurement.need("importance", one, "base").mean()
+        for one in measurement.subjects("damage")
+    ]
 
 
 def test_placement_and_order_do_not_change_a_number() -> None:
@@ -172,9 +169,7 @@ def test_placement_and_order_do_not_change_a_number() -> None:
     first = measured("tiny:sft", *circuits)
     second = measured("tiny:sft", *reversed(circuits), placement="resident")
     for ours, theirs in zip(first, reversed(second), strict=True):
-        assert ours.circuit_damage is not None
-        assert theirs.circuit_damage is not None
-        assert (ours.circuit_damage == theirs.circuit_damage).all()
+        assert (ours.need("damage", "circuit") == theirs.need("damage", "circuit")).all()
 
 
 def test_bfloat16_agrees_with_float32() -> None:
@@ -183,9 +178,8 @@ def test_bfloat16_agrees_with_float32() -> None:
         measured("tiny:sft", circuit),
         measured("tiny:sft", circuit, dtype="bfloat16"),
     )
-    assert full.circuit_importance is not None
-    assert half.circuit_importance is not None
-    ratio = half.circuit_importance.mean() / full.circuit_importance.mean()
+    of_both = [one.need("importance", "circuit", "base").mean() for one in (half, full)]
+    ratio = of_both[0] / of_both[1]
     assert ratio == pytest.approx(1.0, abs=0.1)
 
 
@@ -193,13 +187,13 @@ def test_python_reads_what_the_gate_reads() -> None:
     circuit = spec("ioi")
     pair = fg.load(base="tiny:base", tuned="tiny:sft")
     capability = fg.capability("ioi", pairs=CIRCUITS / "prompts" / "tiny-ioi.jsonl")
-    result = fg.vulnerability(pair, capability, circuit.heads)
+    result = fg.vulnerability(pair, capability, circuit.members)
     verdict = GateSession(pair, [circuit]).judge(circuit, Limit("dcv.circuit", 0.10))
     assert verdict.estimate is not None
     assert result.circuit.value == pytest.approx(verdict.estimate.value, abs=1e-12)
     low, high = result.circuit.interval
     assert low <= result.circuit.value <= high
-    assert set(result.heads) | set(result.abstained) == {str(head) for head in circuit.heads}
+    assert set(result.heads) | set(result.abstained) == {str(head) for head in circuit.members}
 
 
 def test_a_vocabulary_that_fine_tuning_has_grown_is_compared_on_the_shared_ids(
@@ -213,10 +207,9 @@ def test_a_vocabulary_that_fine_tuning_has_grown_is_compared_on_the_shared_ids(
         model.get_output_embeddings().weight[-3:] = 100.0  # would win every argmax
     model.save_pretrained(tmp_path / "grown")
     (measurement,) = measured(tmp_path / "grown", circuit)
-    assert measurement.circuit_damage is not None
-    assert not measurement.circuit_damage.any()
-    assert (measurement.base_readout == measurement.tuned_readout).all()
-    assert (measurement.base_correct == measurement.tuned_correct).all()
+    assert not measurement.need("damage", "circuit").any()
+    for quantity in ("readout", "correct"):
+        assert (measurement.need(quantity, role="base") == measurement.need(quantity)).all()
 
 
 def test_a_sharded_checkpoint_reads_like_the_whole_one(tmp_path: Path) -> None:

@@ -1,21 +1,21 @@
-"""Pairs drawn look by look on the tiny family: clear cases stop early, and no verdict depends on
+"""Pairs drawn stage by stage on the tiny family: clear cases stop early, and no verdict depends on
 how the work was cut up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from forgetguard.gate.decision import Measurement, judge
 
 import forgetguard as fg
-from forgetguard.gate.schema import CircuitSpec, FilePairs, Limit, TaskPairs, load_circuit_file
+from forgetguard.gate.rule import judge
+from forgetguard.gate.schema import FilePairs, GateSpec, Limit, TaskPairs, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.measures.samples import Note
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 LIMITS = (Limit("dcv.circuit", 0.10), Limit("dcv.head", 0.25), Limit("accuracy.drop", 0.10))
@@ -30,19 +30,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def spec(task: str, count: int, most: int | None = None) -> CircuitSpec:
-    found = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+def spec(task: str, count: int, most: int | None = None) -> GateSpec:
+    found = load_gate_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
     pairs = TaskPairs(task, count, 11, most=most)
     return replace(found, pairs=pairs, limits=LIMITS)
 
 
-def session(circuits: Sequence[CircuitSpec], tuned: str = "tiny:sft", **more: int) -> GateSession:
+def session(circuits: Sequence[GateSpec], tuned: str = "tiny:sft", **more: int) -> GateSession:
     return GateSession(fg.load(base="tiny:base", tuned=tuned), circuits, **more)
 
 
 def said(verdict: Verdict) -> tuple[object, ...]:
     """What a verdict says but for its numbers, whose last bits depend on how rows were batched."""
-    return verdict.outcome, verdict.head, verdict.notes, verdict.budget, verdict.family
+    decided = verdict.outcome, verdict.code, verdict.subject
+    return *decided, verdict.notes, verdict.budget, verdict.family
 
 
 def shown(verdict: Verdict) -> list[float]:
@@ -56,17 +57,6 @@ def same(one: Verdict, other: Verdict) -> bool:
     return said(one) == said(other) and shown(one) == pytest.approx(shown(other), abs=1e-5)
 
 
-def all_numbers(found: Measurement) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    arrays = {
-        one.name: getattr(found, one.name)
-        for one in fields(found)
-        if isinstance(getattr(found, one.name), np.ndarray)
-    }
-    for name in ("head_importance", "head_damage", "head_own_damage"):
-        arrays |= {f"{name} {head}": values for head, values in getattr(found, name).items()}
-    return arrays
-
-
 @pytest.mark.parametrize(
     ("tuned", "task", "maximum", "outcome"),
     [
@@ -74,19 +64,19 @@ def all_numbers(found: Measurement) -> dict[str, np.ndarray[tuple[int], np.dtype
         ("tiny:sft", "induction", 0.05, Outcome.FAIL),
     ],
 )
-def test_a_clear_case_stops_at_the_first_look(
+def test_a_clear_case_stops_at_the_first_stage(
     tuned: str, task: str, maximum: float, outcome: Outcome
 ) -> None:
     circuit = spec(task, 32, 128)
     gate = session([circuit], tuned)
     found = gate.judge(circuit, Limit("dcv.circuit", maximum))
-    assert found.outcome is outcome, found.reason
+    assert found.outcome is outcome, found.code
     assert found.estimate is not None
     assert (found.estimate.n, found.budget) == (32, 128)
-    assert any("96 pairs saved" in note for note in found.notes)
+    assert Note("drawn", {"units": 32, "most": 128, "stage": 1, "stages": 3}) in found.notes
     measured = gate.measured(circuit)
     assert measured is not None
-    assert len(measured[1].pairs) == 32
+    assert len(measured[1].units) == 32
 
 
 def test_a_borderline_case_goes_on_and_abstains_with_all_pairs() -> None:
@@ -108,7 +98,7 @@ def test_a_borderline_case_goes_on_and_abstains_with_all_pairs() -> None:
     assert gate.judge(circuit, Limit("dcv.circuit", 0.5)).estimate == value
 
 
-def test_every_look_reads_what_a_fixed_count_of_as_many_pairs_reads() -> None:
+def test_every_stage_reads_what_a_fixed_count_of_as_many_pairs_reads() -> None:
     circuit = spec("induction", 16, 64)
     fixed = replace(circuit, pairs=TaskPairs("induction", 64, 11))
     at_once = session([fixed]).measurement(fixed)
@@ -119,17 +109,17 @@ def test_every_look_reads_what_a_fixed_count_of_as_many_pairs_reads() -> None:
     kept = gate.measured(circuit)
     assert kept is not None
     whole = kept[1]
-    assert len(whole.pairs) == 64
-    assert at_once.pairs == whole.pairs
-    theirs = all_numbers(at_once)
-    for name, values in all_numbers(whole).items():
-        assert values == pytest.approx(theirs[name], abs=1e-4), name
-    same = judge(fixed, LIMITS[0], replace(whole, looks=()))
+    assert len(whole.units) == 64
+    assert at_once.units == whole.units
+    assert at_once.arrays.keys() == whole.arrays.keys()
+    for key, values in whole.arrays.items():
+        assert values == pytest.approx(at_once.arrays[key], abs=1e-4), key
+    same = judge(fixed, LIMITS[0], replace(whole, stages=()))
     assert same.outcome is judge(fixed, LIMITS[0], at_once).outcome
 
 
 def test_a_prompt_file_is_drawn_look_by_look_too() -> None:
-    found = load_circuit_file(CIRCUITS / "tiny-ioi.circuit.yaml")
+    found = load_gate_file(CIRCUITS / "tiny-ioi.circuit.yaml")
     assert isinstance(found.pairs, FilePairs)
     circuit = replace(found, pairs=replace(found.pairs, count=16, most=48))
     verdict = session([circuit], "tiny:lora").judge(circuit, Limit("dcv.circuit", 0.2))

@@ -14,7 +14,7 @@ import pytest
 from examples.studies import calibration as calibration_page
 from forgetguard.api.checkpoints import load
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 
 ROOT = Path(__file__).parents[2]
@@ -74,10 +74,9 @@ def test_a_page_without_a_place_is_refused_and_left_alone(
 
 def test_the_bundled_fine_tune_still_reads_what_the_file_says(shipped: dict[str, Any]) -> None:
     named = {one["circuit"]: one for one in shipped["circuits"]}
-    spec = load_circuit_file(ROOT / "circuits" / "tiny-fact_recall.circuit.yaml")
+    spec = load_gate_file(ROOT / "circuits" / "tiny-fact_recall.circuit.yaml")
     with load("tiny:base", "tiny:sft") as pair:
         found = GateSession(pair, [spec]).measurement(spec)
-    assert found.circuit_damage is not None
-    assert found.circuit_importance is not None
-    dcv = found.circuit_damage.mean() / found.circuit_importance.mean()
+    worth = found.need("importance", "circuit", "base").mean()
+    dcv = found.need("damage", "circuit").mean() / worth
     assert dcv == pytest.approx(named[spec.name]["tuned"]["circuit_dcv"], abs=1e-4)

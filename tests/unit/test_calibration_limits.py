@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from forgetguard.gate.decision import judge
-from forgetguard.gate.measurement import Measurement
+from known_samples import samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.calibration.calibrating import (
@@ -19,11 +18,13 @@ from forgetguard.calibration.calibrating import (
     advise,
 )
 from forgetguard.calibration.head_sets import HeadSets, any_sets
-from forgetguard.calibration.limits import Held, fewest_draws, held, stated
+from forgetguard.calibration.limits import LimitReading, fewest_draws, read_limit, stated
 from forgetguard.calibration.nulls import BATCHES, DTYPE, MATCHED, Null
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.declaration import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Code, Outcome
+from forgetguard.measures.samples import Key, Note, Samples
 from forgetguard.report.calibration_table import calibration_dict, calibration_text
 
 A, B = Head(0, 3), Head(1, 1)
@@ -31,31 +32,32 @@ LIMIT = Limit("dcv.circuit", 0.10)
 N = 40
 
 
-def measurement(level: float, seed: int = 0) -> Measurement:
+def measurement(level: float, seed: int = 0) -> Samples:
     """A circuit worth 10, on which `level` of it is lost, with a spread of a tenth."""
     rng = np.random.default_rng(seed)
     importance = 10 + rng.standard_normal(N)
     damage = level * importance + 0.1 * rng.standard_normal(N)
-    right = np.ones(N, dtype=np.bool_)
     pairs = tuple(PromptPair(f"c{i}", f"x{i}", "a", "b") for i in range(N))
-    return Measurement(
-        pairs, 20 + importance, 20 + importance - damage, right, right,
+    return samples(
+        pairs,
+        base_readout=20 + importance, tuned_readout=20 + importance - damage,
+        base_correct=np.ones(N), tuned_correct=np.ones(N),
         circuit_importance=importance, circuit_damage=damage,
         head_importance={A: importance, B: importance / 2},
         head_damage={A: damage, B: damage / 2},
     )  # fmt: skip
 
 
-def spec(*limits: Limit) -> CircuitSpec:
-    return CircuitSpec("c", "c", InlinePairs(()), "logit_diff", (A, B), limits or (LIMIT,))
+def spec(*limits: Limit) -> GateSpec:
+    return GateSpec("c", "c", InlinePairs(()), "logit_diff", (A, B), limits or (LIMIT,))
 
 
-def test_held_is_where_the_gates_own_verdict_turns() -> None:
+def test_a_limit_reading_is_where_the_gates_own_verdict_turns() -> None:
     for limit in (LIMIT, Limit("dcv.head", 0.25)):
         data = measurement(0.053)
-        found = held(spec(), limit, data, seed=3, family=4)
+        found = read_limit(spec(), limit, data, seed=3, family=4)
 
-        def outcome(maximum: float, limit: Limit = limit, data: Measurement = data) -> Outcome:
+        def outcome(maximum: float, limit: Limit = limit, data: Samples = data) -> Outcome:
             changed = Limit(limit.key, maximum)
             return judge(spec(), changed, data, seed=3, family=4).outcome
 
@@ -69,23 +71,19 @@ def test_held_is_where_the_gates_own_verdict_turns() -> None:
 
 def test_what_cannot_be_measured_passes_at_no_limit() -> None:
     data = measurement(0.05)
-    worthless = Measurement(
-        data.pairs, data.base_readout, data.tuned_readout, data.base_correct, data.tuned_correct,
-        circuit_importance=np.tile([1.0, -1.0], N // 2), circuit_damage=data.circuit_damage,
-    )  # fmt: skip
-    found = held(spec(), LIMIT, worthless)
-    assert found.passes == math.inf
-    assert "cannot be told from 0" in found.why
+    nothing = {Key("importance", "circuit", "base"): np.tile([1.0, -1.0], N // 2)}
+    found = read_limit(spec(), LIMIT, data.with_arrays(nothing))
+    assert (found.passes, found.why) == (math.inf, Code.NO_SCALE)
     advice = advise(LIMIT, [row(DTYPE, found)])
     assert advice.noisy
     assert advice.judgement == "too noisy"
     assert advice.written == LIMIT.maximum
 
 
-def row(kind: str, one: Held | float, number: int = 0) -> Row:
-    if not isinstance(one, Held):
+def row(kind: str, one: LimitReading | float, number: int = 0) -> Row:
+    if not isinstance(one, LimitReading):
         outcome = Outcome.PASS if one <= LIMIT.maximum else Outcome.ABSTAIN
-        one = Held(one / 2, 0.0, one, "", one, round(one / 4, 2), outcome)
+        one = LimitReading(one / 2, 0.0, one, "", one, round(one / 4, 2), outcome)
     return Row(Null(kind, str(number)), one.value, ("L0H3", 0.01), 0.01, 0.0, {LIMIT.key: one})
 
 
@@ -119,7 +117,7 @@ def test_a_limit_that_holds_random_changes_is_tight() -> None:
 
 
 def test_a_harmless_null_that_fails_is_a_false_alarm_and_one_that_abstains_wants_pairs() -> None:
-    failing = Held(0.3, 0.2, 0.4, "", 0.4, 0.2, Outcome.FAIL)
+    failing = LimitReading(0.3, 0.2, 0.4, "", 0.4, 0.2, Outcome.FAIL)
     assert advise(LIMIT, [row(DTYPE, failing)]).judgement == "false alarms"
     assert advise(LIMIT, [row(DTYPE, failing)]).written == 0.4
     assert advise(LIMIT, [row(BATCHES, 0.17)]).judgement == "too few pairs"
@@ -155,7 +153,8 @@ def calibration(*rows: Row, draws: int = 19) -> Calibration:
     advice: tuple[Advice, ...] = (advise(LIMIT, rows),)
     sets = HeadSets(((A, B),) * 3, np.array([0.01, 0.02, 0.03]))
     tuned = row("tuned", 0.08)
-    one = CircuitCalibration(spec(), N, tuple(rows), advice, tuned, sets, ("a note",))
+    notes = (Note("found_on_gated_pairs"),)
+    one = CircuitCalibration(spec(), N, tuple(rows), advice, tuned, sets, notes)
     return Calibration((one,), ("gone: cannot",), 0.05, draws, 0, (46, 14.9), ())
 
 
@@ -166,7 +165,7 @@ def test_the_table_says_what_is_harmless_and_what_is_a_yardstick() -> None:
     assert "They may really do damage" in text
     assert "looser than needed" in text
     assert "0/19 held, 0 fail" in text
-    assert "note: a note" in text
+    assert "note: the circuit was found on the prompt pairs" in text
 
 
 def test_the_table_says_when_the_draws_are_too_few() -> None:

@@ -15,7 +15,7 @@ import pytest
 from forgetguard.calibration import calibrating, dose_response, limits, planting
 from forgetguard.cli import calibrate, main, sensitivity
 from forgetguard.cli.circuits import split_tokens
-from forgetguard.gate.schema import load_circuit_file, save
+from forgetguard.gate.schema import load_gate_file, save
 
 ROOT = Path(__file__).parents[2]
 CIRCUITS = ROOT / "circuits"
@@ -195,7 +195,7 @@ def test_a_calibration_proposes_writes_and_is_atomic(
     assert changed
     assert all("max:" in old and "max:" in new for old, new in changed)
     assert after.startswith("# reviewed\n")
-    written = {one.key: one.maximum for one in load_circuit_file(file).limits}
+    written = {one.key: one.maximum for one in load_gate_file(file).limits}
     advised = {one["limit"]: one for one in document["circuits"][0]["limits"]}
     for key, maximum in written.items():
         if advised[key]["judgement"] != "too noisy":
@@ -240,8 +240,8 @@ def test_a_sensitivity_leaves_a_table_json_and_a_figure(
 def test_a_circuit_that_is_found_first_can_be_calibrated(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = load_circuit_file(folder / "ioi.circuit.yaml")
-    auto = replace(spec, name="auto", heads=(), auto=True, found=None, fits=None, path=None)
+    spec = load_gate_file(folder / "ioi.circuit.yaml")
+    auto = replace(spec, name="auto", members=(), auto=True, found=None, fits=None, path=None)
     save(auto, folder / "auto.circuit.yaml")
     assert status("sensitivity", "base=tiny:base", "auto.circuit.yaml", "--doses", "1",
                   "--draws", "1") == 0  # fmt: skip

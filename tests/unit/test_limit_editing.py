@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from forgetguard.calibration.editing import edit_limits
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 WRITTEN = """\
@@ -97,7 +97,7 @@ def test_a_limit_that_is_not_declared_is_an_error(file: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CIRCUITS.glob("*.circuit.yaml")), ids=lambda p: p.name)
 def test_every_bundled_file_can_be_edited(path: Path) -> None:
-    spec = load_circuit_file(path)
+    spec = load_gate_file(path)
     edit = edit_limits(path, {limit.key: 0.77 for limit in spec.limits})
     gone = [one for one in edit.before.splitlines() if one not in edit.after.splitlines()]
     assert len(gone) == len(spec.limits)
@@ -113,5 +113,5 @@ def test_what_is_written_reads_back_as_the_same_number(
     path.write_text(WRITTEN)
     edit = edit_limits(path, {"accuracy.drop": value})
     path.write_text(edit.after)
-    limits = {limit.key: limit.maximum for limit in load_circuit_file(path).limits}
+    limits = {limit.key: limit.maximum for limit in load_gate_file(path).limits}
     assert limits == {"dcv.head": 0.25, "dcv.circuit": 0.1, "accuracy.drop": value}

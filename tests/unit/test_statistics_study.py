@@ -163,11 +163,11 @@ def test_the_power_dose_is_read_between_the_doses_that_were_tried() -> None:
     assert doses.dose_of(falling, "passes") == pytest.approx(0.1)
 
 
-def test_a_sequence_ends_at_one_of_its_looks() -> None:
+def test_a_sequence_ends_at_one_of_its_stages() -> None:
     passed, failed, used = sequences._decide("pocock", 0.0, 0, 20, 499)
     assert passed.all()
     assert not failed.any()
-    assert set(used.tolist()) <= set(map(float, spending.looks(sequences.FIRST, sequences.MOST)))
+    assert set(used.tolist()) <= set(map(float, spending.stages(sequences.FIRST, sequences.MOST)))
     assert used.mean() < sequences.MOST / 2
 
 

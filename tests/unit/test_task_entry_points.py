@@ -16,7 +16,7 @@ from examples.studies.tiny import vocabulary
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.tasks import TASKS, find_task, task_names
 from forgetguard.errors import CapabilityError, SpecificationError
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 
 MODULE = """
 from forgetguard.capabilities.pairs import PromptPair
@@ -84,7 +84,7 @@ def test_a_users_task_is_drawn_from_like_a_bundled_one(install: Install, tmp_pat
 
     file = tmp_path / "mine.circuit.yaml"
     file.write_text(CIRCUIT.format(task="reversals"))
-    assert load_circuit_file(file).pairs.task == "reversals"
+    assert load_gate_file(file).pairs.task == "reversals"
 
 
 def test_a_users_task_is_not_imported_before_it_is_asked_for(install: Install) -> None:
@@ -115,7 +115,7 @@ def test_a_task_that_cannot_be_loaded_names_its_distribution_and_the_error(
     file = tmp_path / "mine.circuit.yaml"
     file.write_text(CIRCUIT.format(task="mine"))
     with pytest.raises(SpecificationError, match=f":3: pairs: {message}"):
-        load_circuit_file(file)
+        load_gate_file(file)
 
 
 def test_a_users_task_may_not_take_a_bundled_ones_name(install: Install, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_users_task_may_not_take_a_bundled_ones_name(install: Install, tmp_pat
     file = tmp_path / "mine.circuit.yaml"
     file.write_text(CIRCUIT.format(task="ioi"))
     with pytest.raises(SpecificationError, match=message):
-        load_circuit_file(file)
+        load_gate_file(file)
 
 
 def test_two_distributions_with_one_name_are_both_named(install: Install) -> None:
