@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.measures.samples import Control, Key, Note, Samples
+from forgetguard.measures.samples import Control, FloatArray, Key, Note, Samples
 
 # What each argument of `samples` is.
 WHOLE = {
@@ -21,7 +22,10 @@ WHOLE = {
     "circuit_damage": Key("damage", "circuit", "tuned"),
     "all_importance": Key("importance", "all", "base"),
     "all_damage": Key("damage", "all", "tuned"),
+    "reference_readout": Key("readout", "", "reference"),
+    "reference_correct": Key("correct", "", "reference"),
     "reference_circuit_damage": Key("damage", "circuit", "reference"),
+    "reference_all_damage": Key("damage", "all", "reference"),
     "recorded_readout": Key("readout", "", "baseline"),
     "recorded_correct": Key("correct", "", "baseline"),
     "recorded_circuit_damage": Key("damage", "circuit", "baseline"),
@@ -50,6 +54,39 @@ def samples(
 
     What is None is left out.
     """
+    found = _by_key(arrays)
+    beside = []
+    for name, (members, damage) in (controls or {}).items():
+        control = Control(name, tuple(str(member) for member in members))
+        beside.append(control)
+        if damage is not None:
+            found[Key("damage", control.subject, "tuned")] = np.asarray(damage, dtype=np.float64)
+    return Samples(tuple(pairs), found, {}, dropped, tuple(notes), tuple(stages), tuple(beside))
+
+
+def changed(data: Samples, **arrays: Any) -> Samples:
+    """The samples with other arrays by the names above, in place of all that bear that name; what
+    is None, or no member, is taken out."""
+    gone = {WHOLE[name] for name in arrays if name in WHOLE}
+    for quantity, role in (BY_MEMBER[name] for name in arrays if name in BY_MEMBER):
+        gone |= {
+            key
+            for key in data.arrays
+            if (key.quantity, key.role) == (quantity, role) and key.subject.startswith("L")
+        }
+    kept = {key: values for key, values in data.arrays.items() if key not in gone}
+    return replace(data, arrays={**kept, **_by_key(arrays)})
+
+
+def read(data: Samples, name: str, member: Member | None = None) -> FloatArray:
+    """One array by its name above, of `member` where there is one for each."""
+    if member is None:
+        return data.arrays[WHOLE[name]]
+    quantity, role = BY_MEMBER[name]
+    return data.need(quantity, str(member), role)
+
+
+def _by_key(arrays: Mapping[str, Any]) -> dict[Key, FloatArray]:
     found = {}
     for name, values in arrays.items():
         if name in BY_MEMBER:
@@ -58,10 +95,4 @@ def samples(
                 found[Key(quantity, str(member), role)] = np.asarray(one, dtype=np.float64)
         elif values is not None:
             found[WHOLE[name]] = np.asarray(values, dtype=np.float64)
-    beside = []
-    for name, (members, damage) in (controls or {}).items():
-        control = Control(name, tuple(str(member) for member in members))
-        beside.append(control)
-        if damage is not None:
-            found[Key("damage", control.subject, "tuned")] = np.asarray(damage, dtype=np.float64)
-    return Samples(tuple(pairs), found, {}, dropped, tuple(notes), tuple(stages), tuple(beside))
+    return found
