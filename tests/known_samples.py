@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from forgetguard.anatomy.members import Member
+from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.gate.declaration import GateSpec, InlinePairs
 from forgetguard.measures.samples import Control, FloatArray, Key, Note, Samples
 
+HEADS = (Head(2, 1), Head(0, 4), Head(3, 0))
 # What each argument of `samples` is.
 WHOLE = {
     "base_readout": Key("readout", "", "base"),
@@ -96,3 +98,59 @@ def _by_key(arrays: Mapping[str, Any]) -> dict[Key, FloatArray]:
         elif values is not None:
             found[WHOLE[name]] = np.asarray(values, dtype=np.float64)
     return found
+
+
+def spec(heads: tuple[Head, ...] = HEADS, readout: str = "logit_diff", **more: Any) -> GateSpec:
+    """A gate file named c with a circuit, and without limits."""
+    texts = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
+    return GateSpec("c", "ioi", InlinePairs(texts), readout, heads, (), **more)
+
+
+def measured(
+    pairs: int = 64,
+    dcv: float = 0.0,
+    heads: dict[Head, float] | None = None,
+    weak: tuple[Head, ...] = (),
+    noise: float = 0.3,
+    seed: int = 0,
+    templates: int = 0,
+) -> Samples:
+    """A capability the base can do, with a circuit's and heads' DCV as asked; `weak` heads have an
+    importance of zero, up to noise, and then `heads` is their damage as a share of the circuit's
+    importance."""
+    rng = np.random.default_rng(seed)
+
+    def noisy(level: float, spread: float) -> Any:
+        return level + spread * rng.standard_normal(pairs)
+
+    importance = noisy(3, 0.5)
+    importances = {head: noisy(1, 0.2) for head in HEADS}
+    for head in weak:
+        importances[head] = noisy(0, 0.2)
+        importances[head] -= importances[head].mean()
+    damages = {}
+    for head in HEADS:
+        share = (heads or {}).get(head, 0.0)
+        scale = importance if head in weak else importances[head]
+        damages[head] = share * scale + (noisy(0, noise * 0.3) if share else 0.0)
+    readout = noisy(5, 0.5)
+    damage = dcv * importance + (noisy(0, noise) if dcv else 0.0)
+    return samples(
+        tuple(
+            PromptPair(
+                f"clean {i:03}", f"counter {i:03}", " y", " n",
+                template=f"t{i % templates}" if templates else "",
+            )
+            for i in range(pairs)
+        ),
+        base_readout=readout,
+        tuned_readout=readout - damage,
+        base_correct=np.ones(pairs, dtype=bool),
+        tuned_correct=np.ones(pairs, dtype=bool),
+        circuit_importance=importance,
+        circuit_damage=damage,
+        head_importance=importances,
+        head_damage=damages,
+        all_importance=2 * importance,
+        all_damage=2 * damage,
+    )  # fmt: skip

@@ -9,19 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from known_samples import changed, read, samples
+from known_samples import HEADS, changed, measured, read, spec
 
 from forgetguard.anatomy.members import Head
-from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
+from forgetguard.gate.declaration import Limit
 from forgetguard.gate.records import verdict_to_dict
 from forgetguard.gate.rule import judge
 from forgetguard.gate.verdict import Code, ControlEvidence, Outcome, Verdict
 from forgetguard.measures import registry
 from forgetguard.measures.samples import Control, Key, Note, Samples
 
-HEADS = (Head(2, 1), Head(0, 4), Head(3, 0))
 BY_PATCHING = ("dcv.circuit", "dcv.head", "dcv.all")
 BY_READING = ("accuracy.drop", "readout.drop")
 KEYS = [
@@ -29,61 +27,6 @@ KEYS = [
     for measure in BY_PATCHING + BY_READING
     for key in (measure, *(f"{measure}.over_{other}" for other in registry.MODIFIERS))
 ]
-
-
-def spec(heads: tuple[Head, ...] = HEADS, readout: str = "logit_diff", **more: Any) -> GateSpec:
-    texts = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
-    return GateSpec("c", "ioi", InlinePairs(texts), readout, heads, (), **more)
-
-
-def measured(
-    pairs: int = 64,
-    dcv: float = 0.0,
-    heads: dict[Head, float] | None = None,
-    weak: tuple[Head, ...] = (),
-    noise: float = 0.3,
-    seed: int = 0,
-    templates: int = 0,
-) -> Samples:
-    """A capability the base can do, with a circuit's and heads' DCV as asked; `weak` heads have an
-    importance of zero, up to noise, and then `heads` is their damage as a share of the circuit's
-    importance."""
-    rng = np.random.default_rng(seed)
-
-    def noisy(level: float, spread: float) -> Any:
-        return level + spread * rng.standard_normal(pairs)
-
-    importance = noisy(3, 0.5)
-    importances = {head: noisy(1, 0.2) for head in HEADS}
-    for head in weak:
-        importances[head] = noisy(0, 0.2)
-        importances[head] -= importances[head].mean()
-    damages = {}
-    for head in HEADS:
-        share = (heads or {}).get(head, 0.0)
-        scale = importance if head in weak else importances[head]
-        damages[head] = share * scale + (noisy(0, noise * 0.3) if share else 0.0)
-    readout = noisy(5, 0.5)
-    damage = dcv * importance + (noisy(0, noise) if dcv else 0.0)
-    return samples(
-        tuple(
-            PromptPair(
-                f"clean {i:03}", f"counter {i:03}", " y", " n",
-                template=f"t{i % templates}" if templates else "",
-            )
-            for i in range(pairs)
-        ),
-        base_readout=readout,
-        tuned_readout=readout - damage,
-        base_correct=np.ones(pairs, dtype=bool),
-        tuned_correct=np.ones(pairs, dtype=bool),
-        circuit_importance=importance,
-        circuit_damage=damage,
-        head_importance=importances,
-        head_damage=damages,
-        all_importance=2 * importance,
-        all_damage=2 * damage,
-    )  # fmt: skip
 
 
 def verdict(key: str, maximum: float, data: Samples, **more: Any) -> Verdict:
