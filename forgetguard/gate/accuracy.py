@@ -1,5 +1,4 @@
-"""Accuracy of two models on the same prompt pairs: the drop with its interval, and whether it is
-chance.
+"""Accuracy of two models on the same prompt pairs: the drop with its interval.
 
 Pairs of one template often change sides together, so they tell less than as many independent pairs.
 Where templates are known, counts are divided by the design effect, the variance of the drop by
@@ -10,7 +9,6 @@ Student's t with as many degrees of freedom as there are templates, less one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,35 +20,6 @@ from forgetguard.gate.studentised import LinearForm, coverage
 from forgetguard.gate.verdict import Estimate
 
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """The exact McNemar test of two models on the same pairs (McNemar 1947, Psychometrika 12:153;
-    exact by the binomial distribution: only pairs that changed sides say anything).
-
-    lost, won: pairs that only base, only tuned, got right.
-    lost_p: one-sided p-value of the hypothesis that tuned lost no more than it won.
-    p: two-sided.
-    """
-
-    lost: int
-    won: int
-    lost_p: float
-    p: float
-
-
-def mcnemar(base_correct: BoolArray, tuned_correct: BoolArray) -> McNemar:
-    """The exact McNemar test on [n] bool each; no pair that changed sides reads p = 1.
-
-    Raises:
-        MeasurementError: as `accuracy_drop`.
-    """
-    lost, won, _ = changed_sides(base_correct, tuned_correct)
-    changed = lost + won
-    lost_p = float(stats.binom.sf(lost - 1, changed, 0.5))
-    tail = float(stats.binom.cdf(min(lost, won), changed, 0.5))
-    return McNemar(lost, won, lost_p, min(1.0, 2 * tail))
 
 
 def accuracy_drop(

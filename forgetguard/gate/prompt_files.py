@@ -49,6 +49,16 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
         first.setdefault(texts, line)
 
 
+def check_prompts(prompts: Sequence[Prompt], problems: Problems) -> None:
+    """Add to `problems` every prompt that is given twice, as `check_pairs` does."""
+    first: dict[tuple[str, str], int] = {}
+    for one in prompts:
+        texts, line = (one.clean, one.completion), one.line or 0
+        if texts in first:
+            problems.add(line, f"the same prompt as on line {first[texts]}: remove one of them")
+        first.setdefault(texts, line)
+
+
 def read_prompt_file(
     path: str | Path, *, readout: str | None = None, count: int | None = None
 ) -> list[PromptPair]:
@@ -84,17 +94,11 @@ def read_prompts(path: str | Path, *, count: int | None = None) -> list[Prompt]:
     """
     problems = Problems(str(path))
     found = []
-    first: dict[tuple[str, str], int] = {}
     for line, fields in _read_objects(Path(path), PROMPT_KEYS, PROMPT_KEYS[:1], problems):
         clean, completion = fields.get("prompt"), fields.get("completion") or ""
-        if clean is None:
-            continue
-        if (clean, completion) in first:
-            problems.add(
-                line, f"the same prompt as on line {first[clean, completion]}: remove one of them"
-            )
-        first.setdefault((clean, completion), line)
-        found.append(Prompt(clean, completion, fields.get("template") or "", line))
+        if clean is not None:
+            found.append(Prompt(clean, completion, fields.get("template") or "", line))
+    check_prompts(found, problems)
     _check_enough(len(found), count, "prompts", problems)
     return found[:count]
 

@@ -64,7 +64,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def dump(value: Any) -> Any:
     """A dataclass of this package in plain values."""
-    return plain(_adapter(type(value)).dump_python(value, mode="python"))
+    # numpy's scalars are no surprise worth a warning: `plain` makes them Python's.
+    return plain(_adapter(type(value)).dump_python(value, mode="python", warnings=False))
 
 
 def load(kind: type[T], data: Any, what: str) -> T:

@@ -39,6 +39,7 @@ from forgetguard.gate.prompt_files import (
     PAIR_KEYS,
     REQUIRED_PAIR_KEYS,
     check_pairs,
+    check_prompts,
     pair_texts,
     read_prompt_file,
     read_prompts,
@@ -448,10 +449,13 @@ def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
             prompt = Prompt(
                 lines.text(item, "prompts: a prompt", problems) or "", line=line_of(item)
             )
-        inline.append(prompt)
-    if isinstance(node, yaml.SequenceNode) and len(inline) < FEWEST_PAIRS:
+        if prompt.clean:
+            inline.append(prompt)
+    check_prompts(inline, problems)
+    if isinstance(node, yaml.SequenceNode) and len(node.value) < FEWEST_PAIRS:
         problems.add(
-            line_of(node), f"prompts: holds {len(inline)}, at least {FEWEST_PAIRS} are needed"
+            line_of(node),
+            f"prompts: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompts",
         )
     return Prompts(tuple(inline), line=line_of(node))
 

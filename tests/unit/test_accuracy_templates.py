@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from forgetguard.gate.case import Case
-from forgetguard.gate.decision import Measurement, judge
-from forgetguard.gate.recorded import Recorded
+from known_samples import changed, read, samples
 from scipy import stats
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate import accuracy
-from forgetguard.gate.declaration import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
+from forgetguard.gate.estimate import Bounds, Case
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Estimate, Outcome
+from forgetguard.measures.samples import Samples
 
 TEXTS = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
-SPEC = CircuitSpec("c", "ioi", InlinePairs(TEXTS), "logit_diff", (Head(0, 0),), ())
+SPEC = GateSpec("c", "ioi", InlinePairs(TEXTS), "logit_diff", (Head(0, 0),), ())
 
 
-def measured(lost: np.ndarray, templates: int) -> Measurement:
+def measured(lost: np.ndarray, templates: int) -> Samples:
     """[pairs] that the base gets right and the tuned model loses; `templates` in turn, or none."""
     pairs = len(lost)
     readout = 5 + np.random.default_rng(0).standard_normal(pairs)
-    return Measurement(
-        pairs=tuple(
+    return samples(
+        tuple(
             PromptPair(
                 f"c{i:04}", f"x{i:04}", " y", " n",
                 template=f"t{i % templates:02}" if templates else "",
@@ -40,8 +39,16 @@ def measured(lost: np.ndarray, templates: int) -> Measurement:
     )  # fmt: skip
 
 
-def case(data: Measurement, limit: float = 0.1, family: int = 1) -> Case:
-    return Case.of(SPEC, Limit("accuracy.drop", limit, 0), data, seed=0, family=family)
+def drop(data: Samples) -> Bounds:
+    """The drop of accuracy with what a limit is held to."""
+    case = Case.of(SPEC, data, seed=0, family=1)
+    return case.proportion_drop(read(data, "base_correct"), read(data, "tuned_correct"))
+
+
+def tangos(data: Samples) -> Estimate:
+    """The drop as if pairs were independent."""
+    before, now = (read(data, name) != 0 for name in ("base_correct", "tuned_correct"))
+    return accuracy.accuracy_drop(before, now)
 
 
 def drawn(rng: np.random.Generator, pairs: int, templates: int, rate: float, together: float):
@@ -68,7 +75,7 @@ def test_bounds_solve_the_score_equation_of_the_effective_counts() -> None:
     data = measured(lost, 16)
     effect = naive_effect(lost.astype(float), 16)
     assert effect > 1.5
-    found = case(data).accuracy_drop(data.base_correct, data.tuned_correct).estimate
+    found = drop(data).estimate
     quantile = stats.t.ppf(0.95, 15)
     counts = lost.sum() / effect, 0.0, 128 / effect
     assert accuracy.drop_score(*counts, found.low) == pytest.approx(quantile, abs=1e-6)
@@ -96,21 +103,18 @@ def test_a_single_lost_pair_is_no_template_lost() -> None:
     lost = np.zeros(64)
     lost[5] = 1
     data = measured(lost, 8)
-    tango = accuracy.accuracy_drop(data.base_correct, data.tuned_correct)
-    found = case(data).accuracy_drop(data.base_correct, data.tuned_correct).estimate
+    tango, found = tangos(data), drop(data).estimate
     assert tango.high < found.high < 1.4 * tango.high
 
 
 @pytest.mark.parametrize("templates", [0, 7])
 def test_without_templates_to_resample_it_is_tangos(templates: int) -> None:
     data = measured(drawn(np.random.default_rng(1), 64, 16, 0.2, 0.2), templates)
-    held = case(data).accuracy_drop(data.base_correct, data.tuned_correct)
-    assert held.estimate == accuracy.accuracy_drop(data.base_correct, data.tuned_correct)
+    assert drop(data).estimate == tangos(data)
 
 
 def test_no_lost_pair_is_judged_by_the_rule_of_three_whatever_the_templates() -> None:
-    data = measured(np.zeros(64), 16)
-    held = case(data).accuracy_drop(data.base_correct, data.tuned_correct)
+    held = drop(measured(np.zeros(64), 16))
     assert held.estimate.high == pytest.approx(1 - 0.05 ** (1 / 64))
 
 
@@ -132,10 +136,10 @@ def test_bounds_err_about_as_often_as_they_say_where_templates_go_together() -> 
     wrong = {"tango": 0, "pass": 0, "alarm": 0}
     for _ in range(300):
         data = measured(drawn(rng, 256, 16, 0.10, 0.3), 16)
-        held = case(data).accuracy_drop(data.base_correct, data.tuned_correct)
+        held = drop(data)
         wrong["pass"] += held.estimate.high < 0.10
-        wrong["alarm"] += held.low > 0.10
-        wrong["tango"] += accuracy.accuracy_drop(data.base_correct, data.tuned_correct).high < 0.10
+        wrong["alarm"] += held.corrected_low > 0.10
+        wrong["tango"] += tangos(data).high < 0.10
     # Pairs taken for independent err in 26 %; what is left is that 16 templates say little of their
     # own spread (docs/statistics.md).
     assert wrong["tango"] > 60
@@ -146,10 +150,8 @@ def test_bounds_err_about_as_often_as_they_say_where_templates_go_together() -> 
 def test_the_baselines_drop_accounts_for_templates_too() -> None:
     lost = drawn(np.random.default_rng(3), 128, 16, 0.15, 0.3)
     data = measured(lost, 16)
-    recorded = Recorded(data.base_readout, data.base_correct)
-    data = replace(data, baseline=recorded)
-    limit = Limit("accuracy.drop.over_baseline", 0.1, 0)
-    one = Case.of(SPEC, limit, data, seed=0, family=1)
-    found = judge(SPEC, limit, data)
-    assert found.estimate is not None, found.reason
-    assert found.estimate == one.accuracy_drop(data.base_correct, data.tuned_correct).estimate
+    then = {"recorded_readout": "base_readout", "recorded_correct": "base_correct"}
+    data = changed(data, **{name: read(data, same) for name, same in then.items()})
+    found = judge(SPEC, Limit("accuracy.drop.over_baseline", 0.1, 0), data)
+    assert found.estimate is not None
+    assert found.estimate == drop(data).estimate

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from forgetguard.gate.decision import judge
-from forgetguard.gate.measurement import Measurement, first
-from forgetguard.gate.recorded import NUMBERS, Recorded
 from hypothesis import given
 from hypothesis import strategies as st
+from known_samples import changed, read, samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import certificate, wording
+from forgetguard.gate import records
 from forgetguard.gate.baseline import (
     Baseline,
     Entry,
@@ -26,17 +24,19 @@ from forgetguard.gate.baseline import (
     entry_to_dict,
     identity,
 )
-from forgetguard.gate.declaration import CircuitSpec, Limit, TaskPairs
-from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Code, Outcome, Verdict
+from forgetguard.measures.samples import BASELINE, Control, Key, Note, Samples
 from forgetguard.report import baseline_file
 
 HEADS = (Head(2, 1), Head(0, 4))
 BASE = {"weights": "abcdef", "tokenizer": "t", "config": "c"}
 PATH = Path("accepted.json")
-SPEC = CircuitSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, ())
+SPEC = GateSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, ())
 
 
-def measured(dcv: float = 0.02, *, pairs: int = 64, seed: int = 0, wrong: int = 0) -> Measurement:
+def measured(dcv: float = 0.02, *, pairs: int = 64, seed: int = 0, wrong: int = 0) -> Samples:
     """One base throughout; `seed` changes the damage only, `wrong` pairs are lost by tuned."""
     rng = np.random.default_rng(7)
     importance = 3 + 0.5 * rng.standard_normal(pairs)
@@ -45,8 +45,8 @@ def measured(dcv: float = 0.02, *, pairs: int = 64, seed: int = 0, wrong: int = 
     damage = dcv * importance + 0.05 * noise.standard_normal(pairs)
     tuned_correct = np.ones(pairs, dtype=bool)
     tuned_correct[:wrong] = False
-    return Measurement(
-        pairs=tuple(PromptPair(f"x{i:03}", f"x'{i}", " y", " n") for i in range(pairs)),
+    return samples(
+        tuple(PromptPair(f"x{i:03}", f"x'{i}", " y", " n") for i in range(pairs)),
         base_readout=readout,
         tuned_readout=readout - damage,
         base_correct=np.ones(pairs, dtype=bool),
@@ -60,27 +60,19 @@ def measured(dcv: float = 0.02, *, pairs: int = 64, seed: int = 0, wrong: int = 
     )
 
 
-def entry(data: Measurement, spec: CircuitSpec = SPEC, **recorded: Any) -> Entry:
-    return Entry(identity(spec, certificate.digest_pairs(data.pairs), BASE), recorded, {}, data)
+def entry(data: Samples, spec: GateSpec = SPEC, **recorded: Any) -> Entry:
+    return Entry(identity(spec, records.digest_units(data.units), BASE), recorded, {}, data)
 
 
-def baseline(data: Measurement, **more: Any) -> Baseline:
+def baseline(data: Samples, **more: Any) -> Baseline:
     return Baseline(PATH, {"c": entry(data, **more.pop("recorded", {}))}, **more)
 
 
-def shuffled(data: Measurement, seed: int = 1) -> Measurement:
-    order = np.random.default_rng(seed).permutation(len(data.pairs))
-    changed: dict[str, Any] = {"pairs": tuple(data.pairs[place] for place in order)}
-    for one in fields(Measurement):
-        value = getattr(data, one.name)
-        if isinstance(value, np.ndarray):
-            changed[one.name] = value[order]
-        elif isinstance(value, dict) and value:
-            changed[one.name] = {head: array[order] for head, array in value.items()}
-    return replace(data, **changed)
+def shuffled(data: Samples, seed: int = 1) -> Samples:
+    return data.at(np.random.default_rng(seed).permutation(data.count))
 
 
-def verdict(key: str, maximum: float, data: Measurement, spec: CircuitSpec = SPEC) -> Verdict:
+def verdict(key: str, maximum: float, data: Samples, spec: GateSpec = SPEC) -> Verdict:
     return judge(spec, Limit(key, maximum, 7), data)
 
 
@@ -97,6 +89,8 @@ def test_the_recorded_checkpoint_itself_reads_exactly_zero_over_the_baseline(key
     assert found.outcome is Outcome.PASS
     assert found.estimate is not None
     assert (found.estimate.value, found.estimate.low, found.estimate.high) == (0.0, 0.0, 0.0)
+    if key.startswith("accuracy"):
+        assert (found.code, found.facts["role"]) == (Code.IDENTICAL, BASELINE)
 
 
 def test_the_difference_is_paired_whatever_order_either_was_measured_in() -> None:
@@ -104,15 +98,13 @@ def test_the_difference_is_paired_whatever_order_either_was_measured_in() -> Non
     data = attach(SPEC, shuffled(now, 3), baseline(shuffled(then, 4)), BASE)
     found = verdict("dcv.circuit.over_baseline", 0.15, data).estimate
     assert found is not None
-    assert now.circuit_damage is not None
-    assert then.circuit_damage is not None
-    assert now.circuit_importance is not None
-    gap = now.circuit_damage - then.circuit_damage
-    assert found.value == pytest.approx(gap.mean() / now.circuit_importance.mean(), abs=1e-12)
+    gap = read(now, "circuit_damage") - read(then, "circuit_damage")
+    importance = read(now, "circuit_importance")
+    assert found.value == pytest.approx(gap.mean() / importance.mean(), abs=1e-12)
     # Against a plain percentile bootstrap of whole pairs, written out.
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 64, size=(4000, 64))
-    ratios = gap[drawn].mean(axis=1) / now.circuit_importance[drawn].mean(axis=1)
+    ratios = gap[drawn].mean(axis=1) / importance[drawn].mean(axis=1)
     assert (found.low, found.high) == pytest.approx(np.quantile(ratios, [0.05, 0.95]), abs=0.001)
 
 
@@ -120,13 +112,14 @@ def test_heads_are_compared_with_their_own_record() -> None:
     now, then = measured(0.20, seed=1), measured(0.12, seed=2)
     data = attach(SPEC, now, baseline(shuffled(then)), BASE)
     found = verdict("dcv.head.over_baseline", 0.5, data)
-    by_head = {one.head: one.dcv for one in found.worst_heads}
+    by_head = {one.subject: one.value for one in found.subjects}
     for head in HEADS:
-        gap = now.head_damage[head] - then.head_damage[head]
+        gap = read(now, "head_damage", head) - read(then, "head_damage", head)
         value = by_head[str(head)]
         assert value is not None
-        assert value.value == pytest.approx(gap.mean() / now.head_importance[head].mean())
-    assert all("tuned minus baseline" in one.note for one in found.worst_heads)
+        importance = read(now, "head_importance", head)
+        assert value.value == pytest.approx(gap.mean() / importance.mean())
+    assert all(one.notes == (Note("over", {"role": BASELINE}),) for one in found.subjects)
 
 
 def test_accuracy_over_the_baseline_is_what_was_lost_since() -> None:
@@ -137,7 +130,7 @@ def test_accuracy_over_the_baseline_is_what_was_lost_since() -> None:
     assert whole.estimate is not None
     assert since.estimate.value == pytest.approx(5 / 64)
     assert whole.estimate.value == pytest.approx(9 / 64)
-    assert since.reason.startswith("accuracy 93.8% to 85.9%, a drop of")
+    assert (since.facts["before"], since.facts["now"]) == (60 / 64, 55 / 64)
 
 
 def test_absolute_limits_are_judged_as_if_there_were_no_baseline() -> None:
@@ -168,25 +161,41 @@ def test_a_limit_over_no_baseline_is_an_error_with_its_line() -> None:
 # --- notes -----------------------------------------------------------------------------------
 
 
-def notes_of(key: str, data: Measurement, spec: CircuitSpec = SPEC) -> list[str]:
-    return [note for note in verdict(key, 0.5, data, spec).notes if "beside the baseline" in note]
+def notes_of(key: str, data: Samples, spec: GateSpec = SPEC) -> list[Note]:
+    return [note for note in verdict(key, 0.5, data, spec).notes if note.code == "beside_baseline"]
 
 
 def test_a_verdict_says_then_now_and_the_difference_with_its_interval() -> None:
     data = attach(SPEC, measured(0.20, seed=1), baseline(measured(0.12, seed=2)), BASE)
     (note,) = notes_of("dcv.circuit", data)
     over = verdict("dcv.circuit.over_baseline", 0.5, data).estimate
+    now = verdict("dcv.circuit", 0.5, data).estimate
     assert over is not None
-    assert note.startswith("beside the baseline: DCV of the circuit 0.1")
-    assert f"a difference of {wording.interval(over)}" in note
+    assert now is not None
+    assert (note.facts["measure"], note.facts["subject"]) == ("dcv.circuit", "")
+    assert note.facts["now"] == pytest.approx(now.value)
+    assert note.facts["now"] - note.facts["then"] == pytest.approx(over.value)
+    bounds = [note.facts[name] for name in ("value", "low", "high")]
+    assert bounds == [over.value, over.low, over.high]
 
 
-@pytest.mark.parametrize("key", ["dcv.all", "dcv.head", "accuracy.drop", "readout.drop"])
-def test_every_measure_says_so_once(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "subject", "then", "now"),
+    [
+        ("dcv.all", "", 0.1, 0.2),
+        ("dcv.head", "L0H4", 0.1 * 2 / 3, 0.2 * 2 / 3),  # as a share of the whole circuit
+        ("accuracy.drop", "", 1.0, 59 / 64),
+        ("readout.drop", "", 0.06, 0.12),
+    ],
+)
+def test_every_measure_says_so_once(key: str, subject: str, then: float, now: float) -> None:
     data = attach(SPEC, measured(0.2, seed=1, wrong=5), baseline(measured(0.1, seed=2)), BASE)
     (note,) = notes_of(key, data)
-    assert " then, " in note
-    assert " now, " in note
+    assert (note.facts["measure"], note.facts["subject"]) == (key, subject)
+    assert (note.facts["then"], note.facts["now"]) == (
+        pytest.approx(then, abs=0.01),
+        pytest.approx(now, abs=0.01),
+    )
 
 
 def test_a_measure_with_a_limit_over_the_baseline_leaves_it_to_that_limit() -> None:
@@ -213,16 +222,16 @@ def test_other_versions_and_devices_warn_and_do_not_fail() -> None:
         ),
         BASE,
     )
-    assert data.notes == (
-        "WARNING: the baseline was recorded with torch 1, now 2; device cuda, now cpu",
-    )
+    differing = ["torch 1, now 2", "device cuda, now cpu"]
+    assert data.notes == (Note("recorded_elsewhere", {"changed": differing}),)
 
 
 def test_a_base_that_reads_differently_by_itself_warns() -> None:
     now = measured()
-    moved = replace(now, base_readout=now.base_readout + 0.01)
+    moved = changed(now, base_readout=read(now, "base_readout") + 0.01)
     (note,) = attach(SPEC, moved, baseline(now), BASE).notes
-    assert "the base itself reads up to 0.01 nats differently" in note
+    assert note.code == "base_reads_differently"
+    assert note.facts["nats"] == pytest.approx(0.01)
 
 
 # --- identity --------------------------------------------------------------------------------
@@ -233,14 +242,14 @@ def test_a_base_that_reads_differently_by_itself_warns() -> None:
     [
         (SPEC, BASE | {"weights": "fedcba"}, "the base's weights (recorded abcdef"),
         (SPEC, BASE | {"config": "d"}, "the base's config"),
-        (replace(SPEC, heads=HEADS[:1]), BASE, "heads (L0H4 gone)"),
+        (replace(SPEC, members=HEADS[:1]), BASE, "heads (L0H4 gone)"),
         (replace(SPEC, readout="logprob"), BASE, "readout (recorded logit_diff, now logprob)"),
         (replace(SPEC, site="z"), BASE, "site"),
         (replace(SPEC, confidence=0.9), BASE, "confidence (recorded 0.95, now 0.9)"),
         (replace(SPEC, chat_template=True), BASE, "chat_template"),
     ],
 )
-def test_what_differs_is_named(spec: CircuitSpec, base: dict[str, str], said: str) -> None:
+def test_what_differs_is_named(spec: GateSpec, base: dict[str, str], said: str) -> None:
     with pytest.raises(SpecificationError) as caught:
         attach(spec, measured(), baseline(measured()), base)
     assert said in str(caught.value)
@@ -248,32 +257,32 @@ def test_what_differs_is_named(spec: CircuitSpec, base: dict[str, str], said: st
 
 
 def test_the_order_of_heads_limits_and_the_file_is_no_difference(tmp_path: Path) -> None:
-    spec = replace(SPEC, heads=HEADS[::-1], limits=(Limit("dcv.all", 1.0),), path=tmp_path)
-    assert attach(spec, measured(), baseline(measured()), BASE).baseline is not None
+    spec = replace(SPEC, members=HEADS[::-1], limits=(Limit("dcv.all", 1.0),), path=tmp_path)
+    assert attach(spec, measured(), baseline(measured()), BASE).has_role(BASELINE)
 
 
 def test_other_prompts_are_named_with_how_many() -> None:
     now = measured()
-    other = replace(now, pairs=(replace(now.pairs[0], clean="new"), *now.pairs[1:]))
+    other = replace(now, units=(replace(now.units[0], clean="new"), *now.units[1:]))
     with pytest.raises(SpecificationError, match=r"the prompts .1 of 64 pairs were not recorded"):
         attach(SPEC, other, baseline(now), BASE)
     with pytest.raises(SpecificationError, match="64 pairs were recorded, now 32"):
-        attach(SPEC, first(now, 32), baseline(now), BASE)
+        attach(SPEC, now.at(slice(32)), baseline(now), BASE)
 
 
 def test_a_sequential_run_may_stop_before_it_has_drawn_all_that_were_recorded() -> None:
     spec = replace(SPEC, pairs=TaskPairs("ioi", 32, most=64))
     then = Baseline(PATH, {"c": entry(measured(0.1, seed=2), spec)})
-    data = attach(spec, first(measured(0.2, seed=1), 32), then, BASE)
-    assert data.baseline is not None
-    assert len(data.baseline.tuned_readout) == 32
+    data = attach(spec, measured(0.2, seed=1).at(slice(32)), then, BASE)
+    assert len(data.need("readout", role=BASELINE)) == 32
 
 
 def test_a_circuit_that_is_not_there_is_an_error_unless_it_is_about_to_be() -> None:
     empty = Baseline(PATH, {})
     with pytest.raises(SpecificationError, match="circuit 'c' is not in the baseline"):
         attach(SPEC, measured(), empty, BASE)
-    assert attach(SPEC, measured(), replace(empty, recording=True), BASE).baseline is None
+    data = attach(SPEC, measured(), replace(empty, recording=True), BASE)
+    assert not data.has_role(BASELINE)
 
 
 # --- the file --------------------------------------------------------------------------------
@@ -282,20 +291,18 @@ def test_a_circuit_that_is_not_there_is_an_error_unless_it_is_about_to_be() -> N
 @given(st.integers(0, 1000))
 def test_an_entry_comes_back_with_its_numbers_and_without_an_older_baseline(seed: int) -> None:
     data = attach(SPEC, measured(seed=seed), baseline(measured(seed=seed + 1)), BASE)
-    plain = certificate.measurement_to_dict(data)
-    assert "baseline" in plain
+    plain = records.samples_to_dict(data)
+    assert BASELINE in plain["arrays"]["damage"]
     written = entry_to_dict(plain, SPEC, BASE, {"tuned": "t"}, {"dcv.circuit": "a::b"})
     again = entry_from_dict("c", written, "it")
-    assert again.measurement.baseline is None
-    assert again.measurement.circuit_damage is not None
-    assert data.circuit_damage is not None
-    assert again.measurement.circuit_damage.tobytes() == data.circuit_damage.tobytes()
-    assert again.identity == identity(SPEC, certificate.digest_pairs(data.pairs), BASE)
+    assert not again.samples.has_role(BASELINE)
+    assert read(again.samples, "circuit_damage").tobytes() == read(data, "circuit_damage").tobytes()
+    assert again.identity == identity(SPEC, records.digest_units(data.units), BASE)
 
 
 def test_a_baseline_file_is_read_back_and_sealed(tmp_path: Path) -> None:
     path = tmp_path / "accepted.json"
-    plain = certificate.measurement_to_dict(measured())
+    plain = records.samples_to_dict(measured())
     baseline_file.write(path, {"c": entry_to_dict(plain, SPEC, BASE, {}, {})})
     assert list(baseline_file.read(path).circuits) == ["c"]
     path.write_text(path.read_text().replace('"readout": "logit_diff"', '"readout": "logprob"'))
@@ -313,6 +320,14 @@ def test_a_half_entry_is_refused_with_the_circuits_name(tmp_path: Path) -> None:
         baseline_file.read(path)
 
 
-def test_recorded_arrays_are_all_named() -> None:
-    held = {one.name for one in fields(Recorded)}
-    assert held == {*NUMBERS, "tuned_correct", "head_damage"}
+def test_what_tuned_read_is_recorded_whole_but_for_what_nothing_is_compared_with() -> None:
+    nothing = dict.fromkeys(HEADS, np.zeros(64))
+    then = changed(measured(), head_own_damage=nothing)
+    beside = Control("other", ("L1H1",))
+    then = replace(
+        then.with_arrays({Key("damage", beside.subject, "tuned"): np.ones(64)}), controls=(beside,)
+    )
+    data = attach(SPEC, measured(), baseline(then), BASE)
+    kept = {(key.quantity, key.subject) for key in data.arrays if key.role == BASELINE}
+    parts = ("circuit", "all", *map(str, HEADS))
+    assert kept == {("readout", ""), ("correct", ""), *(("damage", part) for part in parts)}

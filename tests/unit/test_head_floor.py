@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from forgetguard.gate.case import Case
-from forgetguard.gate.decision import Measurement, judge
-from forgetguard.gate.head_family import judged_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_samples import samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate.schema import CircuitSpec, InlinePairs, Limit
-from forgetguard.gate.verdict import HeadEvidence, Outcome, Verdict
+from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
+from forgetguard.gate.estimate import Case
+from forgetguard.gate.family import subject_bounds
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Outcome, SubjectEvidence, Verdict
+from forgetguard.measures import registry
+from forgetguard.measures.samples import Note, Samples
 
 STRONG, WEAK = Head(0, 0), Head(1, 1)
 PAIRS = 64
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 TEXTS = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
-SPEC = CircuitSpec("c", "ioi", InlinePairs(TEXTS), "logit_diff", (STRONG, WEAK), ())
+SPEC = GateSpec("c", "ioi", InlinePairs(TEXTS), "logit_diff", (STRONG, WEAK), ())
 ORDER = (Outcome.FAIL, Outcome.ABSTAIN, Outcome.PASS)
 
 
@@ -31,12 +34,12 @@ def noise(seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 def measured(
     worth: float, damage: float, *, spread: float = 0.02, importance_spread: float = 0.02
-) -> Measurement:
+) -> Samples:
     """A circuit worth 1 nat a pair and an undamaged strong head, beside a head that is worth
     `worth` and does `damage`, both in nats, on average exactly."""
     circuit = 1 + 0.1 * noise(1)
-    return Measurement(
-        pairs=tuple(PromptPair(f"c{i:02}", f"x{i:02}", " y", " n") for i in range(PAIRS)),
+    return samples(
+        tuple(PromptPair(f"c{i:02}", f"x{i:02}", " y", " n") for i in range(PAIRS)),
         base_readout=3 + 0.1 * noise(2),
         tuned_readout=3 + 0.1 * noise(2),
         base_correct=np.ones(PAIRS, dtype=bool),
@@ -48,12 +51,12 @@ def measured(
     )
 
 
-def held(data: Measurement, floor: float = 0.10, maximum: float = 0.25, **more: int) -> Verdict:
+def held(data: Samples, floor: float = 0.10, maximum: float = 0.25, **more: int) -> Verdict:
     return judge(SPEC, Limit("dcv.head", maximum, 0, floor), data, **more)
 
 
-def evidence(found: Verdict) -> HeadEvidence:
-    return next(head for head in found.worst_heads if head.head == str(WEAK))
+def evidence(found: Verdict) -> SubjectEvidence:
+    return next(one for one in found.subjects if one.subject == str(WEAK))
 
 
 def test_a_weak_heads_own_noise_neither_fails_nor_blocks_the_limit() -> None:
@@ -70,28 +73,32 @@ def test_a_weak_heads_own_noise_neither_fails_nor_blocks_the_limit() -> None:
 
 def test_a_verdict_names_the_heads_that_were_held_by_the_floor_and_shows_both_numbers() -> None:
     found = held(measured(0.02, 0.01))
-    assert [str(WEAK) in note for note in found.notes] == [True]
-    assert str(STRONG) not in found.notes[0]
+    by_floor = {"over": "floor", "floor": 0.10, "subjects": [str(WEAK)]}
+    assert found.notes == (Note("held_by_floor", by_floor),)
     head = evidence(found)
-    assert head.dcv is not None
-    assert head.dcv.value == pytest.approx(0.5)
-    assert "worth 2 % of the circuit" in head.note
-    assert "0.1 [" in head.note
+    assert head.value is not None
+    assert head.value.value == pytest.approx(0.5)
+    (note,) = head.notes
+    assert (note.code, note.facts["floor"]) == ("floored", 0.10)
+    assert note.facts["worth"] == pytest.approx(0.02)
+    assert note.facts["value"] == pytest.approx(0.1)
+    assert note.facts["low"] < 0.1 < note.facts["high"]
     strong = held(measured(0.5, 0.01))
     assert strong.notes == ()
-    assert evidence(strong).note == ""
+    assert evidence(strong).notes == ()
 
 
 def test_harm_beyond_what_a_weak_head_was_worth_fails() -> None:
     found = held(measured(0.02, 0.05))
-    assert (found.outcome, found.head) == (Outcome.FAIL, str(WEAK))
-    assert "10 % of the circuit's importance" in found.reason
+    assert (found.outcome, found.subject) == (Outcome.FAIL, str(WEAK))
+    assert (found.facts["over"], found.facts["floor"]) == ("floor", 0.10)
 
 
-def compared(data: Measurement, floor: float) -> float:
+def compared(data: Samples, floor: float) -> float:
     """What the weak head is compared with the limit by."""
-    case = Case.of(SPEC, Limit("dcv.head", 0.25, 0, floor), data, seed=0, family=1)
-    return next(one.held.estimate.value for one in judged_heads(case) if one.head == WEAK)
+    case = Case.of(SPEC, data, seed=0, family=1)
+    found = subject_bounds(case, registry.find("dcv.head"), "", floor)
+    return next(one.held.estimate.value for one in found if one.subject == str(WEAK))
 
 
 @QUICK
@@ -147,10 +154,11 @@ def test_a_head_of_unknown_worth_passes_by_the_floor_and_fails_by_the_whole_circ
     # Worth 20 % of the circuit, give or take 12 times as much from pair to pair.
     data = measured(0.2, damage, importance_spread=2.4)
     found = held(data)
-    assert evidence(found).dcv is None
+    assert evidence(found).value is None
     assert found.outcome is outcome
-    assert any("cannot be told from 0" in note for note in found.notes)
-    if found.head == str(WEAK):
+    between = {"over": "between", "floor": 0.10, "subjects": [str(WEAK)]}
+    assert found.notes == (Note("held_by_floor", between),)
+    if found.subject == str(WEAK):
         assert found.estimate is not None
         assert np.isfinite(found.estimate.interval).all()
         assert found.estimate.value == pytest.approx(damage / 0.2, rel=0.01)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from forgetguard.capabilities.readouts import READOUTS, correct, logit_diff, logprob
 from forgetguard.errors import CapabilityError
-from forgetguard.gate import schema
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
 
@@ -64,6 +63,11 @@ def test_readouts_do_not_change_when_all_logits_shift(shift: float, y: int, othe
     assert moved == pytest.approx(both(LOGITS[:, :1].double()), abs=1e-9)
 
 
-def test_circuit_files_know_every_readout() -> None:
-    # The schema names them itself, so that reading a circuit file imports no torch.
-    assert set(schema.READOUTS) == set(READOUTS)
+def test_the_table_says_what_a_readout_needs_and_where_it_is_blind() -> None:
+    assert READOUTS["logit_diff"].score is logit_diff
+    assert READOUTS["logprob"].score is logprob
+    told = {
+        name: (one.needs_distractor, one.single_token, one.signed, one.saturates)
+        for name, one in READOUTS.items()
+    }
+    assert told == {"logit_diff": (True, True, True, False), "logprob": (False, False, False, True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forgetguard.gate.decision import judge
-from forgetguard.gate.measurement import Measurement, first
+from known_samples import samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.cli import main
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import certificate, seal
-from forgetguard.gate.declaration import CircuitSpec, Limit, TaskPairs
+from forgetguard.gate import records
+from forgetguard.gate.checksum import digest, with_checksum
+from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
+from forgetguard.gate.rule import judge
 from forgetguard.gate.verdict import Outcome
-from forgetguard.report import json_file
+from forgetguard.measures.samples import Samples
+from forgetguard.report import json_file, terminal, wording
 from forgetguard.report.recheck import recheck
 
 HEADS = (Head(2, 1), Head(0, 4))
@@ -28,14 +31,14 @@ LIMITS = (Limit("dcv.circuit", 0.1, 7), Limit("dcv.head", 0.25, 8), Limit("accur
 CONFIRMED, NOT_CONFIRMED, UNUSABLE = 0, 1, 2
 
 
-def measured(dcv: float = 0.02, pairs: int = 64, looks: tuple[int, ...] = ()) -> Measurement:
+def measured(dcv: float = 0.02, pairs: int = 64, stages: tuple[int, ...] = ()) -> Samples:
     rng = np.random.default_rng(0)
     importance = 3 + 0.5 * rng.standard_normal(pairs)
     readout = 5 + 0.5 * rng.standard_normal(pairs)
     damage = dcv * importance + 0.1 * rng.standard_normal(pairs)
     right = np.ones(pairs, dtype=bool)
-    return Measurement(
-        pairs=tuple(PromptPair(f"x{i}", f"x'{i}", " y", " n") for i in range(pairs)),
+    return samples(
+        tuple(PromptPair(f"x{i}", f"x'{i}", " y", " n") for i in range(pairs)),
         base_readout=readout,
         tuned_readout=readout - damage,
         base_correct=right,
@@ -44,35 +47,35 @@ def measured(dcv: float = 0.02, pairs: int = 64, looks: tuple[int, ...] = ()) ->
         circuit_damage=damage,
         head_importance=dict.fromkeys(HEADS, importance / 2),
         head_damage=dict.fromkeys(HEADS, damage / 2),
-        looks=looks,
+        stages=stages,
     )
 
 
-def judged(spec: CircuitSpec, limit: Limit, data: Measurement, family: int) -> Any:
-    """As the session does: the first look that decides."""
-    for look in data.looks or (len(data.pairs),):
-        verdict = judge(spec, limit, first(data, look), seed=3, family=family)
-        if verdict.outcome is not Outcome.ABSTAIN or look == len(data.pairs):
+def judged(spec: GateSpec, limit: Limit, data: Samples, family: int) -> Any:
+    """As the session does: the first stage that decides."""
+    for stage in data.stages or (data.count,):
+        verdict = judge(spec, limit, data.at(slice(stage)), seed=3, family=family)
+        if verdict.outcome is not Outcome.ABSTAIN or stage == data.count:
             return verdict
-    raise AssertionError("the last look is the number of pairs")
+    raise AssertionError("the last stage is the number of pairs")
 
 
-def document(dcv: float = 0.02, data: Measurement | None = None) -> dict[str, Any]:
+def document(dcv: float = 0.02, data: Samples | None = None) -> dict[str, Any]:
     """A results file as the plugin writes it, without pytest."""
     data = measured(dcv) if data is None else data
     path = Path("/nowhere/c.circuit.yaml")
-    spec = CircuitSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, LIMITS, path=path)
-    declared = certificate.circuit_to_dict(spec)
+    spec = GateSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, LIMITS, path=path)
+    declared = records.spec_to_dict(spec)
     results = []
     for limit in LIMITS:
         verdict = judged(spec, limit, data, len(LIMITS))
-        written = json_file.verdict_to_dict(verdict)
+        written = records.verdict_to_dict(verdict)
         results.append(
             {
                 "id": f"c.circuit.yaml::c::{limit.key}",
                 "outcome": verdict.outcome.value,
                 "message": "",
-                "verdicts": [written | {"circuit_digest": seal.digest(declared)}],
+                "verdicts": [written | {"circuit_digest": digest(declared)}],
             }
         )
     passed = all(result["outcome"] == "pass" for result in results)
@@ -90,10 +93,10 @@ def document(dcv: float = 0.02, data: Measurement | None = None) -> dict[str, An
         "circuits": [
             {
                 "name": "c",
-                "digest": seal.digest(declared),
+                "digest": digest(declared),
                 "declared": declared,
                 "environment": {},
-                "measured": certificate.measurement_to_dict(data),
+                "measured": records.samples_to_dict(data),
             }
         ],
         "not_run": [],
@@ -102,9 +105,9 @@ def document(dcv: float = 0.02, data: Measurement | None = None) -> dict[str, An
     }
 
 
-def written(folder: Path, content: dict[str, Any], *, sealed: bool = True) -> Path:
+def written(folder: Path, content: dict[str, Any], *, checksum: bool = True) -> Path:
     path = folder / "out.json"
-    path.write_text(json.dumps(seal.sealed(content) if sealed else content))
+    path.write_text(json.dumps(with_checksum(content) if checksum else content))
     return path
 
 
@@ -127,6 +130,13 @@ def set_verdict(place: int, name: str, value: Any) -> Callable[[dict[str, Any]],
     return edit
 
 
+def set_fact(place: int, name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["results"][place]["verdicts"][0]["facts"][name] = value
+
+    return edit
+
+
 def set_estimate(name: str, value: float) -> Callable[[dict[str, Any]], None]:
     def edit(content: dict[str, Any]) -> None:
         content["results"][0]["verdicts"][0]["estimate"][name] = value
@@ -134,9 +144,11 @@ def set_estimate(name: str, value: float) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
-def set_measured(name: str, value: float) -> Callable[[dict[str, Any]], None]:
+def set_measured(
+    quantity: str, role: str, subject: str, value: float
+) -> Callable[[dict[str, Any]], None]:
     def edit(content: dict[str, Any]) -> None:
-        content["circuits"][0]["measured"][name][5] = value
+        content["circuits"][0]["measured"]["arrays"][quantity][role][subject][5] = value
 
     return edit
 
@@ -155,7 +167,7 @@ def loosen_the_limit(content: dict[str, Any]) -> None:
 def loosen_the_declaration(content: dict[str, Any]) -> None:
     entry = content["circuits"][0]
     entry["declared"]["limits"][0]["maximum"] = 0.9
-    entry["digest"] = seal.digest(entry["declared"])
+    entry["digest"] = digest(entry["declared"])
     for result in content["results"]:
         result["verdicts"][0]["circuit_digest"] = entry["digest"]
 
@@ -171,18 +183,20 @@ def drop_what_failed(content: dict[str, Any]) -> None:
     [
         (drop_what_failed, "dcv.circuit is declared, and there is no verdict on it"),
         (set_verdict(0, "outcome", "pass"), "outcome is written as 'pass', found 'fail'"),
-        (set_verdict(0, "reason", "all is well"), "reason is written as 'all is well'"),
+        (set_verdict(0, "code", "identical"), "code is written as 'identical', found 'beyond'"),
+        (set_fact(0, "corrected_low", 0.0), "facts.corrected_low"),
+        (set_fact(0, "against", True), "facts.against"),
         (set_verdict(0, "family", 1), "dcv.circuit: "),
         (set_verdict(0, "detectable", 0.001), "detectable"),
         (set_verdict(0, "capability", "sums"), "capability"),
         (set_verdict(0, "circuit_digest", "abc"), "no such measurement"),
-        (set_verdict(1, "head", "L2H1"), "dcv.head: head"),
+        (set_verdict(1, "subject", "L2H1"), "dcv.head: subject"),
         (set_estimate("value", 0.31), "estimate.value"),
         (set_estimate("low", 0.0), "estimate.low"),
         (set_estimate("n", 65), "estimate.n"),
-        (set_measured("circuit_damage", 9.0), "estimate.value"),
-        (set_measured("base_readout", 9.0), "worst_pairs"),
-        (set_measured("tuned_correct", False), "accuracy.drop"),
+        (set_measured("damage", "tuned", "circuit", 9.0), "estimate.value"),
+        (set_measured("readout", "base", "", 9.0), "units"),
+        (set_measured("correct", "tuned", "", 0.0), "accuracy.drop"),
         (lambda content: content.update(seed=4), "estimate"),
         (lambda content: content.update(exit_status=0), "the run: exit_status is written as 0"),
         (forge_a_pass, "outcome is written as 'pass', found 'fail'"),
@@ -223,9 +237,9 @@ def test_a_python_gate_judges_the_limits_that_it_likes(tmp_path: Path) -> None:
 def test_an_edit_without_a_new_checksum_is_found_even_where_no_verdict_hangs_on_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = seal.sealed(document())
+    content = with_checksum(document())
     content["options"]["tuned"] = "another"
-    path = written(tmp_path, content, sealed=False)
+    path = written(tmp_path, content, checksum=False)
     assert main(["verify", str(path)]) == NOT_CONFIRMED
     output = capsys.readouterr().out
     assert "checksum    DIFFERS" in output
@@ -235,9 +249,9 @@ def test_an_edit_without_a_new_checksum_is_found_even_where_no_verdict_hangs_on_
 def test_a_prompt_edited_by_hand_is_not_confirmed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = seal.sealed(document())
-    content["circuits"][0]["measured"]["pairs"][0][0] = "another prompt"
-    path = written(tmp_path, content, sealed=False)
+    content = with_checksum(document())
+    content["circuits"][0]["measured"]["units"][0][0] = "another prompt"
+    path = written(tmp_path, content, checksum=False)
     assert main(["verify", str(path)]) == NOT_CONFIRMED
     assert "prompts_sha256" in capsys.readouterr().out
 
@@ -250,7 +264,7 @@ def unfinished(content: dict[str, Any]) -> None:
     "edit",
     [
         unfinished,
-        lambda content: content.update(schema_version=1),
+        lambda content: content.update(schema_version=2),
         lambda content: content.update(schema="another"),
         lambda content: content.pop("circuits"),
         lambda content: content.pop("seed"),
@@ -293,8 +307,8 @@ def test_misuse_is_refused(arguments: list[str], tmp_path: Path) -> None:
     assert main(["verify", *given]) == UNUSABLE
 
 
-def test_a_verdict_reached_at_an_early_look_is_decided_again_at_that_look() -> None:
-    data = measured(0.02, 128, looks=(32, 64, 128))
+def test_a_verdict_reached_at_an_early_stage_is_decided_again_at_that_stage() -> None:
+    data = measured(0.02, 128, stages=(32, 64, 128))
     content = document(data=data)
     early = [result["verdicts"][0]["estimate"]["n"] for result in content["results"]]
     assert min(early) < 128
@@ -330,3 +344,28 @@ def test_a_circuit_is_what_its_digest_says() -> None:
     content["circuits"][0]["declared"]["confidence"] = 0.9
     with pytest.raises(SpecificationError, match="digest"):
         recheck(content)
+
+
+def test_other_words_for_the_same_verdicts_change_no_file_and_confirm_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = document(0.3)
+    path = written(tmp_path, content)
+    before = recheck(content)
+    assert main(["verify", str(path)]) == CONFIRMED
+    said = capsys.readouterr().out
+    words = {
+        name: function
+        for name, function in inspect.getmembers(wording, inspect.isfunction)
+        if function.__module__ == wording.__name__
+    }
+    for name, function in words.items():
+        for module in (wording, terminal):  # which holds some of them by name
+            if getattr(module, name, None) is function:
+                monkeypatch.setattr(module, name, lambda *_, **__: "OTHER WORDS")
+    assert "OTHER WORDS" in terminal.headline(before.verdicts[0])
+    assert document(0.3) == content
+    assert recheck(content) == before
+    assert before.differences == ()
+    assert main(["verify", str(path)]) == CONFIRMED
+    assert "OTHER WORDS" in capsys.readouterr().out != said

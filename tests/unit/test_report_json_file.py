@@ -1,90 +1,14 @@
-"""The results file: every verdict comes back as it went in, and writing is all or nothing."""
+"""The results file is written whole or not at all, and read back with its schema."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.verdict import Estimate, HeadEvidence, Outcome, PairEvidence, Verdict
 from forgetguard.report import json_file
-
-ESTIMATE = Estimate(0.3, 0.2, 0.4, confidence=0.9, n=64)
-VERDICT = Verdict(
-    circuit="ioi",
-    capability="indirect objects",
-    limit="dcv.circuit",
-    bound=0.1,
-    outcome=Outcome.FAIL,
-    estimate=ESTIMATE,
-    reason="beyond the limit",
-    worst_heads=(HeadEvidence("L2H2", ESTIMATE, None, note="abstains"),),
-    worst_pairs=(PairEvidence("x", "x'", " y", None, 4.0, 1.0, 0.5),),
-    file="ioi.circuit.yaml",
-    line=9,
-    notes=("2 pairs dropped",),
-)
-numbers = st.floats(allow_nan=False)
-estimates = st.builds(Estimate, numbers, numbers, numbers, numbers, st.integers(0, 10**6))
-verdicts = st.builds(
-    Verdict,
-    circuit=st.text(),
-    capability=st.text(),
-    limit=st.sampled_from(["dcv.circuit", "accuracy.drop"]),
-    bound=numbers,
-    outcome=st.sampled_from(Outcome),
-    estimate=st.none() | estimates,
-    reason=st.text(),
-    worst_heads=st.lists(
-        st.builds(HeadEvidence, st.text(), estimates, st.none() | estimates, st.text()), max_size=2
-    ).map(tuple),
-    worst_pairs=st.lists(
-        st.builds(
-            PairEvidence,
-            st.text(),
-            st.text(),
-            st.text(),
-            st.none() | st.text(),
-            numbers,
-            numbers,
-            numbers,
-        ),
-        max_size=2,
-    ).map(tuple),
-    notes=st.lists(st.text(), max_size=2).map(tuple),
-)
-
-
-@given(verdicts)
-def test_a_verdict_survives_json(verdict: Verdict) -> None:
-    text = json.dumps(json_file.verdict_to_dict(verdict), allow_nan=False)
-    assert json_file.verdict_from_dict(json.loads(text)) == verdict
-
-
-def test_not_a_number_survives_json() -> None:
-    verdict = dataclasses.replace(VERDICT, bound=math.nan)
-    text = json.dumps(json_file.verdict_to_dict(verdict), allow_nan=False)
-    assert math.isnan(json_file.verdict_from_dict(json.loads(text)).bound)
-
-
-def test_numpy_numbers_become_plain() -> None:
-    estimate = Estimate(*(np.float64(x) for x in (0.3, 0.2, 0.4, 0.9)), n=np.int64(64))
-    data = json_file.verdict_to_dict(dataclasses.replace(VERDICT, estimate=estimate))
-    assert {type(value) for value in data["estimate"].values()} == {float, int}
-
-
-@pytest.mark.parametrize("damage", [{"outcome": "passed"}, {"bound": "much"}, {"estimate": {}}])
-def test_a_damaged_verdict_is_refused(damage: dict) -> None:
-    data = json_file.verdict_to_dict(VERDICT) | damage
-    with pytest.raises(SpecificationError, match="not a verdict"):
-        json_file.verdict_from_dict(data)
 
 
 def test_a_file_is_read_back_with_its_schema(tmp_path: Path) -> None:

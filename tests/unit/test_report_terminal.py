@@ -7,16 +7,19 @@ import dataclasses
 import pytest
 
 from forgetguard.gate.verdict import (
+    Code,
     ControlEvidence,
     Estimate,
-    HeadEvidence,
     Outcome,
-    PairEvidence,
+    SubjectEvidence,
+    UnitEvidence,
     Verdict,
+    exactly,
 )
-from forgetguard.report import terminal
+from forgetguard.measures.samples import Note
+from forgetguard.report import terminal, wording
 
-ESTIMATE = Estimate(0.3141, 0.2449, 0.3862, confidence=0.9, n=64)
+ESTIMATE = Estimate(0.3141, 0.2449, 0.3862, coverage=0.9, n=64)
 VERDICT = Verdict(
     circuit="ioi",
     capability="indirect objects",
@@ -24,7 +27,8 @@ VERDICT = Verdict(
     bound=0.1,
     outcome=Outcome.FAIL,
     estimate=ESTIMATE,
-    reason="the lower bound is beyond the limit",
+    code=Code.BEYOND,
+    facts={"corrected_low": 0.2449},
 )
 
 
@@ -45,11 +49,12 @@ VERDICT = Verdict(
     ],
 )
 def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
-    assert terminal.number(value) == text
+    assert wording.number(value) == text
 
 
 def test_an_interval_stands_behind_its_value() -> None:
-    assert terminal.interval(ESTIMATE) == "0.314 [0.245, 0.386]"
+    assert wording.interval(ESTIMATE) == "0.314 [0.245, 0.386]"
+    assert wording.interval(exactly(0.3141)) == "0.314"
 
 
 @pytest.mark.parametrize(
@@ -62,30 +67,54 @@ def test_a_limit_says_what_it_bounds(limit: str, words: str) -> None:
 
 
 def test_a_verdict_without_an_estimate_shows_no_number() -> None:
-    verdict = dataclasses.replace(VERDICT, outcome=Outcome.ABSTAIN, estimate=None)
+    verdict = dataclasses.replace(
+        VERDICT,
+        outcome=Outcome.ABSTAIN,
+        estimate=None,
+        code=Code.TOO_FEW,
+        facts={"count": 7, "dropped": 2, "least": 8},
+    )
     lines = terminal.failure_lines(verdict)
-    assert lines[0] == f"ABSTAIN: {VERDICT.reason} (ioi dcv.circuit)"
+    assert lines[0] == f"ABSTAIN: {wording.reason(verdict)} (ioi dcv.circuit)"
     assert "0.3" not in "\n".join(lines)
 
 
-def test_worst_heads_are_counted_and_cut() -> None:
-    heads = tuple(HeadEvidence(f"L0H{i}", ESTIMATE, ESTIMATE) for i in range(7))
-    lines = terminal.failure_lines(dataclasses.replace(VERDICT, worst_heads=heads))
+def test_subjects_are_counted_and_cut() -> None:
+    heads = tuple(SubjectEvidence(f"L0H{i}", ESTIMATE, ESTIMATE) for i in range(7))
+    lines = terminal.failure_lines(dataclasses.replace(VERDICT, subjects=heads))
     assert "  worst heads (5 of 7)" in lines
     assert sum("L0H" in line for line in lines) == 5
 
 
 def test_a_head_that_abstains_says_so() -> None:
-    head = HeadEvidence("L1H0", ESTIMATE, None, note="its importance may be zero")
-    text = "\n".join(terminal.failure_lines(dataclasses.replace(VERDICT, worst_heads=(head,))))
-    assert (
-        "L1H0  DCV not measurable  importance 0.314 [0.245, 0.386]  its importance may be" in text
-    )
+    note = Note("no_importance")
+    head = SubjectEvidence("L1H0", None, ESTIMATE, notes=(note,))
+    line = f"L1H0  DCV not measurable  importance 0.314 [0.245, 0.386]  {wording.note(note)}"
+    assert line in text(subjects=(head,))
+
+
+@pytest.mark.parametrize(
+    ("names", "title"), [(["layer 0", "layer 3"], "layers"), (["a.weight", "b.weight"], "parts")]
+)
+def test_parts_that_are_no_heads_are_told_without_an_importance(
+    names: list[str], title: str
+) -> None:
+    parts = tuple(SubjectEvidence(name, exactly(0.25)) for name in names)
+    shown = text(limit="rotation", estimate=exactly(0.25), subjects=parts, subject=names[0])
+    assert f"  worst {title}\n    {names[0]}" in shown
+    assert "rotation 0.25\n" in shown
+    assert ", exact\n" in shown
+    assert "importance" not in shown
+
+
+def test_prompts_without_an_answer_are_one_line_each() -> None:
+    shown = text(units=(UnitEvidence("once\nupon", 1.25),))
+    assert "  prompts hurt most\n    1.25  'once\\nupon'" in shown
 
 
 def test_prompts_stay_on_one_line_and_show_their_end() -> None:
-    pair = PairEvidence("a\n" + "x" * 500 + " end", "b", " y", None, 2.0, 1.5, 1.0)
-    lines = terminal.failure_lines(dataclasses.replace(VERDICT, worst_pairs=(pair,)))
+    pair = UnitEvidence("a\n" + "x" * 500 + " end", 0.5, "b", " y", None, 2.0, 1.5, 1.0)
+    lines = terminal.failure_lines(dataclasses.replace(VERDICT, units=(pair,)))
     [clean] = [line for line in lines if "clean" in line]
     assert clean.endswith(" end'")
     assert "against" not in "\n".join(lines)
@@ -132,15 +161,16 @@ def test_a_sequential_verdict_says_how_many_pairs_might_have_been_drawn() -> Non
 
 
 def test_a_number_held_by_the_floor_is_not_called_a_plain_dcv() -> None:
-    plain = HeadEvidence("L1H0", ESTIMATE, dataclasses.replace(ESTIMATE, value=2.0))
-    found = dataclasses.replace(VERDICT, limit="dcv.head", head="L1H0", worst_heads=(plain,))
-    assert terminal.measured(found) == "L1H0 floored DCV 0.314 [0.245, 0.386]"
-    same = dataclasses.replace(found, worst_heads=(HeadEvidence("L1H0", ESTIMATE, ESTIMATE),))
-    assert terminal.measured(same) == "L1H0 DCV 0.314 [0.245, 0.386]"
+    facts = {"over": "itself"}
+    found = dataclasses.replace(VERDICT, limit="dcv.head", subject="L1H0", facts=facts)
+    assert terminal.measured(found) == "L1H0 DCV 0.314 [0.245, 0.386]"
+    floored = dataclasses.replace(found, facts={"over": "floor"})
+    assert terminal.measured(floored) == "L1H0 floored DCV 0.314 [0.245, 0.386]"
 
 
-def control(name: str, value: float | None, note: str = "") -> ControlEvidence:
+def control(name: str, value: float | None, why: str = "") -> ControlEvidence:
     dcv = None if value is None else dataclasses.replace(ESTIMATE, value=value)
+    note = Note("other_heads", {"why": why}) if why else None
     return ControlEvidence(name, ("L0H0",), dcv, note)
 
 

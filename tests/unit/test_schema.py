@@ -13,14 +13,14 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
 from forgetguard.gate.schema import (
-    CircuitSpec,
     FilePairs,
     Fits,
+    GateSpec,
     InlinePairs,
     Limit,
     TaskPairs,
-    load_circuit_file,
-    parse_circuit,
+    load_gate_file,
+    parse_gate,
 )
 from forgetguard.gate.suitability import check_fits
 
@@ -43,8 +43,8 @@ PAIR: dict[str, object] = {
 }
 
 
-def parse(text: str = GOOD, name: str = "ioi.circuit.yaml") -> CircuitSpec:
-    return parse_circuit(text, name)
+def parse(text: str = GOOD, name: str = "ioi.circuit.yaml") -> GateSpec:
+    return parse_gate(text, name)
 
 
 def refusal(text: str, name: str = "ioi.circuit.yaml") -> str:
@@ -64,7 +64,7 @@ def test_a_circuit_file_reads_as_written() -> None:
     spec = parse()
     assert spec.name == "ioi"
     assert spec.pairs == TaskPairs("ioi", 64, 3)
-    assert spec.heads == (Head(2, 1), Head(2, 2), Head(0, 4))
+    assert spec.members == (Head(2, 1), Head(2, 2), Head(0, 4))
     assert spec.limits == (Limit("dcv.circuit", 0.1), Limit("dcv.head", 0.5))
     assert [limit.line for limit in spec.limits] == [7, 8]
     assert (spec.site, spec.confidence, spec.chat_template) == ("contribution", 0.95, False)
@@ -81,15 +81,23 @@ def test_a_circuit_file_reads_as_written() -> None:
         (7, "  dcv.circuit: {max: -0.1}", ":7: limits.dcv.circuit: max must be 0 or more"),
         (7, "  dcv.circuit: {maximum: 1}", ":7: limits.dcv.circuit: unknown key 'maximum': did"),
         (7, "  dcv.circuit: 0.1", ":7: limits.dcv.circuit: must be a mapping"),
-        (7, "  dcv.circiut: {max: 1}", "unknown key 'dcv.circiut': did you mean 'dcv.circuit'"),
+        (
+            7,
+            "  dcv.circiut: {max: 1}",
+            "limits: unknown limit 'dcv.circiut': did you mean 'dcv.circuit'",
+        ),
         (7, "  dcv.head: {max: 0.5}", ":8: limits: 'dcv.head' is given twice, on lines 7 and 8"),
         (7, "  accuracy.drop: {max: 2}", ":7: limits.accuracy.drop: max must be below 1"),
         (
             7,
             "  dcv.circuit: {max: 10}",
-            ":7: limits.dcv.circuit: max must be below 1, got 10",
+            ":7: limits.dcv.circuit: max must be below 1 (share), got 10",
         ),
-        (7, "  readout.drop: {max: 1}", ":7: limits.readout.drop: max must be below 1, got 1"),
+        (
+            7,
+            "  readout.drop: {max: 1}",
+            ":7: limits.readout.drop: max must be below 1 (share)",
+        ),
         (
             2,
             "capability: x\nfits: {weights: 48b8...}",
@@ -133,12 +141,16 @@ def test_a_circuit_file_reads_as_written() -> None:
         (2, "capability: x\nfound: {a: {b: 1, b: 2}}", ":3: found: 'b' is given twice, on line 3"),
         (2, "capability: x\nfound: {a: !!python/name:os.x 1}", ":3: found:"),
         (2, "capability: x\nfound: &a {b: *a}", ":3: found contains itself"),
-        (1, "forgetguard: 2", ":1: forgetguard must be 1"),
+        (1, "forgetguard: 3", ":1: forgetguard must be 1"),
         (1, "forgetgaurd: 1", ":1: 'forgetguard' is missing"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(line: int, text: str, complaint: str) -> None:
     assert complaint in refusal(changed(line, text))
+
+
+def test_either_version_of_a_circuit_file_says_the_same() -> None:
+    assert parse(changed(1, "forgetguard: 2")) == parse()
 
 
 @pytest.mark.parametrize(
@@ -179,20 +191,20 @@ def test_bytes_that_are_not_utf8_are_told_with_their_line(tmp_path: Path) -> Non
     file = tmp_path / "x.circuit.yaml"
     file.write_bytes(b"forgetguard: 1\ncapability: caf\xe9\n")
     with pytest.raises(SpecificationError, match=r":2: byte 0xe9 is not UTF-8"):
-        load_circuit_file(file)
+        load_gate_file(file)
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "x.circuit.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert load_circuit_file(file).name == "x"
+    assert load_gate_file(file).name == "x"
 
 
 def test_a_path_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match="no such circuit file"):
-        load_circuit_file(tmp_path / "gone.circuit.yaml")
+        load_gate_file(tmp_path / "gone.circuit.yaml")
     with pytest.raises(SpecificationError, match="cannot be read"):
-        load_circuit_file(tmp_path)
+        load_gate_file(tmp_path)
 
 
 def inline(*pairs: dict[str, object]) -> str:
@@ -239,12 +251,12 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
     )
     file = tmp_path / "x.circuit.yaml"
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 3}"))
-    spec = load_circuit_file(file)
+    spec = load_gate_file(file)
     assert isinstance(spec.pairs, FilePairs)
     assert [pair.line for pair in spec.pairs.pairs] == [1, 2, 3]
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
-        load_circuit_file(file)
+        load_gate_file(file)
 
 
 def test_a_head_limit_may_set_its_floor() -> None:
@@ -254,10 +266,10 @@ def test_a_head_limit_may_set_its_floor() -> None:
     assert given == Limit("dcv.head", 0.5, floor=0.0)
     assert given != second
     assert "floor" not in schema.dump(parse())
-    assert first.is_on_heads is False
+    assert (first.measure.has_floor, second.measure.has_floor) == (False, True)
 
 
-def test_pairs_may_be_drawn_look_by_look(tmp_path: Path) -> None:
+def test_pairs_may_be_drawn_stage_by_stage(tmp_path: Path) -> None:
     spec = parse(changed(3, "pairs: {task: ioi, count: 64, most: 256}"))
     assert spec.pairs == TaskPairs("ioi", 64, most=256)
     assert spec.pairs != TaskPairs("ioi", 64)
@@ -266,23 +278,23 @@ def test_pairs_may_be_drawn_look_by_look(tmp_path: Path) -> None:
     )
     file = tmp_path / "x.circuit.yaml"
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 4}"))
-    pairs = load_circuit_file(file).pairs
+    pairs = load_gate_file(file).pairs
     assert isinstance(pairs, FilePairs)
     assert [pair.line for pair in pairs.pairs] == [1, 2, 3, 4]
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
-        load_circuit_file(file)
+        load_gate_file(file)
 
 
 def test_auto_names_no_heads() -> None:
     spec = parse(changed(5, "circuit: auto"))
     assert spec.auto
-    assert spec.heads == ()
+    assert spec.members == ()
 
 
 def test_a_circuit_may_hold_mlp_layers() -> None:
     spec = parse(changed(5, "circuit: [L2H1, L1MLP]"))
-    assert spec.heads == (Head(2, 1), Mlp(1))
+    assert spec.members == (Head(2, 1), Mlp(1))
     assert parse(schema.dump(spec)) == spec
     schema.check_heads(spec, layers=3, heads_per_layer=2)
     with pytest.raises(SpecificationError, match=r"L1MLP is not in this base"):
@@ -391,7 +403,7 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text("\n".join(json.dumps(PAIR | {"clean": f"{i} b"}) for i in range(5)))
     base = parse()
-    spec = CircuitSpec(
+    spec = GateSpec(
         "tiny-ioi", "ioi", base.pairs, "logprob", (Head(10, 0), Head(0, 10)),
         (Limit("dcv.circuit", 1e-7), Limit("dcv.head", 0.5, floor=0.05)),
         description="yes: 'it' is\nlong",
@@ -415,8 +427,8 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
         before = replace(spec, pairs=pairs)
         file = tmp_path / "deep" / f"c{number}.circuit.yaml"
         assert schema.save(before, file) == before
-        assert load_circuit_file(file) == before
-        assert hash(load_circuit_file(file)) == hash(before)
+        assert load_gate_file(file) == before
+        assert hash(load_gate_file(file)) == hash(before)
     assert "../p.jsonl" in (tmp_path / "deep" / "c2.circuit.yaml").read_text()
 
 

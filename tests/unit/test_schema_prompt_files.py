@@ -30,7 +30,7 @@ def test_empty_lines_are_skipped_and_lines_still_counted(tmp_path: Path) -> None
     ("line", "complaint"),
     [
         ("{'clean': 1}", "not JSON"),
-        ("[1, 2]", "a prompt pair must be a JSON object"),
+        ("[1, 2]", "a line must be a JSON object"),
         ('{"clean": "x"}', "'answer' is missing"),
         (json.dumps(PAIR | {"clean": 3}), "clean must be text, got 3"),
         (json.dumps(PAIR | {"answer": None}), "answer must be text, got None"),

@@ -1,4 +1,4 @@
-"""The levels of repeated looks sum to the error that they share."""
+"""The levels of repeated stages sum to the error that they share."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ kinds = st.sampled_from(sorted(spending.SPENDING))
         (1, 3, (1, 2, 3)),
     ],
 )
-def test_looks_double_until_the_most(first: int, most: int, wanted: tuple[int, ...]) -> None:
-    assert spending.looks(first, most) == wanted
+def test_stages_double_until_the_most(first: int, most: int, wanted: tuple[int, ...]) -> None:
+    assert spending.stages(first, most) == wanted
 
 
-def test_looks_that_are_none_are_an_error() -> None:
+def test_stages_that_are_none_are_an_error() -> None:
     for first, most in ((0, 10), (20, 10)):
         with pytest.raises(MeasurementError):
-            spending.looks(first, most)
+            spending.stages(first, most)
 
 
 def test_the_boundaries_are_the_published_ones() -> None:

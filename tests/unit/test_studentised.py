@@ -277,4 +277,4 @@ def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
 
 def test_an_interval_says_what_it_covers_and_rests_on() -> None:
     found = ratios(*data(0, 20), confidence=0.95).estimates[0]
-    assert (found.confidence, found.n) == (0.9, 20)
+    assert (found.coverage, found.n) == (0.9, 20)

@@ -1,0 +1,245 @@
+"""Whatever the gate decides can be said: every code, every note, before and after a file."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from known_samples import HEADS, changed, measured, read, spec
+
+import forgetguard
+from forgetguard.gate.declaration import Limit
+from forgetguard.gate.records import verdict_from_dict, verdict_to_dict
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Code, Outcome, Verdict, exactly
+from forgetguard.measures import registry
+from forgetguard.measures.samples import Note, Samples
+from forgetguard.report import terminal, wording
+
+BOUNDS = {"value": 0.1, "low": -0.05, "high": 0.25}
+# Facts as the gate gives them, with the words that must not be missed.
+NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
+    "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
+    "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
+    "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
+    "few_templates": ({"templates": 7}, "7 templates"),
+    "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
+    "auto": (
+        {"members": ["L0H4"], "method": "m", "of": 24, "faithfulness": 0.812, "held_out": 32},
+        "0.81 on 32",
+    ),
+    "not_looked_for": ({"why": "no base"}, "no base"),
+    "found_on_gated_pairs": ({}, "gated"),
+    "circuit_works_against": ({}, "RAISES"),
+    "small_circuit": ({"share": 0.05}, "5 %"),
+    "held_by_floor": ({"over": "floor", "floor": 0.1, "subjects": ["L0H4"]}, "10 %"),
+    "over": ({"role": "reference"}, "reference"),
+    "no_importance": ({}, "importance"),
+    "works_against": ({}, "both directions"),
+    "floored": ({"worth": 0.02, "floor": 0.1, **BOUNDS}, "0.1 [-0.05, 0.25]"),
+    "nothing_to_compare": ({}, "nothing"),
+    "other_heads": ({"why": "1 of 2"}, "1 of 2"),
+    "checkpoint": ({"why": "vocabulary"}, "vocabulary"),
+    "beside_baseline": (
+        {"measure": "dcv.head", "subject": "L0H4", "then": 0.1, "now": 0.2, **BOUNDS},
+        "0.1 then, 0.2 now",
+    ),
+    "recorded_elsewhere": ({"changed": ["torch 1, now 2"]}, "torch 1, now 2"),
+    "base_reads_differently": ({"nats": 0.01}, "0.01 nats"),
+}
+
+
+def emitted() -> set[str]:
+    """The codes of all notes that the package makes."""
+    root = Path(forgetguard.__file__).parent
+    calls = (
+        node
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Note"
+    )
+    return {ast.literal_eval(call.args[0]) for call in calls}
+
+
+def test_every_note_that_is_made_has_words_and_no_words_are_left_over() -> None:
+    assert emitted() == set(wording._NOTES) == set(NOTES)
+
+
+@pytest.mark.parametrize("code", NOTES)
+def test_a_note_says_its_numbers(code: str) -> None:
+    facts, words = NOTES[code]
+    for given in (facts, json.loads(json.dumps(facts))):
+        said = wording.note(Note(code, given))
+        assert words in said
+        assert "\n" not in said
+
+
+@pytest.mark.parametrize("over", ["floor", "between"])
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_heads_that_are_held_by_something_else_are_named(over: str, floor: float) -> None:
+    facts = {"over": over, "floor": floor, "subjects": ["L0H4", "L2H1"]}
+    assert wording.note(Note("held_by_floor", facts)).count("L0H4, L2H1") == 1
+
+
+def test_a_note_of_another_version_shows_what_it_holds() -> None:
+    assert wording.note(Note("unheard_of", {"count": 3})) == "unheard_of: count 3"
+
+
+def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
+    """Data by what it is an example of, with what `judge` and the gate file are given."""
+    fine = measured(dcv=0.05, heads={HEADS[0]: 0.1})
+    flat = read(fine, "circuit_importance") - read(fine, "circuit_importance").mean()
+    readout = read(fine, "base_readout")
+    sure = np.full(64, np.log(0.95))
+    noise = np.random.default_rng(3).standard_normal(64)
+    unknown = 0.6 + 8 * (noise - noise.mean())
+    others = {head: read(fine, "head_importance", head) for head in HEADS[:2]}
+    return {
+        "equal": (measured(), {}),
+        "fine": (fine, {}),
+        "family": (fine, {"family": 20}),
+        "broken": (measured(dcv=0.6, heads={HEADS[0]: 0.8, HEADS[1]: 0.7}), {"family": 2}),
+        "undecided": (measured(16, dcv=0.1, heads={HEADS[0]: 0.1}, noise=2.0), {}),
+        "few": (measured(7), {}),
+        "wrong": (changed(fine, base_correct=np.zeros(64)), {}),
+        "unsure": (changed(fine, base_readout=readout - readout.mean()), {}),
+        "no scale": (changed(fine, circuit_importance=flat, all_importance=flat), {}),
+        "weak": (measured(weak=HEADS), {"floor": 0.0}),
+        "floored": (measured(weak=HEADS[:1], heads={HEADS[0]: 0.5}, noise=0.05), {}),
+        "between": (changed(fine, head_importance={**others, HEADS[2]: unknown}), {}),
+        "against": (changed(fine, circuit_importance=-read(fine, "circuit_importance")), {}),
+        "saturated": (
+            changed(fine, base_readout=sure, tuned_readout=sure - 0.01),
+            {"readout": "logprob"},
+        ),
+        "no circuit": (fine, {"heads": (), "auto": True}),
+        "stages": (replace(fine, stages=(64, 128)), {}),
+    }
+
+
+MEASURES = ("dcv.circuit", "dcv.head", "accuracy.drop")
+MORE = ("dcv.all", "readout.drop")
+COMPARED = ("equal", "fine", "broken")  # by all measures, and with other models too
+
+
+def with_others(data: Samples) -> Samples:
+    """With a reference and a baseline that are as the base."""
+    arrays: dict[str, Any] = {}
+    for other in ("reference", "recorded"):
+        arrays[f"{other}_readout"] = read(data, "base_readout")
+        arrays[f"{other}_correct"] = read(data, "base_correct")
+        for part in ("circuit", "all"):
+            arrays[f"{other}_{part}_damage"] = np.zeros(data.count)
+        arrays[f"{other}_head_damage"] = dict.fromkeys(HEADS, np.zeros(data.count))
+    return changed(data, **arrays)
+
+
+def verdicts() -> dict[tuple[str, str], Verdict]:
+    """One by example and limit."""
+    found = {}
+    for name, (data, given) in cases().items():
+        for measure in (*MEASURES, *(MORE if name in COMPARED else ())):
+            for over in ("", *(registry.MODIFIERS if name in COMPARED else ())):
+                key = f"{measure}.over_{over}" if over else measure
+                limit = Limit(key, 0.12, 7, given.get("floor", 0.1))
+                declared = spec(
+                    given.get("heads", HEADS),
+                    given.get("readout", "logit_diff"),
+                    auto=given.get("auto", False),
+                )
+                if not declared.members and not over and measure == "dcv.head":
+                    continue
+                family = given.get("family", 1)
+                found[name, key] = judge(declared, limit, with_others(data), family=family)
+    return found
+
+
+@pytest.fixture(scope="module")
+def judged() -> dict[tuple[str, str], Verdict]:
+    return verdicts()
+
+
+def test_every_code_is_reached_and_has_words(judged: Mapping[tuple[str, str], Verdict]) -> None:
+    assert {one.code for one in judged.values()} == set(Code) == set(wording._REASONS)
+    held = {
+        note.facts["over"]
+        for one in judged.values()
+        for note in one.notes
+        if note.code == "held_by_floor"
+    }
+    assert held == {"floor", "between"}
+
+
+def test_a_verdict_is_told_in_the_same_words_before_and_after_a_file(
+    judged: Mapping[tuple[str, str], Verdict],
+) -> None:
+    for name, one in judged.items():
+        again = verdict_from_dict(json.loads(json.dumps(verdict_to_dict(one), allow_nan=False)))
+        lines = terminal.failure_lines(one)
+        assert lines == terminal.failure_lines(again), name
+        for line in (wording.reason(one), *lines):
+            assert "\n" not in line, name
+            assert "None" not in line, (name, line)
+            assert "Note(" not in line, (name, line)
+
+
+def test_a_reason_names_what_decided_the_limit_and_how_it_was_corrected(
+    judged: Mapping[tuple[str, str], Verdict],
+) -> None:
+    for (name, key), one in judged.items():
+        said = wording.reason(one)
+        if one.code in (Code.WITHIN, Code.BEYOND, Code.UNDECIDED):
+            assert one.estimate is not None
+            assert wording.interval(one.estimate) in said, (name, key)
+            assert f"the limit {one.bound:g}" in said, (name, key)
+            assert one.subject in said, (name, key)
+            assert f" on {one.estimate.n} pairs" in said or f" at {one.estimate.n} pairs" in said
+        if one.code is Code.BEYOND:
+            corrected = wording.number(one.facts["corrected_low"])
+            several = one.family > 1 or bool(one.subject)
+            assert ("corrected for" in said and corrected in said) is several, (name, key)
+
+
+E_CIRCUIT = Verdict(
+    circuit="ioi",
+    capability="ioi",
+    limit="dcv.circuit",
+    bound=0.1,
+    outcome=Outcome.FAIL,
+    estimate=replace(exactly(0.3141), low=0.2449, high=0.3862, coverage=0.9, n=64),
+    code=Code.BEYOND,
+    facts={"corrected_low": 0.2217},
+    family=15,
+)
+
+
+def test_the_sentences_that_people_quote() -> None:
+    assert wording.reason(E_CIRCUIT) == (
+        "DCV of the circuit 0.314 [0.245, 0.386] on 64 pairs is beyond the limit 0.1 "
+        "(lower bound corrected for 15 limits 0.222)"
+    )
+    facts = {"corrected_low": 0.2, "over": "floor", "floor": 0.1, "of": 3, "others": ["L0H4"]}
+    head = replace(E_CIRCUIT, limit="dcv.head", subject="L2H1", facts=facts, family=1)
+    assert wording.reason(head) == (
+        "damage of L2H1, as a share of 10 % of the circuit's importance, 0.314 [0.245, 0.386] on "
+        "64 pairs is beyond the limit 0.1 (lower bound corrected for 3 heads 0.2); so are L0H4"
+    )
+    facts = {"before": 1.0, "now": 0.75, "corrected_low": 0.01, "wanted": 149}
+    drop = replace(E_CIRCUIT, limit="accuracy.drop", code=Code.UNDECIDED, facts=facts, family=1)
+    assert wording.reason(drop) == (
+        "undecided at 64 pairs: accuracy 100.0% to 75.0%, a drop of 0.314 [0.245, 0.386] holds the "
+        "limit 0.1; about 149 pairs would decide if the value stays"
+    )
+
+
+def test_a_number_without_spread_is_told_without_pairs() -> None:
+    exact = replace(
+        E_CIRCUIT, limit="rotation", estimate=exactly(1.5), facts={"corrected_low": 1.5}
+    )
+    assert wording.reason(exact) == "rotation 1.5 is beyond the limit 0.1"
