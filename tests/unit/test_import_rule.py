@@ -14,6 +14,7 @@ PACKAGE = ROOT / "forgetguard"
 LAYERS = (
     "errors",
     "whole_files",
+    "cache_folder",
     "checkpoints",
     "anatomy",
     "patching",
