@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def _refuse_same_weights(
             )
     notes = []
     for a, b in combinations(sides, 2):
-        found = same(a.own, b.own) if a.own.is_adapter == b.own.is_adapter else None
+        found = same(*_alike(a.own, b.own)) if a.own.is_adapter == b.own.is_adapter else None
         if found is None:
             continue
         if not found.settings:
@@ -164,6 +164,13 @@ def _refuse_same_weights(
 
 def _is_idle(side: _Side) -> bool:
     return side.own.is_adapter and is_idle(side.own.config, side.own.tensors)
+
+
+def _alike(a: Described, b: Described) -> tuple[Described, Described]:
+    """Of a multimodal and a text-only checkpoint, what both have."""
+    if a.is_adapter or a.config["model_type"] == b.config["model_type"]:
+        return a, b
+    return replace(a, tensors=_of_text(a.tensors)), replace(b, tensors=_of_text(b.tensors))
 
 
 def _why_same(a: CheckpointSpec, b: CheckpointSpec, found: Same) -> str:

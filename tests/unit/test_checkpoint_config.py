@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoint_family import copy, edit_json, edit_weights, nudge, write_adapter, write_model
 from checkpoint_family import write_tokenizer as write_words
+from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -199,6 +200,13 @@ def test_a_text_only_fine_tune_of_a_multimodal_base_is_compared(tmp_path: Path) 
         write_words(tmp_path / name)
     (note,) = _check(tmp_path / "base", tmp_path / "tuned")
     assert "text part alone" in note
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    inner = {n.removeprefix("language_model."): t for n, t in tensors.items() if "vision" not in n}
+    twin = copy(tmp_path / "tuned", tmp_path / "twin")
+    save_file({n: inner[n] for n in load_file(twin / "model.safetensors")},
+              twin / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(CheckpointError, match="equal in every bit"):
+        _check(tmp_path / "base", twin)
     with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.down_proj\.weight has shape"):
         _check(tmp_path / "base", tmp_path / "other")
     specs = [resolve(str(tmp_path / name), name) for name in ("base", "tuned")]
