@@ -21,7 +21,8 @@ _UNMERGED = re.compile(r"\b(lora_|modules_to_save\b|base_layer\b|original_module
 # Read in training, in generation or by nobody; a forward pass in eval mode is the same. Sizes of
 # vocabularies are in the tensors' shapes.
 _WITHOUT_EFFECT = re.compile(
-    r"architectures|text_config|(text_)?model_type|vocab_size|.*_token_id|.*dropout.*|.*_pdrop|.*layerdrop"
+    r"architectures|text_config|(text_)?model_type|"
+    r"vocab_size|.*_token_id|.*dropout.*|.*_pdrop|.*layerdrop"
     r"|initializer_.*|init_lora_weights|target_modules|.*aux_loss_coef|gradient_checkpointing"
     r"|output_(hidden_states|attentions|router_logits)|return_dict.*|_?attn_implementation"
     r"|id2label|label2id|problem_type|task_specific_params|_commit_hash"
