@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from forgetguard.checkpoints.causal import unsuitable_adapter
 from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, TensorEntry, read_json
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CheckpointSpec, resolve
 from forgetguard.errors import CheckpointError
@@ -48,7 +49,7 @@ def adapter_config(directory: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: unreadable, a kind that does not live inside the base's modules or that was
-            never tried, or an initialisation that cannot be repeated.
+            never tried, another task, or an initialisation that cannot be repeated.
     """
     config = read_json(directory / ADAPTER_CONFIG)
     kind = str(config.get("peft_type", "missing")).upper()
@@ -67,6 +68,9 @@ def adapter_config(directory: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{directory}/{ADAPTER_CONFIG} sets {field}, which is not supported: give {_MERGED}"
             )
+    wrong = unsuitable_adapter(config)
+    if wrong is not None:
+        raise CheckpointError(f"{directory}/{ADAPTER_CONFIG}: {wrong}")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and _NOT_REPEATABLE.fullmatch(start):
         raise CheckpointError(

@@ -20,14 +20,18 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CONFIG, CheckpointSpec
 from forgetguard.errors import CheckpointError
 
+TEXT_TYPE = "text_model_type"  # ours: the model_type of the text part
 # Names that configurations of different architectures give to the same thing.
 _GEOMETRY = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    "query heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "query heads": (
+        "num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads",
+        "num_query_heads",
+    ),
     "key-value heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "head_dim": ("head_dim", "kv_channels"),
     "hidden size": ("hidden_size", "n_embd", "d_model"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,14 @@ def full_config(spec: CheckpointSpec) -> dict[str, Any]:
     config = read_json(path)
     text = config.get("text_config")
     if isinstance(text, dict):
-        config = {**text, "model_type": config.get("model_type", text.get("model_type"))}
+        # A text-only fine-tune says `gemma3_text`, its multimodal base `gemma3`.
+        outer = config.get("model_type", text.get("model_type"))
+        config = {
+            **text,
+            "architectures": config.get("architectures") or text.get("architectures"),
+            "model_type": outer,
+            TEXT_TYPE: text.get("model_type", outer),
+        }
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(
             f"{spec}: {path} has no model_type, so its architecture is unknown: copy config.json "
@@ -102,7 +113,7 @@ def full_config(spec: CheckpointSpec) -> dict[str, Any]:
 
 def geometry(config: Mapping[str, Any]) -> dict[str, Any]:
     """Architecture, numbers and sizes of heads, as far as a configuration says them."""
-    found: dict[str, Any] = {"model_type": config.get("model_type")}
+    found: dict[str, Any] = {"model_type": config.get(TEXT_TYPE, config.get("model_type"))}
     for meaning, names in _GEOMETRY.items():
         found[meaning] = next((config[n] for n in names if config.get(n) is not None), None)
     return found

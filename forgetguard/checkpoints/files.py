@@ -164,15 +164,19 @@ def _entry(file: Path, name: str, value: Any, offset: int, size: int) -> TensorE
 def _single_or_shards(directory: Path, name: str) -> tuple[Path, ...]:
     """`name` itself, else the shards that its index names (the order of transformers)."""
     single = directory / name
-    if single.is_file():
-        return (single,)
     index = directory / f"{name}{INDEX_SUFFIX}"
     if not index.is_file():
-        return ()
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map: {_SAVE_AGAIN}")
-    shards = tuple(directory / str(shard) for shard in sorted(set(weight_map.values())))
+        return (single,) if single.is_file() else ()
+    weight_map = _weight_map(index)
+    shards = tuple(directory / shard for shard in sorted(set(weight_map.values())))
+    if single.is_file():
+        if single not in shards and all(shard.is_file() for shard in shards):
+            raise CheckpointError(
+                f"{directory} holds its weights twice, in {name} and in the {len(shards)} shards "
+                f"of {index.name}, one of them left over from an earlier save; transformers would "
+                f"read {name}. Move the older of the two away"
+            )
+        return (single,)
     for shard in shards:
         if not shard.is_file():
             count = sum(value == shard.name for value in weight_map.values())
@@ -192,11 +196,23 @@ def check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
     index = directory / f"{FULL[0]}{INDEX_SUFFIX}"
     if not index.is_file() or (directory / FULL[0]).is_file():
         return
-    for name, shard in read_json(index)["weight_map"].items():
+    for name, shard in _weight_map(index).items():
         if name not in tensors or tensors[name].file.name != shard:
             raise CheckpointError(
                 f"{index} says that tensor {name} is in {shard}, but it is not there: {_SAVE_AGAIN}"
             )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> shard, of an index."""
+    found = read_json(index).get("weight_map")
+    if not (
+        isinstance(found, dict) and found and all(isinstance(one, str) for one in found.values())
+    ):
+        raise CheckpointError(
+            f"{index} has no weight_map that names a shard for each tensor: {_SAVE_AGAIN}"
+        )
+    return found
 
 
 def _corrupt(file: Path, what: str) -> CheckpointError:

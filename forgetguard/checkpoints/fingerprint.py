@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.files import TensorEntry, find_weights, read_headers, read_json
+from forgetguard.checkpoints.foreign import foreign_errors
+from forgetguard.checkpoints.known_hashes import known_hash
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec
@@ -61,27 +63,32 @@ class Fingerprint:
 
 
 def fingerprint(spec: CheckpointSpec, options: LoadOptions | None = None) -> Fingerprint:
-    """The fingerprint of a checkpoint; reads every byte of it once, and loads nothing.
+    """The fingerprint of a checkpoint; loads nothing.
 
-    A hub id is looked up in, or fetched into, the local cache first.
+    Every byte of it is read once on a machine: the hash of large weights is kept in the cache
+    folder until a file changes. A hub id is looked up in, or fetched into, the local cache first.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
     """
     options = options or LoadOptions()
-    local = localise(spec, options)
-    directory = local.directory
-    adapter = local.kind == "adapter"
-    weights = find_weights(directory, adapter=adapter, allow_pickle=options.allow_pickle)
-    if weights.pickled:
-        hashed = digest_files(weights.files)
-    else:
-        hashed = digest_tensors(read_headers(weights.files))
-    return Fingerprint(
-        weights=hashed,
-        tokenizer=tokenizer_fingerprint(directory),
-        config=config_fingerprint(directory, adapter=adapter),
-    )
+    with foreign_errors([spec], "hashed"):
+        local = localise(spec, options)
+        adapter = local.kind == "adapter"
+        weights = find_weights(local.directory, adapter=adapter, allow_pickle=options.allow_pickle)
+        return Fingerprint(
+            weights=known_hash(
+                weights.files,
+                "pickles" if weights.pickled else "tensors",
+                lambda: (
+                    digest_files(weights.files)
+                    if weights.pickled
+                    else digest_tensors(read_headers(weights.files))
+                ),
+            ),
+            tokenizer=tokenizer_fingerprint(local.directory),
+            config=config_fingerprint(local.directory, adapter=adapter),
+        )
 
 
 def tokenizer_fingerprint(directory: Path) -> str:

@@ -19,7 +19,7 @@ from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.checkpoints.tokenizers import has_tokenizer, load_tokenizer
+from forgetguard.checkpoints.tokenizers import has_tokenizer, load_tokenizer, tokenizer_files
 from forgetguard.errors import CheckpointError, SpecificationError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Checkpoint:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its own tokenizer, or the base's where it brings none (raises CheckpointError)."""
-        return load_tokenizer(self._pair._tokenizer_source(self), self._pair.options)
+        return self._pair._tokenizer(self)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -135,6 +135,7 @@ class ModelPair:
         self._loaded: dict[tuple[str, ...], AdaptedModel] = {}
         self._open: list[_View] = []
         self._idle: dict[str, str] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
     def __enter__(self) -> ModelPair:
         return self
@@ -254,6 +255,14 @@ class ModelPair:
                     view = view.apart
             self._views[checkpoint.role] = view
         return self._views[checkpoint.role]
+
+    def _tokenizer(self, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+        """One for all checkpoints that bring the same files: loading one takes seconds."""
+        source = self._tokenizer_source(checkpoint)
+        files = tokenizer_files(source.directory)
+        if files not in self._tokenizers:
+            self._tokenizers[files] = load_tokenizer(source, self.options)
+        return self._tokenizers[files]
 
     def _tokenizer_source(self, checkpoint: Checkpoint) -> CheckpointSpec:
         spec = localise(checkpoint.spec, self.options)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.adapters import (
+    adapter_config,
     check_fit,
     full_checkpoint_under,
     is_idle,
     named_base,
 )
-from forgetguard.checkpoints.described import Described, describe, full_config, geometry
+from forgetguard.checkpoints.causal import unsuitable
+from forgetguard.checkpoints.described import TEXT_TYPE, Described, describe, full_config, geometry
 from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorEntry
 from forgetguard.checkpoints.fingerprint import (
     ABSENT,
     VOLATILE_CONFIG,
     tokenizer_fingerprint,
 )
+from forgetguard.checkpoints.foreign import foreign_errors
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.sameness import Same, changed_settings, same
@@ -30,6 +34,9 @@ from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import CheckpointError
 
 _EMBEDDINGS = (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
+# `model.language_model.layers.0.`, `language_model.model.layers.0.` and `model.layers.0.` are one.
+_WRAPPINGS = re.compile(r"^(?:model\.|language_model\.|text_model\.)+")
+_TEXT = re.compile(r"layers\.|norm\.|embed_tokens\.|lm_head\.")
 _SHOWN = 4
 _IDLE = (
     "the adapter changes nothing (one matrix of each of its products is zero, as before training)"
@@ -70,15 +77,26 @@ def check(
 
     Raises:
         CheckpointError: a checkpoint is incomplete, corrupt or not safe to read; two are of
-            different architecture or geometry; an adapter is for another base; two are the same
-            (unless `allow_same`).
+            different architecture or geometry, or of one without causal attention heads; an
+            adapter is for another base; two are the same (unless `allow_same`); or a library
+            raised something of its own.
     """
     options = options or LoadOptions()
     asked = [spec for spec in (base, tuned, reference) if spec is not None]
+    with foreign_errors(asked, "checked"):
+        return _check(asked, options, allow_same, allowed_by)
+
+
+def _check(
+    asked: Sequence[CheckpointSpec], options: LoadOptions, allow_same: bool, allowed_by: str | None
+) -> tuple[str, ...]:
     specs = [localise(spec, options, weights=False) for spec in asked]
     if not allow_same:
         _refuse_same_place(specs, allowed_by)
     fulls = [localise(full_checkpoint_under(s, specs[0]), options, weights=False) for s in specs]
+    for spec in specs:
+        if spec.kind == "adapter":
+            adapter_config(spec.directory)
     _refuse_other_geometry(specs, fulls)
     sides = _describe(asked, fulls, options)
     notes = []
@@ -131,7 +149,7 @@ def _refuse_same_weights(
             )
     notes = []
     for a, b in combinations(sides, 2):
-        found = same(a.own, b.own) if a.own.is_adapter == b.own.is_adapter else None
+        found = same(*_alike(a.own, b.own)) if a.own.is_adapter == b.own.is_adapter else None
         if found is None:
             continue
         if not found.settings:
@@ -146,6 +164,13 @@ def _refuse_same_weights(
 
 def _is_idle(side: _Side) -> bool:
     return side.own.is_adapter and is_idle(side.own.config, side.own.tensors)
+
+
+def _alike(a: Described, b: Described) -> tuple[Described, Described]:
+    """Of a multimodal and a text-only checkpoint, what both have."""
+    if a.is_adapter or a.config["model_type"] == b.config["model_type"]:
+        return a, b
+    return replace(a, tensors=_of_text(a.tensors)), replace(b, tensors=_of_text(b.tensors))
 
 
 def _why_same(a: CheckpointSpec, b: CheckpointSpec, found: Same) -> str:
@@ -194,9 +219,14 @@ def _or_allow(allowed_by: str | None) -> str:
 def _refuse_other_geometry(
     specs: Sequence[CheckpointSpec], fulls: Sequence[CheckpointSpec]
 ) -> None:
-    ours = geometry(full_config(fulls[0]))
-    for spec, full in zip(specs[1:], fulls[1:], strict=True):
-        theirs = geometry(full_config(full))
+    configs = [full_config(full) for full in fulls]
+    for spec, config in zip(specs, configs, strict=True):
+        wrong = unsuitable(config, geometry(config)["query heads"])
+        if wrong is not None:
+            raise CheckpointError(f"{spec} cannot be measured: {wrong}")
+    ours = geometry(configs[0])
+    for spec, config in zip(specs[1:], configs[1:], strict=True):
+        theirs = geometry(config)
         differences = [
             f"{meaning} {theirs[meaning]} against {value}"
             for meaning, value in ours.items()
@@ -216,6 +246,10 @@ def _compare_tensors(base: _Side, other: _Side) -> list[str]:
     ours, theirs = base.full.tensors, other.full.tensors
     if not ours or not theirs:
         return [f"{other.spec}: weights are pickled, so their shapes are checked only when loaded"]
+    beside = []
+    if base.full.config["model_type"] != other.full.config["model_type"]:
+        ours, theirs = _of_text(ours), _of_text(theirs)
+        beside = [f"{other.spec} and {base.spec} are compared in their text part alone"]
     for name, entry in sorted(ours.items()):
         there = theirs.get(name)
         if there is None or there.shape == entry.shape:
@@ -227,10 +261,17 @@ def _compare_tensors(base: _Side, other: _Side) -> list[str]:
                 f"architecture and size"
             )
     return [
+        *beside,
         *_vocabulary_notes(base, other),
         *_name_notes(base.spec, ours, other.spec, theirs),
         *_dtype_notes(base.spec, ours, other.spec, theirs),
     ]
+
+
+def _of_text(tensors: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """The tensors of the text model under the names that they have in every wrapping of it."""
+    named = {_WRAPPINGS.sub("", name): entry for name, entry in tensors.items()}
+    return {name: entry for name, entry in named.items() if _TEXT.match(name)}
 
 
 def _vocabulary_notes(base: _Side, other: _Side) -> list[str]:
@@ -301,7 +342,14 @@ def _compare_configs(base: _Side, other: _Side) -> list[str]:
     """Settings that change what a model computes and that training does not usually touch."""
     if other.own.is_adapter:
         return []
-    skipped = {*VOLATILE_CONFIG, "architectures", "vocab_size", "text_config"}
+    skipped = {
+        *VOLATILE_CONFIG,
+        "architectures",
+        "vocab_size",
+        "text_config",
+        TEXT_TYPE,
+        "model_type",
+    }
     changed = [
         f"{name} {_short(ours)} -> {_short(theirs)}"
         for name, ours, theirs in changed_settings(base.full.config, other.full.config)
@@ -376,5 +424,5 @@ def _some(items: Sequence[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "nothing" if value is None else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -21,11 +21,26 @@ _UNMERGED = re.compile(r"\b(lora_|modules_to_save\b|base_layer\b|original_module
 # Read in training, in generation or by nobody; a forward pass in eval mode is the same. Sizes of
 # vocabularies are in the tensors' shapes.
 _WITHOUT_EFFECT = re.compile(
-    r"architectures|text_config|vocab_size|.*_token_id|.*dropout.*|.*_pdrop|.*layerdrop"
+    r"architectures|text_config|(text_)?model_type|"
+    r"vocab_size|.*_token_id|.*dropout.*|.*_pdrop|.*layerdrop"
     r"|initializer_.*|init_lora_weights|target_modules|.*aux_loss_coef|gradient_checkpointing"
     r"|output_(hidden_states|attentions|router_logits)|return_dict.*|_?attn_implementation"
     r"|id2label|label2id|problem_type|task_specific_params|_commit_hash"
 )
+
+
+_ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
+_ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_type": "default"}
+# Settings that change the forward pass wherever they are set to more than nothing.
+_FORWARD = frozenset(
+    {
+        "alibi", "attention_multiplier", "attn_logit_softcapping", "clip_qkv",
+        "embedding_multiplier", "final_logit_softcapping", "logit_scale", "logits_scaling",
+        "partial_rotary_factor", "query_pre_attn_scalar", "residual_multiplier",
+        "rope_local_base_freq", "rotary_pct", "sliding_window",
+    }
+)  # fmt: skip
+_NEUTRAL = (None, False, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +85,48 @@ def same(a: Described, b: Described) -> Same | None:
 
 
 def changed_settings(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """(name, ours, theirs) of every setting that differs, `outer.inner` within groups.
+
+    What only one has is what another version of transformers writes as a default, but for what
+    changes the forward pass wherever it is set: there None stands for the missing one. Settings of
+    rotary embeddings are compared as what they say, wherever a version writes them.
+    """
+    plain = [{k: v for k, v in one.items() if k not in _ROPE} for one in (ours, theirs)]
+    yield from _changed(plain[0], plain[1])
+    for key in sorted((ours.keys() ^ theirs.keys()) & _FORWARD):
+        if (ours.get(key) or theirs.get(key)) not in _NEUTRAL:
+            yield key, ours.get(key), theirs.get(key)
+    left, right = _rope(ours), _rope(theirs)
+    by_layer = [any(isinstance(v, Mapping) for v in one.values()) for one in (left, right)]
+    if by_layer[0] == by_layer[1]:
+        for key in left.keys() ^ right.keys():
+            left.setdefault(key, _ROPE_DEFAULTS.get(key))
+            right.setdefault(key, _ROPE_DEFAULTS.get(key))
+    yield from _changed(left, right)
+
+
+def _changed(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(name, ours, theirs) of every setting that both have and that differs, `outer.inner` within
-    groups. What only one has is what another version of transformers writes as a default."""
     for key in sorted(ours.keys() & theirs.keys()):
         left, right, name = ours[key], theirs[key], f"{path}{key}"
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            yield from changed_settings(left, right, f"{name}.")
+            yield from _changed(left, right, f"{name}.")
         elif left != right:
             yield name, left, right
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_parameters`, as transformers 5 writes it; before it was rope_theta and rope_scaling."""
+    groups = [config.get(name) for name in ("rope_scaling", "rope_parameters")]
+    found = {k: v for group in groups if isinstance(group, Mapping) for k, v in group.items()}
+    if config.get("rope_theta") is not None:
+        found.setdefault("rope_theta", config["rope_theta"])
+    if "type" in found:
+        found.setdefault("rope_type", found.pop("type"))
+    return found
 
 
 def _settings(a: Described, b: Described) -> tuple[tuple[str, Any, Any], ...]:

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.checkpoints.fingerprint import ABSENT, tokenizer_fingerprint
+from forgetguard.checkpoints.files import read_json
+from forgetguard.checkpoints.fingerprint import (
+    ABSENT,
+    TOKENIZER_FILES,
+    digest_files,
+    tokenizer_fingerprint,
+)
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
-from forgetguard.checkpoints.spec import CheckpointSpec
+from forgetguard.checkpoints.spec import CONFIG, CheckpointSpec
 from forgetguard.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,6 +29,19 @@ _PLAIN = "the When Mary and John went to a store , 7 x"
 def has_tokenizer(directory: Path) -> bool:
     """Whether a checkpoint directory brings its own tokenizer."""
     return tokenizer_fingerprint(directory) != ABSENT
+
+
+def tokenizer_files(directory: Path) -> str:
+    """A hash of all that a directory's tokenizer is made from: the same, the same tokenizer."""
+    names = [*TOKENIZER_FILES, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+             "added_tokens.json", "chat_template.jinja"]  # fmt: skip
+    own = sorted(directory.glob("*.py"))  # a checkpoint's own tokenizer class
+    files = [file for name in names if (file := directory / name).is_file()]
+    try:
+        kind = str(read_json(directory / CONFIG).get("model_type"))
+    except CheckpointError:
+        kind = ""
+    return f"{kind} {digest_files([*files, *own])}"
 
 
 def load_tokenizer(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard import api
+from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.cli.checkpoints import gate_options
@@ -19,7 +20,6 @@ from forgetguard.cli.discover_plan import Plan
 from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
-from forgetguard.discovery.store import cache_folder
 from forgetguard.gate import schema
 from forgetguard.gate.provenance import describe, fits_of
 from forgetguard.gate.schema import GateSpec, Limit

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from forgetguard.anatomy.members import Member, parse_member
+from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.curve import Curve
@@ -28,15 +28,6 @@ from forgetguard.measures.interventions import FloatArray
 from forgetguard.whole_files import replacing
 
 _FOUND = "found.json"
-
-
-def cache_folder() -> Path:
-    """$FORGETGUARD_CACHE, or `forgetguard` in the user's cache folder."""
-    own = os.environ.get("FORGETGUARD_CACHE")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "forgetguard"
 
 
 def identity(

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
 from forgetguard.anatomy.members import heads_of
+from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
-from forgetguard.discovery.store import cache_folder
 from forgetguard.errors import BaseCannotError, ForgetguardError, SpecificationError
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded

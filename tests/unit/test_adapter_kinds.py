@@ -16,7 +16,7 @@ from checkpoint_family import VOCABULARY, copy, edit_json, edit_weights, write_a
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 
-from forgetguard.checkpoints import placement
+from forgetguard.checkpoints import adapted, placement
 from forgetguard.checkpoints.adapters import SUPPORTED, adapter_config
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.options import LoadOptions
@@ -89,13 +89,13 @@ def _write(directory: Path, config: Any, base: Path = TINY, *, scale: float = 0.
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        adapted = peft.get_peft_model(model, config)
+        tuned = peft.get_peft_model(model, config)
         with torch.no_grad():
-            for parameter in adapted.parameters():
+            for parameter in tuned.parameters():
                 if parameter.requires_grad and parameter.is_floating_point():
                     parameter.add_(scale * torch.randn(parameter.shape))
-        logits = _logits(adapted.eval())
-        adapted.save_pretrained(str(directory))
+        logits = _logits(tuned.eval())
+        tuned.save_pretrained(str(directory))
     return logits
 
 
@@ -200,6 +200,33 @@ def test_two_adapters_of_one_base_are_right_in_either_order(
         for checkpoint, name in zip(checkpoints, (*names, names[0]), strict=True):
             torch.testing.assert_close(_of(checkpoint), lora(name)[1], rtol=0, atol=1e-4)
         assert torch.equal(_of(pair.base), plain)
+
+
+@pytest.mark.parametrize("blind", ["small_batch_logits", "_equals_its_file"])
+def test_either_of_the_two_proofs_sees_that_the_base_is_gone(
+    blind: str, plain: torch.Tensor, lora: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits before and after, and the weights in the files."""
+    blinded = torch.zeros(2, 8, 4) if blind == "small_batch_logits" else True
+    monkeypatch.setattr(adapted, blind, lambda *_: blinded)
+    pair = _pair(lora("pissa")[0])
+    torch.testing.assert_close(_of(pair.tuned), lora("pissa")[1], rtol=0, atol=1e-4)
+    assert torch.equal(_of(pair.base), plain)
+
+
+def test_two_resident_models_are_both_what_they_are(
+    plain: torch.Tensor, lora: Any, loads: list[str]
+) -> None:
+    directory, trained = lora("pissa")
+    specs = [resolve(str(TINY), "base"), resolve(str(directory), "tuned")]
+    pair = ModelPair(specs, CPU, "resident")
+    for _ in range(2):
+        assert torch.equal(_of(pair.base), plain)
+        torch.testing.assert_close(_of(pair.tuned), trained, rtol=0, atol=1e-4)
+    with pair.base.open() as base, pair.tuned.open() as tuned:
+        assert torch.equal(_logits(base), plain)
+        torch.testing.assert_close(_logits(tuned), trained, rtol=0, atol=1e-4)
+    assert loads == ["base", "base"]
 
 
 @pytest.mark.parametrize("init", ["pissa_niter_4", "corda", "lora_ga"])

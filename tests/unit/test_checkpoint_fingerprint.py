@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,8 @@ from checkpoint_family import (
 from safetensors.torch import load_file, save_file
 
 from forgetguard.checkpoints import fingerprint as fingerprints
-from forgetguard.checkpoints.files import read_headers
+from forgetguard.checkpoints import known_hashes
+from forgetguard.checkpoints.files import TensorEntry, read_headers
 from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
 from forgetguard.checkpoints.spec import resolve
 
@@ -110,3 +114,92 @@ def test_an_adapters_fingerprint_is_of_its_own_weights(base: Path, tmp_path: Pat
     assert _of(one).config == _of(two).config
     assert _of(one).tokenizer == "absent"
     assert _of(edit_json(two, "adapter_config.json", lora_alpha=99)).config != _of(one).config
+
+
+# --- One hash of each file a machine ------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The tensors that were hashed, call by call; hashes are kept of files of any size and age."""
+    calls: list[int] = []
+
+    def counted(tensors: Mapping[str, TensorEntry]) -> str:
+        calls.append(len(tensors))
+        return digest_tensors(tensors)
+
+    digest_tensors = fingerprints.digest_tensors
+    monkeypatch.setattr(fingerprints, "digest_tensors", counted)
+    monkeypatch.setattr(known_hashes, "SMALL", 0)
+    monkeypatch.setattr(known_hashes, "SETTLED", -1e9)
+    monkeypatch.setenv("FORGETGUARD_CACHE", str(tmp_path / "cache"))
+    return calls
+
+
+def test_weights_are_hashed_once_a_machine_through_any_name(
+    base: Path, tmp_path: Path, hashed: list[int]
+) -> None:
+    first = _of(base)
+    (tmp_path / "link").symlink_to(base)
+    assert _of(base) == _of(tmp_path / "link") == first
+    assert len(hashed) == 1
+    _of(copy(base, tmp_path / "copy"))  # other files, whatever is in them
+    assert len(hashed) == 2
+
+
+def test_a_changed_file_is_hashed_anew_even_with_its_old_size_and_time(
+    base: Path, tmp_path: Path, hashed: list[int]
+) -> None:
+    other = copy(base, tmp_path / "other")
+    file = other / "model.safetensors"
+    first, before = _of(other), file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as stream:  # in place: the same inode
+        stream.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino, before.st_size, before.st_mtime_ns,
+    )  # fmt: skip
+    assert _of(other).weights != first.weights
+    assert len(hashed) == 2
+
+
+def test_a_file_that_has_just_changed_and_a_small_one_are_hashed_every_time(
+    base: Path, tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_hashes, "SETTLED", 1e9)
+    assert _of(base) == _of(base)
+    monkeypatch.setattr(known_hashes, "SETTLED", -1e9)
+    monkeypatch.setattr(known_hashes, "SMALL", 1 << 30)
+    assert _of(base) == _of(base)
+    assert len(hashed) == 4
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 64, b"g" * 64])
+def test_a_damaged_entry_is_computed_again_and_mended(
+    base: Path, tmp_path: Path, hashed: list[int], content: bytes
+) -> None:
+    first = _of(base)
+    (entry,) = (tmp_path / "cache" / "hashes").iterdir()
+    entry.write_bytes(content)
+    assert _of(base) == _of(base) == first
+    assert len(hashed) == 2
+
+
+def test_without_a_folder_to_write_to_the_hash_is_computed(
+    base: Path, tmp_path: Path, hashed: list[int]
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert _of(base) == _of(base)
+    assert len(hashed) == 2
+
+
+def test_runs_at_once_agree(base: Path, tmp_path: Path, hashed: list[int]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: _of(base), range(16)))
+    assert len(set(found)) == 1
+    (entry,) = (tmp_path / "cache" / "hashes").iterdir()
+    assert entry.read_text() == found[0].weights

@@ -15,11 +15,12 @@ from checkpoint_family import (
     write_adapter,
     write_merged,
     write_model,
+    write_tokenizer,
 )
 
 import forgetguard.checkpoints as checkpoints
 from forgetguard.checkpoints import placement
-from forgetguard.checkpoints.loading import load_model
+from forgetguard.checkpoints.loading import load_model, load_tokenizer
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
@@ -294,6 +295,25 @@ def test_an_adapter_or_a_checkpoint_without_a_tokenizer_uses_the_bases(
         pair = _pair(home, "base", tuned)
         assert pair.tuned.tokenizer("w1 w2")["input_ids"] == [3, 4]
     assert _pair(home, "lora", "lora2").base.tokenizer("w1")["input_ids"] == [3]
+
+
+def test_checkpoints_that_bring_the_same_tokenizer_files_share_one_tokenizer(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def counted(spec: Any, *rest: Any) -> Any:
+        loaded.append(spec.role)
+        return load_tokenizer(spec, *rest)
+
+    monkeypatch.setattr(placement, "load_tokenizer", counted)
+    other = copy(home / "tuned", tmp_path / "other")
+    write_tokenizer(other, extra=("more",))
+    pair = _pair(home, "base", "tuned", str(other))
+    assert pair.reference is not None
+    assert pair.base.tokenizer is pair.tuned.tokenizer
+    assert pair.reference.tokenizer("more")["input_ids"] == [32]
+    assert loaded == ["base", "reference"]
 
 
 def test_fingerprints_are_by_role_and_load_nothing(home: Path, loads: list[str]) -> None:

@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = (
     "errors",
     "whole_files",
+    "cache_folder",
     "checkpoints",
     "anatomy",
     "patching",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from random_pairs import random_capability
 
 from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import exchange_answers, exchange_prompts, take
 from forgetguard.discovery.circuit import Found
@@ -23,7 +24,6 @@ from forgetguard.discovery.curve import Curve
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.discovery.store import (
     Store,
-    cache_folder,
     found_from_dict,
     found_to_dict,
     identity,
