@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help gate test lint clean
+.PHONY: help gate test quick lint clean
 
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
 	@echo "make test   run the tests"
+	@echo "make quick  run the quick ones: units, properties and parity, under two minutes"
 	@echo "make lint   ruff and mypy"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -23,7 +24,11 @@ gate: $(STAMP)
 # One thread each: two workers that both take every core wait for each other, twice as long. Each
 # begins with a half of its own, so that a module's costly fixtures are set up once.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real'
+
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real and not slow' \
+		tests/unit tests/property tests/parity
 
 lint: $(STAMP)
 	$(BIN)/ruff check

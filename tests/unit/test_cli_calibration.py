@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -153,6 +154,30 @@ def test_files_and_checkpoints_are_told_apart(folder: Path) -> None:
 RUN = ("calibrate", "base=tiny:base", "tuned=tiny:sft", "ioi.circuit.yaml", "--draws", "2")
 
 
+@pytest.fixture(scope="module")
+def memory() -> dict[str, calibrating.Calibration]:
+    return {}
+
+
+@pytest.fixture
+def measured_once(
+    memory: dict[str, calibrating.Calibration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What RUN measures is measured in one of the tests only; the circuits are of this test."""
+    measure = calibrating.calibrate
+
+    def once(pair: Any, circuits: Any, **asked: Any) -> calibrating.Calibration:
+        if not memory:
+            memory["found"] = measure(pair, circuits, **asked)
+        found = memory["found"]
+        (one,), (spec,) = found.circuits, circuits
+        return replace(found, circuits=(replace(one, spec=spec),))
+
+    monkeypatch.setattr(calibrating, "calibrate", once)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("measured_once")
 def test_a_calibration_proposes_writes_and_is_atomic(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +228,8 @@ def test_a_calibration_proposes_writes_and_is_atomic(
     assert not list(folder.glob(".*tmp"))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("measured_once")
 def test_a_file_that_changed_meanwhile_is_not_overwritten(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

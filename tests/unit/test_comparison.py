@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -593,11 +591,3 @@ def test_a_capability_that_the_base_cannot_do_does_not_stop_the_others(
     assert capsys.readouterr().err == "THE BASE CANNOT DO 'ioi'\n"
     with pytest.raises(BaseCannotError):
         command.carry_out(command.read_plan(parsed(*MODELS, "--task", "ioi")))
-
-
-@pytest.mark.parametrize(
-    "module", ["forgetguard.cli.compare", "forgetguard.report.comparison_table"]
-)
-def test_the_command_line_and_the_table_do_not_import_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -39,6 +39,11 @@ LIGHT = "[light]"
 BEFORE_MODELS = {
     "forgetguard",
     "forgetguard.capabilities.tasks",
+    "forgetguard.checkpoints.adapters",
+    "forgetguard.checkpoints.described",
+    "forgetguard.checkpoints.files",
+    "forgetguard.checkpoints.fingerprint",
+    "forgetguard.checkpoints.local",
     "forgetguard.checkpoints.preflight",
     "forgetguard.cli",
     "forgetguard.gate.baseline",
@@ -46,6 +51,7 @@ BEFORE_MODELS = {
     "forgetguard.gate.environment",
     "forgetguard.gate.schema",
     "forgetguard.report.baseline_file",
+    "forgetguard.report.comparison_table",
     "forgetguard.report.recheck",
     "forgetguard.report.terminal",
 }
