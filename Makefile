@@ -9,8 +9,8 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
 	@echo "make test   run the tests"
-	@echo "make quick  run the quick ones: units, properties and parity, under two minutes"
 	@echo "make lint   ruff and mypy"
+	@echo "make quick  run the quick ones of the tests: units, properties and parity"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,16 +24,17 @@ gate: $(STAMP)
 # One thread each: two workers that both take every core wait for each other, twice as long. Each
 # begins with a half of its own, so that a module's costly fixtures are set up once.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real'
-
-quick: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not real and not slow' \
-		tests/unit tests/property tests/parity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real"
 
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Under two minutes on two idle cores.
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" \
+		tests/unit tests/property tests/parity
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
