@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help gate test quick lint clean
+.PHONY: help gate test lint clean
 
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
@@ -32,6 +32,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # Under two minutes on two idle cores.
+.PHONY: quick
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" \
 		tests/unit tests/property tests/parity
