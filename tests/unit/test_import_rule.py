@@ -44,7 +44,6 @@ BEFORE_MODELS = (
     "forgetguard.cli",
     "forgetguard.gate.baseline",
     "forgetguard.gate.bundled",
-    "forgetguard.gate.decision",
     "forgetguard.gate.environment",
     "forgetguard.gate.schema",
     "forgetguard.recipes.data.splitting",
