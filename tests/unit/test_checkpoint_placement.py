@@ -18,7 +18,6 @@ from checkpoint_family import (
     write_tokenizer,
 )
 
-import forgetguard.checkpoints as checkpoints
 from forgetguard.checkpoints import placement
 from forgetguard.checkpoints.loading import load_model, load_tokenizer
 from forgetguard.checkpoints.options import LoadOptions
@@ -340,9 +339,3 @@ def test_a_pair_wants_each_role_once_and_a_known_placement(home: Path) -> None:
     with pytest.raises(SpecificationError, match="sequential or resident"):
         ModelPair([base, tuned], CPU, "both")  # type: ignore[arg-type]
     assert ModelPair({"base": base, "tuned": tuned}).reference is None
-
-
-def test_the_package_offers_its_names_lazily() -> None:
-    assert all(getattr(checkpoints, name) is not None for name in checkpoints.__all__)
-    with pytest.raises(AttributeError, match="nonesuch"):
-        _ = checkpoints.nonesuch

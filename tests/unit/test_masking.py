@@ -334,7 +334,7 @@ def test_a_desideratum_to_keep_unmasks_what_carries_it(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"positions": "first"}, "unknown positions 'first'; there are all, last"),
+        ({"positions": "first"}, "'first'.* all, last"),
         ({"steps": 0}, "steps is 0"),
         ({"batch": -1}, "batch is -1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
@@ -365,7 +365,7 @@ def test_temperature_and_objective_and_wants_are_checked(
 ) -> None:
     with pytest.raises(SpecificationError, match="temperature is"):
         binary_masking(anatomy, capability, anatomy.heads, temperature=(0.05, 1.0))
-    with pytest.raises(SpecificationError, match="unknown objective 'keep'"):
+    with pytest.raises(SpecificationError, match="'keep'"):
         binary_masking(anatomy, capability, anatomy.heads, objective="keep")
     with pytest.raises(SpecificationError, match="wants 'forget'"):
         desiderata_masking(

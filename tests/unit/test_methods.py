@@ -39,7 +39,7 @@ def test_a_short_name_stands_for_a_method(short: str, full: str) -> None:
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
     for call in (full_name, method, Search):
-        with pytest.raises(SpecificationError, match="unknown method 'magic'") as caught:
+        with pytest.raises(SpecificationError, match="'magic'") as caught:
             call("magic")
         for name in (*METHODS, *SHORT):
             assert name in str(caught.value)
@@ -53,9 +53,9 @@ def test_a_setting_is_handed_to_the_method() -> None:
 
 
 def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SpecificationError, match="no setting 'way'; it has direction"):
+    with pytest.raises(SpecificationError, match=r"'way'.* direction"):
         method("activation", {"way": 1})
-    with pytest.raises(SpecificationError, match="random has no setting 'a', 'b'; it has none"):
+    with pytest.raises(SpecificationError, match=r"random .*'a', 'b'"):
         method("random", {"b": 1, "a": 2})
 
 
@@ -67,16 +67,16 @@ def test_what_every_method_is_given_is_no_setting(name: str) -> None:
 
 @pytest.mark.parametrize("faithful", [0.0, -1.0, 1.01, float("nan")])
 def test_a_faithfulness_that_no_circuit_can_have_is_refused(faithful: float) -> None:
-    with pytest.raises(SpecificationError, match="faithful must be above 0 and at most 1"):
+    with pytest.raises(SpecificationError, match="faithful"):
         Search(faithful=faithful)
 
 
 def test_a_search_is_refused_where_it_is_made() -> None:
-    with pytest.raises(SpecificationError, match="unknown ablation 'noise'"):
+    with pytest.raises(SpecificationError, match="'noise'"):
         Search(ablation="noise")
-    with pytest.raises(SpecificationError, match="direction belong to a method: name it"):
+    with pytest.raises(SpecificationError, match="direction"):
         Search(settings={"direction": "noising"})
-    with pytest.raises(SpecificationError, match="no setting 'steps'"):
+    with pytest.raises(SpecificationError, match="'steps'"):
         Search("activation", settings={"steps": 3})
 
 

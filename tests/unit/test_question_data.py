@@ -267,7 +267,7 @@ def test_the_right_answers_of_single_are_valid_ones_and_all_differ() -> None:
 
 
 def test_an_unknown_variant_or_part_is_told() -> None:
-    with pytest.raises(SpecificationError, match="variant is 'both': known: open, single"):
+    with pytest.raises(SpecificationError, match=r"'both'.* open, single"):
         substances.stream("both", "training", 0)  # type: ignore[arg-type]
-    with pytest.raises(SpecificationError, match="part is 'test': known: training"):
+    with pytest.raises(SpecificationError, match=r"'test'.* training"):
         substances.stream("open", "test", 0)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def test_shares_are_rounded_by_largest_remainders() -> None:
 
 @pytest.mark.parametrize("evaluation", [0, -1, 10, 11])
 def test_a_side_without_questions_is_an_error(evaluation: int) -> None:
-    with pytest.raises(SpecificationError, match=f"evaluation is {evaluation} of 10 questions"):
+    with pytest.raises(SpecificationError, match=f"evaluation .*{evaluation} of 10"):
         split(made(10), evaluation, 0)
 
 
@@ -91,7 +91,7 @@ def test_too_few_questions_are_an_error() -> None:
 
 def test_a_size_that_whole_groups_cannot_make_is_an_error() -> None:
     pairs = [*made(4, group="one"), *made(4, group="two")]
-    with pytest.raises(SpecificationError, match=r"make 4 of 8 questions, not .*; take 4"):
+    with pytest.raises(SpecificationError, match=r"4 of 8 .* 4"):
         split(pairs, 5, 0)
-    with pytest.raises(SpecificationError, match="make 0 of 8"):
+    with pytest.raises(SpecificationError, match="0 of 8"):
         split(pairs, 3, 0)

@@ -74,6 +74,7 @@ def test_what_the_issue_asked_for_holds_on_the_published_tiny_family(published: 
         assert page.WIDTH[0] <= one["holds"] <= page.WIDTH[1]
 
 
+@pytest.mark.slow
 def test_a_small_study_runs_end_to_end(small: Path) -> None:
     data = json.loads((small / "statistics" / "study.json").read_text("utf-8"))
     assert len(data["coverage"]) == len(SCENARIOS) * len(INTERVALS)
@@ -83,6 +84,7 @@ def test_a_small_study_runs_end_to_end(small: Path) -> None:
     assert "| normal |" in (small / "statistics.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_large_set_that_is_kept_is_not_measured_again(
     small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +96,7 @@ def test_a_large_set_that_is_kept_is_not_measured_again(
     assert (small / "statistics" / "study.json").read_text("utf-8") == before
 
 
+@pytest.mark.slow
 def test_a_kept_large_set_is_that_of_the_gate(small: Path) -> None:
     (one,) = read(small / "large.npz")
     assert (one.circuit, one.checkpoint) == ("ioi", "tiny:sft")

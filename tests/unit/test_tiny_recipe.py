@@ -65,12 +65,14 @@ def scores(tokenizer):
 # What ships
 
 
+@pytest.mark.slow
 @tasks
 def test_the_shipped_base_can_do_every_capability_on_prompts_it_never_saw(scores, task) -> None:
     assert scores["base"][task].accuracy > 0.95
     assert scores["base"][task].logit_diff > 3.0
 
 
+@pytest.mark.slow
 def test_the_shipped_fine_tunes_learned_the_new_task_and_the_base_had_not(scores) -> None:
     assert scores["base"][evaluation.NEW_TASK].accuracy < 0.3
     assert scores["sft"][evaluation.NEW_TASK].accuracy >= 0.9
@@ -78,6 +80,7 @@ def test_the_shipped_fine_tunes_learned_the_new_task_and_the_base_had_not(scores
     assert scores["lora"][evaluation.NEW_TASK].accuracy >= 0.9
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_cost_more_of_the_readouts_than_the_adapter_did(scores) -> None:
     def kept(name: str) -> float:
         before, after = scores["base"], scores[name]
@@ -218,6 +221,7 @@ def _short_base(seed: int = 0):
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_builds_the_same_base_bytes_and_another_does_not(tmp_path, tokenizer) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         save(_short_base(seed), tokenizer, tmp_path / name)
@@ -225,6 +229,7 @@ def test_the_same_seed_builds_the_same_base_bytes_and_another_does_not(tmp_path,
     assert _digest(tmp_path / "one") != _digest(tmp_path / "three")
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_adapter_to_the_same_bytes(tmp_path, tokenizer) -> None:
     plan = replace(preset.load().lora, steps=3, batch=4)
     for folder in ("one", "two"):
@@ -240,6 +245,7 @@ def test_the_other_members_are_runs_of_the_reference_suite() -> None:
     assert {name: plan.run(run).recipe for name, run in runs.items()} == {"sft": "sft", "rl": "rl"}
 
 
+@pytest.mark.slow
 def test_a_member_is_the_end_of_its_run_without_the_card(tmp_path, monkeypatch) -> None:
     short = read_plan(
         tuned.PRESET, ["sft.steps=2", "sft.save_every=1", "sft.learning_rates=[1e-3]",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.studies import statistics
 from examples.studies.command import Say, carry_out, check_matplotlib, compact, write_study
 
 
@@ -28,23 +29,8 @@ def _run(asked: argparse.Namespace, say: Say) -> None:
     if not asked.no_plots:
         check_matplotlib()
     data = study(SMALL if asked.small else Settings(), say=say, large=asked.large)
-    say(f"written: {write(data, asked.out, plots=not asked.no_plots)}")
-
-
-def write(data: Mapping[str, Any], out: Path, *, plots: bool) -> Path:
-    """Write what belongs to `data` under `out`; returns the page.
-
-    Raises:
-        SpecificationError: the page has no place for the numbers.
-    """
-    from examples.studies.statistics import page
-
-    at = write_study(data, out, "statistics", page, lines(data))
-    if plots:
-        from examples.studies.statistics.plots import draw
-
-        draw(data, at.with_suffix(""))
-    return at
+    at = write_study(data, asked.out, statistics, lines(data), plots=not asked.no_plots)
+    say(f"written: {at}")
 
 
 def lines(data: Mapping[str, Any]) -> str:

@@ -79,7 +79,15 @@ def pearson(x: FloatArray, y: FloatArray) -> float:
 
 def spearman(x: FloatArray, y: FloatArray) -> float:
     """Spearman's correlation: Pearson's of the ranks."""
-    return pearson(stats.rankdata(x), stats.rankdata(y))
+    return pearson(ranks(x), ranks(y))
+
+
+def ranks(values: FloatArray) -> FloatArray:
+    """From 1 on, equal values sharing their mean rank: scipy's `rankdata`, in a third of its time
+    for the few values of a study, which a bootstrap ranks thousands of times."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    shared: FloatArray = (np.cumsum(count) - (count - 1) / 2)[place]
+    return shared
 
 
 def _finite(value: float) -> float | None:

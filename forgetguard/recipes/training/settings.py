@@ -278,7 +278,7 @@ def _read(key: str, one: _Given, found: list[str]) -> Any:
     elif key in _NULLABLE and lines.is_null(one.node):
         return None
     else:
-        value = _KINDS[key](one.node, key, problems)
+        value = _KINDS[_TYPES[key]](one.node, key, problems)
     if problems:
         found += [_placed(line, one.place) for line in str(problems).split("\n")]
     return value
@@ -351,24 +351,17 @@ def _number(node: yaml.Node, label: str, problems: Problems) -> float | None:
     return lines.number(node, label, f"{label}: 0.1", problems)
 
 
-_TEXTS = ("recipe", "base", "output", "schedule", "dtype", "device", "start", "kl_direction")
-_WHOLES = (
-    "steps", "seed", "batch", "micro_batch", "warmup", "max_length", "save_every", "log_every",
-    "group", "iterations", "completion_length", "prompts", "adapter.rank", "adapter.alpha",
-)  # fmt: skip
-_NUMBERS = (
-    "learning_rate", "weight_decay", "max_grad_norm", "kl_weight", "replay_share",
-    "circuit_weight", "flow_tau", "beta", "temperature",
-)  # fmt: skip
 _KINDS: Mapping[str, Callable[[yaml.Node, str, Problems], Any]] = {
-    **dict.fromkeys(_TEXTS, lines.text),
-    **dict.fromkeys(_WHOLES, _whole),
-    **dict.fromkeys(_NUMBERS, _number),
-    "gradient_checkpointing": lines.flag,
-    "adapter.modules": _names,
+    "str": lines.text,
+    "int": _whole,
+    "float": _number,
+    "bool": lines.flag,
+    "tuple[str, ...]": _names,
 }
 _KEYS = tuple(field.name for field in fields(TrainingSettings))
 _ADAPTER_KEYS = tuple(field.name for field in fields(AdapterSettings))
+_TYPES = {field.name: str(field.type).removesuffix(" | None") for field in fields(TrainingSettings)}
+_TYPES |= {f"adapter.{field.name}": str(field.type) for field in fields(AdapterSettings)}
 _NULLABLE = frozenset(
     {field.name for field in fields(TrainingSettings) if field.default is None} - {"adapter"}
 )
