@@ -193,6 +193,13 @@ def test_low_precision_passes_its_own_checks(name: str) -> None:
     check_patching(anatomy, ids, counterfactual, POSITIONS, MEMBERS, start=START)
 
 
+def test_what_is_captured_of_a_few_heads_holds_no_more_memory_than_they_do() -> None:
+    anatomy = locate(build("llama"))
+    captured = capture(anatomy, prompts()[0], POSITIONS, (Head(0, 0), Head(2, 1), Mlp(1)))
+    for value in captured.z.values():
+        assert value.untyped_storage().nbytes() == value.nbytes
+
+
 def test_what_happens_between_the_last_norm_and_its_attention_is_kept() -> None:
     """There the last layer's attention cannot be given every position from its norm alone."""
     model = build("llama")
