@@ -114,7 +114,8 @@ _PLACED: dict[str, Callable[[], transformers.PretrainedConfig]] = {
         first_k_dense_replace=1,
     ),
 }
-# A layer with a second mixer beside its attention, and one without attention.
+# A layer with a second mixer beside its attention, one that is given something for each token, one
+# without attention.
 _HYBRID: dict[str, Callable[[], transformers.PretrainedConfig]] = {
     "falcon_h1": lambda: transformers.FalconH1Config(
         **_LLAMA_LIKE,
@@ -123,6 +124,9 @@ _HYBRID: dict[str, Callable[[], transformers.PretrainedConfig]] = {
         mamba_d_head=8,
         mamba_d_state=8,
         mamba_n_groups=1,
+    ),
+    "gemma4": lambda: transformers.Gemma4TextConfig(
+        **_LLAMA_LIKE, head_dim=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB
     ),
     "lfm2": lambda: transformers.Lfm2Config(
         **_LLAMA_LIKE, layer_types=["conv", "full_attention", "full_attention"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -146,9 +147,12 @@ def _site(part: LayerParts, layer: int, n_heads: int) -> AttentionSite | None:
         part.attention, "num_attention_heads", None
     )
     heads = own if isinstance(own, int) and width % own == 0 else n_heads
-    if width % heads:
+    stated: Any = getattr(part.attention, "v_head_dim", None) or getattr(
+        part.attention, "head_dim", width / heads
+    )
+    if stated * heads != width or width % heads:
         raise AnatomyError(
-            f"layer {layer}: the output projection takes {width} inputs, which {heads} heads do "
-            "not divide"
+            f"layer {layer}: the output projection takes {width} inputs, which are not those of "
+            f"{heads} heads of {stated:g}; forgetguard cannot tell its heads apart"
         )
     return AttentionSite(part.attention, part.projection, heads, width // heads)

@@ -30,6 +30,8 @@ class CleanPass:
     read: from the last decoder layer's input to its attention's input (its norm, or nothing), where
         a clean run shows that this is all that happens between them, and positions meet nowhere
         else; otherwise None.
+    beside: what a decoder layer returns after the hidden states, None where it returns these alone;
+        of the layers that hand nothing else on.
     """
 
     anatomy: Anatomy
@@ -41,6 +43,12 @@ class CleanPass:
     attention: dict[int, Float[Tensor, "row pos d_model"]]
     own: dict[Member, Float[Tensor, "head_dim d_model"]]
     read: Callable[[Tensor], Tensor] | None
+    beside: dict[int, tuple[Any, ...] | None]
+
+    def idle_before(self, layer: int) -> dict[nn.Module, tuple[Any, ...] | None]:
+        """The layers before `layer` that a run which starts there need not compute, as
+        `hooks.idle` takes them."""
+        return {self.anatomy.layers[i]: rest for i, rest in self.beside.items() if i < layer}
 
 
 def clean_pass(
@@ -73,6 +81,7 @@ def clean_pass(
         {layer: watch.attended[layer] for layer in layers if watch.returns_projection(layer)},
         output_slices(anatomy, members) if own is None else dict(own),
         watch.read_by_last(),
+        watch.beside if anatomy.plain_layers else {},
     )
 
 
@@ -87,6 +96,7 @@ class _Watch:
         self.attended: dict[int, Tensor] = {}  # its attention's output
         self.projected: dict[int, Tensor] = {}  # its output projection's output
         self.last = anatomy.n_layers - 1
+        self.beside: dict[int, tuple[Any, ...] | None] = {}  # see CleanPass
         self.parts: list[tuple[nn.Module, Tensor]] = []  # what the last layer's parts returned
 
     def hooks(self) -> AbstractContextManager[None]:
@@ -100,8 +110,17 @@ class _Watch:
             before.append((site.attention, _keep_input(self.asked, i)))
             after.append((site.attention, _keep_output(self.attended, i)))
             after.append((site.output_projection, _keep_output(self.projected, i)))
+        after += [(layer, self._keep_rest(i)) for i, layer in enumerate(self.anatomy.layers)]
         after += [(part, self._keep_part) for part in self.anatomy.layers[self.last].children()]
         return hooked(before=before, after=after)
+
+    def _keep_rest(self, layer: int) -> PostHook:
+        def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            rest = output[1:] if isinstance(output, tuple) else None
+            if rest is None or all(one is None for one in rest):
+                self.beside[layer] = rest
+
+        return keep
 
     def _keep_part(self, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if isinstance(output, Tensor):

@@ -32,23 +32,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One patched run over the rows of a batch: all of `members` replaced together from `source`.
-
-    strength: how much of the replacement each member gets, [member]: r + strength * (r_source - r).
-        None is 1 for all. May require grad.
-    """
+    """One patched run over the rows of a batch: `members` replaced together from `source`."""
 
     members: tuple[Member, ...]
     source: Source
-    strength: Float[Tensor, "member"] | None = None
 
     @property
     def first_layer(self) -> int:
         return min(member.layer for member in self.members)
 
-    def at(self, layer: int) -> tuple[tuple[int, Member], ...]:
-        """The run's members in `layer`, each with its place in `members`."""
-        return tuple((i, one) for i, one in enumerate(self.members) if one.layer == layer)
+    def at(self, layer: int) -> tuple[Member, ...]:
+        """The run's members in `layer`."""
+        return tuple(one for one in self.members if one.layer == layer)
 
 
 def contribution_change(

@@ -19,6 +19,7 @@ from forgetguard.patching.hooks import (
     first_output,
     first_tensor,
     hooked,
+    idle,
     with_first_tensor,
 )
 from forgetguard.patching.prefix import LiveRows, Prefix, prefix_cache
@@ -99,7 +100,7 @@ class Wave:
             after.append((self.anatomy.layers[-1], self._restore))
         ids = self.clean.ids[self.carrier.rows, self.start :]
         past = None if self.prefix is None else prefix_cache(self.prefix, self.live)
-        with hooked(before=before, after=after):
+        with idle(self.clean.idle_before(self.first_layer)), hooked(before=before, after=after):
             return forward(self.anatomy, ids, self.at.tolist(), past=past)
 
     def _old(self, layer: int) -> int:
@@ -192,7 +193,6 @@ class Wave:
         """Append the new rows: the clean attention output and their patches."""
 
         def widen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            self.live.index = self.index[: self.alive[layer]]
             attended = output[0] if isinstance(output, tuple) else output
             fresh = self._trimmed(self._clean_rows(self.clean.attention[layer], layer), layer)
             offset = self._old(layer)
@@ -228,13 +228,12 @@ class Wave:
             returned = first_output(output)
             values = by_row(returned, self.alive[member.layer])
             for block in self.blocks:
-                for place, one in block.run.at(member.layer):
-                    if one == member:
-                        source_z = self._source_z(block.run.source.z[member], block.rows)
-                        change = contribution_change(
-                            values[block.span], self._trimmed(source_z, member.layer), None, None
-                        )
-                        values = _add(values, block.span, _scaled(change, block.run, place))
+                if member in block.run.members:
+                    source_z = self._source_z(block.run.source.z[member], block.rows)
+                    change = contribution_change(
+                        values[block.span], self._trimmed(source_z, member.layer), None, None
+                    )
+                    values = _add(values, block.span, change)
             values = values.reshape(returned.shape)
             return (values, *output[1:]) if isinstance(output, tuple) else values
 
@@ -248,7 +247,7 @@ class Wave:
         """
         source = block.run.source
         total: Tensor | None = None
-        for place, head in block.run.at(layer):
+        for head in block.run.at(layer):
             if isinstance(head, Mlp):
                 continue
             site = self.anatomy.site(layer)
@@ -265,7 +264,6 @@ class Wave:
                 self.clean.own[head],
                 None if source.weights is None else source.weights[head].to(live.device),
             )
-            change = _scaled(change, block.run, place)
             total = change if total is None else total + change
         return total
 
@@ -274,13 +272,7 @@ class Wave:
         return z if len(z) == 1 else z.index_select(0, rows)
 
 
-def _scaled(change: Tensor, run: Run, place: int) -> Tensor:
-    return change if run.strength is None else change * run.strength[place].to(change.device)
-
-
 def _add(output: Tensor, span: slice, change: Tensor) -> Tensor:
     """`output` with `change` (float32) added to the rows of `span`."""
-    if torch.is_grad_enabled() and (change.requires_grad or output.requires_grad):
-        output = output.clone()
     output[span] = (output[span].float() + change).to(output.dtype)
     return output

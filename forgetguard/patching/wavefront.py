@@ -107,7 +107,8 @@ def _waves(
     budget: int | None,
 ) -> Iterator[tuple[list[_Job], Tensor]]:
     """Cut `jobs` into waves that fit the budget, deepest start last, and run them."""
-    prefix = clean_prefix(clean.anatomy, clean.ids, start) if start > 0 else None
+    first = min(runs[job.run].first_layer for job in jobs)
+    prefix = clean_prefix(clean, start, first) if start > 0 else None
     if prefix is None:
         start = 0
     n_positions = clean.ids.shape[1] - start

@@ -1,4 +1,4 @@
-"""Measures of other distributions: gated from YAML, and told in one line each where they are bad."""
+"""Measures of other distributions: gated from YAML, and one line each where they are bad."""
 
 from __future__ import annotations
 
@@ -65,20 +65,10 @@ TOLD = {
 def run_gate(folder: Path, gate: Path, site: Path, *more: str) -> tuple[int, dict[str, Any], str]:
     report = folder / "results.json"
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--forgetguard"]
+    given = ["base=tiny:base", "tuned=tiny:sft", str(gate), f"--forgetguard-json={report}"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "--forgetguard",
-            "base=tiny:base",
-            "tuned=tiny:sft",
-            str(gate),
-            f"--forgetguard-json={report}",
-            *more,
-        ],  # fmt: skip
+        [*command, *given, *more],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,

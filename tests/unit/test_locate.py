@@ -103,6 +103,13 @@ def test_what_can_be_read_in_two_ways_is_not_found(change) -> None:  # type: ign
     assert find_parts(model) is None
 
 
+def test_heads_that_do_not_make_up_the_projections_input_are_refused() -> None:
+    model = build("qwen3")
+    model.model.layers[1].self_attn.head_dim = 24
+    with pytest.raises(AnatomyError, match=r"layer 1.*64 inputs.*4 heads of 24"):
+        locate(model)
+
+
 @pytest.mark.parametrize(
     "model",
     [
