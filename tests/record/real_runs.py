@@ -1,9 +1,16 @@
-"""The runs of the gate on copies of a real model that are on record."""
+"""The runs of the gate on copies of a real model that are on record.
+
+`python tests/record/real_runs.py` writes the copies and the circuit files beside the model, in
+real/, to run the gate on by hand.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from record.copies import with_lora, with_noise, without_head
 from record.runs import ROOT, Run
@@ -41,3 +48,20 @@ def real_run(base: Path, copy: Path) -> Run:
     """The gate on both circuits, a copy against its base."""
     files = {f"real-{task}": circuit(task) for task in HEADS}
     return Run(tuned=str(copy), base=str(base), files=files)
+
+
+def main() -> None:
+    """Write what is not there yet."""
+    base = MODEL.resolve()
+    for name, make in COPIES.items():
+        copy = MODEL.with_name(name.replace(" ", "-"))
+        if not copy.exists():
+            make(base, copy)
+    circuits = MODEL.with_name("circuits")
+    circuits.mkdir(exist_ok=True)
+    for name, text in (real_run(base, base).files or {}).items():
+        (circuits / f"{name}.circuit.yaml").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
