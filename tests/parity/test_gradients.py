@@ -8,7 +8,6 @@ import literal
 import pytest
 import torch
 from architectures import CONFIGS, VOCAB, build
-from placement import tolerance
 from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy, locate
