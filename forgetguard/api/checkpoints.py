@@ -32,13 +32,15 @@ def load(
     placement: Placement = "sequential",
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    merge_adapter: bool = False,
     allow_same: bool = False,
 ) -> ModelPair:
     """Name the checkpoints to compare. They are checked, but no weights are loaded yet.
 
     Each is a local Hugging Face directory, a peft adapter's directory, a hub id, or an alias
     (tiny:base, tiny:sft, tiny:rl, tiny:lora). Discovery needs no `tuned`. Placement `sequential`
-    never holds two models in memory; `resident` keeps what it has opened.
+    never holds two models in memory; `resident` keeps what it has opened. `merge_adapter` merges a
+    LoRA adapter into its base instead of toggling it.
 
     A TransformerLens TransformerBridge may stand for a checkpoint: the Hugging Face model in it is
     written, as it is now, to a temporary folder that goes with the pair.
@@ -54,6 +56,7 @@ def load(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
+        merge_adapter=merge_adapter,
     )
     given = {"base": base, "tuned": tuned, "reference": reference}
     with ExitStack() as written:

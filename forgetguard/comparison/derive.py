@@ -21,7 +21,7 @@ from forgetguard.measures.faithfulness import Faithfulness
 from forgetguard.measures.interventions import FloatArray
 from forgetguard.measures.mask_shift import (
     Mask,
-    Vulnerability,
+    VulnerableHeads,
     mask_shift,
     mean_mask,
     vulnerable_over_seeds,
@@ -38,7 +38,7 @@ class Derived:
 
     columns: tuple[Column, ...]
     ceiling: Agreement | None
-    vulnerable: Vulnerability | None
+    vulnerable: VulnerableHeads | None
     vulnerable_undefined: str | None
     against: str
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.measures.mask_shift import Mask, Vulnerability
+from forgetguard.measures.mask_shift import Mask, VulnerableHeads
 from forgetguard.measures.retention import Agreement, Retention, Spread
 
 
@@ -102,7 +102,7 @@ class Comparison:
     delta: float
     least_stability: float
     ceiling: Agreement | None
-    vulnerable: Vulnerability | None
+    vulnerable: VulnerableHeads | None
     vulnerable_undefined: str | None
     against: str
     notes: tuple[str, ...]

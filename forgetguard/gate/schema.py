@@ -130,8 +130,8 @@ def parse_gate(text: str, path: str | Path) -> GateSpec:
         raise SpecificationError(f"{path}:1: the file is empty: write e.g. forgetguard: {VERSION}")
     if not isinstance(root, yaml.MappingNode):
         raise SpecificationError(
-            f"{path}:{line_of(root)}: a circuit file must be a mapping (forgetguard: {VERSION}, "
-            f"capability: ...), got {lines.shown(root)}"
+            f"{path}:{line_of(root)}: a gate file must be a mapping (forgetguard: {VERSION}, "
+            f"limits: ...), got {lines.shown(root)}"
         )
     is_gate = path.name.endswith(GATE_SUFFIXES)
     _check_version(root, str(path), VERSIONS[1:] if is_gate else VERSIONS)

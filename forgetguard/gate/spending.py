@@ -2,10 +2,10 @@
 
 A verdict that may be reached at 64, 128 or 256 pairs has three chances to be wrong. Error spending
 (Lan & DeMets 1983, Biometrika 70:659) says in advance how much of the one-sided error alpha is used
-up by the time a share t of all pairs has been seen. The level of each look follows from the
-joint distribution of the looks: their standardised statistics are about normal, and those at n_i <
-n_j pairs correlate by sqrt(n_i / n_j), for the later look holds the pairs of the earlier. The
-chance to cross at one look and at none before is integrated numerically (Armitage, McPherson &
+up by the time a share t of all pairs has been seen. The level of each stage follows from the
+joint distribution of the stages: their standardised statistics are about normal, and those at n_i <
+n_j pairs correlate by sqrt(n_i / n_j), for the later stage holds the pairs of the earlier. The
+chance to cross at one stage and at none before is integrated numerically (Armitage, McPherson &
 Rowe 1969, J. R. Stat. Soc. A 132:235).
 """
 
@@ -37,7 +37,7 @@ def _pocock(alpha: float, share: float) -> float:
     return alpha * math.log(1 + (math.e - 1) * share)
 
 
-# Both from Lan & DeMets 1983: little at early looks, or about the same level at each.
+# Both from Lan & DeMets 1983: little at early stages, or about the same level at each.
 SPENDING: Mapping[str, Callable[[float, float], float]] = {
     "obrien_fleming": _obrien_fleming,
     "pocock": _pocock,
@@ -53,7 +53,7 @@ def stages(first: int, most: int) -> tuple[int, ...]:
     """
     if not 1 <= first <= most:
         raise MeasurementError(
-            f"pairs cannot be drawn from {first} up to {most}: the first look needs at least 1 "
+            f"pairs cannot be drawn from {first} up to {most}: the first stage needs at least 1 "
             "and the last at least as many as the first"
         )
     found = [first]
@@ -63,16 +63,16 @@ def stages(first: int, most: int) -> tuple[int, ...]:
 
 
 def spent(counts: Sequence[int], alpha: float, kind: str = "pocock") -> tuple[float, ...]:
-    """The one-sided level of each look, so that all looks together cross by chance with alpha.
+    """The one-sided level of each stage, so that all stages together cross by chance with alpha.
 
     Args:
-        counts: the pairs seen at each look, ascending; the last is all that may ever be seen.
-        alpha: one-sided, of all looks together.
-        kind: of `SPENDING`. `pocock` (default) lets clear cases stop early, and asks of a look no
+        counts: the pairs seen at each stage, ascending; the last is all that may ever be seen.
+        alpha: one-sided, of all stages together.
+        kind: of `SPENDING`. `pocock` (default) lets clear cases stop early, and asks of a stage no
             level so small that resampling could not show it.
 
     Returns:
-        Levels, in the order of `counts`. 0.0 where nothing is spent: decide nothing there. One look
+        Levels, in the order of `counts`. 0.0 where nothing is spent: decide nothing there. One stage
         has the level alpha itself.
 
     Raises:
@@ -101,15 +101,15 @@ def _spent(counts: tuple[int, ...], alpha: float, kind: str) -> tuple[float, ...
 
 
 def crossing(counts: Sequence[int], levels: Sequence[float]) -> float:
-    """How often a statistic whose true value stands exactly at the limit crosses at any look, where
-    look i has the one-sided level `levels[i]`.
+    """How often a statistic whose true value stands exactly at the limit crosses at any stage, where
+    stage i has the one-sided level `levels[i]`.
 
     Raises:
         MeasurementError: counts do not ascend, or there are not as many levels.
     """
     shares = _shares(counts)
     if len(levels) != len(shares):
-        raise MeasurementError(f"{len(levels)} levels do not fit {len(shares)} looks")
+        raise MeasurementError(f"{len(levels)} levels do not fit {len(shares)} stages")
     path, total = _Path(shares), 0.0
     for level in levels:
         total += path.crosses(_boundary(level))
@@ -120,7 +120,7 @@ def crossing(counts: Sequence[int], levels: Sequence[float]) -> float:
 def _shares(counts: Sequence[int]) -> FloatArray:
     found = np.asarray(counts, dtype=np.float64)
     if found.ndim != 1 or found.size == 0 or found[0] <= 0 or (np.diff(found) <= 0).any():
-        raise MeasurementError(f"looks must be ascending numbers of pairs, got {list(counts)}")
+        raise MeasurementError(f"stages must be ascending numbers of pairs, got {list(counts)}")
     shares: FloatArray = found / found[-1]
     return shares
 
@@ -131,37 +131,37 @@ def _boundary(level: float) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Path:
-    """The sum of the data before a look, on the paths that crossed at none of the looks before it.
+    """The sum of the data before a stage, on the paths that crossed at none of the stages before it.
 
-    In units in which it has variance t at the share t: the density at the last look, on `nodes`
+    In units in which it has variance t at the share t: the density at the last stage, on `nodes`
     with quadrature `weights`.
     """
 
     shares: FloatArray
-    look: int = 0
+    stage: int = 0
     nodes: FloatArray = field(default_factory=lambda: np.zeros(1))
     weights: FloatArray = field(default_factory=lambda: np.ones(1))
 
     def spread(self) -> float:
-        """The standard deviation of what comes between the last look and this one."""
-        before = self.shares[self.look - 1] if self.look else 0.0
-        return math.sqrt(self.shares[self.look] - before)
+        """The standard deviation of what comes between the last stage and this one."""
+        before = self.shares[self.stage - 1] if self.stage else 0.0
+        return math.sqrt(self.shares[self.stage] - before)
 
     def crosses(self, boundary: float) -> float:
-        """The chance to lie beyond `boundary`, a normal quantile, at this look."""
-        edge = boundary * math.sqrt(self.shares[self.look])
+        """The chance to lie beyond `boundary`, a normal quantile, at this stage."""
+        edge = boundary * math.sqrt(self.shares[self.stage])
         return float(self.weights @ special.ndtr((self.nodes - edge) / self.spread()))
 
     def after(self, level: float) -> _Path:
-        """The paths that did not cross at this look, before the next."""
-        root = math.sqrt(self.shares[self.look])
+        """The paths that did not cross at this stage, before the next."""
+        root = math.sqrt(self.shares[self.stage])
         low, high = -_FAR * root, min(_boundary(level), _FAR) * root
         points, weights = _legendre()
         nodes = low + (points + 1) / 2 * (high - low)
         distance = (nodes[:, None] - self.nodes[None]) / self.spread()
         density = np.exp(-(distance**2) / 2) / (math.sqrt(2 * math.pi) * self.spread())
         kept = weights / 2 * (high - low) * (density @ self.weights)
-        return _Path(self.shares, self.look + 1, nodes, kept)
+        return _Path(self.shares, self.stage + 1, nodes, kept)
 
 
 @functools.cache

@@ -34,7 +34,7 @@ names the same members)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Vulnerability:
+class VulnerableHeads:
     """C_vuln over several seeds of the mask's training.
 
     Attributes:
@@ -86,7 +86,7 @@ def vulnerable(mask_tuned: Mask, mask_reference: Mask, delta: float = DELTA) -> 
 
 def vulnerable_over_seeds(
     masks_tuned: Sequence[Mask], masks_reference: Sequence[Mask], delta: float = DELTA
-) -> Vulnerability:
+) -> VulnerableHeads:
     """C_vuln of seed-averaged masks, and in how many seeds each member belongs to it.
 
     The numbers of seeds may differ; one of each is legal, and then no `share_within` is known.
@@ -99,7 +99,7 @@ def vulnerable_over_seeds(
     check_masks({"the tuned masks": tuned, "the reference's masks": reference})
     members = sorted(reference)
     within = [*permutations(masks_tuned, 2), *permutations(masks_reference, 2)]
-    return Vulnerability(
+    return VulnerableHeads(
         members=_fallen(tuned, reference, delta),
         drop={member: reference[member] - tuned[member] for member in members},
         share=_shares(members, list(product(masks_tuned, masks_reference)), delta),
