@@ -42,7 +42,7 @@ from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import check_length
 from forgetguard.measures.measure import Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
-from forgetguard.measures.own_damage import detach_attention, own_heads
+from forgetguard.measures.own_damage import detach_attention
 from forgetguard.measures.samples import (
     DAMAGE,
     TUNED,
@@ -147,7 +147,6 @@ class GateSession:
         self._failed: Exception | None = None
         self._summed: set[str] = set()
         self._vocabulary: int | None = None
-        self._attention: dict[str, dict[int, AttentionSite]] = {}  # by role and layer
 
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """Measure the gate file, as far as needed and not yet done, and decide one of its limits.
@@ -267,7 +266,18 @@ class GateSession:
                     with self._blame(plan):
                         self._read(plan, anatomy, checkpoint.role)
             layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
-            self._attention[checkpoint.role] = detach_attention(anatomy, sorted(layers))
+            self._keep_attention(checkpoint.role, detach_attention(anatomy, sorted(layers)))
+
+    def _keep_attention(self, role: str, attention: dict[int, AttentionSite]) -> None:
+        """Keep, for own damage, the attention of every circuit's layers beside its heads."""
+        for plan in self._sound():
+            layers = {head.layer for head in heads_of(plan.spec.members)}
+            for readings in plan.readings if layers else ():
+                reading = readings[role]
+                if reading.heads is not None:
+                    its = {layer: attention[layer] for layer in layers}
+                    heads = replace(reading.heads, attention=its)
+                    readings[role] = replace(reading, heads=heads)
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
@@ -347,7 +357,6 @@ class GateSession:
             self._check_prompts("base", anatomy, plan)
             if spec.members:
                 self._check_patching(anatomy, spec, capability_of(part))
-            self._read_own(anatomy)
             readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
@@ -359,6 +368,7 @@ class GateSession:
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
+        readings.clear()  # what crossed from the other models is not needed again
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
         notes = loaded + plan.notes + part_notes(plan.whole)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
@@ -399,27 +409,6 @@ class GateSession:
             return samples
         base = asdict(self._pair.base.fingerprint)
         return attach(spec, samples, self._baseline, base)
-
-    def _read_own(self, anatomy: Anatomy) -> None:
-        """Read every circuit's own damage as soon as the base is open, so that the other models'
-        attention need not be kept beside the waves."""
-        for role, attention in self._attention.items():
-            for plan in self._sound():
-                with self._blame(plan):
-                    self._read_own_of(plan, anatomy, role, attention)
-        self._attention.clear()
-
-    def _read_own_of(
-        self, plan: _Planned, anatomy: Anatomy, role: str, attention: dict[int, AttentionSite]
-    ) -> None:
-        heads = heads_of(plan.spec.members)
-        if not heads or plan.stages is None:
-            return
-        for part, readings in zip(plan.stages.parts, plan.readings, strict=True):
-            reading = readings[role]
-            if reading.heads is not None:
-                own = own_heads(anatomy, capability_of(part), heads, attention)
-                readings[role] = replace(reading, heads=replace(reading.heads, own=own))
 
     # --- numbers that need no model in memory --------------------------------------------------
 

@@ -72,8 +72,8 @@ def spent(counts: Sequence[int], alpha: float, kind: str = "pocock") -> tuple[fl
             level so small that resampling could not show it.
 
     Returns:
-        Levels, in the order of `counts`. 0.0 where nothing is spent: decide nothing there. One stage
-        has the level alpha itself.
+        Levels, in the order of `counts`. 0.0 where nothing is spent: decide nothing there. One
+        stage has the level alpha itself.
 
     Raises:
         MeasurementError: counts do not ascend, alpha is no error rate, or `kind` is unknown.
@@ -101,8 +101,8 @@ def _spent(counts: tuple[int, ...], alpha: float, kind: str) -> tuple[float, ...
 
 
 def crossing(counts: Sequence[int], levels: Sequence[float]) -> float:
-    """How often a statistic whose true value stands exactly at the limit crosses at any stage, where
-    stage i has the one-sided level `levels[i]`.
+    """How often a statistic whose true value stands exactly at the limit crosses at any stage,
+    where stage i has the one-sided level `levels[i]`.
 
     Raises:
         MeasurementError: counts do not ascend, or there are not as many levels.
@@ -131,7 +131,7 @@ def _boundary(level: float) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Path:
-    """The sum of the data before a stage, on the paths that crossed at none of the stages before it.
+    """The sum of the data before a stage, on the paths that crossed at no stage before it.
 
     In units in which it has variance t at the share t: the density at the last stage, on `nodes`
     with quadrature `weights`.

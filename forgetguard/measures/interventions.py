@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +69,7 @@ def intervene(
     budget: int | None = None,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Intervened:
     """Read a model on every pair under every intervention; all of a batch share one wavefront.
 
@@ -78,6 +80,7 @@ def intervene(
         saved: keeps what is finished, and is asked for it first. It must belong to this model,
             and a name of a source must mean one source in it; prompts, readout and interventions
             are told apart here.
+        beside: entered around each batch's clean pass, before its sources are asked for.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -97,7 +100,8 @@ def intervene(
             return score(readout, logits[..., :vocabulary], batch, rows).double().cpu()
 
         with torch.no_grad():
-            passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
+            with beside():
+                passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
             read_batch(capability, batch, passed.logits, vocabulary, clean)
             found: Mapping[str, Source] | None = None
             for part in _parts(len(interventions), saved):

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
 from forgetguard.anatomy.members import Head, Member
-from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.patching.forward import forward
 from forgetguard.patching.hooks import PreHook, first_tensor, hooked
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -46,26 +45,11 @@ def _unhook(attention: nn.Module) -> None:
         remove_hook_from_module(attention, recurse=True)
 
 
-def own_heads(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    heads: Sequence[Head],
-    attention: Mapping[int, AttentionSite],
-) -> tuple[dict[Member, Float[Tensor, "row pos head_dim"]], ...]:
-    """z of `heads` for every batch, on the CPU, computed by another model's `attention` from what
-    this model's attention is given on the clean prompts."""
-    layers = sorted({head.layer for head in heads})
-    return tuple(
-        _own_activations(attention, _attention_calls(anatomy, batch.clean, layers), heads)
-        for batch in capability.batches
-    )
-
-
-def _attention_calls(
-    anatomy: Anatomy, ids: Int[Tensor, "row pos"], layers: Sequence[int]
-) -> dict[int, Call]:
-    """What the model's attention is called with in each of `layers`, on a clean run."""
-    calls: dict[int, Call] = {}
+def attention_calls(
+    anatomy: Anatomy, layers: Sequence[int], calls: dict[int, Call]
+) -> AbstractContextManager[None]:
+    """While it is entered, what the model's attention is called with in each of `layers` is kept in
+    `calls`: of a clean pass that is run anyway."""
 
     def keep(layer: int) -> PreHook:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -74,14 +58,14 @@ def _attention_calls(
         return hook
 
     hooks = [(anatomy.site(layer).attention, keep(layer)) for layer in layers]
-    with torch.no_grad(), hooked(before=hooks, after=[]):
-        forward(anatomy, ids, [ids.shape[1] - 1])
-    return calls
+    return hooked(before=hooks, after=[])
 
 
-def _own_activations(
+def own_activations(
     attention: Mapping[int, AttentionSite], calls: Mapping[int, Call], heads: Sequence[Head]
 ) -> dict[Member, Float[Tensor, "row pos head_dim"]]:
+    """z of `heads`, on the CPU, computed by another model's `attention` from what this model's is
+    given (`attention_calls`)."""
     z: dict[Member, Tensor] = {}
     for layer, (args, kwargs) in calls.items():
         site = attention[layer]
