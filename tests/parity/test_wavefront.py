@@ -140,6 +140,18 @@ def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
     }
 
 
+def test_a_prefix_that_begins_at_the_first_patched_layer_is_that_layers() -> None:
+    anatomy = locate(build("llama"))
+    ids, counterfactual = prompts()
+    clean = clean_pass(anatomy, ids, POSITIONS, HEADS)
+    z = literal.activations(anatomy, counterfactual)
+    heads = (Head(1, 1), Head(2, 2))
+    found = wavefront(clean, [Run((head,), Source(z, start=START)) for head in heads], keep)
+    for values, head in zip(found, heads, strict=True):
+        expected = literal.logits(anatomy, ids, {head: z[head]})
+        assert_close(values, expected[:, list(POSITIONS)])
+
+
 def test_runs_that_change_different_rows_each_get_their_own_prefix() -> None:
     anatomy = locate(build("llama"))
     ids, counterfactual = prompts()

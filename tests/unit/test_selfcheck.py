@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.errors import AnatomyError, MeasurementError
+from forgetguard.patching import selfcheck
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
 REFUSED = {"gpt_bigcode"}
@@ -98,6 +99,15 @@ def test_an_exception_of_the_models_code_becomes_ours(error: Exception) -> None:
             check()
         assert type(error).__name__ in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_differs_from_a_literal_forward_pass_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wavefront = selfcheck.wavefront
+    monkeypatch.setattr(selfcheck, "wavefront", lambda *given: wavefront(*given) * 1.001)
+    with pytest.raises(AnatomyError, match="literal forward pass"):
+        check_all(locate(build("llama")))
 
 
 def test_running_out_of_memory_is_not_taken_for_an_unknown_architecture() -> None:
