@@ -10,7 +10,6 @@ import pytest
 from pytest_forgetguard import arguments, hooks
 from pytest_forgetguard.keys import MARKER, is_gate
 from pytest_forgetguard.options import FORM, add_options, asks_for_gate
-from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
     from pytest_forgetguard.fixtures import Forgetguard
@@ -71,13 +70,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail, not skip, a gate in a run without checkpoints."""
-    if RUN not in item.config.stash and is_gate(item):
-        pytest.fail(NO_RUN, pytrace=False)
+    if is_gate(item):
+        from pytest_forgetguard.state import RUN
+
+        if RUN not in item.config.stash:
+            pytest.fail(NO_RUN, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def forgetguard(request: pytest.FixtureRequest) -> Forgetguard:
     """The checkpoints of this gate run, and limits on circuits as assertions."""
+    from pytest_forgetguard.state import RUN
+
     if RUN not in request.config.stash:
         pytest.fail(NO_RUN, pytrace=False)
     from pytest_forgetguard.fixtures import Forgetguard

@@ -158,7 +158,7 @@ def test_a_bad_maximum_in_a_test_is_misuse_and_measures_nothing(project, call: s
     )
     result = project.gate("test_gate.py")
     assert result.ret == documented("a Python gate gives a maximum that no limit may have")
-    result.stdout.fnmatch_lines(["*dcv.circuit: max must be below 1, got 2*"])
+    result.stdout.fnmatch_lines(["*dcv.circuit: max must be below 1 *got 2*"])
     assert project.judged() == []
 
 

@@ -90,10 +90,8 @@ def test_a_control_is_the_damage_of_its_heads_over_the_importance_of_this_circui
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
     session = GateSession(pair, specs, controls=1)
     found = session.judge(specs[0], WHOLE)
-    damage, importance = (
-        session.measurement(harmed).circuit_damage,
-        session.measurement(specs[0]).circuit_importance,
-    )
+    damage = session.measurement(harmed).need("damage", "circuit")
+    importance = session.measurement(specs[0]).need("importance", "circuit", "base")
     control = found.controls[-1].dcv
     assert control is not None
     assert control.value == pytest.approx(float(np.mean(damage) / np.mean(importance)), abs=1e-6)
