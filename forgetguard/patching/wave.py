@@ -230,7 +230,8 @@ class Wave:
             for block in self.blocks:
                 for place, one in block.run.at(member.layer):
                     if one == member:
-                        source_z = self._source_z(block.run.source.z[member], block.rows)
+                        rows = block.rows.to(values.device)
+                        source_z = self._source_z(block.run.source.z[member], rows)
                         change = contribution_change(
                             values[block.span], self._trimmed(source_z, member.layer), None, None
                         )
