@@ -1,7 +1,7 @@
 """A GPU that is not there: tensors said to be on it stay on the CPU, and mixing them is an error.
 
-Every storage that was moved to the device is marked; `device` and `is_cuda` say where a tensor
-would be, and a function given tensors of both places raises as torch does on a GPU. So a tensor
+Every storage that was moved to the device is marked; `device` says where a tensor would be, and a
+function given tensors of both places raises as torch does on a GPU. So a tensor
 left on the CPU is found where there is only a CPU. Not seen: what torch's own C++ allocates, and
 anything about numbers or speed.
 """
@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_iter, tree_map
 
-DEVICE = torch.device("cuda", 0)
+# Of all kinds the one for which transformers does least that only its own torch could.
+DEVICE = torch.device("mps", 0)
 _CPU = torch.device("cpu")
-_FREE = 8 * 2**30  # bytes that the device says it has
 
 # Given a tensor of each place, these work on a GPU too.
 _ACROSS = {"copy_", "data.__set__", "__getitem__", "__setitem__", "to", "type_as"}
-_ACROSS |= {"_has_compatible_shallow_copy_type"}
+_ACROSS |= {"grad", "_has_compatible_shallow_copy_type"}
 # And these hand on what lies on the CPU, whatever they are given.
 _TO_CPU = {"cpu", "tolist", "item", "equal", "allclose", "__len__", "__bool__"}
 _NEVER_THERE = {"numpy", "__array__"}
@@ -38,8 +38,8 @@ class AnotherDevice(TorchFunctionMode):
         name = _name(func)
         if func is torch.device or name == "_parse_to":  # they name a device and use none
             return func(*args, **kwargs)
-        if name in ("device.__get__", "is_cuda.__get__", "is_cpu.__get__"):
-            return _said(name, args[0], func)
+        if name == "device.__get__" and _is_there(args[0]):
+            return DEVICE
         given = list(_tensors((args, kwargs)))
         there = any(map(_is_there, given))
         if name in _NEVER_THERE and there:
@@ -49,6 +49,10 @@ class AnotherDevice(TorchFunctionMode):
         target = _target(name, args, asked, there)
         args, kwargs = tree_map(_on_cpu, (args, kwargs))
         found = func(*args, **kwargs)
+        if func is torch.autograd.grad:  # each lies where what it is the gradient of lies
+            for at, one in zip(_tensors(args[1]), found, strict=True):
+                _mark(one, _is_there(at))
+            return found
         for one in _tensors(found):
             if target != _is_there(one):
                 if any(_same_storage(one, other) for other in given):
@@ -63,12 +67,6 @@ def _name(func: Callable[..., Any]) -> str:
     if plain in ("__get__", "__set__"):
         return f"{getattr(func.__self__, '__name__', '')}.{plain}"  # type: ignore[attr-defined]
     return plain
-
-
-def _said(name: str, tensor: Tensor, func: Callable[..., Any]) -> Any:
-    if not _is_there(tensor):
-        return func(tensor)
-    return DEVICE if name.startswith("device") else name.startswith("is_cuda")
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -152,10 +150,3 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, torch.device) and value.type == DEVICE.type:
         return _CPU
     return "cpu" if isinstance(value, str) and value.split(":")[0] == DEVICE.type else value
-
-
-def enter() -> torch.device:
-    """Let `DEVICE` be a device in this thread from here on."""
-    AnotherDevice().__enter__()
-    torch.cuda.mem_get_info = lambda device=None: (_FREE, _FREE)
-    return DEVICE

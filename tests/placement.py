@@ -17,8 +17,11 @@ import another_device
 import torch
 
 _ASKED = os.environ.get("FORGETGUARD_TEST_DEVICE", "cpu")
-DEVICE = another_device.enter() if _ASKED == "emulated" else torch.device(_ASKED)
+DEVICE = another_device.DEVICE if _ASKED == "emulated" else torch.device(_ASKED)
 DTYPE: torch.dtype = getattr(torch, os.environ.get("FORGETGUARD_TEST_DTYPE", "float32"))
+
+if _ASKED == "emulated":
+    another_device.AnotherDevice().__enter__()  # for the whole process
 
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False

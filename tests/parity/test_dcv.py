@@ -16,7 +16,7 @@ import forgetguard as fg
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.gate.schema import load_circuit_file
+from forgetguard.gate.schema import load_gate_file
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 
@@ -24,7 +24,7 @@ CIRCUITS = Path(__file__).parents[2] / "circuits"
 @pytest.mark.parametrize("task", ["ioi", "induction"])
 def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
     """One pair at a time, plain transformers, the definition as DESIGN writes it."""
-    circuit = load_circuit_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
+    circuit = load_gate_file(CIRCUITS / f"tiny-{task}.circuit.yaml")
     folder = {role: resolve(f"tiny:{role}", "base").location for role in ("base", "sft")}
     base, tuned = (
         locate(transformers.AutoModelForCausalLM.from_pretrained(folder[role]).to(DEVICE).eval())
@@ -37,7 +37,7 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
     def ids(text: str) -> torch.Tensor:
         return torch.tensor([tokenizer(text)["input_ids"]])
 
-    sets = [(head,) for head in circuit.heads] + [circuit.heads]
+    sets = [(head,) for head in circuit.members] + [circuit.heads]
     damage, importance = torch.zeros(len(sets)), torch.zeros(len(sets))
     for row in rows:
         clean, counterfactual = ids(row["clean"]), ids(row["counterfactual"])
@@ -63,9 +63,9 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         for row in rows
     ]
     pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
-    result = fg.vulnerability(pair, fg.capability(task, pairs=pairs), circuit.heads)
+    result = fg.vulnerability(pair, fg.capability(task, pairs=pairs), circuit.members)
     assert result.circuit.value == pytest.approx(expected[-1].item(), rel=1e-3, abs=1e-4)
-    for number, head in enumerate(circuit.heads):
+    for number, head in enumerate(circuit.members):
         if str(head) in result.heads:
             value = result.heads[str(Head(head.layer, head.index))].value
             assert value == pytest.approx(expected[number].item(), rel=1e-3, abs=1e-4)
@@ -151,6 +151,6 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
                 )[:, :, head.index]
             patched = literal.logits(base, batch.clean, {head: z}, tuned)
             expected = (readout(clean) - readout(patched)).cpu().numpy()
-            measured = result.measurement.head_own_damage[head][list(batch.pairs)]
+            measured = result.samples.need("own_damage", str(head))[list(batch.pairs)]
             assert measured == pytest.approx(expected, abs=2e-4)
             assert abs(expected).max() > 1e-3
