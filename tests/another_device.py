@@ -1,9 +1,9 @@
 """A GPU that is not there: tensors said to be on it stay on the CPU, and mixing them is an error.
 
 Every storage that was moved to the device is marked; `device` says where a tensor would be, and a
-function given tensors of both places raises as torch does on a GPU. So a tensor
-left on the CPU is found where there is only a CPU. Not seen: what torch's own C++ allocates, and
-anything about numbers or speed.
+function given tensors of both places raises as torch does on a GPU. So a tensor left on the CPU is
+found where there is only a CPU. Not seen: what torch's own C++ does inside, checkpoints read onto
+the device, and anything about numbers or speed.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class AnotherDevice(TorchFunctionMode):
             raise TypeError(f"can't convert {DEVICE} device type tensor to numpy")
         _check_together(name, given, args)
         asked = _asked(args, kwargs)
+        if asked == DEVICE and kwargs.get("generator") is not None:
+            raise RuntimeError(f"{name}: the generator is not on the same device, {DEVICE}")
         target = _target(name, args, asked, there)
         args, kwargs = tree_map(_on_cpu, (args, kwargs))
         found = func(*args, **kwargs)
@@ -142,7 +144,7 @@ def _target(name: str, args: Any, asked: torch.device | None, there: bool) -> bo
     if name in ("to", "type_as") and len(args) > 1 and isinstance(args[1], Tensor):
         return _is_there(args[1])
     if name in _ACROSS and name != "to":
-        return _is_there(args[0])
+        return isinstance(args[0], Tensor) and _is_there(args[0])
     return there
 
 

@@ -17,10 +17,13 @@ import another_device
 import torch
 
 _ASKED = os.environ.get("FORGETGUARD_TEST_DEVICE", "cpu")
-DEVICE = another_device.DEVICE if _ASKED == "emulated" else torch.device(_ASKED)
+_EMULATED = _ASKED == "emulated"
+DEVICE = another_device.DEVICE if _EMULATED else torch.device(_ASKED)
+# Checkpoints cannot be read onto a device that is not there.
+LOADED = "cpu" if _EMULATED else DEVICE.type
 DTYPE: torch.dtype = getattr(torch, os.environ.get("FORGETGUARD_TEST_DTYPE", "float32"))
 
-if _ASKED == "emulated":
+if _EMULATED:
     another_device.AnotherDevice().__enter__()  # for the whole process
 
 torch.backends.cuda.matmul.allow_tf32 = False

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from forgetguard.anatomy.contributions import output_slices
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.measures.ablation import ABLATIONS
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.patching.clean import clean_pass
@@ -24,6 +25,7 @@ from forgetguard.patching.wavefront import wavefront
 IDS, OTHER = torch.randint(3, 90, (2, 3, 7), generator=torch.Generator().manual_seed(3))
 START = 2
 OTHER[:, :START] = IDS[:, :START]
+MEMBERS: tuple[Member, ...] = (Head(0, 1), Mlp(0), Head(1, 3), Mlp(2))
 
 
 @pytest.fixture
@@ -37,14 +39,12 @@ def moved(name: str, seed: int = 0) -> Anatomy:
 
 
 def patched(base: Anatomy, tuned: Anatomy) -> Tensor:
-    """The logits with each head and each MLP of another model, and with all of them."""
-    members = base.members(mlps=True)
-    foreign = Source(literal.activations(tuned, IDS), output_slices(tuned, members))
+    """The logits with each member as it is in another model, and as it is on another prompt."""
+    foreign = Source(literal.activations(tuned, IDS), output_slices(tuned, MEMBERS))
     own = Source(literal.activations(base, OTHER), start=START)
-    runs = [Run(one, source) for source in (foreign, own) for one in zip(members)]
-    clean = clean_pass(base, IDS, [6], members)
+    runs = [Run((one,), source) for source in (foreign, own) for one in MEMBERS]
     with torch.no_grad():
-        return wavefront(clean, [*runs, Run(members, foreign)], lambda logits, _: logits)
+        return wavefront(clean_pass(base, IDS, [6], MEMBERS), runs, lambda logits, _: logits)
 
 
 # OPT's MLP is given all tokens in one axis, Falcon's beside the attention, Mixtral's is routed.
@@ -53,7 +53,7 @@ def test_heads_and_mlps_are_patched_where_the_model_is(name: str, device: torch.
     base, tuned = moved(name), moved(name, seed=1)
     found = patched(base, tuned)
     assert found.device == device
-    check_patching(base, IDS, OTHER, [6], base.members(mlps=True), start=START)
+    check_patching(base, IDS, OTHER, [6], MEMBERS, start=START)
 
 
 def test_ablations_of_mlps_are_measured_where_the_model_is(device: torch.device) -> None:
@@ -67,7 +67,7 @@ def test_ablations_of_mlps_are_measured_where_the_model_is(device: torch.device)
 
 BROKEN: dict[str, Callable[[Tensor, Tensor], object]] = {
     "a sum": lambda there, here: there + here,
-    "a product": lambda there, here: torch.nn.functional.linear(there, here),
+    "a product": torch.nn.functional.linear,
     "an index": lambda there, here: there.index_select(0, torch.tensor([0])),
     "a view": lambda there, here: there[0] * here.T[0],
     "a gradient": lambda there, here: (
@@ -76,6 +76,9 @@ BROKEN: dict[str, Callable[[Tensor, Tensor], object]] = {
     "a parameter": lambda there, here: torch.nn.Linear(2, 2).to(DEVICE)(here),
     "an index from the device": lambda there, here: here[there.argmax(0)],
     "a random number": lambda there, here: torch.rand(2, 2, device=DEVICE) - here,
+    "a random number of the CPU's": lambda there, here: torch.rand(
+        2, generator=torch.Generator(), device=DEVICE
+    ),
 }
 
 
