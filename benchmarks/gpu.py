@@ -2,6 +2,7 @@
 
     bash benchmarks/gpu.sh                # all of it, in at most nine minutes, on the GPU
     python benchmarks/gpu.py --small      # the same on tiny sizes, on whatever is there
+    python benchmarks/gpu.py --page a.json b.json   # keep a with b's sections, and render that
     python benchmarks/gpu.py --page       # render benchmarks/gpu.json into docs/performance.md
 
 Every section is a process of its own with its own time limit; one that fails or runs out of time is
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -148,6 +149,18 @@ def _run(name: str, small: bool, folder: Path, out: Path, limit: float) -> dict[
     return {"outcome": outcome, "wall_seconds": round(time.monotonic() - began, 2), **found}
 
 
+def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first run with the sections of later ones in place of its own; what ran in other
+    surroundings keeps them."""
+    first, *later = runs
+    for run in later:
+        if run["surroundings"] != first["surroundings"]:
+            for one in run["sections"].values():
+                one["surroundings"] = run["surroundings"]
+        first = first | {"sections": first["sections"] | run["sections"]}
+    return first
+
+
 def table(found: Mapping[str, Any]) -> str:
     """The numbers as a Markdown table; what did not finish says so."""
     if not found:
@@ -158,6 +171,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines.append("|---|---|")
     for name, one in found["sections"].items():
         text = _row(name, one) if one["outcome"] == "done" else one["outcome"]
+        if "surroundings" in one:
+            text += f" (on {one['surroundings']['device']})"
         lines.append(f"| {_LABELS.get(name, name)} | {text} |")
     return "\n".join(lines)
 
@@ -178,7 +193,8 @@ _LABELS = {
 
 def _row(name: str, one: Mapping[str, Any]) -> str:
     if name.startswith("parity"):
-        return f"{one.get('passed', 0)} passed, {one.get('failed', 0)} failed"
+        broken = sum(one.get(key, 0) for key in ("failed", "error", "errors"))
+        return f"{one.get('passed', 0)} passed, {broken} failed"
     if name == "model":
         return f"{one['gib']:.2f} GiB"
     if name == "training":
@@ -213,11 +229,16 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="tiny sizes, few tests")
     parser.add_argument("--only", nargs="*", default=[], choices=LIMITS, help="some sections")
-    parser.add_argument("--page", action="store_true", help="render docs/performance.md")
+    parser.add_argument(
+        "--page", nargs="*", type=Path, help="render docs/performance.md, from these results if any"
+    )
     parser.add_argument("--section", choices=LIMITS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.page:
+    if options.page is not None:
+        if options.page:
+            kept = merged([json.loads(file.read_text()) for file in options.page])
+            DATA.write_text(json.dumps(kept, indent=1) + "\n")
         found = json.loads(DATA.read_text()) if DATA.exists() else {}
         PAGE.write_text(fill(PAGE.read_text(), found))
     elif options.section:

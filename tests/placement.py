@@ -4,6 +4,7 @@ The CPU and float32, unless the environment says otherwise:
 
     FORGETGUARD_TEST_DEVICE=cuda FORGETGUARD_TEST_DTYPE=bfloat16 pytest tests/parity
 
+`FORGETGUARD_TEST_DEVICE=emulated` finds tensors left on the CPU without a GPU (another_device.py).
 Tests that need float64, or a format of their own, keep it. On a GPU float32 means float32: TF32 is
 off, in the literal passes too.
 """
@@ -12,10 +13,18 @@ from __future__ import annotations
 
 import os
 
+import another_device
 import torch
 
-DEVICE = torch.device(os.environ.get("FORGETGUARD_TEST_DEVICE", "cpu"))
+_ASKED = os.environ.get("FORGETGUARD_TEST_DEVICE", "cpu")
+_EMULATED = _ASKED == "emulated"
+DEVICE = another_device.DEVICE if _EMULATED else torch.device(_ASKED)
+# Checkpoints cannot be read onto a device that is not there.
+LOADED = "cpu" if _EMULATED else DEVICE.type
 DTYPE: torch.dtype = getattr(torch, os.environ.get("FORGETGUARD_TEST_DTYPE", "float32"))
+
+if _EMULATED:
+    another_device.AnotherDevice().__enter__()  # for the whole process
 
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.backends.cudnn.allow_tf32 = False

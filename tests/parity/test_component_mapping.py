@@ -43,7 +43,8 @@ def _is_last_matrix(mlp: nn.Module | None, block: nn.Module | None) -> bool:
         return False
     seen: list[torch.Tensor] = []
     hook = mlp.register_forward_hook(lambda _, args, output: seen.append(output))
-    output = block(torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)))
+    hidden = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0))
+    output = block(hidden.to(next(block.parameters())))  # its device and dtype
     hook.remove()
     return torch.equal(output, seen[0])
 

@@ -10,7 +10,7 @@ import literal
 import pytest
 import torch
 import transformers
-from placement import DEVICE
+from placement import DEVICE, LOADED
 
 import forgetguard as fg
 from forgetguard.anatomy.locate import Anatomy, locate
@@ -62,7 +62,11 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         fg.PromptPair(row["clean"], row["counterfactual"], row["answer"], row["distractor"])
         for row in rows
     ]
+<<<<<<< HEAD
     pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
+=======
+    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=LOADED)
+>>>>>>> gpu2
     result = fg.vulnerability(pair, fg.capability(task, pairs=pairs), circuit.members)
     assert result.circuit.value == pytest.approx(expected[-1].item(), rel=1e-3, abs=1e-4)
     for number, head in enumerate(circuit.members):
@@ -130,7 +134,7 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
     base, tuned = (locate(models[role]) for role in ("base", "sft"))
     heads = (Head(0, 1), Head(1, 2), Head(2, 2))
     pairs = fg.capability("key_value", pairs=8, seed=3)
-    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
+    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=LOADED)
     encoded = pairs.encoded(pair.base.tokenizer)
     result = fg.vulnerability(pair, pairs, heads)
     for batch in encoded.batches:

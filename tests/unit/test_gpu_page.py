@@ -38,3 +38,23 @@ def test_a_section_that_did_not_finish_says_so_in_the_table() -> None:
     rows = table.splitlines()[-2:]
     assert rows[0].endswith("| 2.0 s, peak 6.0 GiB |")
     assert rows[1].endswith("| out of time after 75 s |")
+
+
+def test_a_later_run_replaces_its_sections_and_says_where_it_ran() -> None:
+    gpu = benchmark()
+
+    def run(device: str, passed: int, **more: object) -> dict[str, object]:
+        surroundings = {"device": device, "torch": "2", "transformers": "5"}
+        parity = {"outcome": "done", "passed": passed, "failed": 1, "error": 1}
+        return {
+            "surroundings": surroundings,
+            "small": False,
+            "sections": {"parity-float32": parity, **more},
+        }
+
+    first = run("D", 5, model={"outcome": "done", "gib": 1.0})
+    rows = gpu.table(gpu.merged([first, run("D", 7)])).splitlines()[-2:]
+    assert rows[0].endswith("| 7 passed, 2 failed |")
+    assert rows[1].endswith("| 1.00 GiB |")
+    assert "| 9 passed, 2 failed (on E) |" in gpu.table(gpu.merged([first, run("E", 9)]))
+    assert gpu.merged([first]) == first
