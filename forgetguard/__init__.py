@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forgetguard.anatomy.members import Head, Mlp
     from forgetguard.api import (
         Circuit,
+        Measured,
         Restoration,
         Roles,
         Vulnerability,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         discover,
         faithfulness,
         load,
+        measure,
         restoration,
         roles,
         vulnerability,
@@ -31,6 +33,7 @@ _HOMES = {
     "Circuit": "forgetguard.api",
     "ForgetguardError": "forgetguard.errors",
     "Head": "forgetguard.anatomy.members",
+    "Measured": "forgetguard.api",
     "Mlp": "forgetguard.anatomy.members",
     "PromptPair": "forgetguard.capabilities.pairs",
     "Restoration": "forgetguard.api",
@@ -42,6 +45,7 @@ _HOMES = {
     "capability": "forgetguard.api",
     "discover": "forgetguard.api",
     "load": "forgetguard.api",
+    "measure": "forgetguard.api",
     "vulnerability": "forgetguard.api",
 }
 
@@ -49,6 +53,7 @@ __all__ = [
     "Circuit",
     "ForgetguardError",
     "Head",
+    "Measured",
     "Mlp",
     "PromptPair",
     "Restoration",
@@ -58,6 +63,7 @@ __all__ = [
     "discover",
     "faithfulness",
     "load",
+    "measure",
     "restoration",
     "roles",
     "vulnerability",

@@ -183,6 +183,16 @@ class GateSession:
             self._exact(plan, limit.measure)
         return self._up_to(plan, len(plan.readings) - 1 if self._recording else 0)
 
+    def measured_for(self, circuit: GateSpec, limit: Limit) -> Samples:
+        """What one limit of the gate file is judged on; the first stage's, where there are several.
+
+        Raises:
+            ForgetguardError: it cannot be measured, or the limit's measure failed.
+        """
+        samples = self.measurement(circuit)
+        self._check_measured(self._plans[circuit.name], limit)
+        return samples
+
     def _ready(self, circuit: GateSpec) -> _Planned:
         """The gate file with everything that it needs from the other models."""
         if self._failed is not None:  # loading gigabytes again would fail again

@@ -1,0 +1,113 @@
+"""Any measure of the registry, from base to tuned, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from forgetguard.anatomy.members import Member
+from forgetguard.api.circuits import Circuit, members_of
+from forgetguard.capabilities.capability import Capability
+from forgetguard.capabilities.pairs import Prompt
+from forgetguard.checkpoints.placement import ModelPair
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit, Prompts, TaskPairs
+from forgetguard.gate.estimate import Case
+from forgetguard.gate.rule import Estimated, estimate
+from forgetguard.gate.schema import lacking
+from forgetguard.gate.session import GateSession
+from forgetguard.gate.verdict import Estimate
+from forgetguard.measures.samples import Samples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What a measure read: by subject (a head's name, `layer 3`, a matrix; empty for the whole), an
+    estimate with its interval; and the samples behind it. Subjects that cannot be measured (a head
+    whose importance cannot be told from zero) are left out."""
+
+    key: str
+    estimates: Mapping[str, Estimate]
+    samples: Samples
+
+    @property
+    def value(self) -> Estimate:
+        """Of the whole.
+
+        Raises:
+            MeasurementError: the measure has subjects.
+        """
+        if "" not in self.estimates:
+            raise MeasurementError(f"{self.key} is of {', '.join(self.estimates)}: ask for one")
+        return self.estimates[""]
+
+
+def measure(
+    pair: ModelPair,
+    key: str,
+    *,
+    prompts: Sequence[str | Prompt] = (),
+    capability: Capability | None = None,
+    circuit: Circuit | Sequence[Member | str] = (),
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Measured:
+    """A measure, with or without `.over_reference`, from the pair's base to its tuned checkpoint.
+
+    Args:
+        key: as under `limits:` of a gate file; `forgetguard measures` lists them.
+        prompts: for measures that are sampled over prompts.
+        capability: prompt pairs, for those that are sampled over pairs; prompts too, where none are
+            given.
+        circuit: for those that patch one.
+        confidence: one-sided: each bound of an interval holds with that confidence.
+        seed: of the resampling.
+
+    Raises:
+        SpecificationError: there is no such measure, or it needs what was not given.
+        ForgetguardError: it cannot be measured; the message says why.
+    """
+    spec = GateSpec(
+        name=key if capability is None else capability.name,
+        capability="" if capability is None else capability.name,
+        pairs=_given(prompts, capability),
+        readout="logit_diff" if capability is None else capability.readout,
+        members=members_of(circuit),
+        limits=(Limit(key, 0.0),),
+        chat_template=capability is not None and capability.chat_template,
+        confidence=confidence,
+    )
+    missing = lacking(spec, spec.limits[0].measure)
+    if missing:
+        raise SpecificationError(f"{key} needs {missing.partition(':')[0]}: give it")
+    samples = GateSession(pair, [spec], seed=seed).measured_for(spec, spec.limits[0])
+    found = estimated(Case.of(spec, samples, seed=seed, family=1), key)
+    estimates = {one.subject: one.value for one in found.subjects if one.value is not None}
+    return Measured(key, estimates, samples)
+
+
+def _given(
+    prompts: Sequence[str | Prompt], capability: Capability | None
+) -> TaskPairs | InlinePairs | Prompts | None:
+    if prompts:
+        return Prompts(tuple(Prompt(one) if isinstance(one, str) else one for one in prompts))
+    if capability is None:
+        return None
+    if capability.task is None:
+        return InlinePairs(capability.pairs)
+    return TaskPairs(capability.task, capability.count, capability.seed)
+
+
+def estimated(case: Case, key: str) -> Estimated:
+    """What a measure came to, before any maximum.
+
+    Raises:
+        MeasurementError: nothing can be measured; the code says why.
+    """
+    found = estimate(case, Limit(key, 0.0))
+    if found.unmeasurable is not None:
+        facts = ", ".join(f"{one} {value}" for one, value in found.unmeasurable.facts.items())
+        raise MeasurementError(
+            f"{case.spec.name}: {key} cannot be measured, {found.unmeasurable.code.value}: {facts}"
+        )
+    return found
