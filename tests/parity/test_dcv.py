@@ -62,11 +62,7 @@ def test_dcv_equals_a_naive_loop_over_pairs(task: str) -> None:
         fg.PromptPair(row["clean"], row["counterfactual"], row["answer"], row["distractor"])
         for row in rows
     ]
-<<<<<<< HEAD
-    pair = fg.load(base="tiny:base", tuned="tiny:sft", device=DEVICE.type)
-=======
     pair = fg.load(base="tiny:base", tuned="tiny:sft", device=LOADED)
->>>>>>> gpu2
     result = fg.vulnerability(pair, fg.capability(task, pairs=pairs), circuit.members)
     assert result.circuit.value == pytest.approx(expected[-1].item(), rel=1e-3, abs=1e-4)
     for number, head in enumerate(circuit.members):
