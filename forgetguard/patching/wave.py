@@ -228,23 +228,13 @@ class Wave:
             returned = first_output(output)
             values = by_row(returned, self.alive[member.layer])
             for block in self.blocks:
-<<<<<<< HEAD
                 if member in block.run.members:
-                    source_z = self._source_z(block.run.source.z[member], block.rows)
+                    rows = block.rows.to(values.device)
+                    source_z = self._source_z(block.run.source.z[member], rows)
                     change = contribution_change(
                         values[block.span], self._trimmed(source_z, member.layer), None, None
                     )
                     values = _add(values, block.span, change)
-=======
-                for place, one in block.run.at(member.layer):
-                    if one == member:
-                        rows = block.rows.to(values.device)
-                        source_z = self._source_z(block.run.source.z[member], rows)
-                        change = contribution_change(
-                            values[block.span], self._trimmed(source_z, member.layer), None, None
-                        )
-                        values = _add(values, block.span, _scaled(change, block.run, place))
->>>>>>> gpu2
             values = values.reshape(returned.shape)
             return (values, *output[1:]) if isinstance(output, tuple) else values
 
