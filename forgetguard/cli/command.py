@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from forgetguard.errors import SpecificationError
+
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 STATUSES = f"""\
 exit status:
@@ -36,6 +38,17 @@ class Command:
     summary: str
     options: Callable[[ArgumentParser], None]
     prepare: Callable[[Namespace], Job]
+
+
+def listing(name: str, summary: str, show: Job) -> Command:
+    """A command that takes no arguments and shows something."""
+
+    def prepare(asked: Namespace) -> Job:
+        if asked.tokens:
+            raise SpecificationError(f"takes no arguments, got {' '.join(asked.tokens)}")
+        return show
+
+    return Command(name, summary, lambda _: None, prepare)
 
 
 def say(text: str) -> None:

@@ -5,21 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from argparse import ArgumentParser, Namespace
 
 from forgetguard.capabilities.tasks import find_task, task_names
-from forgetguard.cli.command import DONE, FAILED, Command, Job
-from forgetguard.errors import CapabilityError, SpecificationError
-
-
-def _options(parser: ArgumentParser) -> None:
-    """It takes none."""
-
-
-def _prepare(asked: Namespace) -> Job:
-    if asked.tokens:
-        raise SpecificationError(f"takes no arguments, got {' '.join(asked.tokens)}")
-    return _list
+from forgetguard.cli.command import DONE, FAILED, listing
+from forgetguard.errors import CapabilityError
 
 
 def _list() -> int:
@@ -52,4 +41,4 @@ def _first_line(documented: object) -> str:
     return lines[0] if lines else ""
 
 
-COMMAND = Command("tasks", "list the tasks that prompt pairs can be drawn from", _options, _prepare)
+COMMAND = listing("tasks", "list the tasks that prompt pairs can be drawn from", _list)
