@@ -12,6 +12,7 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.keys import MARKER, SUFFIXES
 
 _DECLARES = re.compile(r"^(forgetguard|capability)[ \t]*:", re.MULTILINE)
+_CIRCUIT = re.compile(r"^circuit[ \t]*:", re.MULTILINE)
 _NAMED = 3
 
 
@@ -45,8 +46,7 @@ def advice(paths: Iterable[Path]) -> str:
     """How to rename what looks like a circuit file, `; ` at the end; empty where nothing does."""
     found = dict.fromkeys(file for path in paths for file in _under(path) if is_near_miss(file))
     named = [
-        f"{file} looks like a circuit file: call it {_right(file)}; "
-        for file in list(found)[:_NAMED]
+        f"{file} looks like a gate file: call it {_right(file)}; " for file in list(found)[:_NAMED]
     ]
     more = len(found) - len(named)
     return "".join(named) + (f"{more} more files do; " if more else "")
@@ -67,4 +67,6 @@ def _under(path: Path) -> list[Path]:
 
 
 def _right(file: Path) -> str:
-    return f"{file.stem.removesuffix('.circuit')}.circuit{file.suffix.lower()}"
+    kind = "circuit" if _CIRCUIT.search(file.read_text(encoding="utf-8")) else "gate"
+    stem = file.stem.removesuffix(".circuit").removesuffix(".gate")
+    return f"{stem}.{kind}{file.suffix.lower()}"
