@@ -12,6 +12,7 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.keys import MARKER, SUFFIXES
 
 _DECLARES = re.compile(r"^(forgetguard|capability)[ \t]*:", re.MULTILINE)
+_CIRCUIT = re.compile(r"^circuit[ \t]*:", re.MULTILINE)
 _NAMED = 3
 
 
@@ -67,4 +68,6 @@ def _under(path: Path) -> list[Path]:
 
 
 def _right(file: Path) -> str:
-    return f"{file.stem.removesuffix('.circuit')}.circuit{file.suffix.lower()}"
+    kind = "circuit" if _CIRCUIT.search(file.read_text(encoding="utf-8")) else "gate"
+    stem = file.stem.removesuffix(".circuit").removesuffix(".gate")
+    return f"{stem}.{kind}{file.suffix.lower()}"

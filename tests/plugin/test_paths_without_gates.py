@@ -42,6 +42,14 @@ def test_a_misnamed_file_named_or_in_a_named_folder(misnamed, args: list[str]) -
     assert misnamed.judged() == []
 
 
+def test_a_misnamed_gate_file_is_told_the_name_of_one(misnamed) -> None:
+    file = misnamed.path / "circuits" / "capitals.yaml"
+    file.write_text("forgetguard: 2\nprompts: [a b, c d]\nlimits: {kl.forward: {max: 1}}\n")
+    result = misnamed.gate(file)
+    assert result.ret == documented(NOTHING_THERE)
+    assert "call it capitals.gate.yaml" in output(result)
+
+
 def test_renamed_as_it_says_the_file_is_run(misnamed) -> None:
     folder = misnamed.path / "circuits"
     (folder / "quick.yaml").rename(folder / "quick.circuit.yaml")
