@@ -211,7 +211,8 @@ class Case:
         """A subject's numbers; with `over`, tuned minus that model's, unit by unit.
 
         Raises:
-            MeasurementError: they were not measured.
+            MeasurementError: they were not measured, or are relative to something else in each of
+                the two models, so that numerators cannot be subtracted.
             SpecificationError: the baseline did not record them.
         """
         now = measure.select(self.data, subject, TUNED)
@@ -223,6 +224,11 @@ class Case:
             raise self._missing(measure, over) or error from None
         if measure.estimator is Estimator.PROPORTION:
             return Series(now.values, then.values, now.graded, then.graded)
+        if now.scale is not None and not np.array_equal(now.scale, _given(then.scale)):
+            raise MeasurementError(
+                f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "
+                f"{over}, so the two cannot be subtracted: its scale must come from the base"
+            )
         return replace(now, values=now.values - then.values)
 
     def exact(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Estimate:

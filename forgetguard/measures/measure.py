@@ -45,7 +45,11 @@ class Subjects(enum.Enum):
 
 
 class Estimator(enum.Enum):
-    """How samples become a number with bounds."""
+    """How samples become a number with bounds.
+
+    A mean, or a ratio of means, of values that do not vary is taken to be exact: for what is a yes
+    or a no on each unit (0 on 8 of 8 says little) there is PROPORTION.
+    """
 
     RATIO = "ratio of means"
     MEAN = "mean"

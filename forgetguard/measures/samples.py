@@ -171,8 +171,9 @@ def ordered(data: Samples, name: str) -> Samples:
 
 
 def joined(parts: Iterable[Samples]) -> Samples:
-    """Samples of one gate file on different units as one, in the order of `parts`: the arrays that
-    all of them have (a measure may have failed on one). What is no array is the last one's."""
+    """Samples of one gate file on different units as one, in the order of `parts`: the quantities
+    that all of them have of the same subjects (a measure may have failed on one). What is no array
+    is the last one's."""
     listed = list(parts)
     last = listed[-1]
     if len(listed) == 1:
@@ -180,9 +181,13 @@ def joined(parts: Iterable[Samples]) -> Samples:
     arrays = {
         key: np.concatenate([one.arrays[key] for one in listed])
         for key in last.arrays
-        if all(key in one.arrays for one in listed)
+        if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
     }
     return replace(last, units=tuple(unit for one in listed for unit in one.units), arrays=arrays)
+
+
+def _keys(one: Samples, quantity: str) -> set[Key]:
+    return {key for key in one.arrays if key.quantity == quantity}
 
 
 def member_names(members: Iterable[Member]) -> tuple[str, ...]:
