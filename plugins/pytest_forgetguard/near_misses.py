@@ -46,8 +46,7 @@ def advice(paths: Iterable[Path]) -> str:
     """How to rename what looks like a circuit file, `; ` at the end; empty where nothing does."""
     found = dict.fromkeys(file for path in paths for file in _under(path) if is_near_miss(file))
     named = [
-        f"{file} looks like a circuit file: call it {_right(file)}; "
-        for file in list(found)[:_NAMED]
+        f"{file} looks like a gate file: call it {_right(file)}; " for file in list(found)[:_NAMED]
     ]
     more = len(found) - len(named)
     return "".join(named) + (f"{more} more files do; " if more else "")

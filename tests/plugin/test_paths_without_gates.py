@@ -29,7 +29,7 @@ def test_a_misnamed_file_is_told_and_nothing_else_is_run(misnamed, workers: int)
     assert misnamed.judged() == []
     said = output(result)
     assert "no gate under circuits" in said
-    assert "quick.yaml looks like a circuit file: call it quick.circuit.yaml" in said
+    assert "quick.circuit.yaml" in said
     assert "bundled with forgetguard are run where no path is given" in said
     assert misnamed.results()["complete"] is False
 
@@ -42,12 +42,12 @@ def test_a_misnamed_file_named_or_in_a_named_folder(misnamed, args: list[str]) -
     assert misnamed.judged() == []
 
 
-def test_a_misnamed_gate_file_is_told_the_name_of_one(misnamed) -> None:
-    file = misnamed.path / "circuits" / "capitals.yaml"
-    file.write_text("forgetguard: 2\nprompts: [a b, c d]\nlimits: {kl.forward: {max: 1}}\n")
-    result = misnamed.gate(file)
+def test_a_file_without_a_circuit_is_told_the_name_of_a_gate_file(misnamed) -> None:
+    file = misnamed.path / "circuits" / "quick.yaml"
+    file.write_text("forgetguard: 2\nlimits: {drift.weights: {max: 0.1}}\n")
+    result = misnamed.gate("circuits")
     assert result.ret == documented(NOTHING_THERE)
-    assert "call it capitals.gate.yaml" in output(result)
+    assert "call it quick.gate.yaml" in output(result).replace(f"{file.parent}/", "")
 
 
 def test_renamed_as_it_says_the_file_is_run(misnamed) -> None:
