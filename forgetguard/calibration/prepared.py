@@ -17,7 +17,7 @@ from forgetguard.gate.runner import OtherReading, capability_of, read_base, read
 from forgetguard.gate.session import auto_note, check_base, discovery_pairs
 from forgetguard.gate.stages import Part, part_notes
 from forgetguard.gate.suitability import check_heads, check_names
-from forgetguard.measures.behaviour import behaviour, check_able
+from forgetguard.measures.behaviour import behaviour, check_able, check_length
 from forgetguard.measures.samples import BASE, TUNED, Key, Note, Samples
 from forgetguard.patching.budget import memory_errors
 
@@ -105,6 +105,8 @@ def _ready(
         spec, notes = replace(spec, members=found.circuit), (auto_note(found), *remarks)
     check_base(spec, pair.base)
     if part.pairs is None:
+        with pair.base.open() as model:
+            check_length(locate(model), spec.name, (len(one.ids) for one in part.passages))
         return Prepared(spec, part, notes)
     encoded = capability_of(part)
     with memory_errors(f"checking circuit {spec.name}"), pair.base.open() as model:

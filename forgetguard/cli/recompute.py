@@ -17,7 +17,7 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import InlinePairs, Prompts
+from forgetguard.gate.declaration import InlinePairs, Limit, Prompts
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.samples import BASELINE, CORRECT, Key, Samples, Unit, texts
 from forgetguard.report.recheck import Measured, circuits_of
@@ -105,8 +105,15 @@ def _measured_again(
 ) -> Samples:
     assert one.samples is not None
     units = list(one.samples.units)
+    if any(limit.measure.needs_all for limit in one.spec.limits):
+        count = len(units)
     chosen = random.Random(seed).sample(units, min(count, len(units)))
-    spec = replace(one.spec, pairs=_given(chosen), auto=False)
+    # A gate in Python may have asked for numbers of the files that no limit is declared on.
+    exact = {key.quantity for key in one.samples.exact}
+    asked = {limit.measure.key for limit in one.spec.limits}
+    more = tuple(Limit(key, 0.0) for key in sorted(exact - asked))
+    limits = (*one.spec.limits, *more)
+    spec = replace(one.spec, pairs=_given(chosen), auto=False, limits=limits)
     # `recording`: limits over a baseline ask nothing of the models.
     session = GateSession(pair, [spec], recording=True, progress=bar)  # type: ignore[arg-type]
     return session.measurement(spec)

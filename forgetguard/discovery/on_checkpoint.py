@@ -115,7 +115,8 @@ def discover_on(
 
 def check(anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]) -> None:
     """The self-checks that come before any number of a model (raises ForgetguardError)."""
-    check_length(anatomy, encoded)
+    lengths = (batch.clean.shape[1] for batch in encoded.batches)
+    check_length(anatomy, encoded.capability.name, lengths)
     batch = encoded.batches[0]
     check_sums(anatomy, batch.clean[:1])
     check_patching(

@@ -24,6 +24,7 @@ from forgetguard.gate.verdict import Estimate, exactly
 from forgetguard.measures.measure import Estimator, Measure, Series
 from forgetguard.measures.samples import (
     BASE,
+    BASELINE,
     CIRCUIT,
     IMPORTANCE,
     TUNED,
@@ -210,14 +211,24 @@ class Case:
         """A subject's numbers; with `over`, tuned minus that model's, unit by unit.
 
         Raises:
-            MeasurementError: they were not measured.
+            MeasurementError: they were not measured, or are relative to something else in each of
+                the two models, so that numerators cannot be subtracted.
+            SpecificationError: the baseline did not record them.
         """
         now = measure.select(self.data, subject, TUNED)
         if not over:
             return now
-        then = measure.select(self.data, subject, over)
+        try:
+            then = measure.select(self.data, subject, over)
+        except MeasurementError as error:
+            raise self._missing(measure, over) or error from None
         if measure.estimator is Estimator.PROPORTION:
             return Series(now.values, then.values, now.graded, then.graded)
+        if now.scale is not None and not np.array_equal(now.scale, _given(then.scale)):
+            raise MeasurementError(
+                f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "
+                f"{over}, so the two cannot be subtracted: its scale must come from the base"
+            )
         return replace(now, values=now.values - then.values)
 
     def exact(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Estimate:
@@ -228,11 +239,20 @@ class Case:
     def _exact(self, measure: Measure, subject: str, role: str) -> float:
         found = self.data.exact.get(Key(measure.key, subject, role))
         if found is None:
-            raise MeasurementError(
+            raise self._missing(measure, role) or MeasurementError(
                 f"{Key(measure.key, subject, role)} was not measured: this is a defect of the "
                 "measure, please report it"
             )
         return found
+
+    def _missing(self, measure: Measure, role: str) -> SpecificationError | None:
+        """Why there are no numbers in the role of a baseline; None for another role."""
+        if role != BASELINE:
+            return None
+        return SpecificationError(
+            f"{self.spec.where(1)}: {measure.key} is not in what the baseline recorded of "
+            f"{self.spec.name!r}: record it anew with --forgetguard-update"
+        )
 
     def bounds(self, measure: Measure, subjects: Sequence[str], over: str = "") -> list[Bounds]:
         """What of each subject is held to a limit; the subjects are one family.

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forgetguard.errors import SpecificationError
+from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate import studentised
 from forgetguard.gate.estimate import Bounds, Case
 from forgetguard.gate.verdict import Estimate, SubjectEvidence
@@ -71,7 +71,7 @@ def subject_bounds(case: Case, measure: Measure, over: str, floor: float) -> lis
     importance must be measurable.
 
     Raises:
-        MeasurementError: something was not measured.
+        MeasurementError: something was not measured, or not of the same subjects.
         SpecificationError: there is no subject.
     """
     if measure.has_floor:
@@ -79,6 +79,12 @@ def subject_bounds(case: Case, measure: Measure, over: str, floor: float) -> lis
     subjects = measure.subjects_in(case.data)
     if not subjects:
         raise SpecificationError(f"{case.spec.where(1)}: {measure.key} has no subject to bound")
+    gone = {*measure.subjects_in(case.data, over)} - {*subjects} if over else set()
+    if gone:
+        raise MeasurementError(
+            f"{measure.key} has no number of {', '.join(sorted(gone))} in the tuned model, which "
+            f"it has in the {over}"
+        )
     held = case.bounds(measure, subjects, over)
     found = [
         SubjectBounds(name, one, value=one.estimate)

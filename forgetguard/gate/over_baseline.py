@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from forgetguard.errors import MeasurementError
 from forgetguard.gate import studentised
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
@@ -33,7 +34,11 @@ def beside_baseline(case: Case, limit: Limit) -> tuple[Note, ...]:
 def _whole(case: Case, measure: Measure) -> Note | None:
     if measure.estimator is Estimator.EXACT:
         return None
-    now, then = case.series(measure), measure.select(case.data, role=BASELINE)
+    now = case.series(measure)
+    try:
+        then = measure.select(case.data, role=BASELINE)
+    except MeasurementError:  # no limit asked for it when the baseline was recorded
+        return None
     if measure.estimator is Estimator.PROPORTION:
         drop = case.proportion_drop(then.values, now.values).estimate
         return _note(measure, "", float(then.values.mean()), float(now.values.mean()), drop)

@@ -160,7 +160,8 @@ def estimate(case: Case, limit: Limit) -> Estimated:
     scale, reason = _scale(case, limit)
     if reason is not None:
         return Estimated(scale=scale, unmeasurable=reason)
-    if measure.estimator is Estimator.PROPORTION and _identical(case, limit):
+    whole = measure.subjects is Subjects.WHOLE
+    if whole and measure.estimator is Estimator.PROPORTION and _identical(case, limit):
         # Equal real numbers on every pair are no sample of 0s and 1s: the models compute the same.
         same = Estimate(0.0, 0.0, 0.0, studentised.coverage(1 - case.levels.passing), case.count)
         return Estimated((SubjectBounds("", Bounds(same, 0.0)),), identical=True)

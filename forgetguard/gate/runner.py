@@ -65,11 +65,25 @@ class Wanted:
         return cls(tuple(found.values()))
 
     def sets(self, spec: GateSpec, heads: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
-        """The sets of members to patch, by subject; `heads`: every head of the model."""
-        patched = [one.patched for one in self.measures if one.patched is not None]
+        """The sets of members to patch, by subject; `heads`: every head of the model.
+
+        Raises:
+            MeasurementError: two measures call different sets by one name.
+        """
         found: dict[str, tuple[Member, ...]] = {}
-        for name in patched if spec.members else ():
-            found |= name(spec.members, heads)
+        for one in self.measures if spec.members else ():
+            if one.patched is None:
+                continue
+            named = guarded(one, partial(one.patched, spec.members, heads))
+            taken = sorted(
+                name for name in named if {*found.get(name, named[name])} != {*named[name]}
+            )
+            if taken:
+                raise MeasurementError(
+                    f"measure {one.key!r} of {one.source} patches other members as {taken[0]!r} "
+                    "than another measure of this file: one of the two must rename them"
+                )
+            found |= named
         return found
 
     def members(self, spec: GateSpec, heads: Sequence[Member]) -> set[Member]:

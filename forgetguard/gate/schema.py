@@ -193,6 +193,12 @@ def _check_inputs(spec: GateSpec, problems: Problems) -> None:
         missing = lacking(spec, limit.measure)
         if missing:
             problems.add(limit.line, f"limits.{limit.key} needs {missing}")
+        if limit.measure.needs_all and getattr(spec.pairs, "most", None) is not None:
+            problems.add(
+                limit.line,
+                f"limits.{limit.key} is of all pairs together, which cannot be drawn stage by "
+                "stage: leave out most:, or put it into a file of its own",
+            )
 
 
 def lacking(spec: GateSpec, measure: Measure) -> str:

@@ -23,8 +23,8 @@ from forgetguard.gate.baseline import Baseline, attach, check_recorded
 from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.gate.runner import (
-    OF_EVERY_CIRCUIT,
     OtherReading,
+    Wanted,
     capability_of,
     guarded,
     read_base,
@@ -176,12 +176,19 @@ class GateSession:
         return verdict
 
     def measurement(self, circuit: GateSpec) -> Samples:
-        """What was read of the gate file (raises ForgetguardError); where pairs are drawn stage by
-        stage, that of the first, and of the last while recording."""
+        """What was read of the gate file; where pairs are drawn stage by stage, that of the first,
+        and of the last while recording.
+
+        Raises:
+            ForgetguardError: it cannot be measured, or the measure of one of its limits failed.
+        """
         plan = self._ready(circuit)
         for limit in plan.spec.limits:
             self._exact(plan, limit.measure)
-        return self._up_to(plan, len(plan.readings) - 1 if self._recording else 0)
+        found = self._up_to(plan, len(plan.readings) - 1 if self._recording else 0)
+        for limit in plan.spec.limits:
+            self._check_measured(plan, limit)
+        return found
 
     def measured_for(self, circuit: GateSpec, limit: Limit) -> Samples:
         """What one limit of the gate file is judged on; the first stage's, where there are several.
@@ -216,9 +223,12 @@ class GateSession:
                 plan.by_stage.append(self._beside_baseline(plan.spec, joined(plan.parts)))
             if plan.failed is not None:
                 raise plan.failed
+        return self._with_exact(plan, stage)
+
+    def _with_exact(self, plan: _Planned, stage: int) -> Samples:
+        """The samples of a stage that was measured, with all exact numbers that were read since."""
         found = plan.by_stage[stage]
-        missing = plan.exact.keys() - found.exact.keys()
-        if missing:
+        if plan.exact.keys() - found.exact.keys():
             found = plan.by_stage[stage] = replace(found, exact={**found.exact, **plan.exact})
         return found
 
@@ -228,7 +238,7 @@ class GateSession:
         plan = self._plans.get(circuit.name)
         if plan is None or not plan.by_stage or plan.failed is not None:
             return None
-        return plan.spec, plan.by_stage[-1]
+        return plan.spec, self._with_exact(plan, -1)
 
     def close(self) -> None:
         """Free the models and what was captured from them."""
@@ -446,20 +456,24 @@ class GateSession:
         measure = limit.measure
         if measure.key in plan.unmeasured:
             raise plan.unmeasured[measure.key]
-        asked = {one.measure.key for one in plan.spec.limits} | {*OF_EVERY_CIRCUIT}
+        wanted = Wanted.of(plan.spec)
         reads = measure.compare is not None or measure.patched is not None
-        if reads and measure.key not in asked:
+        if measure not in wanted.measures and (
+            reads or (measure.needs_pairs and not wanted.reads_pairs(plan.spec))
+        ):
             raise SpecificationError(
                 f"{plan.spec.where(1)}: {measure.key} is not among its limits, so it was not "
                 f"measured: declare it there, with the maximum that you gate on"
             )
 
     def _check_prompts(self, role: str, anatomy: Anatomy, plan: _Planned) -> None:
+        lengths = [len(one.ids) for one in plan.whole.passages]
         if plan.pairs is not None:
-            check_length(anatomy, plan.pairs)
-            if role not in self._summed:
-                check_sums(anatomy, plan.pairs.batches[0].clean[:1])
-                self._summed.add(role)
+            lengths += [batch.clean.shape[1] for batch in plan.pairs.batches]
+        check_length(anatomy, plan.spec.name, lengths)
+        if plan.pairs is not None and role not in self._summed:
+            check_sums(anatomy, plan.pairs.batches[0].clean[:1])
+            self._summed.add(role)
 
     def _check_patching(
         self, anatomy: Anatomy, spec: GateSpec, capability: EncodedCapability

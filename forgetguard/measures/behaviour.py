@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +89,21 @@ def check_able(capability: EncodedCapability, base: Behaviour) -> float:
     return accuracy
 
 
-def check_length(anatomy: Anatomy, capability: EncodedCapability) -> None:
+def check_length(anatomy: Anatomy, name: str, lengths: Iterable[int]) -> None:
     """Prompts must fit the positions that the model has, or it would fail, or read garbage.
+
+    Args:
+        name: of the gate file or capability that gives them.
+        lengths: of the prompts, in tokens; at least one.
 
     Raises:
         CapabilityError: one does not.
     """
     config = anatomy.model.config.get_text_config()  # type: ignore[operator, union-attr]
     most = getattr(config, "max_position_embeddings", None)
-    longest = max(batch.clean.shape[1] for batch in capability.batches)
+    longest = max(lengths)
     if isinstance(most, int) and longest > most:
         raise CapabilityError(
-            f"capability {capability.capability.name}: a prompt has {longest} tokens and the model "
-            f"{most} positions; shorten the prompts"
+            f"{name}: a prompt has {longest} tokens and the model {most} positions; shorten the "
+            "prompts"
         )

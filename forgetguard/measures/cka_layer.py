@@ -44,4 +44,5 @@ MEASURE = Measure(
     subjects=Subjects.LAYERS,
     read=read,
     compare=compare,
+    by_unit=False,
 )

@@ -45,7 +45,11 @@ class Subjects(enum.Enum):
 
 
 class Estimator(enum.Enum):
-    """How samples become a number with bounds."""
+    """How samples become a number with bounds.
+
+    A mean, or a ratio of means, of values that do not vary is taken to be exact: for what is a yes
+    or a no on each unit (0 on 8 of 8 says little) there is PROPORTION.
+    """
 
     RATIO = "ratio of means"
     MEAN = "mean"
@@ -142,6 +146,8 @@ class Measure:
         needs_capability: whether the base must be able to do what the prompts ask.
         graded: whether it reads the readout, and so is blind where that is saturated.
         has_floor: whether limits take `floor:` (gate/family.py).
+        by_unit: whether what `compare` returns for a unit depends on that unit alone. Where it does
+            not, units cannot be drawn stage by stage, nor some of them be measured again.
         source: the distribution that it comes from.
     """
 
@@ -160,6 +166,7 @@ class Measure:
     needs_capability: bool = False
     graded: bool = False
     has_floor: bool = False
+    by_unit: bool = True
     source: str = field(default="forgetguard", compare=False)
 
     @property
@@ -176,6 +183,11 @@ class Measure:
     def needs_prompts(self) -> bool:
         """Whether it runs a model on anything."""
         return self.sampled is not Sampled.NOTHING
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether its numbers are those of all units together."""
+        return not self.by_unit or (self.estimator is Estimator.EXACT and self.compare is not None)
 
     def select(self, samples: Samples, subject: str = WHOLE, role: str = TUNED) -> Series:
         """One subject's numbers of one model.

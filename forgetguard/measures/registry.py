@@ -11,6 +11,7 @@ from importlib import metadata
 
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
+from forgetguard.measures.samples import CORRECT, DAMAGE, IMPORTANCE, OWN_DAMAGE, READOUT
 
 GROUP = "forgetguard.measures"
 BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
@@ -25,6 +26,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "drift.weights": "forgetguard.measures.drift_weights",
     "rotation": "forgetguard.measures.rotation",
 }
+TAKEN = (READOUT, CORRECT, IMPORTANCE, DAMAGE, OWN_DAMAGE)  # names that samples already have
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
     "baseline": "tuned minus what the baseline recorded, on the same samples",
@@ -113,6 +115,8 @@ def _foreign(name: str, entry: metadata.EntryPoint) -> Measure:
             f"entry point {name!r} of {source} must be a forgetguard.measures.measure.Measure with "
             f"that key, got {got}",
         )
+    if name in TAKEN:
+        return _broken(name, f"measure {name!r} of {source}: {name} is read of every model anyway")
     return replace(found, source=source)
 
 

@@ -171,14 +171,23 @@ def ordered(data: Samples, name: str) -> Samples:
 
 
 def joined(parts: Iterable[Samples]) -> Samples:
-    """Samples of one gate file on different units as one, in the order of `parts`; everything that
-    is not an array is the last one's."""
+    """Samples of one gate file on different units as one, in the order of `parts`: the quantities
+    that all of them have of the same subjects (a measure may have failed on one). What is no array
+    is the last one's."""
     listed = list(parts)
     last = listed[-1]
     if len(listed) == 1:
         return last
-    arrays = {key: np.concatenate([one.arrays[key] for one in listed]) for key in last.arrays}
+    arrays = {
+        key: np.concatenate([one.arrays[key] for one in listed])
+        for key in last.arrays
+        if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
+    }
     return replace(last, units=tuple(unit for one in listed for unit in one.units), arrays=arrays)
+
+
+def _keys(one: Samples, quantity: str) -> set[Key]:
+    return {key for key in one.arrays if key.quantity == quantity}
 
 
 def member_names(members: Iterable[Member]) -> tuple[str, ...]:

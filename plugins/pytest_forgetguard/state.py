@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,7 @@ class Run:
             self.measured[entry["digest"]] = entry
         if known is not None and known["measured"] and entry["measured"]:
             # Each worker reads the exact numbers of the limits that it judges.
-            exact = known["measured"]["exact"] | entry["measured"]["exact"]
+            exact = _merged(known["measured"]["exact"], entry["measured"]["exact"])
             self.measured[entry["digest"]]["measured"]["exact"] = exact
 
     def circuits_in_order(self) -> list[dict[str, Any]]:
@@ -130,3 +130,10 @@ RUN: pytest.StashKey[Run] = pytest.StashKey()
 def _units(entry: dict[str, Any]) -> int:
     """How many prompts a circuit was measured on; -1 where it was not."""
     return -1 if entry["measured"] is None else len(entry["measured"]["units"])
+
+
+def _merged(
+    one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What either has, by quantity and role."""
+    return {name: {**one.get(name, {}), **other.get(name, {})} for name in {**one, **other}}
