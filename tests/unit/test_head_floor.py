@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_samples import samples
+from known_samples import changed, read, samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
@@ -176,3 +176,10 @@ def test_a_larger_family_makes_fails_rarer_and_leaves_passes_alone(
         assert among.outcome in (Outcome.FAIL, Outcome.ABSTAIN)
     else:
         assert among.outcome is alone.outcome
+
+
+def test_below_the_floor_harm_counts_whichever_way_the_circuit_works() -> None:
+    for damage in (-0.05, 0.05):
+        data = measured(0.02, damage)
+        against = changed(data, circuit_importance=-read(data, "circuit_importance"))
+        assert compared(against, 0.10) == pytest.approx(damage / 0.10)
