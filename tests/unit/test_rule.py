@@ -14,8 +14,8 @@ from known_samples import HEADS, changed, measured, read, spec
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate.declaration import Limit
-from forgetguard.gate.records import verdict_to_dict
 from forgetguard.gate.estimate import Case
+from forgetguard.gate.records import verdict_to_dict
 from forgetguard.gate.rule import judge
 from forgetguard.gate.verdict import Code, ControlEvidence, Outcome, Verdict
 from forgetguard.measures import registry
