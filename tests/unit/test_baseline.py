@@ -311,11 +311,13 @@ def test_a_circuit_that_is_not_there_is_an_error_unless_it_is_about_to_be() -> N
 @given(st.integers(0, 1000))
 def test_an_entry_comes_back_with_its_numbers_and_without_an_older_baseline(seed: int) -> None:
     data = attach(SPEC, measured(seed=seed), baseline(measured(seed=seed + 1)), BASE)
-    plain = records.samples_to_dict(data)
+    exact = {Key("rotation", "m", role): float(seed) for role in ("tuned", BASELINE)}
+    plain = records.samples_to_dict(replace(data, exact=exact))
     assert BASELINE in plain["arrays"]["damage"]
     written = entry_to_dict(plain, SPEC, BASE, {"tuned": "t"}, {"dcv.circuit": "a::b"})
     again = entry_from_dict("c", written, "it")
     assert not again.samples.has_role(BASELINE)
+    assert again.samples.exact == {Key("rotation", "m", "tuned"): seed}
     assert read(again.samples, "circuit_damage").tobytes() == read(data, "circuit_damage").tobytes()
     assert again.identity == identity(SPEC, records.digest_units(data.units), BASE)
 

@@ -12,6 +12,7 @@ from gated import PROMPTS, TEXTS, gated
 from plain_tiny import logits_after
 from tiny_copies import copy_of_base
 
+from forgetguard.errors import CapabilityError
 from forgetguard.gate.verdict import Code, Outcome
 from forgetguard.measures.samples import Key
 
@@ -86,3 +87,13 @@ def test_rows_that_training_added_to_the_vocabulary_are_left_out(tmp_path: Path)
     verdicts, samples = gated(GATE.replace("LIMIT", "0.001"), tuned=grown)
     assert abs(samples.arrays[Key("kl.forward", "", "tuned")]).max() < 1e-6
     assert verdicts["kl.forward"].outcome is Outcome.PASS
+
+
+def test_another_tokenizer_with_as_many_but_other_ids_is_refused(tmp_path: Path) -> None:
+    file = copy_of_base(tmp_path) / "tokenizer.json"
+    data = json.loads(file.read_text())
+    ids = data["model"]["vocab"]
+    ids["France"], ids["bag"] = ids["bag"], ids["France"]
+    file.write_text(json.dumps(data))
+    with pytest.raises(CapabilityError):
+        gated(GATE.replace("LIMIT", "50"), tuned=file.parent)

@@ -617,3 +617,20 @@ def test_a_circuit_that_carries_little_of_a_log_probability_is_noted() -> None:
     (note,) = verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")).notes
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
+
+
+def test_the_draws_depend_on_the_runs_seed_and_on_the_name_of_the_file() -> None:
+    data = measured(dcv=0.1, noise=0.4)
+    given: list[dict[str, Any]] = [{}, {"seed": 1}, {"spec": replace(spec(), name="d")}]
+    found = [verdict("dcv.circuit", 0.1, data, **more).estimate for more in given]
+    assert len({one.interval for one in found if one is not None}) == 3
+
+
+def test_a_pass_names_the_head_whose_upper_bound_is_nearest() -> None:
+    noise = np.random.default_rng(5).standard_normal(64)
+    noise = (noise - noise.mean()) / noise.std()
+    importance = {head: np.ones(64) for head in HEADS}
+    damage = {HEADS[0]: np.full(64, 0.05), HEADS[1]: 0.04 + 0.3 * noise, HEADS[2]: np.zeros(64)}
+    data = changed(measured(), head_importance=importance, head_damage=damage)
+    found = verdict("dcv.head", 0.5, data)
+    assert (found.outcome, found.subject) == (Outcome.PASS, str(HEADS[1]))
