@@ -93,7 +93,7 @@ def test_another_tokenizer_with_as_many_but_other_ids_is_refused(tmp_path: Path)
     file = copy_of_base(tmp_path) / "tokenizer.json"
     data = json.loads(file.read_text())
     ids = data["model"]["vocab"]
-    ids["France"], ids["bag"] = ids["bag"], ids["France"]
+    ids[" France"], ids[" bag"] = ids[" bag"], ids[" France"]
     file.write_text(json.dumps(data))
     with pytest.raises(CapabilityError):
         gated(GATE.replace("LIMIT", "50"), tuned=file.parent)
