@@ -196,6 +196,26 @@ def test_every_measure_says_so_once(key: str, subject: str, then: float, now: fl
         pytest.approx(then, abs=0.01),
         pytest.approx(now, abs=0.01),
     )
+    assert note.facts["value"] == pytest.approx(abs(now - then), abs=0.01)  # more is worse
+    assert note.facts["low"] < note.facts["value"] < note.facts["high"]
+
+
+def test_the_member_beside_a_circuit_that_works_against_is_the_one_that_grew_most() -> None:
+    nothing = dict.fromkeys(HEADS, np.zeros(64))
+    then = changed(measured(), head_damage=nothing)
+    importance = read(then, "circuit_importance")
+    then = changed(then, circuit_importance=-importance)
+    damage = {HEADS[0]: -0.5 * importance, HEADS[1]: 0.1 * importance}
+    data = attach(SPEC, changed(then, head_damage=damage), baseline(then), BASE)
+    (note,) = notes_of("dcv.head", data)
+    assert (note.facts["subject"], note.facts["value"]) == (str(HEADS[0]), pytest.approx(0.5))
+
+
+def test_a_pair_of_another_template_is_the_same_pair() -> None:
+    now = measured()
+    named = replace(now, units=tuple(replace(one, template="t") for one in now.units))
+    found = attach(SPEC, named, baseline(shuffled(now)), BASE)
+    assert read(found, "recorded_readout").tolist() == read(now, "tuned_readout").tolist()
 
 
 def test_a_measure_with_a_limit_over_the_baseline_leaves_it_to_that_limit() -> None:
@@ -291,11 +311,13 @@ def test_a_circuit_that_is_not_there_is_an_error_unless_it_is_about_to_be() -> N
 @given(st.integers(0, 1000))
 def test_an_entry_comes_back_with_its_numbers_and_without_an_older_baseline(seed: int) -> None:
     data = attach(SPEC, measured(seed=seed), baseline(measured(seed=seed + 1)), BASE)
-    plain = records.samples_to_dict(data)
+    exact = {Key("rotation", "m", role): float(seed) for role in ("tuned", BASELINE)}
+    plain = records.samples_to_dict(replace(data, exact=exact))
     assert BASELINE in plain["arrays"]["damage"]
     written = entry_to_dict(plain, SPEC, BASE, {"tuned": "t"}, {"dcv.circuit": "a::b"})
     again = entry_from_dict("c", written, "it")
     assert not again.samples.has_role(BASELINE)
+    assert again.samples.exact == {Key("rotation", "m", "tuned"): seed}
     assert read(again.samples, "circuit_damage").tobytes() == read(data, "circuit_damage").tobytes()
     assert again.identity == identity(SPEC, records.digest_units(data.units), BASE)
 

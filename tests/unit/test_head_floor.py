@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_samples import samples
+from known_samples import changed, read, samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
@@ -176,3 +176,30 @@ def test_a_larger_family_makes_fails_rarer_and_leaves_passes_alone(
         assert among.outcome in (Outcome.FAIL, Outcome.ABSTAIN)
     else:
         assert among.outcome is alone.outcome
+
+
+def test_below_the_floor_harm_counts_whichever_way_the_circuit_works() -> None:
+    for damage in (-0.05, 0.05):
+        data = measured(0.02, damage)
+        against = changed(data, circuit_importance=-read(data, "circuit_importance"))
+        assert compared(against, 0.10) == pytest.approx(damage / 0.10)
+
+
+def test_new_harm_by_a_head_against_the_capability_is_shown_with_its_sign_and_as_its_own() -> None:
+    data = measured(-0.3, 0.1)
+    own = {STRONG: np.zeros(PAIRS), WEAK: read(data, "head_damage", WEAK)}
+    damage = {STRONG: 0.5 * read(data, "head_importance", STRONG), WEAK: own[WEAK]}
+    data = changed(data, head_damage=damage, head_own_damage=own)
+    found = held(data)
+    assert found.subject == str(STRONG)
+    assert "against" not in found.facts
+    assert found.subjects[0].subject == str(WEAK)  # what it does itself leads
+    shown = evidence(found)
+    assert shown.value is not None
+    assert shown.own is not None
+    assert shown.value.value == pytest.approx(-1 / 3)
+    assert shown.own.value == pytest.approx(-1 / 3)
+    alone = held(changed(data, head_damage={STRONG: np.zeros(PAIRS), WEAK: own[WEAK]}))
+    assert (alone.subject, alone.facts["against"]) == (str(WEAK), True)
+    assert alone.estimate is not None
+    assert alone.estimate.value == pytest.approx(1 / 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,17 @@ from plain_tiny import plain_model
 from safetensors.torch import load_file
 from tiny_copies import copy_of_base
 
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
+from forgetguard.gate.baseline import Baseline, Entry, identity
+from forgetguard.gate.schema import parse_gate
+from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Code, Outcome
+from forgetguard.measures.samples import Key, Samples
 
 GATE = "forgetguard: 2\nlimits: {drift.weights: {max: LIMIT}}\n"
+NAME = "a.gate.yaml"
+PAIR = {"base": "base", "tuned": "sft"}
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:
@@ -76,3 +84,23 @@ def test_an_adapter_drifts_by_its_delta() -> None:
     apart = verdicts["drift.weights.over_reference"].estimate
     assert apart is not None
     assert apart.value == pytest.approx(estimate.value - plain_drift("sft"), rel=1e-6)
+
+
+def test_over_a_baseline_it_is_what_moved_since() -> None:
+    spec = parse_gate(GATE.replace("weights", "weights.over_baseline").replace("LIMIT", "0"), NAME)
+    specs = {role: resolve(f"tiny:{name}", role) for role, name in PAIR.items()}
+    then = Samples((), {}, {Key("drift.weights", "", "tuned"): 0.001})
+    with ModelPair(specs) as pair:
+        same = identity(spec, "", asdict(pair.base.fingerprint))
+        baseline = Baseline(Path("b"), {spec.name: Entry(same, {}, {}, then)})
+        found = GateSession(pair, [spec], baseline=baseline).judge(spec, spec.limits[0])
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(plain_drift("sft") - 0.001, rel=1e-6)
+
+
+def test_limits_that_stand_for_one_of_the_run_share_its_place() -> None:
+    spec = parse_gate(GATE.replace("LIMIT", "0.5"), NAME)
+    specs = {role: resolve(f"tiny:{name}", role) for role, name in PAIR.items()}
+    with ModelPair(specs) as pair:
+        session = GateSession(pair, [spec], family=3)
+        assert session.judge(spec, spec.limits[0], own=4).family == 12

@@ -67,3 +67,16 @@ def test_a_matrix_scaled_turns_nothing_and_one_transposed_in_its_columns_does(
     assert verdicts["rotation"].outcome is Outcome.FAIL
     assert verdicts["rotation"].subject == NAME
     assert not any(value for key, value in samples.exact.items() if key.subject != NAME)
+
+
+def test_the_random_change_is_one_of_the_base(tmp_path: Path) -> None:
+    def turn(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[NAME] = 20 * tensors[NAME].flip(1).contiguous()
+
+    # Beside a change 20 times its size nothing of the base's directions is left.
+    _, samples = gated(GATE.replace("LIMIT", "2"), tuned=copy_of_base(tmp_path, turn))
+    base = dict(plain_model("base").named_parameters())[NAME].detach().double().numpy()
+    noise = np.random.default_rng(1).standard_normal(base.shape)
+    k = round(0.25 * min(base.shape))
+    ratio = mean_angle(base, base[:, ::-1], k) / mean_angle(base, noise, k)
+    assert samples.exact[Key("rotation", NAME, "tuned")] == pytest.approx(ratio, rel=0.1)

@@ -172,6 +172,12 @@ def test_a_circuit_file_and_its_prompts_are_named_by_the_hash_of_their_bytes(
     data = records.spec_to_dict(load_gate_file(file))
     assert data["file_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert data["pairs"]["sha256"] == hashlib.sha256(prompts.read_bytes()).hexdigest()
+    gate = tmp_path / "c.gate.yaml"
+    gate.write_text("forgetguard: 2\nprompts: {file: q.jsonl}\nlimits: {kl.forward: {max: 1}}\n")
+    prompts = prompts.with_name("q.jsonl")
+    prompts.write_text("".join(json.dumps({"prompt": f"a{i}"}) + "\n" for i in range(8)))
+    data = records.spec_to_dict(load_gate_file(gate))
+    assert data["pairs"]["sha256"] == hashlib.sha256(prompts.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from known_samples import HEADS, changed, measured, read, spec
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate.declaration import Limit
+from forgetguard.gate.estimate import Case
 from forgetguard.gate.records import verdict_to_dict
 from forgetguard.gate.rule import judge
 from forgetguard.gate.verdict import Code, ControlEvidence, Outcome, Verdict
 from forgetguard.measures import registry
+from forgetguard.measures.measure import NATS, Estimator, Measure, Sampled, Series, Subjects
 from forgetguard.measures.samples import Control, Key, Note, Samples
 
 BY_PATCHING = ("dcv.circuit", "dcv.head", "dcv.all")
@@ -539,3 +541,96 @@ def test_a_control_beside_a_circuit_without_importance_says_that_nothing_compare
     assert found.controls == (
         ControlEvidence("other", ("L1H1",), None, Note("nothing_to_compare")),
     )
+
+
+def proportions(data: Samples, subject: str, role: str) -> Series:
+    """Whether more than 0 now, where all were before."""
+    now = (data.need("toy", subject, role) > 0).astype(np.float64)
+    return Series(now, np.ones_like(now))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "series"), [(Estimator.MEAN, None), (Estimator.PROPORTION, proportions)]
+)
+def test_parts_share_the_false_alarms_of_their_limit(estimator: Estimator, series: Any) -> None:
+    names = [f"layer {at}" for at in range(20)]
+    measure = Measure("toy", "", NATS, Sampled.PROMPTS, Subjects.LAYERS, estimator, series=series)
+    rng = np.random.default_rng(0)
+    data = measured().with_arrays(
+        {Key("toy", name, "tuned"): 1 + rng.standard_normal(64) for name in names}
+    )
+    case = Case.of(spec(), data, seed=0, family=1)
+    (alone,), (among, *_) = case.bounds(measure, names[:1]), case.bounds(measure, names)
+    assert among.estimate.interval == pytest.approx(alone.estimate.interval, rel=1e-9)
+    assert alone.corrected_low == alone.estimate.low
+    width = alone.estimate.value - alone.estimate.low
+    assert among.estimate.value - among.corrected_low > 1.3 * width
+
+
+def test_over_a_reference_no_head_has_damage_of_its_own() -> None:
+    data = measured(heads={HEADS[0]: 0.5})
+    damage = {head: read(data, "head_damage", head) for head in HEADS}
+    nothing = {head: np.zeros(64) for head in HEADS}
+    data = changed(data, head_own_damage=damage, reference_head_damage=nothing)
+    for key, has_own in (("dcv.head", True), ("dcv.head.over_reference", False)):
+        found = verdict(key, 0.25, data).subjects
+        assert [one.own is not None for one in found] == [has_own] * 3
+
+
+@pytest.mark.parametrize(("share", "leads"), [(0.4, False), (0.6, True)])
+def test_a_head_leads_where_half_of_its_damage_is_its_own(share: float, leads: bool) -> None:
+    data = measured(heads={HEADS[0]: 0.5, HEADS[1]: 0.8})
+    own = {HEADS[0]: share * read(data, "head_damage", HEADS[0]), HEADS[1]: np.zeros(64)}
+    first = verdict("dcv.head", 0.25, changed(data, head_own_damage=own)).subjects[0]
+    assert first.subject == str(HEADS[0] if leads else HEADS[1])
+
+
+def test_what_all_heads_need_is_what_the_noisiest_needs() -> None:
+    data = measured()
+    noise = np.random.default_rng(5).standard_normal((2, 64))
+    noise = (noise - noise.mean(axis=1, keepdims=True)) / noise.std(axis=1, keepdims=True)
+    importance = {head: np.ones(64) for head in HEADS}
+    damage = {HEADS[0]: 0.2 + 0.5 * noise[0], HEADS[1]: 0.2 + 1.5 * noise[1]}
+    data = changed(data, head_importance=importance, head_damage=damage | {HEADS[2]: np.zeros(64)})
+    quiet, noisy = (verdict("dcv.head", 0.25, data, spec=spec((head,))) for head in HEADS[:2])
+    both = verdict("dcv.head", 0.25, data, spec=spec(HEADS[:2]))
+    assert {one.outcome for one in (quiet, noisy, both)} == {Outcome.ABSTAIN}
+    assert both.facts["wanted"] >= noisy.facts["wanted"] > 4 * quiet.facts["wanted"]
+    assert None not in (quiet.detectable, noisy.detectable, both.detectable)
+    assert both.detectable >= noisy.detectable > 1.5 * quiet.detectable  # type: ignore[operator]
+
+
+def test_beside_a_limit_over_a_reference_members_stand_by_their_difference() -> None:
+    data = measured(dcv=0.3, heads={HEADS[0]: 0.5})
+    damage = {head: read(data, "head_damage", head) for head in HEADS}
+    circuit = read(data, "circuit_damage")
+    data = changed(data, reference_head_damage=damage, reference_circuit_damage=circuit)
+    found = verdict("dcv.circuit.over_reference", 0.1, data).subjects
+    assert [one.value.value for one in found if one.value is not None] == [0.0, 0.0, 0.0]
+    assert {note for one in found for note in one.notes} == {Note("over", {"role": "reference"})}
+
+
+def test_a_circuit_that_carries_little_of_a_log_probability_is_noted() -> None:
+    data = measured(dcv=0.01)
+    readout, importance = read(data, "base_readout"), read(data, "circuit_importance")
+    data = changed(data, base_readout=-readout, circuit_importance=0.05 * importance)
+    (note,) = verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")).notes
+    assert note.code == "small_circuit"
+    assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
+
+
+def test_the_draws_depend_on_the_runs_seed_and_on_the_name_of_the_file() -> None:
+    data = measured(dcv=0.1, noise=0.4)
+    given: list[dict[str, Any]] = [{}, {"seed": 1}, {"spec": replace(spec(), name="d")}]
+    found = [verdict("dcv.circuit", 0.1, data, **more).estimate for more in given]
+    assert len({one.interval for one in found if one is not None}) == 3
+
+
+def test_a_pass_names_the_head_whose_upper_bound_is_nearest() -> None:
+    noise = np.random.default_rng(5).standard_normal(64)
+    noise = (noise - noise.mean()) / noise.std()
+    importance = {head: np.ones(64) for head in HEADS}
+    damage = {HEADS[0]: np.full(64, 0.05), HEADS[1]: 0.04 + 0.3 * noise, HEADS[2]: np.zeros(64)}
+    data = changed(measured(), head_importance=importance, head_damage=damage)
+    found = verdict("dcv.head", 0.5, data)
+    assert (found.outcome, found.subject) == (Outcome.PASS, str(HEADS[1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from known_samples import samples
@@ -10,6 +12,7 @@ from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import MeasurementError
 from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
+from forgetguard.gate.estimate import Levels
 from forgetguard.gate.rule import judge
 from forgetguard.measures.samples import Note, Samples, joined, ordered
 
@@ -54,6 +57,8 @@ def test_parts_put_together_are_what_would_have_been_measured_at_once() -> None:
     assert same(whole, measured(0, 48))
     assert not same(whole, measured(0, 47))
     assert same(joined(parts[:1]), parts[0])
+    late = replace(parts[1], notes=(Note("auto"),), dropped=3)
+    assert (joined([parts[0], late]).notes, joined([parts[0], late]).dropped) == (late.notes, 3)
 
 
 @pytest.mark.parametrize("count", STAGES)
@@ -80,6 +85,15 @@ def test_a_stage_is_judged_at_its_own_level_and_the_last_is_no_wider_than_need_b
         {"units": n, "most": 48, "stage": place + 1, "stages": 3} for place, n in enumerate(STAGES)
     ]
     assert [verdict.notes for verdict in found] == [(Note("drawn", facts),) for facts in drawn]
+
+
+@pytest.mark.parametrize("count", STAGES)
+def test_at_every_stage_the_limits_of_a_run_share_its_false_alarms(count: int) -> None:
+    alone, among = (Levels.of(0.95, family, STAGES, count) for family in (1, 20))
+    assert among.passing == alone.passing
+    as_one = Levels.of(1 - 0.05 / 20, 1, STAGES, count)
+    assert among.failing == pytest.approx(as_one.failing, rel=1e-9)
+    assert among.failing < alone.failing / 2
 
 
 def test_a_number_of_pairs_that_is_no_stage_is_an_error() -> None:
