@@ -104,8 +104,10 @@ class Advice:
 
     @property
     def noisy(self) -> bool:
-        """Whether what the nulls need lets half be lost: that is no limit."""
-        return self.suggested >= TOO_MUCH
+        """Whether what the nulls need is no limit: it lets half be lost, of what is a share, or
+        everything."""
+        is_share = self.limit.measure.unit.below is not None
+        return self.suggested >= (TOO_MUCH if is_share else math.inf)
 
     @property
     def judgement(self) -> str:

@@ -26,6 +26,7 @@ from forgetguard.gate.runner import (
     OtherReading,
     Wanted,
     capability_of,
+    checked,
     guarded,
     read_base,
     read_other,
@@ -444,7 +445,7 @@ class GateSession:
             for other in self._others():
                 pair = self._pair
                 found = guarded(measure, partial(on_disk, pair.base.spec, other.spec, pair.options))
-                for subject, number in found.items():
+                for subject, number in checked(measure, found, 0).items():
                     plan.exact[Key(measure.key, subject, other.role)] = float(number)
         except ForgetguardError as error:
             plan.unmeasured[measure.key] = error

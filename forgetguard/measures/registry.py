@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import metadata
 
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
+from forgetguard.measures.measure import NATS, Estimator, Measure, Sampled
 from forgetguard.measures.samples import CORRECT, DAMAGE, IMPORTANCE, OWN_DAMAGE, READOUT
 
 GROUP = "forgetguard.measures"
@@ -121,13 +121,11 @@ def _foreign(name: str, entry: metadata.EntryPoint) -> Measure:
 
 
 def _broken(name: str, why: str) -> Measure:
-    def fail(_: Opened) -> None:
+    def fail(*_: object) -> Mapping[str, float]:
         raise MeasurementError(why)
 
-    def never(_: Opened, __: object) -> Mapping[str, None]:
-        raise MeasurementError(why)
-
-    return Measure(name, why, NATS, Sampled.PROMPTS, read=fail, compare=never)  # type: ignore[arg-type]
+    # Of a kind that needs nothing of the file that it stands in.
+    return Measure(name, why, NATS, Sampled.NOTHING, estimator=Estimator.EXACT, on_disk=fail)
 
 
 def _distribution(entry: metadata.EntryPoint) -> str:

@@ -50,6 +50,8 @@ def pytest_collection_modifyitems(
         _refuse(run, items, str(error))
         return (yield)
     run.collected += filter(is_gate, items)
+    if not run.worker:
+        run.misnamed = near_misses.beside(config, near_misses.paths_given(config))
     result = yield
     try:
         circuits = _circuits(run, items, config.rootpath)

@@ -52,6 +52,13 @@ def advice(paths: Iterable[Path]) -> str:
     return "".join(named) + (f"{more} more files do; " if more else "")
 
 
+def beside(config: pytest.Config, given: Iterable[str]) -> str:
+    """What looks like a gate file in the folders that were named, and is not run; empty where
+    nothing does."""
+    folders = [path for path in located(config, given) if path.is_dir()]
+    return advice(folders).removesuffix("; ")
+
+
 def is_near_miss(file: Path) -> bool:
     """Whether the file declares a circuit, by its top-level keys, and is not named like one."""
     if file.suffix.lower() not in (".yaml", ".yml") or file.name.endswith(SUFFIXES):

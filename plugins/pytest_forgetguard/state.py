@@ -72,6 +72,7 @@ class Run:
     selection: dict[str, Any] = field(default_factory=dict)  # how some gates were chosen
     baseline: dict[str, Any] = field(default_factory=dict)  # its entries at the start, plain
     recorded: str = ""  # what became of the baseline
+    misnamed: str = ""  # files under the paths that look like gate files and are none by name
 
     def circuit(self, path: Path) -> GateSpec:
         """Read a circuit file, once. Raises SpecificationError."""

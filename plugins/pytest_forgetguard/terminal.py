@@ -78,6 +78,8 @@ def pytest_terminal_summary(
             yellow=True,
             bold=True,
         )
+    if run.misnamed:
+        terminalreporter.write_line(f"forgetguard: NOT RUN: {run.misnamed}", yellow=True, bold=True)
     if run.ungated:
         terminalreporter.write_line(
             "forgetguard: UNGATED, measured and asserted no limit: "

@@ -18,7 +18,7 @@ EXAMPLE = ROOT / "examples" / "own_measure"
 # Every way to be bad, and the good limits that are judged all the same.
 BAD = """
 import numpy as np
-from forgetguard.measures.measure import NATS, SHARE, Measure, Sampled
+from forgetguard.measures.measure import NATS, Estimator, Measure, Sampled
 
 def made(key, compare, read=lambda model: None):
     return Measure(key, "bad", NATS, Sampled.PROMPTS, read=read, compare=compare)
@@ -33,6 +33,10 @@ shape = made("bad.shape", lambda base, kept: {"": np.zeros(3)})
 words = made("bad.words", lambda base, kept: {"": ["a"] * len(base.passages)})
 nothing = made("bad.nothing", lambda base, kept: {})
 named = made("bad.otherwise", lambda base, kept: {})
+disk = Measure(
+    "bad.disk", "bad", NATS, Sampled.NOTHING, estimator=Estimator.EXACT,
+    on_disk=lambda base, other, options: {"": float("nan")},
+)
 text = "no measure"
 taken = made("kl.reverse", lambda base, kept: {"": np.zeros(len(base.passages))})
 """
@@ -45,6 +49,7 @@ bad.words = bad_measures:words
 bad.nothing = bad_measures:nothing
 bad.named = bad_measures:named
 bad.text = bad_measures:text
+bad.disk = bad_measures:disk
 bad.import = no_such_module:anything
 kl.reverse = bad_measures:taken
 """
@@ -57,6 +62,7 @@ TOLD = {
     "bad.nothing": "returned nothing",
     "bad.named": "'bad.otherwise'",
     "bad.text": "'no measure'",
+    "bad.disk": "not finite",
     "bad.import": "no_such_module",
     "kl.reverse": "forgetguard and by bad-measures",
 }

@@ -50,6 +50,15 @@ def test_a_file_without_a_circuit_is_told_the_name_of_a_gate_file(misnamed) -> N
     assert "call it quick.gate.yaml" in output(result).replace(f"{file.parent}/", "")
 
 
+def test_a_misnamed_file_beside_others_is_told(misnamed) -> None:
+    misnamed.circuit("circuits/good-one.circuit.yaml")
+    said = output(misnamed.gate("circuits"))
+    assert "NOT RUN" in said
+    assert "quick.circuit.yaml" in said
+    misnamed.path.joinpath("circuits", "quick.yaml").unlink()
+    assert "NOT RUN" not in output(misnamed.gate("circuits"))
+
+
 def test_renamed_as_it_says_the_file_is_run(misnamed) -> None:
     folder = misnamed.path / "circuits"
     (folder / "quick.yaml").rename(folder / "quick.circuit.yaml")

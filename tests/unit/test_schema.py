@@ -158,7 +158,7 @@ def test_either_version_of_a_circuit_file_says_the_same() -> None:
     [
         ("", ":1: the file is empty"),
         ("# only a comment\n", ":1: the file is empty"),
-        ("- a\n- b\n", ":1: a circuit file must be a mapping"),
+        ("- a\n- b\n", ":1: a gate file must be a mapping"),
         ("a: 1\n\tb: 2\n", ":2: not valid YAML"),
         ("a: 1\nb: [1\n", ":3: not valid YAML"),
         ("a: 1\nb: \x07\n", ":2: not valid YAML: character U+0007"),
