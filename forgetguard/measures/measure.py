@@ -111,8 +111,9 @@ class Opened:
         """`make(self, *others)`, run once for all measures that ask for the same of this model."""
         key = make, *map(id, others)
         if key not in self.made:
-            self.made[key] = make(self, *others)
-        found: T = self.made[key]
+            # The arguments are kept, so that no other object is given their ids.
+            self.made[key] = make(self, *others), others
+        found: T = self.made[key][0]
         return found
 
 
