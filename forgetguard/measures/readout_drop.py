@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series
 from forgetguard.measures.samples import BASE, READOUT, TUNED, WHOLE, FloatArray, Samples
 
 
 def series(samples: Samples, _: str, role: str) -> Series:
     """F(base) - F(this model), over |F(base)| by way of the mean's sign."""
+    import numpy as np
+
     base = samples.need(READOUT, WHOLE, BASE)
     return Series(base - samples.need(READOUT, WHOLE, role), np.sign(base.mean()) * base)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.errors import MeasurementError
 
-FloatArray = npt.NDArray[np.float64]
+if TYPE_CHECKING:  # reading gate files and listing measures need no numpy
+    import numpy as np
+    import numpy.typing as npt
+
+FloatArray: TypeAlias = "npt.NDArray[np.float64]"
 Unit: TypeAlias = PromptPair | Prompt
 
 BASE, TUNED, REFERENCE, BASELINE = "base", "tuned", "reference", "baseline"
@@ -122,6 +123,8 @@ class Samples:
 
     def at(self, index: slice | Sequence[int] | npt.NDArray[np.intp]) -> Samples:
         """These units only, or in another order, or drawn with repetition."""
+        import numpy as np
+
         places = np.arange(self.count)[index]
         units = tuple(self.units[place] for place in places)
         return replace(self.mapped(lambda values, _: values[places]), units=units)
@@ -142,6 +145,8 @@ def ordered(data: Samples, name: str) -> Samples:
         MeasurementError: there is no unit though arrays were sampled, a shape differs, or a value
             is not finite.
     """
+    import numpy as np
+
     if not data.units and not data.exact:
         raise MeasurementError(
             f"circuit {name!r}: no prompt pair was measured ({data.dropped} dropped): "
@@ -174,6 +179,8 @@ def joined(parts: Iterable[Samples]) -> Samples:
     """Samples of one gate file on different units as one, in the order of `parts`: the quantities
     that all of them have of the same subjects (a measure may have failed on one). What is no array
     is the last one's."""
+    import numpy as np
+
     listed = list(parts)
     last = listed[-1]
     if len(listed) == 1:

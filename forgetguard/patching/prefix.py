@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from forgetguard.patching.clean import CleanPass
 from forgetguard.patching.forward import forward
-from forgetguard.patching.hooks import hooked, idle, with_first_tensor
 
 
 @dataclass(slots=True)
@@ -50,34 +49,29 @@ class PrefixLayer(DynamicLayer):
 Prefix = list[tuple[Tensor, Tensor]]  # keys and values of each layer, [row, kv head, pos, dim]
 
 
-def clean_prefix(clean: CleanPass, start: int, first: int) -> Prefix | None:
-    """Keys and values of the clean rows before position `start`, from layer `first` on (before it
-    stand-ins, which no one reads), or None where the model does not keep all of its state in them
-    (recurrent and hybrid models)."""
+def clean_prefix(clean: CleanPass, start: int) -> Prefix | None:
+    """Keys and values of the clean rows before position `start`, or None where the model does not
+    keep all of its state in them (recurrent and hybrid models).
+
+    All layers are run, also those before the first patched one: from the clean pass's residual
+    stream they could be skipped, but it comes of passes of another shape, and moves last bits.
+    """
     anatomy = clean.anatomy
     if not anatomy.plain_layers:
         return None
     cache = DynamicCache()
-
-    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return with_first_tensor(args, kwargs, clean.residual[first][:, :start])
-
     try:
-        with (
-            torch.no_grad(),
-            idle(clean.idle_before(first)),
-            hooked(before=[(anatomy.layers[first], begin)], after=[]),
-        ):
+        with torch.no_grad():
             forward(anatomy, clean.ids[:, :start], [start - 1], past=cache)
     except ValueError:  # a model with a cache of its own takes no other (MiniMax)
         return None
     found = [
         (layer.keys, layer.values)
-        for layer in cache.layers[first:]
+        for layer in cache.layers
         if isinstance(layer, DynamicLayer) and layer.get_seq_length() == start
     ]
     prefix = [(keys, values) for keys, values in found if keys is not None and values is not None]
-    return [prefix[0]] * first + prefix if len(prefix) == anatomy.n_layers - first else None
+    return prefix if len(prefix) == anatomy.n_layers else None
 
 
 def prefix_cache(prefix: Prefix, live: LiveRows) -> Cache:

@@ -107,8 +107,7 @@ def _waves(
     budget: int | None,
 ) -> Iterator[tuple[list[_Job], Tensor]]:
     """Cut `jobs` into waves that fit the budget, deepest start last, and run them."""
-    first = min(runs[job.run].first_layer for job in jobs)
-    prefix = clean_prefix(clean, start, first) if start > 0 else None
+    prefix = clean_prefix(clean, start) if start > 0 else None
     if prefix is None:
         start = 0
     n_positions = clean.ids.shape[1] - start

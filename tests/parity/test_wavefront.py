@@ -140,7 +140,7 @@ def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
     }
 
 
-def test_a_prefix_that_begins_at_the_first_patched_layer_is_that_layers() -> None:
+def test_runs_from_later_layers_on_read_the_prefix_of_their_layers() -> None:
     anatomy = locate(build("llama"))
     ids, counterfactual = prompts()
     clean = clean_pass(anatomy, ids, POSITIONS, HEADS)
