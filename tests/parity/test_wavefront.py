@@ -109,7 +109,7 @@ def test_the_wavefront_equals_patching_one_by_one(name: str) -> None:
 
 def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
     """A run is recomputed from its first patched layer, its attention not there, and at the last
-    layer for the readout positions alone. No layer before the first run's is run at all."""
+    layer for the readout positions alone. A layer before the first run's runs for the prefix only."""
     anatomy = locate(build("llama"))
     ids, counterfactual = prompts()
     z = literal.activations(anatomy, counterfactual)
@@ -133,6 +133,8 @@ def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
         handle.remove()
     rest = TOKENS - START
     assert seen == {
+        "attention 0": ROWS * START,
+        "mlp 0": ROWS * START,
         "attention 1": 1 * rest,  # two runs start here: one row, because none is not defined
         "mlp 1": 2 * ROWS * rest,
         "attention 2": 2 * ROWS * rest,
