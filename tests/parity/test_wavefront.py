@@ -109,7 +109,7 @@ def test_the_wavefront_equals_patching_one_by_one(name: str) -> None:
 
 def test_no_layer_sees_more_tokens_than_the_patched_runs_need() -> None:
     """A run is recomputed from its first patched layer, its attention not there, and at the last
-    layer for the readout positions alone. A layer before the first run's runs for the prefix only."""
+    layer for the readout positions alone. Layers before the first run's see the prefix only."""
     anatomy = locate(build("llama"))
     ids, counterfactual = prompts()
     z = literal.activations(anatomy, counterfactual)
