@@ -162,9 +162,9 @@ def test_a_foreign_measure_may_not_stand_in_for_what_others_are_judged_on(
     found = registry.find("readout")
     registry._load.cache_clear()
     assert found is not taken
-    assert found.read is not None
+    assert found.on_disk is not None
     with pytest.raises(MeasurementError, match="'readout' of toys"):
-        found.read(None)  # type: ignore[arg-type]
+        found.on_disk(None, None, None)  # type: ignore[arg-type]
 
     spec = load_gate_file(CIRCUITS / "tiny-ioi.circuit.yaml")
     other = replace(DCV, key="toy", source="toys", patched=lambda ours, _: {"circuit": ours[:1]})

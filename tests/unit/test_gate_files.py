@@ -217,6 +217,6 @@ def test_a_measure_that_two_distributions_give_is_an_error_when_it_is_measured(
     monkeypatch.setattr(registry, "_entry_points", lambda: {"toy.nats": (mine, theirs)})
     registry._load.cache_clear()
     found = parse().limits[0].measure
-    assert found.read is not None
+    assert found.on_disk is not None
     with pytest.raises(Exception, match="given by a and by b"):
-        found.read(None)  # type: ignore[arg-type]
+        found.on_disk(None, None, None)  # type: ignore[arg-type]
