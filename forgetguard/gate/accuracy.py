@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate.resampling import FloatArray, IntArray
@@ -116,7 +116,7 @@ def drop_bounds(
     if lost == won == 0:
         exact = 1 - (1 - confidence) ** (1 / pairs)
         return -exact, exact
-    quantile = float(stats.t.ppf(confidence, freedom))
+    quantile = float(special.stdtrit(freedom, confidence))
 
     def crossing(target: float, left: float, right: float) -> float:
         for _ in range(10):  # 64 ** 10 steps: below the spacing of floats

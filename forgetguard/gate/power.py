@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from forgetguard.gate.accuracy import BoolArray, changed_sides, drop_bounds, drop_score
 from forgetguard.gate.verdict import Estimate
@@ -54,7 +54,7 @@ def passable(
 def _reach(half_width: float, alpha: float, power: float) -> float | None:
     if not math.isfinite(half_width) or not 0 < alpha < 0.5:
         return None
-    return float(half_width * (1 + stats.norm.ppf(power) / stats.norm.isf(alpha)))
+    return float(half_width * (1 + special.ndtri(power) / -special.ndtri(alpha)))
 
 
 def detectable_drop(
@@ -75,7 +75,7 @@ def detectable_drop(
         return None
     won_rate = won / pairs
     grid_lost, grid_won = _likely_counts(won_rate, pairs)
-    beyond = drop_score(grid_lost, grid_won, pairs, limit) > stats.norm.isf(alpha)
+    beyond = drop_score(grid_lost, grid_won, pairs, limit) > -special.ndtri(alpha)
     grid_lost, grid_won = grid_lost[beyond], grid_won[beyond]
     coefficients = (
         special.gammaln(pairs + 1)
@@ -107,7 +107,11 @@ def _likely_counts(
     won_rate: float, pairs: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """All (lost, won) that `pairs` allow, but for numbers won that hardly ever occur."""
-    least, most = stats.binom.interval(1 - 1e-12, pairs, won_rate) if won_rate else (0, 0)
+    least, most = 0, 0
+    if won_rate:
+        from scipy import stats
+
+        least, most = stats.binom.interval(1 - 1e-12, pairs, won_rate)
     won = np.arange(int(least), int(most) + 1)
     lost = np.arange(pairs + 1)
     grid = np.stack(np.meshgrid(lost, won, indexing="ij")).reshape(2, -1).astype(np.float64)

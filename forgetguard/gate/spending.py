@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import special
 
 from forgetguard.errors import MeasurementError
 
@@ -30,7 +30,7 @@ _LEAST = 1e-12  # smaller levels count as no spending at all: no number of draws
 
 
 def _obrien_fleming(alpha: float, share: float) -> float:
-    return float(2 * stats.norm.sf(stats.norm.isf(alpha / 2) / math.sqrt(share)))
+    return float(2 * special.ndtr(special.ndtri(alpha / 2) / math.sqrt(share)))
 
 
 def _pocock(alpha: float, share: float) -> float:
@@ -126,7 +126,7 @@ def _shares(counts: Sequence[int]) -> FloatArray:
 
 
 def _boundary(level: float) -> float:
-    return math.inf if level <= 0 else float(stats.norm.isf(level))
+    return math.inf if level <= 0 else -float(special.ndtri(level))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,10 +173,12 @@ def _level(path: _Path, chance: float) -> float:
     """The one-sided level at which `path` crosses with `chance`."""
     if chance < _LEAST:
         return 0.0
+    from scipy import optimize
+
     found = optimize.brentq(
         lambda boundary: math.log(max(path.crosses(boundary), 1e-300)) - math.log(chance),
         -1.0,
         _FAR,
         xtol=1e-12,
     )
-    return float(stats.norm.sf(found))
+    return float(special.ndtr(-found))

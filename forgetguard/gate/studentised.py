@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate.resampling import (
@@ -294,13 +294,21 @@ def quantiles(draws: FloatArray, alpha: float, freedom: float) -> FloatArray:
     """
     if alpha <= 0:
         return np.full(len(draws), math.inf)
-    student = float(stats.t.isf(alpha, freedom))
+    student = student_quantile(alpha, freedom)
     found = _resampled(draws, alpha)
     if alpha < SHOWN:
-        most = _resampled(draws, SHOWN) * (student / stats.t.isf(SHOWN, freedom))
+        most = _resampled(draws, SHOWN) * (student / student_quantile(SHOWN, freedom))
         found = np.minimum(found, most)
     guarded: FloatArray = np.maximum(found, student)
     return guarded
+
+
+def student_quantile(alpha: float, freedom: float) -> float:
+    """What a share alpha of Student's t with so many degrees of freedom lies beyond.
+
+    By the special function: importing scipy.stats takes longer than a gate's statistics.
+    """
+    return -float(special.stdtrit(freedom, alpha))
 
 
 def _resampled(draws: FloatArray, alpha: float) -> FloatArray:
