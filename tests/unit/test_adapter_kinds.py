@@ -144,6 +144,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- Every kind ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_through_an_adapter_of_any_kind_both_models_are_what_they_are(
     kind: str, plain: torch.Tensor, tmp_path: Path
@@ -273,6 +274,7 @@ def test_an_adapter_that_brings_weights_of_its_base_does_not_change_the_base(
 # --- Merging ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LORA)
 def test_a_merged_adapter_computes_what_it_computes_unmerged(
     name: str, plain: torch.Tensor, lora: Any, tmp_path: Path
