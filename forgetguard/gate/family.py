@@ -216,7 +216,5 @@ def _evidence(one: SubjectBounds, over: str, floor: float) -> SubjectEvidence:
     if one.over is Denominator.FLOOR:
         held = one.held.estimate
         facts = {"worth": one.worth, "floor": floor or 1.0}
-        notes.append(
-            Note("floored", facts | {"value": held.value, "low": held.low, "high": held.high})
-        )
+        notes.append(Note("floored", facts | held.facts))
     return SubjectEvidence(one.subject, one.value, one.scale, one.plain_own, tuple(notes))

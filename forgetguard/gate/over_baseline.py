@@ -79,5 +79,4 @@ def _ratio(
 
 def _note(measure: Measure, subject: str, then: float, now: float, apart: Estimate) -> Note:
     facts = {"measure": measure.key, "subject": subject, "then": then, "now": now}
-    bounds = {"value": apart.value, "low": apart.low, "high": apart.high}
-    return Note("beside_baseline", facts | bounds)
+    return Note("beside_baseline", facts | apart.facts)

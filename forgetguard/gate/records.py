@@ -8,11 +8,12 @@ Numbers stay exact: a float is written as the shortest decimal that reads back a
 from __future__ import annotations
 
 import enum
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -53,19 +54,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # slow to make
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return (
-        _ADAPTERS.setdefault(kind, TypeAdapter(kind)) if kind not in _ADAPTERS else _ADAPTERS[kind]
-    )
+@functools.cache  # slow to make
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast("type[Any]", kind))
 
 
 def dump(value: Any) -> Any:
     """A dataclass of this package in plain values."""
     # numpy's scalars are no surprise worth a warning: `plain` makes them Python's.
-    return plain(_adapter(type(value)).dump_python(value, mode="python", warnings=False))
+    return plain(
+        _adapter(cast("Hashable", type(value))).dump_python(value, mode="python", warnings=False)
+    )
 
 
 def load(kind: type[T], data: Any, what: str) -> T:
@@ -75,7 +74,7 @@ def load(kind: type[T], data: Any, what: str) -> T:
         SpecificationError: `data` lacks a field or holds a value that no such thing has.
     """
     try:
-        found: T = _adapter(kind).validate_python(data)
+        found: T = _adapter(cast("Hashable", kind)).validate_python(data)
         return found
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

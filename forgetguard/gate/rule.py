@@ -196,7 +196,7 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     if READOUTS[case.spec.readout].signed:
         readout = case.mean(case.data.need(READOUT, role=BASE))
         if readout.low <= 0:
-            return _abstain(Code.BASE_READOUT, count=case.count, **plain(readout))
+            return _abstain(Code.BASE_READOUT, count=case.count, **readout.facts)
     return None
 
 
@@ -223,7 +223,7 @@ def _scale(case: Case, limit: Limit) -> tuple[Estimate | None, Decision | None]:
             continue
         shown = case.mean(values)
         if not studentised.measurable(shown):
-            facts = {"subject": subject, "count": case.count} | plain(shown)
+            facts = {"subject": subject, "count": case.count} | shown.facts
             return shown, _abstain(Code.NO_SCALE, **facts)
     return shown, None
 
@@ -363,8 +363,3 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
     if held.estimate.low == held.estimate.high:
         return None
     return power.detectable(held.estimate.value, held.corrected_low, maximum, case.levels.failing)
-
-
-def plain(found: Estimate) -> dict[str, float]:
-    """Value and bounds, as facts hold them."""
-    return {"value": found.value, "low": found.low, "high": found.high}

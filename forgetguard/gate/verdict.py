@@ -54,6 +54,11 @@ class Estimate:
         """The bounds, lower first."""
         return self.low, self.high
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """Value and bounds, as the facts of codes and notes hold them."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
 
 def exactly(value: float) -> Estimate:
     """A number that is not sampled."""
