@@ -45,6 +45,7 @@ from forgetguard.measures.measure import Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import detach_attention
 from forgetguard.measures.samples import (
+    BASE,
     DAMAGE,
     TUNED,
     Control,
@@ -265,6 +266,7 @@ class GateSession:
 
     def _read_others(self) -> None:
         """Encode every file's prompts; read what it needs from every model but the base."""
+        self._report("encoding prompts", 0, 1)
         self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._sound():
             with self._blame(plan):
@@ -278,6 +280,7 @@ class GateSession:
         self._read_all = True
 
     def _read_one(self, checkpoint: Checkpoint) -> None:
+        self._report(f"opening {checkpoint.role}", 0, 1)
         with checkpoint.open() as model:
             anatomy = locate(model)
             self._choose_others(anatomy)
@@ -373,11 +376,14 @@ class GateSession:
         part, spec = plan.stages.parts[number], plan.spec
         if not part.units:
             return Samples((), {}, notes=plan.notes)
+        if BASE not in self._summed:
+            self._report("opening base", 0, 1)
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_prompts("base", anatomy, plan)
             if spec.members:
                 self._check_patching(anatomy, spec, capability_of(part))
+                self._report(f"patching {spec.name}", 0, 1)
             readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
