@@ -285,6 +285,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
+        facts |= {"lost": lost, "won": won}
         if not case.has_templates or lost + won == 0:  # else pairs are not independent
             failing = case.levels.failing
             shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)

@@ -47,6 +47,7 @@ from forgetguard.measures.own_damage import detach_attention
 from forgetguard.measures.samples import (
     BASE,
     DAMAGE,
+    SAID,
     TUNED,
     Control,
     Key,
@@ -59,6 +60,8 @@ from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -395,6 +398,7 @@ class GateSession:
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
+        samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         readings.clear()  # what crossed from the other models is not needed again
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
         notes = loaded + plan.notes + part_notes(plan.whole)
@@ -529,6 +533,23 @@ def auto_note(found: Found) -> Note:
             "held_out": found.curve.pairs,
         },
     )
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples) -> dict[int, str]:
+    """The text of every token that a model found likeliest, as it stands after a prompt: by itself
+    many a tokenizer leaves out the space before it."""
+    found: dict[int, str] = {}
+    for key, values in samples.arrays.items():
+        if key.quantity != SAID:
+            continue
+        for pair, token in zip(capability_of(part).encoded.pairs, values.astype(int), strict=True):
+            if int(token) not in found:
+                before, whole = (
+                    tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+                    for ids in (pair.clean[-1:], [*pair.clean[-1:], int(token)])
+                )
+                found[int(token)] = whole.removeprefix(before)
+    return found
 
 
 def _control_note(one: OtherHeads) -> Note | None:
