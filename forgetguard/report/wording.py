@@ -331,6 +331,16 @@ def _templates(facts: Facts) -> str:
     )
 
 
+def _fixed_prompts(facts: Facts) -> str:
+    anew = (
+        "draw each release's anew with --forgetguard-prompt-seed N"
+        if facts["can_be_drawn"]
+        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
+        "release's anew with --forgetguard-prompt-seed N"
+    )
+    return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
+
+
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
     # of the units
     "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
@@ -339,6 +349,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "fixed_prompts": _fixed_prompts,
+    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     # of the circuit
     "auto": _auto,
