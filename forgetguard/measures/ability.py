@@ -34,7 +34,7 @@ def check_able(
     asked, right = capability.capability, done.correct.astype(np.float64)
     needed = requirements(READOUTS[asked.readout], done.readout, counterfactual, right)
     missing = [name for name, values in needed.items() if not _low(values) > 0]
-    accuracy = float(right.mean())
+    accuracy: float = right.mean().item()
     if missing:
         raise BaseCannotError(
             f"THE BASE CANNOT DO {asked.name!r}: {_WHY[missing[0]]} (right on {accuracy:.0%} of "
@@ -57,5 +57,7 @@ def _low(values: FloatArray) -> float:
     from scipy.special import stdtrit
 
     n = len(values)
-    spread = float(values.std(ddof=1)) / n**0.5
-    return float(values.mean()) - float(stdtrit(n - 1, CONFIDENCE)) * spread
+    error: float = values.std(ddof=1).item() / n**0.5
+    quantile: float = stdtrit(n - 1, CONFIDENCE).item()
+    mean: float = values.mean().item()
+    return mean - quantile * error

@@ -28,6 +28,7 @@ LABELS = {
 WORST_SHOWN = 5
 UNITS_SHOWN = 3
 _TEXT_WIDTH = 160
+_OF_A_PASS = ("fixed_prompts",)  # what a failure rests on, whoever has seen the prompts
 
 
 def measured(verdict: Verdict) -> str:
@@ -68,8 +69,9 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
         lines += ["", f"  {_units_title(verdict)}"]
         for unit in verdict.units[:UNITS_SHOWN]:
             lines += _unit_lines(unit)
-    if verdict.notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in verdict.notes)]
+    notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
+    if notes:
+        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]

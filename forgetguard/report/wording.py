@@ -351,6 +351,16 @@ def _said_instead(facts: Facts) -> str:
     )
 
 
+def _fixed_prompts(facts: Facts) -> str:
+    anew = (
+        "draw each release's anew with --forgetguard-prompt-seed N"
+        if facts["can_be_drawn"]
+        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
+        "release's anew with --forgetguard-prompt-seed N"
+    )
+    return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
+
+
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
     # of the units
     "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
@@ -359,6 +369,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "fixed_prompts": _fixed_prompts,
+    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     "template_carries": lambda facts: (
         f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "

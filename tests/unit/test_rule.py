@@ -205,8 +205,9 @@ def test_top1_is_a_measure_of_its_own() -> None:
     data = changed(measured(), base_top1=first, tuned_top1=now)
     data = changed(data, tuned_readout=read(data, "tuned_readout") - 0.01)
     found = verdict("top1.drop", 0.1, data)
-    assert (found.outcome, found.estimate is not None) == (Outcome.FAIL, True)
-    assert found.estimate is not None and found.estimate.value == 0.5
+    assert found.outcome is Outcome.FAIL
+    assert found.estimate is not None
+    assert found.estimate.value == 0.5
     assert verdict("accuracy.drop", 0.1, data).outcome is Outcome.PASS
 
 
