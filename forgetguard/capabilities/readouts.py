@@ -83,9 +83,7 @@ READOUTS: dict[str, Readout] = {
 }
 
 
-def most_likely(
-    logits: Logits, answer: Targets
-) -> tuple[Bool[Tensor, "row"], Int[Tensor, "row"]]:
+def most_likely(logits: Logits, answer: Targets) -> tuple[Bool[Tensor, "row"], Int[Tensor, "row"]]:
     """(whether every token of the answer is the most likely one of the whole vocabulary; the most
     likely token where that first is another than the answer's, else the answer's last)."""
     first = logits.argmax(dim=-1)
