@@ -28,6 +28,8 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
+    "fixed_prompts": ({"kind": "task", "can_be_drawn": True}, "--forgetguard-prompt-seed"),
+    "drawn_prompts": ({"seed": 7}, "seed 7"),
     "few_templates": ({"templates": 7}, "7 templates"),
     "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
     "auto": (
