@@ -13,7 +13,7 @@ from forgetguard.capabilities.variants import halves
 from forgetguard.discovery.curve import Curve, faithfulness_curve, grid
 from forgetguard.discovery.ranking import Method, Progress, Ranking, by_sign, by_size
 from forgetguard.errors import CapabilityError
-from forgetguard.measures.behaviour import behaviour, check_able
+from forgetguard.measures.ability import check_able
 from forgetguard.measures.interventions import Saved
 
 FAITHFUL = 0.8  # of the whole effect; the co-author's pilot gate asks for as much
@@ -119,7 +119,7 @@ def find_circuit(
         CapabilityError: too few pairs, or no set of members is faithful enough.
         MeasurementError: ablating every member loses nothing.
     """
-    accuracy = check_able(capability, behaviour(anatomy, capability))
+    accuracy = check_able(anatomy, capability)
     ranked_on, held_out = halves(capability, seed)
     ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
     draw = partial(_draw, anatomy, held_out, faithful, ablation, progress, saved)
