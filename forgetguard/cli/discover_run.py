@@ -147,7 +147,7 @@ def summary(plan: Plan, found: Found, spec: GateSpec, suggestion: Suggestion | N
         f"  faithfulness {found.faithfulness:.2f}, with confidence at least {found.low:.2f}, on "
         f"{curve.pairs} held-out pairs (asked for: {found.faithful:g}), the rest ablated by "
         f"{curve.ablation}",
-        f"  accuracy of the base {found.accuracy:.0%}, on {found.pairs + curve.pairs} pairs",
+        f"  accuracy of the base {found.accuracy:.0%}, on {found.pairs} pairs",
         f"  scores: {_scores(found)}",
         *(f"  {line}" for line in _remarks(found)),
         f"  limits to review: {_limits(spec)}"

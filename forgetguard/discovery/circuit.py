@@ -52,8 +52,8 @@ class Found:
     circuit: the fewest top-ranked members, in order of layer and index, from which on the lower
         bound of faithfulness there stays at `faithful` or above, with every member whose own effect
         was patched and is a tenth of the whole.
-    accuracy: of the base on all pairs.
-    pairs: how many the ranking was made on.
+    accuracy: of the base on the pairs that were ranked on.
+    pairs: how many those are.
     seed: of the split of the pairs, and of what the method draws.
     stability: of the ranking; None where its method gives no scores by half.
     chosen: where nobody named the method: `exact_seconds` that exact patching was estimated to
@@ -119,8 +119,8 @@ def find_circuit(
         CapabilityError: too few pairs, or no set of members is faithful enough.
         MeasurementError: ablating every member loses nothing.
     """
-    accuracy = check_able(anatomy, capability)
     ranked_on, held_out = halves(capability, seed)
+    accuracy = check_able(anatomy, ranked_on)
     ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
     draw = partial(_draw, anatomy, held_out, faithful, ablation, progress, saved)
     signed = ranking.signed()

@@ -29,8 +29,8 @@ from forgetguard.measures.interventions import FloatArray, Saved
 
 ALL_SIZES_UP_TO = 64  # members; beyond it the curve is drawn at sizes of a geometric grid
 CONFIDENCE = 0.95  # one-sided, of each lower bound
-_GRID = 24
-_PARTS = 8  # sizes read at once while the search closes in
+_GRID = 16
+_PARTS = 4  # sizes read at once while the search closes in
 
 
 @dataclass(frozen=True, slots=True)

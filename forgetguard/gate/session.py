@@ -494,7 +494,7 @@ class GateSession:
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
-_DISCOVERY_PAIRS = 128
+_DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
 _EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
 
