@@ -1,10 +1,10 @@
-"""The command `python -m examples.studies.model_circuits`: the bundled circuit files of a real model.
+"""The command `python -m examples.studies.model_circuits`: bundled circuit files of a real model.
 
     python -m examples.studies.model_circuits base=FOLDER --name smollm2-135m-instruct \\
         --note "weights dequantised from Q4_1" [--tasks ioi ...] [--pairs 64] [--out circuits]
 
-Every head is patched exactly; the prompts that a file gates on are others than those that its circuit
-was found on. A task that the base cannot do is told and left out. Finished work is kept in
+Every head is patched exactly; the prompts that a file gates on are others than those that its
+circuit was found on. A task that the base cannot do is told and left out. Finished work is kept in
 `$FORGETGUARD_CACHE`, so an interrupted run goes on. Afterwards the table of docs/circuits.md is
 rendered from the files that are there: `--table` alone does just that.
 """

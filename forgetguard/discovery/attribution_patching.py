@@ -7,8 +7,8 @@ misses is measured.
 which approximates the noising importance I_h = mean_i[ F(x_i) - F(x_i with a_h from x'_i) ] (Nanda,
 "Attribution patching", 2023; Kramar et al., AtP*, arXiv 2403.00745). a_h is z of a head, so its own
 softmax is crossed exactly, or an MLP's output. Cost: one forward and one backward pass of the clean
-prompts, one forward pass of the counterfactual ones, whatever the number of members. The check costs
-what exact patching of as many members does.
+prompts, one forward pass of the counterfactual ones, whatever the number of members. The check
+costs what exact patching of as many members does.
 """
 
 from __future__ import annotations
@@ -255,7 +255,8 @@ def _by_input(
     values = -per_pair(anatomy, capability, entries, work, name, saved, progress)
     parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), -1)
     by_member: dict[Member, FloatArray] = dict(zip(heads, parts.transpose(1, 0, 2), strict=True))
-    by_member |= {mlp: row[None] for mlp, row in zip(mlps, values[entries - len(mlps) :])}
+    of_mlps = zip(mlps, values[entries - len(mlps) :], strict=True)
+    by_member |= {mlp: row[None] for mlp, row in of_mlps}
     sums = np.array([by_member[one].sum(axis=0) for one in members])
     return sums, {one: tuple(rows.mean(axis=1).tolist()) for one, rows in by_member.items()}
 

@@ -203,7 +203,9 @@ def _stability(ranking: Ranking, size: int, pairs: int, *, signed: bool) -> Stab
         for half in ranking.by_half
     )
     top = min(_TOP, len(one))
-    return Stability(pairs, top, _jaccard(one[:top], other[:top]), _jaccard(one[:size], other[:size]))
+    return Stability(
+        pairs, top, _jaccard(one[:top], other[:top]), _jaccard(one[:size], other[:size])
+    )
 
 
 def _jaccard(one: Sequence[Member], other: Sequence[Member]) -> float:

@@ -26,9 +26,7 @@ def exact_seconds(
     return token_layers(anatomy, capability, members) / 2 / _rate(anatomy, capability)
 
 
-def token_layers(
-    anatomy: Anatomy, capability: EncodedCapability, members: Sequence[Member]
-) -> int:
+def token_layers(anatomy: Anatomy, capability: EncodedCapability, members: Sequence[Member]) -> int:
     """Of patching each of `members` alone on all pairs, with the clean and counterfactual runs."""
     deep = sum(anatomy.n_layers - member.layer for member in members)
     total = 0

@@ -74,7 +74,8 @@ def fake_verdict(circuit, limit, kind, family):
     )
     from forgetguard.measures.samples import Note
 
-    outcome = {"bad": Outcome.FAIL, "vague": Outcome.ABSTAIN, "lacking": Outcome.ABSTAIN}.get(kind, Outcome.PASS)
+    abstaining = dict.fromkeys(("vague", "lacking"), Outcome.ABSTAIN)
+    outcome = {"bad": Outcome.FAIL, **abstaining}.get(kind, Outcome.PASS)
     low = 0.5 if outcome is Outcome.FAIL else -0.02
     estimate = Estimate(low + 0.05, low, low + 0.1, coverage=0.9, n=64)
     head = SubjectEvidence("L2H2", estimate, Estimate(1.2, 1.0, 1.4, 0.9, 64))
