@@ -11,6 +11,7 @@ from forgetguard.measures import registry
 from forgetguard.measures.samples import CIRCUIT, Note
 
 _LARGE = 1000.0
+_MOST_WANTED = 10_000  # units that a gate could be given
 Facts = Mapping[str, Any]
 
 
@@ -84,8 +85,9 @@ def _subject(verdict: Verdict) -> str:
     facts, over = verdict.facts, _over(verdict.limit)
     measure = registry.split(verdict.limit)[0]
     dcv = "|DCV|" if facts.get("against") else "DCV"
-    if measure == "accuracy.drop":
-        return f"accuracy {facts['before']:.1%} to {facts['now']:.1%}, a drop of"
+    if "before" in facts:
+        what = _PROPORTIONS.get(measure, quantity(measure))
+        return f"{what} {facts['before']:.1%} to {facts['now']:.1%}{_sides(facts)}, a drop of"
     if verdict.subject:
         kind = facts.get("over", "itself")
         if kind == "itself":
@@ -100,6 +102,14 @@ def _subject(verdict: Verdict) -> str:
         "dcv.all": f"{dcv} of all heads{over}",
         "readout.drop": f"relative drop of the readout{over}",
     }.get(measure, f"{quantity(measure)}{over}")
+
+
+_PROPORTIONS = {"accuracy.drop": "accuracy", "top1.drop": "answers likeliest of all tokens"}
+
+
+def _sides(facts: Facts) -> str:
+    won = f", {facts['won']} won" * (facts.get("won", 0) > 0)
+    return f" ({facts['lost']} lost{won})" if "lost" in facts else ""
 
 
 # --- why -----------------------------------------------------------------------------------------
@@ -158,7 +168,7 @@ def _undecided(verdict: Verdict) -> str:
 def _wanted(verdict: Verdict) -> str:
     count = verdict.facts.get("wanted")
     units = units_of(verdict.limit)
-    if count is None:
+    if count is None or count > _MOST_WANTED:
         return f"it lies too near the limit for any number of {units} to be named"
     return f"about {count} {units} would decide if the value stays"
 
@@ -343,6 +353,16 @@ def _templates(facts: Facts) -> str:
     )
 
 
+def _said_instead(facts: Facts) -> str:
+    tokens = ", ".join(f"{text!r} on {count}" for text, count in facts["tokens"])
+    changed = facts["changed"]
+    return (
+        f"on {changed} of the {facts['before']} pairs on which the base finds the answer likeliest "
+        f"of all tokens, tuned finds another: {tokens}; it still answers right on "
+        f"{facts['right']} of these {changed}"
+    )
+
+
 def _fixed_prompts(facts: Facts) -> str:
     anew = (
         "draw each release's anew with --forgetguard-prompt-seed N"
@@ -364,6 +384,11 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
+    "template_carries": lambda facts: (
+        f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
+        f"{facts['units']} of {facts['of']} pairs; on them alone it is {number(facts['value'])}"
+    ),
+    "said_instead": _said_instead,
     # of the circuit
     "auto": _auto,
     "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",

@@ -3,6 +3,7 @@ where that is smaller; and what is said beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +25,16 @@ PAIRS = 32
 HEADS = tuple(Head(0, index) for index in range(10))
 
 
-def found_of(effects: list[float], faithful: float = 0.8, whole: float = 10.0) -> Found:
-    """What is cut of a model whose heads add up: F of a set is the sum of its effects."""
+def found_of(
+    effects: list[float],
+    faithful: float = 0.8,
+    whole: float = 10.0,
+    worth: Callable[[set[Member]], float] | None = None,
+) -> Found:
+    """What is cut of a model whose heads add up, F of a set being the sum of its effects, unless
+    `worth` says what a set is worth."""
     members = HEADS[: len(effects)]
+    of = worth or (lambda held: sum(effect[one] for one in held))
     effect: dict[Member, float] = dict(zip(members, effects, strict=True))
     noise = np.random.default_rng(0).normal(0, 0.01, (len(members), PAIRS))
 
@@ -40,7 +48,7 @@ def found_of(effects: list[float], faithful: float = 0.8, whole: float = 10.0) -
         )
 
     def faithfulness(_: Any, __: Any, circuits: Any, universe: Any, **___: Any) -> SimpleNamespace:
-        kept = np.array([sum(effect[one] for one in circuit) for circuit in circuits])
+        kept = np.array([of({*circuit}) for circuit in circuits])
         full = np.ones(PAIRS)
         return SimpleNamespace(
             values=kept / whole,
@@ -75,6 +83,16 @@ def test_members_that_work_against_it_are_left_out_and_named() -> None:
     assert found.against == {HEADS[1]: -3.0}
     assert found.ranking.order[-1] == HEADS[1]
     assert describe(found)["against"] == {"L0H1": -3.0}
+
+
+def test_the_order_by_size_is_kept_where_its_circuit_is_smaller() -> None:
+    """A member that works against it alone may be needed beside another."""
+    pair = {HEADS[0], HEADS[1]}
+    found = found_of(
+        [6.0, -3.0, 0.5, 0.4, 0.3, 0.2], worth=lambda held: 10.0 if pair <= held else 5.0
+    )
+    assert not found.signed
+    assert found.circuit == HEADS[:2]
 
 
 def test_without_negative_effects_both_orders_are_one() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import forgetguard as fg
+from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -33,7 +34,6 @@ from forgetguard.measures.ablation import ABLATIONS
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.patching.budget import memory_errors
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
