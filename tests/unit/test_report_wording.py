@@ -28,8 +28,6 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
-    "fixed_prompts": ({"kind": "task", "can_be_drawn": True}, "--forgetguard-prompt-seed"),
-    "drawn_prompts": ({"seed": 7}, "seed 7"),
     "few_templates": ({"templates": 7}, "7 templates"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
     "drawn_prompts": ({"seed": 41}, "41"),

@@ -9,8 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-from forgetguard.recipes.pages import fill_blocks
-
 from examples.studies.command import Say, carry_out
 from examples.studies.pages import fill_blocks
 from examples.studies.real_verdicts import page, study
