@@ -308,16 +308,15 @@ class GateSession:
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
-        for plan in self._sound():
-            if not plan.spec.auto:
-                continue
+        wanted = [plan for plan in self._sound() if plan.spec.auto]
+        for plan in wanted:
             with self._blame(plan):
                 capability, notes = discovery_pairs(plan.spec)
                 try:
                     found = discover_on(
                         self._pair.base,
                         capability,
-                        Search(),
+                        Search(exact_within=_EXACT_WITHIN / len(wanted)),
                         cache=self._cache,
                         progress=self._progress,
                     )
@@ -505,8 +504,9 @@ class GateSession:
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
-_DISCOVERY_PAIRS = 128
+_DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
+_EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
 
 
 def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
@@ -530,9 +530,19 @@ def auto_note(found: Found) -> Note:
             "method": found.ranking.method,
             "of": found.curve.members,
             "faithfulness": float(found.faithfulness),
+            "low": float(found.low),
+            **_screened(found),
             "held_out": found.curve.pairs,
         },
     )
+
+
+def _screened(found: Found) -> dict[str, object]:
+    """Why not every head was patched, where `auto` decided that."""
+    chosen = found.chosen
+    if chosen is None or chosen["exact_seconds"] <= chosen["within"]:
+        return {}
+    return {"chosen": dict(chosen)}
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples) -> dict[int, str]:
@@ -545,8 +555,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples
         for pair, token in zip(capability_of(part).encoded.pairs, values.astype(int), strict=True):
             if int(token) not in found:
                 before, whole = (
-                    tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-                    for ids in (pair.clean[-1:], [*pair.clean[-1:], int(token)])
+                    str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+                    for ids in ([pair.clean[-1]], [pair.clean[-1], int(token)])
                 )
                 found[int(token)] = whole.removeprefix(before)
     return found

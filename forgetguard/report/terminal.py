@@ -23,6 +23,7 @@ LABELS = {
     "error": "ERROR",
     "skipped": "SKIPPED",
     "recorded": "RECORDED",
+    "not_had": "NOT HAD",
     "ungated": "UNGATED",
 }
 WORST_SHOWN = 5

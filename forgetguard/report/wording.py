@@ -330,8 +330,20 @@ def _auto(facts: Facts) -> str:
     members = facts["members"]
     return (
         f"circuit: auto is {names(members)} ({facts['method']}; {len(members)} of {facts['of']} "
-        f"heads, faithfulness {facts['faithfulness']:.2f} on {facts['held_out']} held-out pairs)"
+        f"heads, faithfulness {facts['faithfulness']:.2f}{_low_and_why(facts)})"
     )
+
+
+def _low_and_why(facts: Facts) -> str:
+    low, chosen = facts.get("low"), facts.get("chosen")
+    bound = "" if low is None else f", with confidence at least {low:.2f},"
+    text = f"{bound} on {facts['held_out']} held-out pairs"
+    if chosen is not None:
+        text += (
+            f"; screened, as patching every head would take about {chosen['exact_seconds']:.0f} s "
+            f"and {chosen['within']:.0f} s are given to it"
+        )
+    return text
 
 
 def _templates(facts: Facts) -> str:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from examples.studies.command import Say, carry_out
+from examples.studies.pages import fill_blocks
 from examples.studies.real_verdicts import page, study
 from examples.studies.real_verdicts.changes import Shape
-from forgetguard.recipes.pages import fill_blocks
 from forgetguard.whole_files import write_text
 
 DOCS = Path(__file__).parents[3] / "docs"
