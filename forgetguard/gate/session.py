@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
+from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import heads_of
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -43,7 +43,7 @@ from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import check_length
 from forgetguard.measures.measure import Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
-from forgetguard.measures.own_damage import detach_attention
+from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
     DAMAGE,
     TUNED,
@@ -289,7 +289,7 @@ class GateSession:
             layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
             self._keep_attention(checkpoint.role, detach_attention(anatomy, sorted(layers)))
 
-    def _keep_attention(self, role: str, attention: dict[int, AttentionSite]) -> None:
+    def _keep_attention(self, role: str, attention: dict[int, Detached]) -> None:
         """Keep, for own damage, the attention of every circuit's layers beside its heads."""
         for plan in self._sound():
             layers = {head.layer for head in heads_of(plan.spec.members)}
