@@ -1,4 +1,5 @@
-"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
+"""Readouts F: graded scores, in nats, of one model on one prompt; what counts as right by each; and
+whether the answer is the most likely of all tokens.
 
 Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from forgetguard.capabilities.batches import Batch, Logits, Targets
 
-LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right: it cannot do them
-
 Scorer: TypeAlias = "Callable[[Logits, Targets, Targets | None], Float[Tensor, 'row']]"
 
 
@@ -27,9 +26,11 @@ class Readout:
     """A readout and its traits.
 
     needs_distractor: whether it compares the answer with one. single_token: whether answers (and
-    distractors) must be one token. signed: whether 0 means that the model is undecided, so that a
-    model that has the capability reads above it. saturates: whether it has a ceiling, near which a
-    loss hardly shows.
+    distractors) must be one token. signed: whether 0 means that the model is undecided between the
+    answer and the distractor, so that a prompt is answered right where it reads above 0, by chance
+    on half of them. Of the others a prompt is answered right where the answer is the most likely
+    of all tokens, by chance never. saturates: whether it has a ceiling, near which a loss hardly
+    shows.
     """
 
     name: str
@@ -38,6 +39,15 @@ class Readout:
     single_token: bool = False
     signed: bool = False
     saturates: bool = False
+
+    @property
+    def chance(self) -> float:
+        """The share of prompts that a model which knows nothing answers right."""
+        return 0.5 if self.signed else 0.0
+
+    def right(self, values: Float[Tensor, "row"], top1: Bool[Tensor, "row"]) -> Bool[Tensor, "row"]:
+        """Whether prompts are answered right, from F and from whether the answer comes first."""
+        return values > 0 if self.signed else top1
 
 
 def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
@@ -64,16 +74,38 @@ def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Floa
     return per_token.mean(dim=1)
 
 
+def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Logit of the answer minus the largest other one, in standard deviations of the logits over
+    the vocabulary. No scale of the logits moves it, and no token but the answer may come first.
+
+    Raises:
+        CapabilityError: the answer has several tokens.
+    """
+    if answer.shape[1] != 1:
+        raise CapabilityError(
+            "readout margin needs answers of one token; use readout: logprob, which scores every "
+            "token of the answer"
+        )
+    last = logits[:, 0].float()
+    others = last.scatter(1, answer, float("-inf")).amax(dim=1)
+    spread = last.std(dim=1, correction=0).clamp_min(_LEAST_SPREAD)
+    return (last.gather(1, answer)[:, 0] - others) / spread
+
+
+_LEAST_SPREAD = 1e-30  # logits that are all equal then read 0
+
+
 READOUTS: dict[str, Readout] = {
     one.name: one
     for one in (
         Readout("logit_diff", logit_diff, needs_distractor=True, single_token=True, signed=True),
         Readout("logprob", logprob, saturates=True),
+        Readout("margin", margin, single_token=True),
     )
 }
 
 
-def correct(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
+def is_top1(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
     """Whether every token of the answer is the most likely one of the whole vocabulary."""
     return (logits.argmax(dim=-1) == answer).all(dim=1)
 

@@ -109,17 +109,20 @@ def attention_calls(
 
 
 def own_activations(
-    attention: Mapping[int, Detached], calls: Mapping[int, Call], heads: Sequence[Head]
+    attention: Mapping[int, Detached],
+    calls: Mapping[int, Call],
+    heads: Sequence[Head],
+    matched: Mapping[Head, Head],
 ) -> dict[Member, Float[Tensor, "row pos head_dim"]]:
-    """z of `heads`, on the CPU, computed by another model's `attention` from what this model's is
-    given (`attention_calls`)."""
+    """z of `heads`, or of the heads `matched` with them, on the CPU, computed by another model's
+    `attention` from what this model's is given (`attention_calls`)."""
     z: dict[Member, Tensor] = {}
     for layer, call in calls.items():
         site = attention[layer].site
         hidden = activations(attention[layer], call)
         for head in heads:
             if head.layer == layer:
-                z[head] = hidden[..., site.slice(head)].cpu().clone()
+                z[head] = hidden[..., site.slice(matched.get(head, head))].cpu().clone()
     return z
 
 

@@ -22,7 +22,8 @@ WHOLE = ""  # the subject of a number that is about no part
 CIRCUIT, ALL_HEADS = "circuit", "all"
 
 # What is read of every model on prompt pairs, whatever is measured.
-READOUT, CORRECT = "readout", "correct"
+READOUT, CORRECT, TOP1 = "readout", "correct", "top1"
+COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts
 # What patching a set of members costs: from the counterfactual, from another model, and the part of
 # the latter that the members do themselves.
 IMPORTANCE, DAMAGE, OWN_DAMAGE = "importance", "damage", "own_damage"
@@ -177,8 +178,8 @@ def ordered(data: Samples, name: str) -> Samples:
 
 def joined(parts: Iterable[Samples]) -> Samples:
     """Samples of one gate file on different units as one, in the order of `parts`: the quantities
-    that all of them have of the same subjects (a measure may have failed on one). What is no array
-    is the last one's."""
+    that all of them have of the same model and subjects (a measure may have failed on one). What is
+    no array is the last one's."""
     import numpy as np
 
     listed = list(parts)
@@ -188,13 +189,14 @@ def joined(parts: Iterable[Samples]) -> Samples:
     arrays = {
         key: np.concatenate([one.arrays[key] for one in listed])
         for key in last.arrays
-        if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
+        if all(_keys(one, key) == _keys(last, key) for one in listed)
     }
     return replace(last, units=tuple(unit for one in listed for unit in one.units), arrays=arrays)
 
 
-def _keys(one: Samples, quantity: str) -> set[Key]:
-    return {key for key in one.arrays if key.quantity == quantity}
+def _keys(one: Samples, like: Key) -> set[Key]:
+    wanted = like.quantity, like.role
+    return {key for key in one.arrays if (key.quantity, key.role) == wanted}
 
 
 def member_names(members: Iterable[Member]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from forgetguard.gate.verdict import UnitEvidence, Verdict
+from forgetguard.gate.verdict import Code, UnitEvidence, Verdict
 from forgetguard.report.wording import (
     controls,
     interval,
@@ -27,6 +27,7 @@ LABELS = {
 }
 WORST_SHOWN = 5
 _TEXT_WIDTH = 160
+_OF_A_PASS = ("fixed_prompts",)  # what a failure rests on, whoever has seen the prompts
 
 
 def measured(verdict: Verdict) -> str:
@@ -35,7 +36,8 @@ def measured(verdict: Verdict) -> str:
         return "no value"
     subject = f"{verdict.subject} " if verdict.subject else ""
     floored = "floored " if verdict.facts.get("over", "itself") != "itself" else ""
-    return f"{subject}{floored}{quantity(verdict.limit)} {interval(verdict.estimate)}"
+    by_name = " by name" if verdict.code is Code.SAME_FUNCTION else ""
+    return f"{subject}{floored}{quantity(verdict.limit)}{by_name} {interval(verdict.estimate)}"
 
 
 def headline(verdict: Verdict) -> str:
@@ -70,8 +72,9 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
         lines += ["", f"  {what} hurt most{_shown(verdict.units)}"]
         for unit in verdict.units[:WORST_SHOWN]:
             lines += _unit_lines(unit)
-    if verdict.notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in verdict.notes)]
+    notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
+    if notes:
+        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]

@@ -180,9 +180,9 @@ def _too_few(verdict: Verdict) -> str:
 def _base_wrong(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
-        f"THE BASE CANNOT DO {verdict.capability!r}: it is right on {facts['right']:.0%} of "
-        f"{facts['count']} pairs, so nothing can be said about losing it: check the prompts, the "
-        "chat template and the base"
+        f"THE BASE CANNOT DO {verdict.capability!r}: it puts the answer above the distractor on "
+        f"{facts['value']:.0%} of {facts['count']} pairs, which cannot be told from chance, "
+        "so nothing can be said about losing it: check the prompts, the chat template and the base"
     )
 
 
@@ -191,6 +191,14 @@ def _base_readout(verdict: Verdict) -> str:
         f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
         f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
         "distractor"
+    )
+
+
+def _base_unmoved(verdict: Verdict) -> str:
+    return (
+        f"THE BASE CANNOT DO {verdict.capability!r}: the answer is no likelier on the clean "
+        f"prompts than on their counterfactuals (difference of the mean readouts "
+        f"{interval(verdict.facts)} on {verdict.facts['count']} pairs): check the prompts"
     )
 
 
@@ -236,6 +244,34 @@ def _saturated(verdict: Verdict) -> str:
     )
 
 
+def _same_function(verdict: Verdict) -> str:
+    facts, found = verdict.facts, verdict.facts["matches"]
+    text = (
+        f"same function, parts renamed: on {units_of(verdict.limit)} and counterfactuals alike the "
+        f"readouts of tuned are the base's to {number(facts['largest'])} (equal up to "
+        f"{number(facts['tolerance'])})"
+    )
+    if found:
+        return f"{text}; heads were matched by what they write: {_matched(found)}"
+    return f"{text}, so {_shown(verdict)}, read by name, is no loss"
+
+
+def _matched(heads: Mapping[str, str]) -> str:
+    return ", ".join(f"{base} is tuned's {other}" for base, other in heads.items())
+
+
+def _renamed(verdict: Verdict) -> str:
+    roles = " and ".join(verdict.facts["roles"])
+    return (
+        f"{roles}: same function as the base, but its parts were renamed and could not be matched, "
+        f"so {_shown(verdict)} is no difference of anything: gate {_plain(verdict)}"
+    )
+
+
+def _plain(verdict: Verdict) -> str:
+    return registry.split(verdict.limit)[0]
+
+
 _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.WITHIN: _within,
     Code.IDENTICAL: _identical,
@@ -244,9 +280,12 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
+    Code.BASE_UNMOVED: _base_unmoved,
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
     Code.NO_HEAD: _no_head,
+    Code.SAME_FUNCTION: _same_function,
+    Code.RENAMED: _renamed,
     Code.SATURATED: _saturated,
 }
 
@@ -315,11 +354,50 @@ def _auto(facts: Facts) -> str:
     )
 
 
+def _share_of_readout(facts: Facts) -> str:
+    return (
+        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
+        f"itself lost {number(facts['lost'])} of it"
+    )
+
+
+def _share_of_loss(facts: Facts) -> str:
+    return (
+        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
+        f"({interval(facts['lost'])}); the rest was lost elsewhere, or behind its heads"
+    )
+
+
+def _far_below(facts: Facts) -> str:
+    whose = f"the tuned {facts['least']}" if facts["least"] else "what was patched in from tuned"
+    others = [one for one in facts["subjects"] if one != facts["least"]]
+    also = f" (and {names(others)})" * bool(others)
+    return (
+        f"WARNING: {whose} serves the base better than its own by more than the limit, "
+        f"{interval(facts)}{also}: are base and tuned in each other's place?"
+    )
+
+
+def _heads_matched(facts: Facts) -> str:
+    moved = ", ".join(f"{base} is {other}" for base, other in facts["heads"].items())
+    return f"heads of {facts['role']} were matched by what they write, and have moved: {moved}"
+
+
 def _templates(facts: Facts) -> str:
     count = facts["templates"]
     return (
         f"the pairs come from {count} template{'s' * (count > 1)}: the interval speaks of no others"
     )
+
+
+def _fixed_prompts(facts: Facts) -> str:
+    anew = (
+        "draw each release's anew with --forgetguard-prompt-seed N"
+        if facts["can_be_drawn"]
+        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
+        "release's anew with --forgetguard-prompt-seed N"
+    )
+    return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
 
 
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
@@ -330,6 +408,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "fixed_prompts": _fixed_prompts,
+    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     # of the circuit
     "auto": _auto,
@@ -346,6 +426,14 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "elsewhere"
     ),
     "held_by_floor": _held_by_floor,
+    "share_of_readout": _share_of_readout,
+    "share_of_loss": _share_of_loss,
+    "far_below": _far_below,
+    "heads_matched": _heads_matched,
+    "no_effect": lambda facts: (
+        f"WARNING: tuned reads what the base reads on all {facts['count']} pairs, bit for bit: "
+        "either it is the base, or what was trained has no effect on these prompts"
+    ),
     # of one head
     "over": lambda facts: f"tuned minus {facts['role']}",
     "no_importance": lambda _: "importance cannot be told from 0",
