@@ -32,6 +32,7 @@ from forgetguard.measures.samples import (
     COUNTERFACTUAL,
     READOUT,
     TUNED,
+    FloatArray,
     Note,
     Samples,
 )
@@ -204,12 +205,20 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
     for name, values in requirements(readout, *read).items():
-        found = case.mean(values)
+        found = _above_chance(case, values) if name == "right" else case.mean(values)
         if not found.low > 0:
             zero = readout.chance if name == "right" else 0.0
             facts = {key: value + zero for key, value in found.facts.items()}
             return _abstain(_BASE_CANNOT[name], count=case.count, **facts)
     return None
+
+
+def _above_chance(case: Case, above: FloatArray) -> Estimate:
+    """The mean of [n] of -0.5 and 0.5, with a score interval: a bootstrap has no lower bound where
+    one pair of 64 is wrong. Half of how many more are right than wrong, which is a paired drop."""
+    right = (above > 0).astype(np.float64)
+    twice = case.proportion_drop(right, 1 - right).estimate
+    return replace(twice, value=twice.value / 2, low=twice.low / 2, high=twice.high / 2)
 
 
 _BASE_CANNOT = {
