@@ -86,7 +86,9 @@ def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float
             "readout margin needs answers of one token; use readout: logprob, which scores every "
             "token of the answer"
         )
-    last = logits[:, 0].float()
+    import torch
+
+    last = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
     others = last.scatter(1, answer, float("-inf")).amax(dim=1)
     spread = last.std(dim=1, correction=0).clamp_min(_LEAST_SPREAD)
     return (last.gather(1, answer)[:, 0] - others) / spread

@@ -115,11 +115,21 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
     now = data.get(READOUT)
-    if readout is not None and now is not None and np.array_equal(readout, now):
+    if readout is not None and now is not None and _equal(case, readout, now):
         found.append(Note("no_effect", {"count": case.count}))
     elif limit.key == "dcv.circuit" and readout is not None and now is not None:
         found += _shares(case, readout, readout - now)
     return tuple(found)
+
+
+def _equal(case: Case, readout: FloatArray, now: FloatArray) -> bool:
+    """Whether tuned reads what the base does, and its members write it, bit for bit."""
+    damages = (
+        values
+        for key, values in case.data.arrays.items()
+        if (key.quantity, key.role) == (DAMAGE, TUNED)
+    )
+    return np.array_equal(readout, now) and not any(values.any() for values in damages)
 
 
 def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:

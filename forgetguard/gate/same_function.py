@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # by 2 with the norms' epsilon as it was: 8e-4. Its weights stored in bfloat16: 0.012; one important
 # head silenced: 0.1 and 0.7. (Computed in bfloat16: 0.05, so there nothing is taken for equal.)
 TOLERANCE = 2e-3
-MATCHED = "heads_matched"  # the code of the note that names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def is_renamed(data: Samples, role: str) -> bool:
 
 def matches(data: Samples, role: str) -> dict[str, str]:
     """By head of the base, the head of `role` that does its work, of those that moved."""
-    notes = (note for note in data.notes if note.code == MATCHED)
+    notes = (note for note in data.notes if note.code == "heads_matched")
     return next((dict(one.facts["heads"]) for one in notes if one.facts["role"] == role), {})
 
 

@@ -32,7 +32,7 @@ from forgetguard.gate.runner import (
     read_other,
 )
 from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes, prompt_notes
-from forgetguard.gate.same_function import MATCHED, apart, may_be_equal
+from forgetguard.gate.same_function import apart, may_be_equal
 from forgetguard.gate.suitability import (
     check_baseline,
     check_fits,
@@ -337,7 +337,7 @@ class GateSession:
                 if matched.get(one, one) != one
             }
             if moved:
-                plan.notes += (Note(MATCHED, {"role": role, "heads": moved}),)
+                plan.notes += (Note("heads_matched", {"role": role, "heads": moved}),)
                 with self._blame(plan):
                     self._read(plan, anatomy, role, matched)
 
