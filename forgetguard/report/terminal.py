@@ -36,7 +36,7 @@ def measured(verdict: Verdict) -> str:
         return "no value"
     subject = f"{verdict.subject} " if verdict.subject else ""
     floored = "floored " if verdict.facts.get("over", "itself") != "itself" else ""
-    by_name = " by name" if verdict.code is Code.SAME_FUNCTION else ""
+    by_name = " by name" * (verdict.code is Code.SAME_FUNCTION and not verdict.facts["matches"])
     return f"{subject}{floored}{quantity(verdict.limit)}{by_name} {interval(verdict.estimate)}"
 
 
