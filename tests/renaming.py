@@ -135,9 +135,7 @@ def unembedding_noised(tensors: Tensors, shape: Shape) -> Mapping[str, Any]:
 _WRITING = ("o_proj.weight", "down_proj.weight")
 
 
-def _reordered(
-    tensors: Tensors, shape: Shape, heads: Sequence[int], groups: Sequence[int]
-) -> None:
+def _reordered(tensors: Tensors, shape: Shape, heads: Sequence[int], groups: Sequence[int]) -> None:
     """In every layer, in place i the query head heads[i] and the key-value head groups[i]."""
     for layer in range(shape.layers):
         stem = f"model.layers.{layer}.self_attn."

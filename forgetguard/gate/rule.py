@@ -32,7 +32,6 @@ from forgetguard.measures.samples import (
     COUNTERFACTUAL,
     READOUT,
     TUNED,
-    FloatArray,
     Note,
     Samples,
 )
@@ -205,20 +204,11 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
     for name, values in requirements(readout, *read).items():
-        found = _above_chance(case, values) if name == "right" else case.mean(values)
-        if not found.low > 0:
-            zero = readout.chance if name == "right" else 0.0
-            facts = {key: value + zero for key, value in found.facts.items()}
-            return _abstain(_BASE_CANNOT[name], count=case.count, **facts)
+        zero = readout.chance if name == "right" else 0.0
+        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
+        if not found.low > zero:
+            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
     return None
-
-
-def _above_chance(case: Case, above: FloatArray) -> Estimate:
-    """The mean of [n] of -0.5 and 0.5, with a score interval: a bootstrap has no lower bound where
-    one pair of 64 is wrong. Half of how many more are right than wrong, which is a paired drop."""
-    right = (above > 0).astype(np.float64)
-    twice = case.proportion_drop(right, 1 - right).estimate
-    return replace(twice, value=twice.value / 2, low=twice.low / 2, high=twice.high / 2)
 
 
 _BASE_CANNOT = {
@@ -290,7 +280,9 @@ def _function_first(case: Case, limit: Limit, decision: Decision) -> Decision:
     if not limit.measure.needs_circuit or decision.code not in _CODES.values():
         return decision
     if limit.over:
-        renamed = [role for role in (TUNED, limit.over) if same_function.is_renamed(case.data, role)]
+        renamed = [
+            role for role in (TUNED, limit.over) if same_function.is_renamed(case.data, role)
+        ]
         if not renamed:
             return decision
         facts = decision.facts | {"roles": renamed}
@@ -332,6 +324,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
+        facts |= {"lost": lost, "won": won}
         if not case.has_templates or lost + won == 0:  # else pairs are not independent
             failing = case.levels.failing
             shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)

@@ -34,6 +34,7 @@ from forgetguard.measures.samples import (
     IMPORTANCE,
     OWN_DAMAGE,
     READOUT,
+    SAID,
     TOP1,
     WHOLE,
     FloatArray,
@@ -140,9 +141,7 @@ def read_other(
     heads = None
     if part.pairs is not None and wanted.reads_pairs(spec):
         members = sorted(wanted.members(spec, anatomy.heads) | {*also})
-        heads = capture_heads(
-            anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched
-        )
+        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched)
         if matched:
             values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
             heads = replace(heads, counterfactual=values)
@@ -231,6 +230,7 @@ def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
         Key(READOUT, WHOLE, role): found.readout,
         Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
         Key(TOP1, WHOLE, role): found.top1.astype(np.float64),
+        Key(SAID, WHOLE, role): found.said.astype(np.float64),
     }
 
 

@@ -12,6 +12,7 @@ from string import Formatter
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from examples.studies.tiny_prompts import DRAWN
 from forgetguard.capabilities.tasks import (
     fact_recall,
     greater_than,
@@ -20,7 +21,6 @@ from forgetguard.capabilities.tasks import (
     key_value,
 )
 from forgetguard.recipes.data import substances
-from forgetguard.recipes.data.tiny_prompts import DRAWN
 
 PIECES = r" ?[A-Za-z]+| ?[^A-Za-z ]"
 END, PADDING, UNKNOWN = "<end>", "<pad>", "<unk>"
