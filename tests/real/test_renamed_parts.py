@@ -72,7 +72,7 @@ def test_renamed_parts_are_the_same_function(gate: Gate, edit: Edit, matched: bo
         assert one.facts["largest"] <= one.facts["tolerance"] < 0.02
         assert sorted(one.facts["matches"]) == sorted(HEADS["induction"].split(", ") * matched)
     share = data.need(DAMAGE, CIRCUIT).mean() / data.need(IMPORTANCE, CIRCUIT, "base").mean()
-    assert (abs(share) < 1e-4) is matched
+    assert bool(abs(share) < 1e-4) is matched
     assert verdicts["readout.drop"].outcome is not Outcome.FAIL
 
 
