@@ -315,7 +315,7 @@ class GateSession:
     def _match_heads(self) -> None:
         """Where heads of another model were put into another order, read it again under the names
         that their work has in the base."""
-        plans = [plan for plan in self._sound() if plan.pairs is not None]
+        plans = [plan for plan in self._sound() if plan.pairs is not None and plan.whole.units]
         attention: dict[str, dict[int, Detached]] = {}
         for plan in plans:
             for role, reading in plan.readings[0].items():
@@ -337,13 +337,12 @@ class GateSession:
 
     def _read_matched(self, anatomy: Anatomy, role: str, matched: dict[Head, Head]) -> None:
         for plan in self._sound():
-            moved = {
-                str(one): str(matched[one])
-                for one in heads_of(plan.spec.members)
-                if matched.get(one, one) != one
-            }
+            heads = heads_of(plan.spec.members)
+            others = heads_of(member for one in plan.others for member in one.members)
+            moved = {str(one): str(matched[one]) for one in heads if one in matched}
             if moved:
                 plan.notes += (Note("heads_matched", {"role": role, "heads": moved}),)
+            if not matched.keys().isdisjoint({*heads, *others}):
                 with self._blame(plan):
                     self._read(plan, anatomy, role, matched)
 

@@ -65,11 +65,10 @@ class Plain:
             entered.append(args[0])
 
         theirs, own = other.model.model.layers[layer], self.model.model.layers[layer]
-        before = theirs.register_forward_pre_hook(enter)
-        with before, theirs.self_attn.register_forward_pre_hook(keep, with_kwargs=True):
-            with torch.no_grad():
-                other.model(other.ids(text), use_cache=False)
-                seen["hidden_states"] = own.input_layernorm(entered[0])
+        asked = theirs.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+        with theirs.register_forward_pre_hook(enter), asked, torch.no_grad():
+            other.model(other.ids(text), use_cache=False)
+            seen["hidden_states"] = own.input_layernorm(entered[0])
         return self._written(layer, head, lambda: own.self_attn(**seen))
 
     def _written(self, layer: int, head: int, run: Callable[[], object]) -> Tensor:
