@@ -386,7 +386,8 @@ def _share_of_readout(facts: Facts) -> str:
 def _share_of_loss(facts: Facts) -> str:
     return (
         f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
-        f"({interval(facts['lost'])}); the rest was lost elsewhere, or behind its heads"
+        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
+        "attention"
     )
 
 
