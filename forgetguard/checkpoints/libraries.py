@@ -16,8 +16,8 @@ def import_libraries() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        import torch
-        import transformers.modeling_utils
+        import torch  # noqa: F401
+        import transformers.modeling_utils  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
         gc.freeze()
