@@ -91,7 +91,8 @@ def _auto(spec: CheckpointSpec, directory: Path, options: LoadOptions) -> PreTra
             return fallback
         raise CheckpointError(
             f"{spec}: the tokenizer in {directory} cannot be loaded ({_first_line(error)}): save "
-            f"it again with save_pretrained, or set trust_remote_code if it brings its own code"
+            f"it again with save_pretrained, or allow the code that it brings, if you trust it: "
+            f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
         ) from error
 
 

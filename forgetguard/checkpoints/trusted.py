@@ -80,7 +80,10 @@ def _out_of_memory(spec: CheckpointSpec, options: LoadOptions) -> CheckpointErro
 def _next_step(error: Exception, options: LoadOptions) -> str:
     text = str(error)
     if "trust_remote_code" in text and not options.trust_remote_code:
-        return "It brings its own code: read it, and set trust_remote_code if you trust it"
+        return (
+            "It brings its own code: read it, and allow it if you trust it: "
+            "--forgetguard-trust-remote-code; in Python trust_remote_code=True"
+        )
     if "Unrecognized configuration class" in text or "does not recognize this architecture" in text:
         return "A decoder-only language model of an architecture that transformers knows is needed"
     if "accelerate" in text:
