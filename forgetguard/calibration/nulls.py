@@ -219,14 +219,20 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
 
 
 def _joined(batches: list[Batch]) -> Batch:
-    distractors = [one.distractor for one in batches if one.distractor is not None]
+
+    def whole(field: str) -> Tensor | None:
+        parts = [getattr(one, field) for one in batches]
+        return None if parts[0] is None else torch.cat(parts)
+
     return replace(
         batches[0],
         pairs=tuple(pair for one in batches for pair in one.pairs),
         clean=torch.cat([one.clean for one in batches]),
         counterfactual=torch.cat([one.counterfactual for one in batches]),
         answer=torch.cat([one.answer for one in batches]),
-        distractor=torch.cat(distractors) if distractors else None,
+        distractor=whole("distractor"),
+        answers=whole("answers"),
+        distractors=whole("distractors"),
         start=min(one.start for one in batches),
     )
 
@@ -239,7 +245,10 @@ def _rows(batch: Batch, rows: list[int]) -> Batch:
         clean=batch.clean[index],
         counterfactual=batch.counterfactual[index],
         answer=batch.answer[index],
-        distractor=None if batch.distractor is None else batch.distractor[index],
+        **{
+            name: None if (one := getattr(batch, name)) is None else one[index]
+            for name in ("distractor", "answers", "distractors")
+        },
     )
 
 

@@ -29,7 +29,8 @@ class Readout:
     needs_distractor: whether it compares the answer with one. single_token: whether answers (and
     distractors) must be one token. signed: whether 0 means that the model is undecided, so that a
     model that has the capability reads above it. saturates: whether it has a ceiling, near which a
-    loss hardly shows.
+    loss hardly shows. several: whether it takes all valid and all invalid answers, [row, option]
+    padded with a negative id, instead of one each.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Readout:
     single_token: bool = False
     signed: bool = False
     saturates: bool = False
+    several: bool = False
 
 
 def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
@@ -64,11 +66,40 @@ def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Floa
     return per_token.mean(dim=1)
 
 
+def log_odds(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Log of the total probability of all valid answers minus log of that of all invalid ones: the
+    difference of their logits' log-sum-exp, for the normaliser is the same. With one of each it is
+    `logit_diff`. Single tokens; negative ids are no answers.
+
+    Raises:
+        CapabilityError: there is no distractor, or the readout is of several tokens.
+    """
+    if distractor is None or logits.shape[1] != 1:
+        raise CapabilityError(
+            "readout log_odds needs answers and distractors of one token each; "
+            "use readout: logprob, which scores every token of the answer"
+        )
+
+    def total(options: Targets) -> Float[Tensor, "row"]:
+        held = logits[:, 0].gather(1, options.clamp(min=0))
+        return held.masked_fill(options < 0, float("-inf")).logsumexp(dim=1)
+
+    return total(answer) - total(distractor)
+
+
 READOUTS: dict[str, Readout] = {
     one.name: one
     for one in (
         Readout("logit_diff", logit_diff, needs_distractor=True, single_token=True, signed=True),
         Readout("logprob", logprob, saturates=True),
+        Readout(
+            "log_odds",
+            log_odds,
+            needs_distractor=True,
+            single_token=True,
+            signed=True,
+            several=True,
+        ),
     )
 }
 
@@ -82,6 +113,9 @@ def score(
     readout: Readout, logits: Float[Tensor, "row readout vocab"], batch: Batch, rows: Tensor
 ) -> Float[Tensor, "row"]:
     """F of the rows of `batch` that `logits` belong to; both may lie on any device."""
-    answer = batch.answer[rows].to(logits.device)
-    distractor = None if batch.distractor is None else batch.distractor[rows].to(logits.device)
-    return readout.score(logits, answer, distractor)
+    answer, distractor = batch.answer, batch.distractor
+    if readout.several:
+        answer = answer if batch.answers is None else batch.answers
+        distractor = distractor if batch.distractors is None else batch.distractors
+    wrong = None if distractor is None else distractor[rows].to(logits.device)
+    return readout.score(logits, answer[rows].to(logits.device), wrong)

@@ -141,4 +141,6 @@ def part_notes(part: Part) -> tuple[Note, ...]:
     ]
     if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
         notes.append(Note("few_exist", {"count": len(encoded.pairs), "asked": encoded.asked}))
+    if encoded.marker:
+        notes.append(Note("reply_marker", {"marker": encoded.marker}))
     return tuple(notes)

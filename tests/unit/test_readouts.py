@@ -70,4 +70,8 @@ def test_the_table_says_what_a_readout_needs_and_where_it_is_blind() -> None:
         name: (one.needs_distractor, one.single_token, one.signed, one.saturates)
         for name, one in READOUTS.items()
     }
-    assert told == {"logit_diff": (True, True, True, False), "logprob": (False, False, False, True)}
+    assert told == {
+        "logit_diff": (True, True, True, False),
+        "logprob": (False, False, False, True),
+        "log_odds": (True, True, True, False),
+    }

@@ -469,6 +469,8 @@ def test_word_lists_have_no_repeats_and_do_not_mix() -> None:
 def byte_pairs(size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE of a small vocabulary: at best, it has two words of three in one token."""
     frequent = [refusal.REFUSAL, *refusal.COMPLIANCE, *greater_than_year.ENDINGS] * 100
+    # As in every real vocabulary, no word begins with a bare space.
+    frequent += [f" {chr(letter)}" for letter in (*range(65, 91), *range(97, 123), 233)] * 200
     kept = (*symbol_binding.LETTERS, refusal.REFUSAL, *refusal.COMPLIANCE)
     verbs = [verb for frame in agreement.FRAMES.values() for verb in (frame.singular, frame.plural)]
     frequent += [f" {word}" for word in (*kept, *verbs)] * 50
