@@ -20,8 +20,8 @@ class Capability:
     """A behaviour that a release must keep.
 
     Either `pairs` are given, or `task` names a generator (capabilities/tasks, or an entry point's)
-    from which `count` pairs that suit the tokenizer are drawn with `seed`. With `held_out`, from all
-    of its words and sentence frames; without, from those that are not kept back.
+    from which `count` pairs that suit the tokenizer are drawn with `seed`: with `held_out` from all
+    of its words and sentence frames, without from those that are public.
     """
 
     name: str

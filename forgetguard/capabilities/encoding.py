@@ -167,9 +167,8 @@ def _further(
 ) -> tuple[int, ...]:
     """One id for each further answer, as it stands after both prompts."""
     found: list[tuple[int, ...]] = []
-    for prompt in (pair.clean, pair.counterfactual) if texts else ():
-        if chat_template:
-            prompt = _chat(prompt, tokenizer, chat_template)
+    for asked in (pair.clean, pair.counterfactual) if texts else ():
+        prompt = _chat(asked, tokenizer, chat_template) if chat_template else asked
         before = _ids(prompt, tokenizer, special=not chat_template)
         wholes = [_ids(prompt + text, tokenizer, special=not chat_template) for text in texts]
         if any(whole[:-1] != before for whole in wholes):

@@ -138,7 +138,8 @@ def _check_enough(found: int, count: int | None, what: str, problems: Problems) 
 def _read_objects(
     path: Path, known: Sequence[str], required: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, texts, or lists of texts, by key) of every object of the file; the rest goes to `problems`."""
+    """(line, texts and lists of texts by key) of every object of the file; the rest goes to
+    `problems`."""
     for line, written in enumerate(read_text(path, "prompt file").split("\n"), start=1):
         if written.strip():
             fields = _read_line(written, line, known, required, problems)
