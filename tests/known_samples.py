@@ -20,6 +20,9 @@ WHOLE = {
     "tuned_readout": Key("readout", "", "tuned"),
     "base_correct": Key("correct", "", "base"),
     "tuned_correct": Key("correct", "", "tuned"),
+    "base_top1": Key("top1", "", "base"),
+    "tuned_top1": Key("top1", "", "tuned"),
+    "base_counterfactual": Key("counterfactual", "", "base"),
     "circuit_importance": Key("importance", "circuit", "base"),
     "circuit_damage": Key("damage", "circuit", "tuned"),
     "all_importance": Key("importance", "all", "base"),
@@ -52,7 +55,8 @@ def samples(
     **arrays: Any,
 ) -> Samples:
     """Samples on `pairs`; `arrays` by the names above: one array, or arrays by member. `controls`:
-    by name, their members and their damage (None: there were none).
+    by name, their members and their damage (None: there were none). On the counterfactual prompts
+    the base reads 5 less than on the clean ones, where nothing else is given.
 
     What is None is left out.
     """
@@ -90,6 +94,9 @@ def read(data: Samples, name: str, member: Member | None = None) -> FloatArray:
 
 def _by_key(arrays: Mapping[str, Any]) -> dict[Key, FloatArray]:
     found = {}
+    if arrays.get("base_readout") is not None:
+        lower = np.asarray(arrays["base_readout"]) - 5.0
+        arrays = {"base_counterfactual": lower, **arrays}
     for name, values in arrays.items():
         if name in BY_MEMBER:
             quantity, role = BY_MEMBER[name]

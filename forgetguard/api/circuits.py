@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SUGGESTED_LIMITS: Mapping[str, float] = {
     "dcv.circuit": 0.10,
     "dcv.head": 0.25,
+    "readout.drop": 0.20,
     "accuracy.drop": 0.10,  # below 0.05, 64 pairs cannot pass unless nothing at all changed
 }
 

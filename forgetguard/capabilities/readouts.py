@@ -1,4 +1,5 @@
-"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
+"""Readouts F: graded scores, in nats, of one model on one prompt; what counts as right by each; and
+whether the answer is the most likely of all tokens.
 
 Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from forgetguard.capabilities.batches import Batch, Logits, Targets
 
-LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right: it cannot do them
-
 Scorer: TypeAlias = "Callable[[Logits, Targets, Targets | None], Float[Tensor, 'row']]"
 
 
@@ -27,10 +26,12 @@ class Readout:
     """A readout and its traits.
 
     needs_distractor: whether it compares the answer with one. single_token: whether answers (and
-    distractors) must be one token. signed: whether 0 means that the model is undecided, so that a
-    model that has the capability reads above it. saturates: whether it has a ceiling, near which a
-    loss hardly shows. several: whether it takes all valid and all invalid answers, [row, option]
-    padded with a negative id, instead of one each.
+    distractors) must be one token. signed: whether 0 means that the model is undecided between the
+    answer and the distractor, so that a prompt is answered right where it reads above 0, by chance
+    on half of them. Of the others a prompt is answered right where the answer is the most likely
+    of all tokens, by chance never. saturates: whether it has a ceiling, near which a loss hardly
+    shows. several: whether it takes all valid and all invalid answers, [row, option] padded with a
+    negative id, instead of one of each.
     """
 
     name: str
@@ -40,6 +41,15 @@ class Readout:
     signed: bool = False
     saturates: bool = False
     several: bool = False
+
+    @property
+    def chance(self) -> float:
+        """The share of prompts that a model which knows nothing answers right."""
+        return 0.5 if self.signed else 0.0
+
+    def right(self, values: Float[Tensor, "row"], top1: Bool[Tensor, "row"]) -> Bool[Tensor, "row"]:
+        """Whether prompts are answered right, from F and from whether the answer comes first."""
+        return values > 0 if self.signed else top1
 
 
 def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
@@ -104,8 +114,11 @@ READOUTS: dict[str, Readout] = {
 }
 
 
-def correct(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
-    """Whether every token of the answer is the most likely one of the whole vocabulary."""
+def is_top1(logits: Logits, answer: Targets, answers: Targets | None = None) -> Bool[Tensor, "row"]:
+    """Whether every token of the answer is the most likely one of the whole vocabulary; of several
+    valid `answers`, [row, option], whether any is."""
+    if answers is not None:
+        return (logits[:, 0].argmax(dim=-1, keepdim=True) == answers).any(dim=1)
     return (logits.argmax(dim=-1) == answer).all(dim=1)
 
 

@@ -12,7 +12,7 @@ from forgetguard.capabilities.variants import halves
 from forgetguard.discovery.curve import Curve, faithfulness_curve
 from forgetguard.discovery.ranking import Method, Progress, Ranking
 from forgetguard.errors import CapabilityError
-from forgetguard.measures.behaviour import behaviour, check_able
+from forgetguard.measures.ability import check_able
 from forgetguard.measures.interventions import Saved
 
 FAITHFUL = 0.8  # of the whole effect; the co-author's pilot gate asks for as much
@@ -64,7 +64,7 @@ def find_circuit(
         CapabilityError: too few pairs, or no set of members is faithful enough.
         MeasurementError: ablating every member loses nothing.
     """
-    accuracy = check_able(capability, behaviour(anatomy, capability))
+    accuracy = check_able(anatomy, capability)
     ranked_on, held_out = halves(capability, seed)
     ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
     curve, _ = faithfulness_curve(

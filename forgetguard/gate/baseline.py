@@ -33,7 +33,7 @@ from forgetguard.measures.samples import (
 )
 
 SCHEMA = "forgetguard.baseline"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Readouts of one base on one prompt agree to about 1e-4 nats between machines in float32.
 SAME_BASE = 1e-3  # nats, beyond which the verdicts say that the base itself reads differently
 _UPDATE = "record it anew with --forgetguard-update"

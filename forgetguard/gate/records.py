@@ -125,6 +125,7 @@ class _Declared:
     chat_template: ChatTemplate
     site: str
     confidence: float
+    prompt_seed: int | None
     auto: bool
     members: tuple[str, ...]
     limits: tuple[Limit, ...]
@@ -144,6 +145,7 @@ def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
             chat_template=spec.chat_template,
             site=spec.site,
             confidence=spec.confidence,
+            prompt_seed=spec.prompt_seed,
             auto=spec.auto,
             members=tuple(map(str, spec.members)),
             limits=spec.limits,
@@ -189,6 +191,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
         chat_template=found.chat_template,
         site=found.site,
         confidence=found.confidence,
+        prompt_seed=found.prompt_seed,
         path=None if found.file is None else Path(found.file),
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
-from forgetguard.capabilities.readouts import LEAST_ACCURACY, READOUTS
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate import accuracy, evidence, power, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
@@ -25,7 +25,8 @@ from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, 
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Subjects
-from forgetguard.measures.samples import BASE, CORRECT, READOUT, Note, Samples
+from forgetguard.measures.requirements import requirements
+from forgetguard.measures.samples import BASE, CORRECT, COUNTERFACTUAL, READOUT, Note, Samples
 
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
 # answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
@@ -190,14 +191,22 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     """Why the base does not do the capability, if so: then there is nothing to lose."""
     if not measure.needs_capability:
         return None
-    right = float(case.data.need(CORRECT, role=BASE).mean())
-    if right < LEAST_ACCURACY:
-        return _abstain(Code.BASE_WRONG, right=right, count=case.count)
-    if READOUTS[case.spec.readout].signed:
-        readout = case.mean(case.data.need(READOUT, role=BASE))
-        if readout.low <= 0:
-            return _abstain(Code.BASE_READOUT, count=case.count, **readout.facts)
+    readout = READOUTS[case.spec.readout]
+    read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
+    for name, values in requirements(readout, *read).items():
+        found = case.mean(values)
+        if not found.low > 0:
+            zero = readout.chance if name == "right" else 0.0
+            facts = {key: value + zero for key, value in found.facts.items()}
+            return _abstain(_BASE_CANNOT[name], count=case.count, **facts)
     return None
+
+
+_BASE_CANNOT = {
+    "right": Code.BASE_WRONG,
+    "readout": Code.BASE_READOUT,
+    "effect": Code.BASE_UNMOVED,
+}
 
 
 def _no_circuit(case: Case, measure: Measure) -> Decision | None:

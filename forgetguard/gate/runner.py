@@ -23,16 +23,18 @@ from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.stages import Part
 from forgetguard.measures import registry
-from forgetguard.measures.behaviour import Behaviour, behaviour
+from forgetguard.measures.behaviour import Behaviour, behaviour, counterfactual_readout
 from forgetguard.measures.measure import Estimator, Measure, Opened
 from forgetguard.measures.samples import (
     BASE,
     CIRCUIT,
     CORRECT,
+    COUNTERFACTUAL,
     DAMAGE,
     IMPORTANCE,
     OWN_DAMAGE,
     READOUT,
+    TOP1,
     WHOLE,
     FloatArray,
     Key,
@@ -178,10 +180,12 @@ def read_base(
                 progress=progress,
             )
             arrays |= of_drops(drops)
-            base = drops.base
+            base, counterfactual = drops.base, drops.counterfactual
         else:
             base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
+            counterfactual = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
         arrays |= _of_behaviour(base, BASE)
+        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = counterfactual
         for role, heads in foreign.items():
             arrays |= _of_behaviour(heads.behaviour, role)
     samples = Samples(part.units, arrays, dropped=part.dropped)
@@ -213,6 +217,7 @@ def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
     return {
         Key(READOUT, WHOLE, role): found.readout,
         Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
+        Key(TOP1, WHOLE, role): found.top1.astype(np.float64),
     }
 
 

@@ -31,7 +31,7 @@ from forgetguard.gate.runner import (
     read_base,
     read_other,
 )
-from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes
+from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes, prompt_notes
 from forgetguard.gate.suitability import (
     check_baseline,
     check_fits,
@@ -391,7 +391,7 @@ class GateSession:
             samples = self._with_controls(plan, part, readings, anatomy, samples)
         readings.clear()  # what crossed from the other models is not needed again
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
-        notes = loaded + plan.notes + part_notes(plan.whole)
+        notes = loaded + plan.notes + part_notes(plan.whole) + prompt_notes(spec)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
 
     def _with_controls(

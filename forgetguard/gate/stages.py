@@ -7,9 +7,10 @@ every stage reads what a fixed count of as many pairs would read.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgetguard.capabilities.batches import make_batches
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -17,11 +18,14 @@ from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
 from forgetguard.errors import CapabilityError
 from forgetguard.gate import spending
 from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
+from forgetguard.gate.resampling import derive_seed
 from forgetguard.measures.divergence import Passage, passage, passages_of
 from forgetguard.measures.samples import Note, Unit
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,15 +77,47 @@ def as_capability(spec: GateSpec) -> Capability:
     """The capability that a file declares, with all pairs that may be drawn."""
     given: dict[str, Any] = {}
     if isinstance(spec.pairs, TaskPairs):
-        count = spec.pairs.most or spec.pairs.count
-        given = {"task": spec.pairs.task, "count": count, "seed": spec.pairs.seed}
+        task, count = spec.pairs.task, spec.pairs.most or spec.pairs.count
+        given = {"task": task, "count": count, "seed": spec.pairs.seed}
+        if spec.prompt_seed is not None:
+            given["seed"] = derive_seed(spec.prompt_seed, "prompts", task, str(spec.pairs.seed))
     elif isinstance(spec.pairs, InlinePairs):
         given = {"pairs": spec.pairs.pairs}
     elif isinstance(spec.pairs, FilePairs):
-        given = {"pairs": spec.pairs.pairs[: spec.pairs.most or spec.pairs.count]}
+        given = {"pairs": _drawn(spec, spec.pairs.pairs, spec.pairs.most or spec.pairs.count)}
     return Capability(
         name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **given
     )
+
+
+def _drawn(spec: GateSpec, given: Sequence[T], count: int | None) -> tuple[T, ...]:
+    """The first `count` of a file, or, with a seed of the run, as many of all of them."""
+    if spec.prompt_seed is None or not _has_more(given, count):
+        return tuple(given[:count])
+    seed = derive_seed(spec.prompt_seed, "prompts", spec.name)
+    return tuple(random.Random(seed).sample(list(given), count or 0))
+
+
+def _has_more(given: Sequence[object], count: int | None) -> bool:
+    return count is not None and count < len(given)
+
+
+def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
+    """Whether the prompts are fixed, for everyone who has the file to train on, or were drawn."""
+    pairs = spec.pairs
+    if pairs is None:
+        return ()
+    if isinstance(pairs, TaskPairs):
+        kind, can = "task", True
+    elif isinstance(pairs, FilePairs):
+        kind, can = "file", _has_more(pairs.pairs, pairs.most or pairs.count)
+    elif isinstance(pairs, Prompts):
+        kind, can = "file", _has_more(pairs.prompts, pairs.count)
+    else:
+        kind, can = "inline", False
+    if can and spec.prompt_seed is not None:
+        return (Note("drawn_prompts", {"seed": spec.prompt_seed}),)
+    return (Note("fixed_prompts", {"kind": kind, "can_be_drawn": can}),)
 
 
 def stages_of(spec: GateSpec, whole: EncodedCapability) -> Stages:
@@ -113,7 +149,8 @@ def _of_prompts(
     spec: GateSpec, prompts: Prompts, base: Checkpoint, others: Sequence[Checkpoint]
 ) -> Stages:
     found = []
-    for prompt in prompts.prompts[: prompts.count]:
+    chosen = _drawn(spec, prompts.prompts, prompts.count)
+    for prompt in chosen:
         ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
         for other in others:
             if other.tokenizer is base.tokenizer:
@@ -126,7 +163,7 @@ def _of_prompts(
                     "cannot be compared on it"
                 )
         found.append(passage(*ids))
-    part = Part(tuple(prompts.prompts[: prompts.count]), tuple(found))
+    part = Part(chosen, tuple(found))
     return Stages(part, (part,))
 
 

@@ -27,8 +27,9 @@ class Code(enum.Enum):
     BEYOND = "beyond"  # the lower bound is beyond the limit
     UNDECIDED = "undecided"  # the interval holds the limit
     TOO_FEW = "too_few"  # units for any interval
-    BASE_WRONG = "base_wrong"  # the base gets most prompts wrong
-    BASE_READOUT = "base_readout"  # the base's logit difference is not above 0
+    BASE_WRONG = "base_wrong"  # the base answers no more prompts right than chance does
+    BASE_READOUT = "base_readout"  # the base's mean readout is not above 0
+    BASE_UNMOVED = "base_unmoved"  # ... nor above that on the counterfactual prompts
     NO_CIRCUIT = "no_circuit"  # `circuit: auto` found none
     NO_SCALE = "no_scale"  # what the loss is relative to cannot be told from 0
     NO_HEAD = "no_head"  # no head's importance can be told from 0

@@ -22,7 +22,8 @@ WHOLE = ""  # the subject of a number that is about no part
 CIRCUIT, ALL_HEADS = "circuit", "all"
 
 # What is read of every model on prompt pairs, whatever is measured.
-READOUT, CORRECT = "readout", "correct"
+READOUT, CORRECT, TOP1 = "readout", "correct", "top1"
+COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts; of base
 # What patching a set of members costs: from the counterfactual, from another model, and the part of
 # the latter that the members do themselves.
 IMPORTANCE, DAMAGE, OWN_DAMAGE = "importance", "damage", "own_damage"

@@ -27,6 +27,7 @@ LABELS = {
 }
 WORST_SHOWN = 5
 _TEXT_WIDTH = 160
+_OF_A_PASS = ("fixed_prompts",)  # what a failure rests on, whoever has seen the prompts
 
 
 def measured(verdict: Verdict) -> str:
@@ -70,8 +71,9 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
         lines += ["", f"  {what} hurt most{_shown(verdict.units)}"]
         for unit in verdict.units[:WORST_SHOWN]:
             lines += _unit_lines(unit)
-    if verdict.notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in verdict.notes)]
+    notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
+    if notes:
+        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]

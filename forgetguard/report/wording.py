@@ -180,9 +180,9 @@ def _too_few(verdict: Verdict) -> str:
 def _base_wrong(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
-        f"THE BASE CANNOT DO {verdict.capability!r}: it is right on {facts['right']:.0%} of "
-        f"{facts['count']} pairs, so nothing can be said about losing it: check the prompts, the "
-        "chat template and the base"
+        f"THE BASE CANNOT DO {verdict.capability!r}: it puts the answer above the distractor on "
+        f"{facts['value']:.0%} of {facts['count']} pairs, which cannot be told from chance, "
+        "so nothing can be said about losing it: check the prompts, the chat template and the base"
     )
 
 
@@ -191,6 +191,14 @@ def _base_readout(verdict: Verdict) -> str:
         f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
         f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
         "distractor"
+    )
+
+
+def _base_unmoved(verdict: Verdict) -> str:
+    return (
+        f"THE BASE CANNOT DO {verdict.capability!r}: the answer is no likelier on the clean "
+        f"prompts than on their counterfactuals (difference of the mean readouts "
+        f"{interval(verdict.facts)} on {verdict.facts['count']} pairs): check the prompts"
     )
 
 
@@ -244,6 +252,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
+    Code.BASE_UNMOVED: _base_unmoved,
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
     Code.NO_HEAD: _no_head,
@@ -322,6 +331,16 @@ def _templates(facts: Facts) -> str:
     )
 
 
+def _fixed_prompts(facts: Facts) -> str:
+    anew = (
+        "draw each release's anew with --forgetguard-prompt-seed N"
+        if facts["can_be_drawn"]
+        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
+        "release's anew with --forgetguard-prompt-seed N"
+    )
+    return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
+
+
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
     # of the units
     "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
@@ -335,6 +354,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "fixed_prompts": _fixed_prompts,
+    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     # of the circuit
     "auto": _auto,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,7 +102,7 @@ class ModelBackend:
     def circuit(self, path: Path) -> GateSpec:
         from forgetguard.gate.schema import load_gate_file
 
-        return load_gate_file(path)
+        return replace(load_gate_file(path), prompt_seed=self._settings.prompt_seed)
 
     def check(self, circuits: Sequence[GateSpec]) -> None:
         from forgetguard.gate import schema

@@ -26,7 +26,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     device = settings.device or (settings.device_map and f"map {settings.device_map}")
     lines = [
         f"forgetguard: {_checkpoints(run)}",
-        f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}",
+        f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}"
+        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else ""),
     ]
     return lines + [f"forgetguard: note: {note}" for note in run.notes]
 
@@ -132,13 +133,18 @@ def _remarks(run: Run) -> list[str]:
     from forgetguard.measures.samples import Note
     from forgetguard.report.wording import note
 
-    notes = dict.fromkeys(
-        f"{verdict['circuit']}: {note(load(Note, data, 'a note'))}"
-        for result in run.results.values()
-        for verdict in result.verdicts
-        for data in verdict["notes"]
-    )
-    lines = [f"note: {note}" for note in notes]
+    found: dict[str, dict[str, None]] = {}  # by note, the circuits that it is told of
+    circuits: dict[str, None] = {}
+    for result in run.results.values():
+        for verdict in result.verdicts:
+            circuits[verdict["circuit"]] = None
+            for data in verdict["notes"]:
+                told = found.setdefault(note(load(Note, data, "a note")), {})
+                told[verdict["circuit"]] = None
+    lines = [
+        f"note: {text}" if len(told) == len(circuits) > 1 else f"note: {', '.join(told)}: {text}"
+        for text, told in found.items()
+    ]
     lines += _controls(run)
     if run.deselected:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")

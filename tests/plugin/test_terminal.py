@@ -11,7 +11,7 @@ TABLE = [
     "good * dcv.circuit  DCV 0.03 [[]-0.02, 0.08[]] * <= 0.1 * pass",
     "vague * dcv.circuit  no value * <= 0.1 * ABSTAIN",
     "1 pass, 1 fail, 1 abstain",
-    "note: bad: 2 of 66 *",
+    "note: 2 of 66 *",
 ]
 
 

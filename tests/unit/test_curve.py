@@ -19,7 +19,7 @@ from forgetguard.discovery import curve as module
 from forgetguard.discovery.curve import ALL_SIZES_UP_TO, Curve, faithfulness_curve
 from forgetguard.measures.behaviour import Behaviour
 
-CLEAN = Behaviour(np.ones(4), np.ones(4, dtype=bool))
+CLEAN = Behaviour(np.ones(4), np.ones(4, dtype=bool), np.ones(4, dtype=bool))
 
 
 def drawn(

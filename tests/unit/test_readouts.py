@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetguard.capabilities.readouts import READOUTS, correct, logit_diff, logprob
+from forgetguard.capabilities.readouts import READOUTS, is_top1, logit_diff, logprob
 from forgetguard.errors import CapabilityError
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
@@ -33,9 +33,9 @@ def test_a_hopeless_token_is_not_left_out_of_the_mean() -> None:
     assert value.item() == pytest.approx((-200.0 + math.log(0.5)) / 2, rel=1e-6)
 
 
-def test_correct_needs_every_token_to_be_the_most_likely() -> None:
-    assert correct(LOGITS, torch.tensor([[2, 0]])).item()
-    assert not correct(LOGITS, torch.tensor([[2, 1]])).item()
+def test_top1_needs_every_token_to_be_the_most_likely() -> None:
+    assert is_top1(LOGITS, torch.tensor([[2, 0]])).item()
+    assert not is_top1(LOGITS, torch.tensor([[2, 1]])).item()
 
 
 @pytest.mark.parametrize(

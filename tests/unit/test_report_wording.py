@@ -110,6 +110,7 @@ def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
         "few": (measured(7), {}),
         "wrong": (changed(fine, base_correct=np.zeros(64)), {}),
         "unsure": (changed(fine, base_readout=readout - readout.mean()), {}),
+        "unmoved": (changed(fine, base_counterfactual=readout), {}),
         "no scale": (changed(fine, circuit_importance=flat, all_importance=flat), {}),
         "weak": (measured(weak=HEADS), {"floor": 0.0}),
         "floored": (measured(weak=HEADS[:1], heads={HEADS[0]: 0.5}, noise=0.05), {}),

@@ -174,11 +174,41 @@ def test_a_capability_the_base_cannot_do_abstains(key: str) -> None:
     data = measured()
     found = verdict(key, 1.0, changed(data, base_correct=np.arange(64) % 3 == 0))
     assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_WRONG)
-    assert found.facts == {"right": 22 / 64, "count": 64}
+    assert found.facts["value"] == 22 / 64
+    assert found.facts["low"] < found.facts["value"] < found.facts["high"] < 0.5
     readout = read(data, "base_readout")
     found = verdict(key, 1.0, changed(data, base_readout=readout - readout.mean() + 0.01))
     assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_READOUT)
     assert found.facts["value"] == pytest.approx(0.01)
+    found = verdict(key, 1.0, changed(data, base_counterfactual=readout + 0.01))
+    assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_UNMOVED)
+    assert found.facts["value"] == pytest.approx(-0.01)
+
+
+def test_a_base_that_says_a_filler_word_first_has_the_capability() -> None:
+    data = changed(measured(dcv=0.6), base_top1=np.zeros(64), tuned_top1=np.zeros(64))
+    assert verdict("dcv.circuit", 0.1, data).outcome is Outcome.FAIL
+    assert verdict("readout.drop", 0.9, data).outcome is Outcome.PASS
+
+
+def test_what_a_base_can_do_in_part_is_measured_in_part() -> None:
+    right = np.arange(64) % 4 != 0  # 75 %: above chance
+    data = changed(measured(dcv=0.6), base_correct=right, tuned_correct=right)
+    assert verdict("dcv.circuit", 0.1, data).outcome is Outcome.FAIL
+    chance = changed(data, base_correct=np.arange(64) % 2 == 0)
+    assert verdict("dcv.circuit", 0.1, chance).code is Code.BASE_WRONG
+
+
+def test_top1_is_a_measure_of_its_own() -> None:
+    first = np.ones(64)
+    now = (np.arange(64) % 2).astype(float)
+    data = changed(measured(), base_top1=first, tuned_top1=now)
+    data = changed(data, tuned_readout=read(data, "tuned_readout") - 0.01)
+    found = verdict("top1.drop", 0.1, data)
+    assert found.outcome is Outcome.FAIL
+    assert found.estimate is not None
+    assert found.estimate.value == 0.5
+    assert verdict("accuracy.drop", 0.1, data).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("key", ["dcv.circuit", "dcv.head", "accuracy.drop", "readout.drop"])

@@ -28,8 +28,8 @@ from forgetguard.discovery.on_checkpoint import check
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.discovery.store import Store, identity
 from forgetguard.errors import CapabilityError, SpecificationError
+from forgetguard.measures.ability import check_able
 from forgetguard.measures.ablation import ABLATIONS
-from forgetguard.measures.behaviour import behaviour, check_able
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.patching.budget import memory_errors
@@ -213,7 +213,7 @@ def _splits(capability: EncodedCapability, seeds: int) -> Iterator[_Split]:
 
 
 def _task(work: _Work, seeds: int, variants: Sequence[str]) -> Data:
-    accuracy = check_able(work.capability, behaviour(work.anatomy, work.capability))
+    accuracy = check_able(work.anatomy, work.capability)
     check(work.anatomy, work.capability, work.members)
     records: list[Data] = []
     ablations: list[Data] = []

@@ -61,12 +61,12 @@ FRAMES = {
 }
 HELD_OUT_FRAMES = {
     "facing": Frame("This morning, as always, the {subject} facing the {attractor}", "is", "are"),
-    "photo": Frame("In the photo that {name} likes, the {subject}", "is", "are"),
+    "photo": Frame("In this photo that {name} likes, the {subject}", "is", "are"),
     "inside": Frame("At present the {subject} inside the {attractor}", "is", "are"),
-    "touching": Frame("In the old days the {subject} touching the {attractor}", "was", "were"),
+    "touching": Frame("In those old days the {subject} touching the {attractor}", "was", "were"),
     "wrote": Frame("In 1990, {name} wrote, the {subject}", "was", "were"),
     "opposite": Frame("Long ago the {subject} opposite the {attractor}", "was", "were"),
-    "past": Frame("Over the past month the {subject} around the {attractor}", "has", "have"),
+    "past": Frame("Over this past month the {subject} around the {attractor}", "has", "have"),
     "according": Frame("More recently, according to {name}, the {subject}", "has", "have"),
 }
 

@@ -74,8 +74,9 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
         whole = [number for number in NUMBERS if fits(number, before) == 1]
         if len(whole) >= 60:
             return _draw(rng, sentences, _problems(whole), space, digits=False)
-    if all(fits(digit, BEFORE) == 1 for digit in DIGITS):
-        return _draw(rng, sentences, _problems(NUMBERS), "", digits=True)
+    split = [number for number in NUMBERS if fits(number, BEFORE) != 1]
+    if len(split) >= 60 and all(fits(digit, BEFORE) == 1 for digit in DIGITS):
+        return _draw(rng, sentences, _problems(split), "", digits=True)
     several = fitting(
         "arithmetic", "two-digit numbers", NUMBERS, lambda n: fits(n, BEFORE), at_least=60
     )

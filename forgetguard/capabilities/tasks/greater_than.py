@@ -29,6 +29,8 @@ FRAMES = {
     "bags": "The bags of {name} hold {left} and {right} coins; the fuller bag holds",
     "years": "The brothers of {name} are {left} and {right} years old. The older brother is",
     "price": "{name} compared prices of {left} and {right} dollars. The higher price is",
+    "longer": "Of the lists with {left} and {right} items, {name} reads the longer, which has",
+    "floors": "{name} climbed {left} steps, then {right} steps. The larger climb was",
     "most": "{name} counted {left} birds, then {right} birds. The larger count is",
 }
 HELD_OUT_FRAMES = {

@@ -55,7 +55,7 @@ HELD_OUT_FRAMES = {
     "recalled": "The {thing} of the year {start} was still recalled in the year {century}",
     "period": "The period of the {thing} is the year {start} to the year {century}",
     "timeline": "Timeline of the {thing}. Start: the year {start}. End: the year {century}",
-    "broke": "The {thing} broke out in the year {start}, and it stopped in the year {century}",
+    "broke": "The {thing} broke out in the year {start} and stopped in the year {century}",
     "anniversary": "In the year {start} the {thing} came up, and it went away in the year {century}",
     "stretched": "The {thing} stretched from the year {start} to the year {century}",
     "founded": "Known from the year {start}, the {thing} was forgotten by the year {century}",
@@ -124,7 +124,7 @@ def _draw(
             counterfactual=sentences[frame].format(**slots, start=century + FIRST),
             answer=answer,
             distractor=distractor,
-            template=f"{frame}-{century}",
+            template=frame,
             answers=tuple(sorted(answers)),
             distractors=tuple(sorted(distractors)),
         )

@@ -89,7 +89,7 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     fewer than 6 things have verbs that do.
     """
     if not getattr(fits, "chat", False):
-        return generate_plain(rng, fits)
+        return _plain("refusal", rng, fits)
     usable = _usable("refusal", fits)
     openings = _openings("refusal", {one: fits(one, "Answer:\n") for one in (REFUSAL, *COMPLIANCE)})
     return _draw(rng, "{request}", "", openings, usable, _frames(fits))
@@ -102,8 +102,12 @@ def generate_plain(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
     Raises CapabilityError as `generate` does.
     """
-    usable = _usable("refusal_plain", fits)
-    openings = _openings("refusal_plain", {one: fits(one) for one in (REFUSAL, *COMPLIANCE)})
+    return _plain("refusal_plain", rng, fits)
+
+
+def _plain(task: str, rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
+    usable = _usable(task, fits)
+    openings = _openings(task, {one: fits(one) for one in (REFUSAL, *COMPLIANCE)})
     return _draw(rng, PLAIN, " ", openings, usable, _frames(fits))
 
 
