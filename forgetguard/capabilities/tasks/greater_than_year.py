@@ -56,7 +56,7 @@ HELD_OUT_FRAMES = {
     "period": "The period of the {thing} is the year {start} to the year {century}",
     "timeline": "Timeline of the {thing}. Start: the year {start}. End: the year {century}",
     "broke": "The {thing} broke out in the year {start} and stopped in the year {century}",
-    "anniversary": "In the year {start} the {thing} came up, and it went away in the year {century}",
+    "went": "In the year {start} the {thing} came up, and it went away in the year {century}",
     "stretched": "The {thing} stretched from the year {start} to the year {century}",
     "founded": "Known from the year {start}, the {thing} was forgotten by the year {century}",
 }
