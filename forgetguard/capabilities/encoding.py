@@ -6,6 +6,7 @@ are different tokens in many vocabularies.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from forgetguard.errors import CapabilityError
 FEWEST_PAIRS = 8  # below this a bootstrap over pairs says nothing
 # Templates that print today's date print this one: prompts are the same on every day.
 THE_DATE = datetime(2025, 1, 1)
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])([^'"]*)\1\s*\)""")
 # What a reply that thinks, or that names its channel, opens with, and what ends it.
 REPLY_MARKERS = {
     "<think>": "</think>",
@@ -235,7 +237,7 @@ def _chat(prompt: str, tokenizer: Any, chat_template: ChatTemplate, *, reply: bo
                 turn,
                 tokenize=False,
                 add_generation_prompt=reply,
-                **{"strftime_now": THE_DATE.strftime, **given},
+                **{**given, "chat_template": _dated(tokenizer, given.get("chat_template"))},
             )
         )
     except Exception as error:  # whatever a template may raise, itself or by jinja
@@ -243,6 +245,18 @@ def _chat(prompt: str, tokenizer: Any, chat_template: ChatTemplate, *, reply: bo
             f"the base's chat template fails on {prompt!r} with the arguments {given}: "
             f"{type(error).__name__}: {error}; look at chat_template: and the template's own"
         ) from error
+
+
+def _dated(tokenizer: Any, chosen: str | None) -> str:
+    """The tokenizer's template with every call for today's date answered by `THE_DATE`.
+
+    In its text: transformers hands no function of ours to a template.
+    """
+    template = str(tokenizer.get_chat_template(chosen))
+    dated = _TODAY.sub(lambda call: repr(THE_DATE.strftime(call[2])), template)
+    if "strftime_now(" in dated:
+        raise ValueError("it asks for today's date in a format that is no plain text")
+    return dated
 
 
 def reply_marker(tokenizer: Any, chat_template: ChatTemplate) -> str:
