@@ -79,6 +79,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "circuits": run.circuits_in_order(),
         "not_run": run.not_run,
         "allowed_to_abstain": run.allowed_to_abstain,
+        "not_had": run.not_had,
         "ungated": run.ungated,
         "deselected": list(run.deselected),
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forgetguard.capabilities.batches import PAD
-from forgetguard.capabilities.readouts import READOUTS, is_top1, log_odds, logit_diff, logprob
+from forgetguard.capabilities.readouts import READOUTS, log_odds, logit_diff, logprob, most_likely
 from forgetguard.errors import CapabilityError
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
@@ -35,8 +35,17 @@ def test_a_hopeless_token_is_not_left_out_of_the_mean() -> None:
 
 
 def test_top1_needs_every_token_to_be_the_most_likely() -> None:
-    assert is_top1(LOGITS, torch.tensor([[2, 0]])).item()
-    assert not is_top1(LOGITS, torch.tensor([[2, 1]])).item()
+    assert most_likely(LOGITS, torch.tensor([[2, 0]]))[0].item()
+    assert not most_likely(LOGITS, torch.tensor([[2, 1]]))[0].item()
+
+
+@pytest.mark.parametrize(
+    ("answer", "token"), [((2, 0), 0), ((2, 1), 0), ((1, 0), 2), ((1, 1), 2)], ids=str
+)
+def test_what_is_said_is_the_first_token_that_is_not_the_answers(
+    answer: tuple[int, int], token: int
+) -> None:
+    assert most_likely(LOGITS, torch.tensor([answer]))[1].item() == token
 
 
 @pytest.mark.parametrize(
@@ -112,5 +121,6 @@ def test_log_odds_refuses_what_it_cannot_score() -> None:
 
 def test_top1_of_several_valid_answers_is_any_of_them() -> None:
     answer = torch.tensor([[0]])
-    assert is_top1(LOGITS[:, :1], answer, torch.tensor([[0, 2, PAD]])).item()
-    assert not is_top1(LOGITS[:, :1], answer, torch.tensor([[0, 1, PAD]])).item()
+    for valid, right in (([[0, 2, PAD]], True), ([[0, 1, PAD]], False)):
+        found, said = most_likely(LOGITS[:, :1], answer, torch.tensor(valid))
+        assert (found.item(), said.item()) == (right, 2)

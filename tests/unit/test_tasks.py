@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from examples.studies.tiny import vocabulary
+from examples.studies.tiny_prompts import TASKS_OF_TINY
 from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import (
@@ -37,7 +38,6 @@ from forgetguard.capabilities.tasks import (
     words,
 )
 from forgetguard.errors import CapabilityError
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY
 
 _FACTS = (
     *words.CAPITALS, *words.CAPITALS.values(), *words.LANGUAGES, *words.LANGUAGES.values(),

@@ -12,8 +12,8 @@ from string import Formatter
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from examples.studies.tiny_prompts import DRAWN, FRAMES, KEY_VALUE_FRAMES
 from forgetguard.recipes.data import substances
-from forgetguard.recipes.data.tiny_prompts import DRAWN, FRAMES, KEY_VALUE_FRAMES
 
 PIECES = r" ?[A-Za-z]+| ?[^A-Za-z ]"
 END, PADDING, UNKNOWN = "<end>", "<pad>", "<unk>"
