@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from examples.studies.pages import fill_blocks
 from forgetguard.capabilities.capability import Capability, fits_tokenizer
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.capabilities.tasks.words import listed
 from forgetguard.errors import CapabilityError
 from forgetguard.gate.schema import TaskPairs, load_gate_file
-from forgetguard.recipes.pages import fill_blocks
 from forgetguard.whole_files import write_text
 
 ROOT = Path(__file__).parents[2]

@@ -220,7 +220,7 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
 
 def _joined(batches: list[Batch]) -> Batch:
 
-    def whole(field: str) -> Tensor | None:
+    def whole(field: str) -> torch.Tensor | None:
         parts = [getattr(one, field) for one in batches]
         return None if parts[0] is None else torch.cat(parts)
 
@@ -239,16 +239,19 @@ def _joined(batches: list[Batch]) -> Batch:
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
     index = torch.tensor(rows)
+
+    def rows_of(options: torch.Tensor | None) -> torch.Tensor | None:
+        return None if options is None else options[index]
+
     return replace(
         batch,
         pairs=tuple(batch.pairs[row] for row in rows),
         clean=batch.clean[index],
         counterfactual=batch.counterfactual[index],
         answer=batch.answer[index],
-        **{
-            name: None if (one := getattr(batch, name)) is None else one[index]
-            for name in ("distractor", "answers", "distractors")
-        },
+        distractor=rows_of(batch.distractor),
+        answers=rows_of(batch.answers),
+        distractors=rows_of(batch.distractors),
     )
 
 

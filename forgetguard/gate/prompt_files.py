@@ -30,12 +30,14 @@ def pair_texts(pair: PromptPair) -> PairTexts:
 
 def make_pair(fields: Mapping[str, Any], line: int) -> PromptPair | None:
     """The pair that an entry with `PAIR_KEYS` gives; None where one that is needed lacks."""
-    needed = [fields.get(key) for key in REQUIRED_PAIR_KEYS]
-    if any(text is None for text in needed):
+    clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
+    if clean is None or counterfactual is None or answer is None:
         return None
-    further = {key: tuple(fields.get(key) or ()) for key in FURTHER_KEYS}
-    template = fields.get("template") or ""
-    return PromptPair(*needed, fields.get("distractor"), template, line, **further)
+    answers, distractors = (tuple(fields.get(key) or ()) for key in FURTHER_KEYS)
+    distractor, template = fields.get("distractor"), fields.get("template") or ""
+    return PromptPair(
+        clean, counterfactual, answer, distractor, template, line, answers, distractors
+    )
 
 
 def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from examples.studies.tasks import PAIRS, TOKENIZERS, default_readouts, kept, load
+from examples.studies.tasks import PAGE, PAIRS, TOKENIZERS, default_readouts, kept, load
 from forgetguard.capabilities.capability import Capability, fits_tokenizer
 from forgetguard.capabilities.encoding import is_blank
 from forgetguard.capabilities.tasks import TASKS
@@ -36,6 +36,14 @@ def test_every_task_keeps_its_pairs_by_its_own_readout_and_by_logprob(name: str)
         for readout in (readouts[task], "logprob")
     }
     assert {key: count for key, count in found.items() if count < LEAST} == {}
+    assert {task: str(found[task, readouts[task]]) for task in TASKS} == column(name)
+
+
+def column(name: str) -> dict[str, str]:
+    """What the table of docs/capabilities.md says of a tokenizer."""
+    block = PAGE.read_text("utf-8").split("<!-- tasks: pairs -->")[1].split("<!-- end -->")[0]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in block.strip().splitlines()]
+    return {row[0].strip("`"): row[head.index(name)] for row in rows}
 
 
 @names
