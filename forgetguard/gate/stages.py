@@ -93,6 +93,7 @@ def as_capability(spec: GateSpec) -> Capability:
         given = {"task": task, "count": count, "seed": spec.pairs.seed}
         if spec.prompt_seed is not None:
             given["seed"] = derive_seed(spec.prompt_seed, "prompts", task, str(spec.pairs.seed))
+            given["held_out"] = True
     elif isinstance(spec.pairs, InlinePairs):
         given = {"pairs": spec.pairs.pairs}
     elif isinstance(spec.pairs, FilePairs):
@@ -192,4 +193,6 @@ def part_notes(part: Part) -> tuple[Note, ...]:
     ]
     if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
         notes.append(Note("few_exist", {"count": len(encoded.pairs), "asked": encoded.asked}))
+    if encoded.marker:
+        notes.append(Note("reply_marker", {"marker": encoded.marker}))
     return tuple(notes)

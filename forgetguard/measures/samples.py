@@ -138,7 +138,9 @@ def texts(unit: Unit) -> tuple[str, ...]:
     """What makes two units the same: their texts, and the template they come from."""
     if isinstance(unit, Prompt):
         return unit.clean, unit.completion, unit.template
-    return unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template
+    held = (unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template)
+    several = unit.answers or unit.distractors
+    return (*held, *unit.answers, "", *unit.distractors) if several else held
 
 
 def ordered(data: Samples, name: str) -> Samples:

@@ -440,6 +440,11 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "few_exist": lambda facts: (
         f"only {facts['count']} of the {facts['asked']} pairs asked for exist"
     ),
+    "reply_marker": lambda facts: (
+        f"the chat template knows the marker {facts['marker']} and replies may begin with it: the "
+        "answer is then read where the model would not give it; see what arguments the template "
+        "takes, e.g. chat_template: {enable_thinking: false}"
+    ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
     "fixed_prompts": _fixed_prompts,

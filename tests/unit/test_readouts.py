@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetguard.capabilities.readouts import READOUTS, logit_diff, logprob, margin, most_likely
+from forgetguard.capabilities.batches import PAD
+from forgetguard.capabilities.readouts import (
+    READOUTS,
+    log_odds,
+    logit_diff,
+    logprob,
+    margin,
+    most_likely,
+)
 from forgetguard.errors import CapabilityError
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
@@ -110,4 +118,44 @@ def test_the_table_says_what_a_readout_needs_and_where_it_is_blind() -> None:
         "logit_diff": (True, True, True, False),
         "logprob": (False, False, False, True),
         "margin": (False, True, False, False),
+        "log_odds": (True, True, True, False),
     }
+
+
+@given(data=st.data())
+def test_log_odds_is_the_log_of_two_sums_of_probabilities(data: st.DataObject) -> None:
+    """Against a softmax whose terms are added one by one, in float64."""
+    ids = data.draw(st.permutations(range(12)))
+    cut = data.draw(st.integers(1, 10))
+    valid, invalid = ids[:cut], ids[cut : cut + data.draw(st.integers(1, 12 - cut))]
+    values = data.draw(st.lists(st.floats(-20, 20), min_size=12, max_size=12))
+    weights = [math.exp(value) for value in values]
+    wanted = math.log(sum(weights[i] / sum(weights) for i in valid))
+    wanted -= math.log(sum(weights[i] / sum(weights) for i in invalid))
+
+    def padded(options: list[int]) -> Tensor:
+        return torch.tensor([[*options, *[PAD] * (12 - len(options))]])
+
+    logits = torch.tensor([[values]], dtype=torch.float64)
+    found = log_odds(logits, padded(valid), padded(invalid))
+    assert found.item() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_log_odds_of_one_answer_against_one_is_the_logit_diff() -> None:
+    answer, distractor = torch.tensor([[2]]), torch.tensor([[0]])
+    one = log_odds(LOGITS[:, :1], answer, distractor)
+    assert one.item() == pytest.approx(logit_diff(LOGITS[:, :1], answer, distractor).item())
+
+
+def test_log_odds_refuses_what_it_cannot_score() -> None:
+    with pytest.raises(CapabilityError, match="use readout: logprob"):
+        log_odds(LOGITS, torch.tensor([[1, 2]]), torch.tensor([[0, 0]]))
+    with pytest.raises(CapabilityError, match="use readout: logprob"):
+        log_odds(LOGITS[:, :1], torch.tensor([[1]]), None)
+
+
+def test_top1_of_several_valid_answers_is_any_of_them() -> None:
+    answer = torch.tensor([[0]])
+    for valid, right in (([[0, 2, PAD]], True), ([[0, 1, PAD]], False)):
+        found, said = most_likely(LOGITS[:, :1], answer, torch.tensor(valid))
+        assert (found.item(), said.item()) == (right, 2)

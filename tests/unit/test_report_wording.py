@@ -27,6 +27,7 @@ BOUNDS = {"value": 0.1, "low": -0.05, "high": 0.25}
 NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
+    "reply_marker": ({"marker": "<think>"}, "<think>"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
     "few_templates": ({"templates": 7}, "7 templates"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
