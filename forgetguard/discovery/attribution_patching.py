@@ -33,7 +33,7 @@ from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
-from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
+from forgetguard.measures.interventions import FloatArray, Intervention, Passes, Saved, intervene
 from forgetguard.patching.attention_inputs import (
     INPUTS,
     AttentionCall,
@@ -349,7 +349,7 @@ class _Checking:
         progress: Progress | None,
     ) -> None:
         self._seen = anatomy, capability, members, saved, progress
-        self._whole = math.nan
+        self._whole, self._passes = math.nan, Passes(members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
     def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
@@ -382,6 +382,7 @@ class _Checking:
             if progress is None
             else lambda done, total: progress("patching exactly", done, total),
             saved=saved,
+            passes=self._passes,
         )
         lost = result.clean.readout[None] - result.readout
         if together:
