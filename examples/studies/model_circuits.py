@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from examples.studies.command import Say, carry_out
+from examples.studies.pages import fill_blocks
 from forgetguard.errors import CapabilityError
 from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
 from forgetguard.gate.schema import dump, load_gate_file
-from forgetguard.recipes.pages import fill_blocks
 from forgetguard.whole_files import write_text
 
 TASKS = (

@@ -555,8 +555,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples
         for pair, token in zip(capability_of(part).encoded.pairs, values.astype(int), strict=True):
             if int(token) not in found:
                 before, whole = (
-                    tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-                    for ids in (pair.clean[-1:], [*pair.clean[-1:], int(token)])
+                    str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+                    for ids in ([pair.clean[-1]], [pair.clean[-1], int(token)])
                 )
                 found[int(token)] = whole.removeprefix(before)
     return found

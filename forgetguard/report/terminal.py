@@ -53,9 +53,9 @@ def headline(verdict: Verdict) -> str:
 
 
 def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
-    """The verdict with its evidence: worst heads, the prompt pairs hurt most (not where there is no
-    value: then nothing was there to be hurt), notes, where the limit was declared and, where given,
-    the command that runs only this again."""
+    """The verdict with its evidence: worst heads, notes, the prompt pairs hurt most (none where
+    there is no value: then nothing was there to be hurt), where the limit was declared and, where
+    given, the command that runs only this again."""
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {reason(verdict)}")
@@ -66,13 +66,13 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     lines += [f"  {line}" for line in (_power(verdict), controls(verdict)) if line]
     if verdict.subjects:
         lines += ["", *_subject_lines(verdict)]
+    notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
+    if notes:
+        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.units and verdict.estimate is not None:
         lines += ["", f"  {_units_title(verdict)}"]
         for unit in verdict.units[:UNITS_SHOWN]:
             lines += _unit_lines(unit)
-    notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
-    if notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]
@@ -142,20 +142,21 @@ def _unit_lines(unit: UnitEvidence) -> list[str]:
     if unit.base is None or unit.tuned is None or unit.answer is None:
         return [f"    {number(unit.loss)}  {quoted(unit.clean)}"]
     against = f" against {quoted(unit.distractor)}" if unit.distractor is not None else ""
-    heads = "" if unit.patched is None else f", {number(unit.patched)} with its heads alone"
+    now, alone = number(unit.tuned), "" if unit.patched is None else number(unit.patched)
+    heads = f" ({alone} with only its heads)" if alone not in ("", now) else ""
     return [
         f"    {quoted(unit.clean)}",
-        f"      answer {quoted(unit.answer)}{against}: readout {number(unit.base)} -> "
-        f"{number(unit.tuned)}{heads}{_says(unit)}",
+        f"      answer {quoted(unit.answer)}{against}: readout {number(unit.base)} -> {now}{heads}",
+        *_says(unit),
     ]
 
 
-def _says(unit: UnitEvidence) -> str:
+def _says(unit: UnitEvidence) -> list[str]:
     if unit.base_says is None or unit.tuned_says is None:
-        return ""
+        return []
     if unit.base_says == unit.tuned_says:
-        return f"; both say {quoted(unit.tuned_says)}"
-    return f"; base says {quoted(unit.base_says)}, tuned {quoted(unit.tuned_says)}"
+        return [f"      both say {quoted(unit.tuned_says)}"]
+    return [f"      base says {quoted(unit.base_says)}, tuned {quoted(unit.tuned_says)}"]
 
 
 def quoted(text: str) -> str:

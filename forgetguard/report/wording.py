@@ -85,8 +85,8 @@ def _subject(verdict: Verdict) -> str:
     facts, over = verdict.facts, _over(verdict.limit)
     measure = registry.split(verdict.limit)[0]
     dcv = "|DCV|" if facts.get("against") else "DCV"
-    if "before" in facts:
-        what = _PROPORTIONS.get(measure, quantity(measure))
+    if measure in _PROPORTIONS:
+        what = _PROPORTIONS[measure]
         return f"{what} {facts['before']:.1%} to {facts['now']:.1%}{_sides(facts)}, a drop of"
     if verdict.subject:
         kind = facts.get("over", "itself")
@@ -108,8 +108,8 @@ _PROPORTIONS = {"accuracy.drop": "accuracy", "top1.drop": "answers likeliest of 
 
 
 def _sides(facts: Facts) -> str:
-    won = f", {facts['won']} won" * (facts.get("won", 0) > 0)
-    return f" ({facts['lost']} lost{won})" if "lost" in facts else ""
+    counts = [f"{facts[name]} {name}" for name in ("lost", "won") if facts.get(name)]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 # --- why -----------------------------------------------------------------------------------------
@@ -354,12 +354,13 @@ def _templates(facts: Facts) -> str:
 
 
 def _said_instead(facts: Facts) -> str:
-    tokens = ", ".join(f"{text!r} on {count}" for text, count in facts["tokens"])
-    changed = facts["changed"]
+    changed, confused = facts["changed"], facts["distractor"]
+    tokens = [f"the distractor on {confused}"] * (confused > 0)
+    tokens += [f"{text!r} on {count}" for text, count in facts["tokens"]]
     return (
-        f"on {changed} of the {facts['before']} pairs on which the base finds the answer likeliest "
-        f"of all tokens, tuned finds another: {tokens}; it still answers right on "
-        f"{facts['right']} of these {changed}"
+        f"the base finds the answer likeliest of all tokens on {facts['before']} pairs, tuned "
+        f"another on {changed} of these{': ' * bool(tokens)}{', '.join(tokens)} (and still answers "
+        f"right on {facts['right']})"
     )
 
 
@@ -386,7 +387,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "drawn": _drawn,
     "template_carries": lambda facts: (
         f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
-        f"{facts['units']} of {facts['of']} pairs; on them alone it is {number(facts['value'])}"
+        f"{facts['units']} of {facts['of']} {units_of(facts['measure'])} "
+        f"({quantity(facts['measure'])} {number(facts['value'])} on them alone)"
     ),
     "said_instead": _said_instead,
     # of the circuit

@@ -130,9 +130,11 @@ class LogLines:
     def look(self) -> None:
         """Write a line where it is time for one."""
         with self._lock:
+            if self._begun is None:  # outside of `during`
+                return
             now = self._clock()
-            seconds = 0.0 if self._begun is None else now - self._begun
             begins = self._stages and self._now != self._told and self._done < self._total
+            seconds = now - self._begun
             if seconds < _QUIET or not (begins or now - self._last >= self._every):
                 return
             self._last, self._told = now, self._now

@@ -9,9 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from forgetguard.recipes.pages import fill_blocks
-
 from examples.studies.command import Say, carry_out
+from examples.studies.pages import fill_blocks
 from examples.studies.real_verdicts import page, study
 from examples.studies.real_verdicts.changes import Shape
 from forgetguard.whole_files import write_text
