@@ -39,8 +39,6 @@ TASKS = (
 )
 _GATE_PAIRS, _GATE_SEED, _SEED = 64, 0, 2001  # the circuit is found on prompts of another seed
 _BY_SHAPE = "fits every base of this architecture and size; the heads were found on base"
-    "fits: every base of this architecture and size, whose heads may be others: found on base"
-)
 PAGE, CIRCUITS = Path("docs") / "circuits.md", Path("circuits")
 
 
