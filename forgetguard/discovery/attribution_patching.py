@@ -253,7 +253,7 @@ def _by_input(
     name = f"attribution_patching;qkv;{qk_fix};{names(members)}"
     entries = len(INPUTS) * len(heads) + len(mlps)
     values = -per_pair(anatomy, capability, entries, work, name, saved, progress)
-    parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), -1)
+    parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), values.shape[1])
     by_member: dict[Member, FloatArray] = dict(zip(heads, parts.transpose(1, 0, 2), strict=True))
     of_mlps = zip(mlps, values[entries - len(mlps) :], strict=True)
     by_member |= {mlp: row[None] for mlp, row in of_mlps}

@@ -79,8 +79,9 @@ class Passes:
 
     def keep(self, batch: int, passed: CleanPass, sources: Mapping[str, Source]) -> None:
         """Keep those of a batch, unless they take too much."""
-        parts = (passed.z, passed.residual, passed.attention, *(one.z for one in sources.values()))
-        taken = sum(one.numel() * one.element_size() for part in parts for one in part.values())
+        held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
+        held += [z for source in sources.values() for z in source.z.values()]
+        taken = sum(one.numel() * one.element_size() for one in held)
         if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
             self._kept[batch] = passed, sources
             self._bytes += taken
