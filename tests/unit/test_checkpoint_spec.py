@@ -62,9 +62,12 @@ def test_a_gguf_file_is_called_one_with_the_way_to_convert_it(tmp_path: Path, in
     folder = _directory(tmp_path / "quantised", "model-Q4_K_M.gguf", *names)
     given = folder / "model-Q4_K_M.gguf" if inside == "the file itself" else folder
     way = rf"from_pretrained\('{folder}', gguf_file='model-Q4_K_M.gguf'\)"
+
+    def read() -> None:
+        find_weights(resolve(str(given), "base").directory, adapter=False, allow_pickle=False)
+
     with pytest.raises(CheckpointError, match=way):
-        spec = resolve(str(given), "base")
-        find_weights(spec.directory, adapter=False, allow_pickle=False)
+        read()
 
 
 def test_a_models_folder_in_the_hubs_cache_is_pointed_to_the_snapshot_that_main_is(
