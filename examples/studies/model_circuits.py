@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 from examples.studies.command import Say, carry_out
 from examples.studies.pages import fill_blocks
 from forgetguard.errors import CapabilityError
-from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
+from forgetguard.gate.declaration import GateSpec, TaskPairs
 from forgetguard.gate.schema import dump, load_gate_file
 from forgetguard.whole_files import write_text
 
@@ -38,7 +38,8 @@ TASKS = (
     "docstring",
 )
 _GATE_PAIRS, _GATE_SEED, _SEED = 64, 0, 2001  # the circuit is found on prompts of another seed
-PAGE = Path("docs") / "circuits.md"
+_BY_SHAPE = "fits every base of this architecture and size; the heads were found on base"
+PAGE, CIRCUITS = Path("docs") / "circuits.md", Path("circuits")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,18 +75,17 @@ def _find(asked: argparse.Namespace, say: Say) -> None:
         spec = replace(
             spec,
             pairs=TaskPairs(task, _GATE_PAIRS, _GATE_SEED),
-            limits=tuple(_limits()),
             fits=fits,
-            found={**(spec.found or {}), "base": asked.note, "versions": versions},
+            description=load_gate_file(CIRCUITS / f"auto-{task}.circuit.yaml").description,
+            found={
+                **(spec.found or {}),
+                "base": asked.note,
+                "note": _BY_SHAPE,
+                "versions": versions,
+            },
         )
         write_text(asked.out / f"{name}.circuit.yaml", dump(spec, asked.out))
         say(f"{name}: {', '.join(map(str, circuit.heads))}")
-
-
-def _limits() -> Iterator[Limit]:
-    from forgetguard.api import SUGGESTED_LIMITS
-
-    yield from (Limit(key, maximum) for key, maximum in SUGGESTED_LIMITS.items())
 
 
 # --- the table of the page --------------------------------------------------------------------
@@ -144,7 +144,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--note", default="", help="where the weights are from: found.base")
     parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
     parser.add_argument("--pairs", type=int, default=128, help="to find each circuit on (128)")
-    parser.add_argument("--out", type=Path, default=Path("circuits"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=CIRCUITS, metavar="DIR")
     return parser
 
 

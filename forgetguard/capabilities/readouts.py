@@ -76,6 +76,29 @@ def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Floa
     return per_token.mean(dim=1)
 
 
+def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Logit of the answer minus the largest other one, in standard deviations of the logits over
+    the vocabulary. No scale of the logits moves it, and no token but the answer may come first.
+
+    Raises:
+        CapabilityError: the answer has several tokens.
+    """
+    if answer.shape[1] != 1:
+        raise CapabilityError(
+            "readout margin needs answers of one token; use readout: logprob, which scores every "
+            "token of the answer"
+        )
+    import torch
+
+    last = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+    others = last.scatter(1, answer, float("-inf")).amax(dim=1)
+    spread = last.std(dim=1, correction=0).clamp_min(_LEAST_SPREAD)
+    return (last.gather(1, answer)[:, 0] - others) / spread
+
+
+_LEAST_SPREAD = 1e-30  # logits that are all equal then read 0
+
+
 def log_odds(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
     """Log of the total probability of all valid answers minus log of that of all invalid ones: the
     difference of their logits' log-sum-exp, for the normaliser is the same. With one of each it is
@@ -102,6 +125,7 @@ READOUTS: dict[str, Readout] = {
     for one in (
         Readout("logit_diff", logit_diff, needs_distractor=True, single_token=True, signed=True),
         Readout("logprob", logprob, saturates=True),
+        Readout("margin", margin, single_token=True),
         Readout(
             "log_odds",
             log_odds,

@@ -33,7 +33,7 @@ from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
-from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
+from forgetguard.measures.interventions import FloatArray, Intervention, Passes, Saved, intervene
 from forgetguard.patching.attention_inputs import (
     INPUTS,
     AttentionCall,
@@ -254,7 +254,7 @@ def _by_input(
     name = f"attribution_patching;qkv;{qk_fix};{names(members)}"
     entries = len(INPUTS) * len(heads) + len(mlps)
     values = -per_pair(anatomy, capability, entries, work, name, saved, progress)
-    parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), -1)
+    parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), values.shape[1])
     by_member: dict[Member, FloatArray] = dict(zip(heads, parts.transpose(1, 0, 2), strict=True))
     of_mlps = zip(mlps, values[entries - len(mlps) :], strict=True)
     by_member |= {mlp: row[None] for mlp, row in of_mlps}
@@ -350,7 +350,7 @@ class _Checking:
         progress: Progress | None,
     ) -> None:
         self._seen = anatomy, capability, members, saved, progress
-        self._whole = math.nan
+        self._whole, self._passes = math.nan, Passes(members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
     def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
@@ -383,6 +383,7 @@ class _Checking:
             if progress is None
             else lambda done, total: progress("patching exactly", done, total),
             saved=saved,
+            passes=self._passes,
         )
         lost = result.clean.readout[None] - result.readout
         if together:

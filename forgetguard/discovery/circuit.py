@@ -14,7 +14,7 @@ from forgetguard.discovery.curve import Curve, faithfulness_curve, grid
 from forgetguard.discovery.ranking import Method, Progress, Ranking, by_sign, by_size
 from forgetguard.errors import CapabilityError
 from forgetguard.measures.ability import check_able
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Passes, Saved
 
 FAITHFUL = 0.8  # of the whole effect; the co-author's pilot gate asks for as much
 # A member whose own effect is this share of the whole belongs to every circuit.
@@ -122,7 +122,7 @@ def find_circuit(
     ranked_on, held_out = halves(capability, seed)
     accuracy = check_able(anatomy, ranked_on)
     ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
-    draw = partial(_draw, anatomy, held_out, faithful, ablation, progress, saved)
+    draw = partial(_draw, anatomy, held_out, faithful, ablation, progress, saved, Passes(members))
     signed = ranking.signed()
     curve, size = draw(signed)
     if size is None:
@@ -168,6 +168,7 @@ def _draw(
     ablation: str,
     progress: Progress | None,
     saved: Saved | None,
+    passes: Passes,
     ranking: Ranking,
     sizes: Sequence[int] | None = None,
 ) -> tuple[Curve, int | None]:
@@ -182,6 +183,7 @@ def _draw(
         kind=ablation,
         progress=progress,
         saved=saved,
+        passes=passes,
     )
     return curve, curve.smallest(faithful, at_least=fewest(ranking, curve.whole))
 

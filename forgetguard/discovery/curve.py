@@ -25,12 +25,12 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.ranking import Progress
 from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import faithfulness
-from forgetguard.measures.interventions import FloatArray, Saved
+from forgetguard.measures.interventions import FloatArray, Passes, Saved
 
 ALL_SIZES_UP_TO = 64  # members; beyond it the curve is drawn at sizes of a geometric grid
 CONFIDENCE = 0.95  # one-sided, of each lower bound
 _GRID = 16
-_PARTS = 4  # sizes read at once while the search closes in
+_PARTS = 8  # sizes read at once while the search closes in
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ def faithfulness_curve(
     kind: str = "counterfactual",
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
 ) -> tuple[Curve, Behaviour]:
     """The curve of the ranking `order`, and what the model does on the pairs.
 
@@ -106,6 +107,7 @@ def faithfulness_curve(
     Args:
         at_least: from F(all) - F(none) in nats, the fewest members that a circuit may have.
         sizes: read these alone.
+        passes: of other curves of the same members on these pairs.
 
     Raises:
         MeasurementError: ablating every member loses nothing.
@@ -114,6 +116,7 @@ def faithfulness_curve(
     known: dict[int, float] = {}
     lows: dict[int, float] = {}
     whole, clean = 0.0, None
+    passes = Passes(order) if passes is None else passes
 
     def read(sizes: Sequence[int]) -> None:
         nonlocal whole, clean
@@ -127,6 +130,7 @@ def faithfulness_curve(
             if progress is None
             else lambda done, total: progress("drawing the curve", done, total),
             saved=saved,
+            passes=passes,
         )
         known.update(zip(sizes, found.values.tolist(), strict=True))
         gained = found.clean.readout - found.nothing
@@ -157,7 +161,7 @@ def lower_bound(kept: FloatArray, whole: FloatArray) -> float:
     cut = float(stdtrit(n - 1, CONFIDENCE)) ** 2 / n
     (var_kept, both), (_, var_whole) = np.cov(kept, whole)
     a = whole.mean() ** 2 - cut * var_whole
-    if a <= 0 or whole.mean() < 0:
+    if not a > 0 or whole.mean() < 0:
         return -math.inf
     b = kept.mean() * whole.mean() - cut * both
     c = kept.mean() ** 2 - cut * var_kept
@@ -174,7 +178,7 @@ def grid(n: int) -> list[int]:
 def _smallest(lows: dict[int, float], faithful: float, at_least: int) -> int | None:
     found = None
     for size in sorted(lows, reverse=True):
-        if size < at_least or lows[size] < faithful:
+        if size < at_least or not lows[size] >= faithful:  # nor where it is no number
             break
         found = size
     return found

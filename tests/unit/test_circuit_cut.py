@@ -19,7 +19,7 @@ from forgetguard.discovery.circuit import Found, Stability, fewest, find_circuit
 from forgetguard.discovery.curve import Curve
 from forgetguard.discovery.ranking import Ranking, by_sign, by_size, from_halves
 from forgetguard.gate.provenance import describe
-from forgetguard.measures.behaviour import Behaviour
+from forgetguard.measures.behaviour import empty_behaviour
 
 PAIRS = 32
 HEADS = tuple(Head(0, index) for index in range(10))
@@ -55,7 +55,7 @@ def found_of(
             circuits=kept[:, None] * full,
             nothing=0 * full,
             whole=whole,
-            clean=Behaviour(whole * full, full > 0, full > 0),
+            clean=replace(empty_behaviour(PAIRS), readout=whole * full),
         )
 
     pairs: Any = SimpleNamespace(n_pairs=PAIRS)

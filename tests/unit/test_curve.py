@@ -100,7 +100,7 @@ def test_thousands_of_members_are_searched_in_few_steps(
     seen: list[int] = []
     assert drawn(values, faithful, seen).smallest(faithful) == step
     assert max(Counter(seen).values()) == 1
-    assert len(seen) <= max(ALL_SIZES_UP_TO, 16 + 6 * 4)
+    assert len(seen) <= max(ALL_SIZES_UP_TO, 16 + 4 * 8)
 
 
 @settings(max_examples=100, deadline=None)
