@@ -11,6 +11,7 @@ import numpy as np
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate.declaration import GateSpec, InlinePairs
+from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.samples import Control, FloatArray, Key, Note, Samples
 
 HEADS = (Head(2, 1), Head(0, 4), Head(3, 0))
@@ -25,6 +26,7 @@ WHOLE = {
     "base_said": Key("said", "", "base"),
     "tuned_said": Key("said", "", "tuned"),
     "base_counterfactual": Key("counterfactual", "", "base"),
+    "tuned_counterfactual": Key("counterfactual", "", "tuned"),
     "circuit_importance": Key("importance", "circuit", "base"),
     "circuit_damage": Key("damage", "circuit", "tuned"),
     "all_importance": Key("importance", "all", "base"),
@@ -113,6 +115,11 @@ def spec(heads: tuple[Head, ...] = HEADS, readout: str = "logit_diff", **more: A
     """A gate file named c with a circuit, and without limits."""
     texts = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
     return GateSpec("c", "ioi", InlinePairs(texts), readout, heads, (), **more)
+
+
+def remarks(verdict: Verdict) -> tuple[Note, ...]:
+    """The notes but those that stand beside every dcv.circuit verdict, the circuit's shares."""
+    return tuple(note for note in verdict.notes if not note.code.startswith("share_of_"))
 
 
 def measured(

@@ -211,7 +211,8 @@ def per_pair(
 
 def _key(name: str, batch: Batch) -> str:
     ids = [batch.clean, batch.counterfactual, batch.answer]
-    ids += [] if batch.distractor is None else [batch.distractor]
+    further = (batch.distractor, batch.answers, batch.distractors)
+    ids += [part for part in further if part is not None]
     text = f"{name};{batch.pairs};{[part.tolist() for part in ids]}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -38,10 +38,7 @@ def identity(
 ) -> str:
     """A name for all that a result depends on: `base` (fingerprints, dtype, device), the prompts'
     ids and readout, the members searched, the method with its settings, forgetguard's version."""
-    pairs = [
-        (pair.clean, pair.counterfactual, pair.answer, pair.distractor)
-        for pair in capability.encoded.pairs
-    ]
+    pairs = [pair.ids for pair in capability.encoded.pairs]
     content = {
         "version": metadata.version("forgetguard"),
         "base": dict(base),

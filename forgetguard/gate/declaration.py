@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.anatomy.members import Member
-from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
 from forgetguard.measures.measure import Measure
@@ -140,7 +140,7 @@ class GateSpec:
     auto: bool = False
     description: str = ""
     fits: Fits | None = None
-    chat_template: bool = False
+    chat_template: ChatTemplate = field(default=False, hash=False)
     site: str = "contribution"
     confidence: float = 0.95
     prompt_seed: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import slices, studentised
+from forgetguard.gate import same_function, slices, studentised
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.family import subject_bounds, worst_first
@@ -134,7 +134,41 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
+    now = data.get(READOUT)
+    if readout is not None and now is not None and _equal(case, readout, now):
+        found.append(Note("no_effect", {"count": case.count}))
+    elif limit.key == "dcv.circuit" and readout is not None and now is not None:
+        found += _shares(case, readout, readout - now)
     return tuple(found)
+
+
+def _equal(case: Case, readout: FloatArray, now: FloatArray) -> bool:
+    """Whether tuned reads what the base does, and its members write it, bit for bit."""
+    damages = (
+        values
+        for key, values in case.data.arrays.items()
+        if (key.quantity, key.role) == (DAMAGE, TUNED)
+    )
+    return np.array_equal(readout, now) and not any(values.any() for values in damages)
+
+
+def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:
+    """The circuit's damage beside what is known without patching: the base's readout, and what
+    tuned lost of it, with the share of this loss that the circuit accounts for. (The readout is
+    about half of an importance where the counterfactual flips the answer.)"""
+    damage, equal = case.data.get(DAMAGE, CIRCUIT), same_function.apart(case.data, TUNED)
+    if damage is None or case.count < 2 or (equal is not None and equal.equal):
+        return []
+    found = []
+    if studentised.measurable(case.mean(readout)):
+        scale = np.sign(readout.mean()) * readout
+        facts = case.ratio(damage, scale).estimate.facts
+        found.append(Note("share_of_readout", facts | {"lost": loss.mean() / scale.mean()}))
+    lost = case.mean(loss)
+    if studentised.measurable(lost) and lost.value > same_function.least(case.data):
+        facts = case.ratio(damage, loss).estimate.facts
+        found.append(Note("share_of_loss", facts | {"lost": lost.facts}))
+    return found
 
 
 def _weight(importance: float, readout: float) -> list[Note]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.capabilities.readouts import READOUTS
-from forgetguard.gate import accuracy, evidence, power, studentised
+from forgetguard.gate import accuracy, evidence, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
 from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
@@ -26,7 +26,15 @@ from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Subjects
 from forgetguard.measures.requirements import requirements
-from forgetguard.measures.samples import BASE, CORRECT, COUNTERFACTUAL, READOUT, Note, Samples
+from forgetguard.measures.samples import (
+    BASE,
+    CORRECT,
+    COUNTERFACTUAL,
+    READOUT,
+    TUNED,
+    Note,
+    Samples,
+)
 
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
 # answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
@@ -133,7 +141,9 @@ def decide(case: Case, limit: Limit) -> Decision:
         decision = _of_the_whole(case, limit, found)
     else:
         decision = _of_every_subject(case, limit, found)
-    if found.saturated is None or decision.outcome is Outcome.FAIL:
+    if found.saturated is None:
+        return _function_first(case, limit, decision)
+    if decision.outcome is Outcome.FAIL:
         return decision
     instead = {"probability": found.saturated, "instead": decision.code.value}
     return replace(
@@ -263,6 +273,36 @@ def ruled(held: Bounds, maximum: float) -> Outcome:
     return Outcome.FAIL if held.corrected_low > maximum else Outcome.ABSTAIN
 
 
+def _function_first(case: Case, limit: Limit, decision: Decision) -> Decision:
+    """The decision on patched members, unless the models compute the same function and it is parts
+    that were renamed: then nothing is lost, whatever reads by name. A difference to another model
+    is no number where parts of either could not be matched."""
+    if not limit.measure.needs_circuit or decision.code not in _CODES.values():
+        return decision
+    if limit.over:
+        renamed = [
+            role for role in (TUNED, limit.over) if same_function.is_renamed(case.data, role)
+        ]
+        if not renamed:
+            return decision
+        facts = decision.facts | {"roles": renamed}
+        return replace(
+            decision, outcome=Outcome.ABSTAIN, code=Code.RENAMED, facts=facts, detectable=None
+        )
+    found = same_function.apart(case.data, TUNED)
+    if found is None or not found.equal:
+        return decision
+    facts = decision.facts | found.facts | {"matches": same_function.matches(case.data, TUNED)}
+    return replace(
+        decision,
+        outcome=Outcome.PASS,
+        code=Code.SAME_FUNCTION,
+        facts=facts,
+        notes=(),
+        detectable=None,
+    )
+
+
 _CODES = {
     Outcome.PASS: Code.WITHIN,
     Outcome.FAIL: Code.BEYOND,
@@ -303,6 +343,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         _CODES[outcome],
         facts,
         held.estimate,
+        notes=_far_below(limit, found.subjects),
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -318,7 +359,7 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
     return replace(
         _decided(case, limit, judged),
         subjects=shown,
-        notes=_floor_notes(case, limit, judged),
+        notes=_floor_notes(case, limit, judged) + _far_below(limit, judged),
         # What is seen in whichever subject it happens.
         detectable=max((one for one in seen if one is not None), default=None),
     )
@@ -359,6 +400,19 @@ def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> t
             facts = {"over": kind.value, "floor": limit.floor, "subjects": names}
             notes.append(Note("held_by_floor", facts))
     return tuple(notes)
+
+
+def _far_below(limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
+    """That patching in tuned's members makes the base better by more than the limit would let it be
+    worse: then something is odd, such as two checkpoints in each other's place."""
+    if limit.over or not limit.measure.needs_circuit:
+        return ()
+    below = [one for one in judged if one.held.estimate.high < -limit.maximum]
+    if not below:
+        return ()
+    least = min(below, key=lambda one: one.held.estimate.value)
+    facts = {"subjects": [one.subject for one in below if one.subject], "least": least.subject}
+    return (Note("far_below", facts | least.held.estimate.facts),)
 
 
 def _wanted(held: Bounds, maximum: float) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from forgetguard.anatomy.locate import Anatomy
-from forgetguard.anatomy.members import Member
+from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.gate.declaration import GateSpec
@@ -124,8 +124,14 @@ def read_other(
     *,
     vocabulary: int | None = None,
     also: Sequence[Member] = (),
+    matched: Mapping[Head, Head] | None = None,
 ) -> OtherReading:
-    """Read an open model that is not the base; `also`: further members that will be patched.
+    """Read an open model that is not the base.
+
+    Args:
+        also: further members that will be patched.
+        matched: where heads were found to have moved, the one that does the work of each; then
+            the counterfactual prompts are read too, to see whether the function is the base's.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -135,7 +141,10 @@ def read_other(
     heads = None
     if part.pairs is not None and wanted.reads_pairs(spec):
         members = sorted(wanted.members(spec, anatomy.heads) | {*also})
-        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary)
+        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched)
+        if matched:
+            values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
+            heads = replace(heads, counterfactual=values)
     opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary)
     kept, failed = {}, {}
     for measure in wanted.own:
@@ -189,6 +198,8 @@ def read_base(
         arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = counterfactual
         for role, heads in foreign.items():
             arrays |= _of_behaviour(heads.behaviour, role)
+            if heads.counterfactual is not None:
+                arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
     samples = Samples(part.units, arrays, dropped=part.dropped)
     return _compared(anatomy, wanted, part, others, samples, vocabulary)
 

@@ -33,6 +33,8 @@ class Code(enum.Enum):
     NO_CIRCUIT = "no_circuit"  # `circuit: auto` found none
     NO_SCALE = "no_scale"  # what the loss is relative to cannot be told from 0
     NO_HEAD = "no_head"  # no head's importance can be told from 0
+    SAME_FUNCTION = "same_function"  # the models compute the same, and parts were renamed
+    RENAMED = "renamed"  # so of one of two models that are compared, and the parts do not match
     SATURATED = "saturated"  # the readout leaves no room to see a loss
 
 

@@ -47,7 +47,8 @@ def read_batch(
     where = list(batch.pairs)
     readout = READOUTS[capability.capability.readout]
     values = _scored(readout, batch, logits, "a clean prompt")
-    top1, said = most_likely(logits, batch.answer.to(logits.device))
+    valid = None if batch.answers is None else batch.answers.to(logits.device)
+    top1, said = most_likely(logits, batch.answer.to(logits.device), valid)
     into.readout[where] = values.double().cpu().numpy()
     into.correct[where] = readout.right(values, top1).cpu().numpy()
     into.top1[where] = top1.cpu().numpy()

@@ -165,10 +165,7 @@ def _parts(n: int, saved: Saved | None) -> list[slice]:
 def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.
-    pairs = [
-        (one.clean, one.counterfactual, one.answer, one.distractor)
-        for one in capability.encoded.pairs
-    ]
+    pairs = [one.ids for one in capability.encoded.pairs]
     return _digest((capability.capability.readout, vocabulary, pairs))
 
 

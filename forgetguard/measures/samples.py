@@ -24,7 +24,7 @@ CIRCUIT, ALL_HEADS = "circuit", "all"
 # What is read of every model on prompt pairs, whatever is measured.
 READOUT, CORRECT, TOP1 = "readout", "correct", "top1"
 SAID = "said"  # the id of the token that the model finds likeliest, exact in a float64
-COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts; of base
+COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts
 # What patching a set of members costs: from the counterfactual, from another model, and the part of
 # the latter that the members do themselves.
 IMPORTANCE, DAMAGE, OWN_DAMAGE = "importance", "damage", "own_damage"
@@ -138,7 +138,9 @@ def texts(unit: Unit) -> tuple[str, ...]:
     """What makes two units the same: their texts, and the template they come from."""
     if isinstance(unit, Prompt):
         return unit.clean, unit.completion, unit.template
-    return unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template
+    held = (unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template)
+    several = unit.answers or unit.distractors
+    return (*held, *unit.answers, "", *unit.distractors) if several else held
 
 
 def ordered(data: Samples, name: str) -> Samples:
@@ -181,8 +183,8 @@ def ordered(data: Samples, name: str) -> Samples:
 
 def joined(parts: Iterable[Samples]) -> Samples:
     """Samples of one gate file on different units as one, in the order of `parts`: the quantities
-    that all of them have of the same subjects (a measure may have failed on one). What is no array
-    is the last one's."""
+    that all of them have of the same model and subjects (a measure may have failed on one). What is
+    no array is the last one's."""
     import numpy as np
 
     listed = list(parts)
@@ -192,7 +194,7 @@ def joined(parts: Iterable[Samples]) -> Samples:
     arrays = {
         key: np.concatenate([one.arrays[key] for one in listed])
         for key in last.arrays
-        if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
+        if all(_keys(one, key) == _keys(last, key) for one in listed)
     }
     return replace(
         last,
@@ -202,8 +204,9 @@ def joined(parts: Iterable[Samples]) -> Samples:
     )
 
 
-def _keys(one: Samples, quantity: str) -> set[Key]:
-    return {key for key in one.arrays if key.quantity == quantity}
+def _keys(one: Samples, like: Key) -> set[Key]:
+    wanted = like.quantity, like.role
+    return {key for key in one.arrays if (key.quantity, key.role) == wanted}
 
 
 def member_names(members: Iterable[Member]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from forgetguard.gate.verdict import UnitEvidence, Verdict
+from forgetguard.gate.verdict import Code, UnitEvidence, Verdict
 from forgetguard.report.wording import (
     controls,
     interval,
@@ -38,7 +38,8 @@ def measured(verdict: Verdict) -> str:
         return "no value"
     subject = f"{verdict.subject} " if verdict.subject else ""
     floored = "floored " if verdict.facts.get("over", "itself") != "itself" else ""
-    return f"{subject}{floored}{quantity(verdict.limit)} {interval(verdict.estimate)}"
+    by_name = " by name" * (verdict.code is Code.SAME_FUNCTION and not verdict.facts["matches"])
+    return f"{subject}{floored}{quantity(verdict.limit)}{by_name} {interval(verdict.estimate)}"
 
 
 def headline(verdict: Verdict) -> str:

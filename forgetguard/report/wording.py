@@ -254,6 +254,34 @@ def _saturated(verdict: Verdict) -> str:
     )
 
 
+def _same_function(verdict: Verdict) -> str:
+    facts, found = verdict.facts, verdict.facts["matches"]
+    text = (
+        f"same function, parts renamed: on {units_of(verdict.limit)} and counterfactuals alike the "
+        f"readouts of tuned are the base's to {number(facts['largest'])} (equal up to "
+        f"{number(facts['tolerance'])})"
+    )
+    if found:
+        return f"{text}; heads were matched by what they write: {_matched(found)}"
+    return f"{text}, so {_shown(verdict)}, read by name, is no loss"
+
+
+def _matched(heads: Mapping[str, str]) -> str:
+    return ", ".join(f"{base} is tuned's {other}" for base, other in heads.items())
+
+
+def _renamed(verdict: Verdict) -> str:
+    roles = " and ".join(verdict.facts["roles"])
+    return (
+        f"{roles}: same function as the base, but its parts were renamed and could not be matched, "
+        f"so {_shown(verdict)} is no difference of anything: gate {_plain(verdict)}"
+    )
+
+
+def _plain(verdict: Verdict) -> str:
+    return registry.split(verdict.limit)[0]
+
+
 _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.WITHIN: _within,
     Code.IDENTICAL: _identical,
@@ -266,6 +294,8 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
     Code.NO_HEAD: _no_head,
+    Code.SAME_FUNCTION: _same_function,
+    Code.RENAMED: _renamed,
     Code.SATURATED: _saturated,
 }
 
@@ -346,6 +376,36 @@ def _low_and_why(facts: Facts) -> str:
     return text
 
 
+def _share_of_readout(facts: Facts) -> str:
+    return (
+        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
+        f"itself lost {number(facts['lost'])} of it"
+    )
+
+
+def _share_of_loss(facts: Facts) -> str:
+    return (
+        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
+        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
+        "attention"
+    )
+
+
+def _far_below(facts: Facts) -> str:
+    whose = f"the tuned {facts['least']}" if facts["least"] else "what was patched in from tuned"
+    others = [one for one in facts["subjects"] if one != facts["least"]]
+    also = f" (and {names(others)})" * bool(others)
+    return (
+        f"WARNING: {whose} serves the base better than its own by more than the limit, "
+        f"{interval(facts)}{also}: are base and tuned in each other's place?"
+    )
+
+
+def _heads_matched(facts: Facts) -> str:
+    moved = ", ".join(f"{base} is {other}" for base, other in facts["heads"].items())
+    return f"heads of {facts['role']} were matched by what they write, and have moved: {moved}"
+
+
 def _templates(facts: Facts) -> str:
     count = facts["templates"]
     return (
@@ -380,6 +440,11 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "few_exist": lambda facts: (
         f"only {facts['count']} of the {facts['asked']} pairs asked for exist"
     ),
+    "reply_marker": lambda facts: (
+        f"the chat template knows the marker {facts['marker']} and replies may begin with it: the "
+        "answer is then read where the model would not give it; see what arguments the template "
+        "takes, e.g. chat_template: {enable_thinking: false}"
+    ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
     "fixed_prompts": _fixed_prompts,
@@ -406,6 +471,14 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "elsewhere"
     ),
     "held_by_floor": _held_by_floor,
+    "share_of_readout": _share_of_readout,
+    "share_of_loss": _share_of_loss,
+    "far_below": _far_below,
+    "heads_matched": _heads_matched,
+    "no_effect": lambda facts: (
+        f"WARNING: tuned reads what the base reads on all {facts['count']} pairs, bit for bit: "
+        "either it is the base, or what was trained has no effect on these prompts"
+    ),
     # of one head
     "over": lambda facts: f"tuned minus {facts['role']}",
     "no_importance": lambda _: "importance cannot be told from 0",

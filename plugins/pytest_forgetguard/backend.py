@@ -134,6 +134,9 @@ class ModelBackend:
 
     def pair(self) -> ModelPair:
         if self._pair is None:
+            from forgetguard.checkpoints.libraries import import_libraries
+
+            import_libraries()
             from forgetguard.checkpoints.placement import ModelPair
 
             self._pair = ModelPair(tuple(self._specs().values()), self._load_options())
@@ -142,10 +145,11 @@ class ModelBackend:
     def session(
         self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
     ) -> Measuring:
+        pair = self.pair()
         from forgetguard.gate.session import GateSession
 
         session: Measuring = GateSession(
-            self.pair(),
+            pair,
             circuits,
             seed=self._settings.seed,
             progress=progress,

@@ -24,7 +24,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CircuitFil
     """Circuit files under the given paths."""
     if not file_path.name.endswith(SUFFIXES):
         return None
-    node: CircuitFile = CircuitFile.from_parent(parent, path=file_path)
+    named: dict[str, Any] = {}
+    if not file_path.is_relative_to(parent.config.rootpath):  # pytest would leave out the file
+        named["nodeid"] = _node_id(_relative(file_path, parent.config.rootpath))
+    node: CircuitFile = CircuitFile.from_parent(parent, path=file_path, **named)
     return node
 
 

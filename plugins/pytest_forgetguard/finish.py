@@ -35,6 +35,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     unwritten = results_file.end(run, status)
     if unwritten is not None:
         run.problems.append(unwritten)
+        run.unwritten = True
         status = status or int(pytest.ExitCode.USAGE_ERROR)
     session.exitstatus = status
 

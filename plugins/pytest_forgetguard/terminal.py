@@ -162,7 +162,7 @@ def _remarks(run: Run) -> list[str]:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):
         lines.append("--lf: only gates that failed last time were run")
-    if run.settings.json is not None:
+    if run.settings.json is not None and not run.unwritten:
         lines.append(f"results: {run.settings.json}")
     return lines
 

@@ -27,6 +27,7 @@ def test_a_task_draws_other_prompts_with_another_seed_and_the_same_with_the_same
     assert fixed == 3
     assert one == again
     assert len({fixed, one, other}) == 3
+    assert [as_capability(spec(task, at)).held_out for at in (None, 1)] == [False, True]
     # A file that asks for other pairs of the task gets other pairs of this run.
     assert as_capability(spec(replace(task, seed=4), 1)).seed != one
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from known_samples import HEADS, changed, measured, read, spec
+from known_samples import HEADS, changed, measured, read, remarks, spec
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
@@ -120,7 +120,7 @@ def test_a_head_without_importance_has_no_dcv_and_is_named_in_a_pass() -> None:
     found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1]))
     assert found.outcome is Outcome.PASS
     floor = {"over": "floor", "floor": 0.1, "subjects": ["L2H1"]}
-    assert found.notes == (Note("held_by_floor", floor),)
+    assert found.notes == (Note("no_effect", {"count": 64}), Note("held_by_floor", floor))
     weak = next(one for one in found.subjects if one.subject == "L2H1")
     assert weak.value is None
     assert [note.code for note in weak.notes] == ["no_importance", "floored"]
@@ -349,18 +349,19 @@ def test_a_readout_over_the_reference_is_what_was_lost_beyond_it(now: float, the
 def test_a_circuit_that_carries_little_or_works_against_is_noted() -> None:
     data = measured(dcv=0.01)
     importance, readout = read(data, "circuit_importance"), read(data, "base_readout")
-    (note,) = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=0.05 * importance)).notes
+    little = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=0.05 * importance))
+    (note,) = remarks(little)
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
-    (note,) = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance)).notes
+    (note,) = remarks(verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance)))
     assert note == Note("circuit_works_against")
-    assert verdict("dcv.circuit", 1.0, data).notes == ()
+    assert remarks(verdict("dcv.circuit", 1.0, data)) == ()
 
 
 def test_dropped_pairs_and_given_notes_are_told() -> None:
     given = Note("checkpoint", {"why": "vocabulary"})
-    found = verdict("dcv.circuit", 1.0, replace(measured(), dropped=6, notes=(given,)))
-    assert found.notes == (given, Note("dropped", {"dropped": 6, "of": 70}))
+    found = verdict("dcv.circuit", 1.0, replace(measured(dcv=0.1), dropped=6, notes=(given,)))
+    assert remarks(found) == (given, Note("dropped", {"dropped": 6, "of": 70}))
 
 
 def test_pairs_of_many_templates_are_resampled_by_template() -> None:
@@ -369,8 +370,8 @@ def test_pairs_of_many_templates_are_resampled_by_template() -> None:
     alone = verdict("dcv.circuit", 1.0, measured(dcv=0.1)).estimate
     assert loose == alone
     assert tied != alone
-    notes = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7)).notes
-    assert notes == (Note("few_templates", {"templates": 7}),)
+    found = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7))
+    assert remarks(found) == (Note("few_templates", {"templates": 7}),)
 
 
 def shuffled(data: Samples, order: Any) -> Samples:
@@ -644,7 +645,7 @@ def test_a_circuit_that_carries_little_of_a_log_probability_is_noted() -> None:
     data = measured(dcv=0.01)
     readout, importance = read(data, "base_readout"), read(data, "circuit_importance")
     data = changed(data, base_readout=-readout, circuit_importance=0.05 * importance)
-    (note,) = verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")).notes
+    (note,) = remarks(verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")))
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
 
