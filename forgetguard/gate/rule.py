@@ -248,6 +248,14 @@ def _saturated(case: Case, measure: Measure) -> float | None:
 # --- the rule --------------------------------------------------------------------------------
 
 
+def can_be_judged(spec: GateSpec, limit: Limit, samples: Samples, seed: int = 0) -> bool:
+    """Whether anything can be said of a sampled limit, as far as the base's behaviour tells: one
+    that no checkpoint can fail is no member of the run's family (errors as `judge`)."""
+    case, measure = Case.of(spec, samples, seed=seed, family=1), limit.measure
+    reasons = _too_few(case), _base_cannot(case, measure), _no_circuit(case, measure)
+    return not any(reasons)
+
+
 def ruled(held: Bounds, maximum: float) -> Outcome:
     """The outcome that the bounds give."""
     if held.estimate.high <= maximum:

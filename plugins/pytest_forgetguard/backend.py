@@ -63,10 +63,15 @@ class Backend(Protocol):
         """The checkpoints, weights not yet loaded."""
 
     def session(
-        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
+        self,
+        circuits: Sequence[GateSpec],
+        progress: Progress | None,
+        family: int,
+        limits: Sequence[tuple[GateSpec, Limit]] = (),
     ) -> Measuring:
         """Open a session that measures these circuits; `family` is the number of limits of the
-        whole run, which share its false-alarm rate. Raises ForgetguardError."""
+        whole run, which share its false-alarm rate, and those of `limits` that cannot be measured
+        leave it. Raises ForgetguardError."""
 
 
 class ModelBackend:
@@ -140,7 +145,11 @@ class ModelBackend:
         return self._pair
 
     def session(
-        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
+        self,
+        circuits: Sequence[GateSpec],
+        progress: Progress | None,
+        family: int,
+        limits: Sequence[tuple[GateSpec, Limit]] = (),
     ) -> Measuring:
         from forgetguard.gate.session import GateSession
 
@@ -152,6 +161,7 @@ class ModelBackend:
             baseline=load_baseline(self._settings, self.environment()),
             recording=self._settings.recording,
             family=family,
+            limits=limits,
             controls=self._settings.controls,
         )
         return session
