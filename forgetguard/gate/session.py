@@ -466,11 +466,12 @@ class GateSession:
         judged = plan.spec if spec.name in self._plans else asked
         assert plan.stages is not None
         part = plan.stages.parts[0]
+        able: list[bool] = []
         with self._blame(plan), self._pair.base.open() as model:
             found, _ = read_base(locate(model), asked, part, {}, vocabulary=self._vocabulary)
-            able = [one for one in sampled if rule.can_be_judged(judged, one, found, self._seed)]
-            return exact + len(able)
-        return 0
+            judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
+            able += [judge(limit) for limit in sampled]
+        return exact + sum(able) if able else 0
 
     def _encoded(self, spec: GateSpec) -> _Planned:
         """A file of the run that this session does not measure."""

@@ -155,6 +155,15 @@ def _undecided(verdict: Verdict) -> str:
     )
 
 
+def _guarded(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return (
+        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more pair that "
+        f"loses {number(facts['guard'])} times the importance would leave up to "
+        f"{number(facts['guarded'])} possible (guard: {facts['guard']:g}); {_wanted(verdict)}"
+    )
+
+
 def _wanted(verdict: Verdict) -> str:
     count = verdict.facts.get("wanted")
     units = units_of(verdict.limit)
@@ -241,6 +250,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.IDENTICAL: _identical,
     Code.BEYOND: _beyond,
     Code.UNDECIDED: _undecided,
+    Code.GUARDED: _guarded,
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
@@ -322,6 +332,16 @@ def _templates(facts: Facts) -> str:
     )
 
 
+def _unguarded(facts: Facts) -> str:
+    fewest = facts["pairs"]
+    more = f" (here are {facts['count']})" if facts["count"] < fewest else ""
+    return (
+        "it takes for granted that the loss is not carried by a few pairs that were not drawn; "
+        f"guard: {facts['guard']:g} does not, and a harmless model passes with it from {fewest} "
+        f"pairs on{more}"
+    )
+
+
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
     # of the units
     "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
@@ -331,6 +351,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
     "drawn": _drawn,
+    # of a pass
+    "templates_unseen": lambda facts: (
+        f"on {facts['templates']} templates: a template that is broken with a probability of up to "
+        f"{share(facts['missed'])} would be missed"
+    ),
+    "unguarded": _unguarded,
     # of the circuit
     "auto": _auto,
     "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",

@@ -125,9 +125,7 @@ class Measurements:
             raise self._failed
         planned = tuple(self._circuits) if circuit in self._circuits else (circuit,)
         try:
-            session = self._backend.session(
-                planned, self._progress, self.family, self._limits
-            )
+            session = self._backend.session(planned, self._progress, self.family, self._limits)
         except ForgetguardError as error:
             self._failed = error
             raise

@@ -10,9 +10,7 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.settings import Settings
 
 
-def rerun_command(
-    settings: Settings, path: Path, names: str, start: Path, family: int = 1
-) -> str:
+def rerun_command(settings: Settings, path: Path, names: str, start: Path, family: int = 1) -> str:
     """`pytest --forgetguard base=... tuned=... file::circuit::limit`, quoted for a POSIX shell, to
     be run in `start`. The results file is left out: one gate must not overwrite all of them.
     `family`: the limits that shared the run's false-alarm rate; alone it must decide as it did."""

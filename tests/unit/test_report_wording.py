@@ -28,7 +28,9 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
-    "few_templates": ({"templates": 7}, "7 templates"),
+    "few_templates": ({"templates": 1}, "1 template:"),
+    "templates_unseen": ({"templates": 8, "missed": 0.312}, "31.2 %"),
+    "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
     "auto": (
         {"members": ["L0H4"], "method": "m", "of": 24, "faithfulness": 0.812, "held_out": 32},
@@ -107,6 +109,7 @@ def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
         "broken": (measured(dcv=0.6, heads={HEADS[0]: 0.8, HEADS[1]: 0.7}), {"family": 2}),
         "undecided": (measured(16, dcv=0.1, heads={HEADS[0]: 0.1}, noise=2.0), {}),
         "few": (measured(7), {}),
+        "guarded": (measured(16, dcv=0.02), {"guard": 1.0}),
         "wrong": (changed(fine, base_correct=np.zeros(64)), {}),
         "unsure": (changed(fine, base_readout=readout - readout.mean()), {}),
         "no scale": (changed(fine, circuit_importance=flat, all_importance=flat), {}),
@@ -147,7 +150,8 @@ def verdicts() -> dict[tuple[str, str], Verdict]:
         for measure in (*MEASURES, *(MORE if name in COMPARED else ())):
             for over in ("", *(registry.MODIFIERS if name in COMPARED else ())):
                 key = f"{measure}.over_{over}" if over else measure
-                limit = Limit(key, 0.12, 7, given.get("floor", 0.1))
+                floor, guard = given.get("floor", 0.1), given.get("guard", 0.0)
+                limit = Limit(key, 0.12, 7, floor, guard)
                 declared = spec(
                     given.get("heads", HEADS),
                     given.get("readout", "logit_diff"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from known_samples import HEADS, changed, measured, read, spec
+from known_samples import HEADS, changed, measured, read, spec, told
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
@@ -120,7 +120,7 @@ def test_a_head_without_importance_has_no_dcv_and_is_named_in_a_pass() -> None:
     found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1]))
     assert found.outcome is Outcome.PASS
     floor = {"over": "floor", "floor": 0.1, "subjects": ["L2H1"]}
-    assert found.notes == (Note("held_by_floor", floor),)
+    assert told(found.notes) == (Note("held_by_floor", floor),)
     weak = next(one for one in found.subjects if one.subject == "L2H1")
     assert weak.value is None
     assert [note.code for note in weak.notes] == ["no_importance", "floored"]
@@ -322,25 +322,40 @@ def test_a_circuit_that_carries_little_or_works_against_is_noted() -> None:
     (note,) = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=0.05 * importance)).notes
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
-    (note,) = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance)).notes
+    against = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance))
+    (note,) = told(against.notes)
     assert note == Note("circuit_works_against")
-    assert verdict("dcv.circuit", 1.0, data).notes == ()
+    assert told(verdict("dcv.circuit", 1.0, data).notes) == ()
 
 
 def test_dropped_pairs_and_given_notes_are_told() -> None:
     given = Note("checkpoint", {"why": "vocabulary"})
     found = verdict("dcv.circuit", 1.0, replace(measured(), dropped=6, notes=(given,)))
-    assert found.notes == (given, Note("dropped", {"dropped": 6, "of": 70}))
+    assert told(found.notes) == (given, Note("dropped", {"dropped": 6, "of": 70}))
 
 
-def test_pairs_of_many_templates_are_resampled_by_template() -> None:
-    loose = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7)).estimate
-    tied = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=8)).estimate
-    alone = verdict("dcv.circuit", 1.0, measured(dcv=0.1)).estimate
-    assert loose == alone
-    assert tied != alone
-    notes = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7)).notes
-    assert notes == (Note("few_templates", {"templates": 7}),)
+def test_pairs_of_one_template_are_not_taken_for_independent() -> None:
+    single, few, many, alone = (
+        verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=count)) for count in (1, 7, 8, 0)
+    )
+    assert single.estimate == alone.estimate
+    assert len({one.estimate for one in (few, many, alone)}) == 3
+    assert told(single.notes) == (Note("few_templates", {"templates": 1}),)
+    assert told(few.notes) == ()
+
+
+@pytest.mark.parametrize(("templates", "missed"), [(4, 0.527), (8, 0.312), (16, 0.171)])
+def test_a_pass_says_how_often_a_template_may_be_broken_unseen(
+    templates: int, missed: float
+) -> None:
+    found = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=templates))
+    (note,) = [one for one in found.notes if one.code == "templates_unseen"]
+    assert note.facts == {"templates": templates, "missed": pytest.approx(missed, abs=5e-4)}
+    # A template of which a share `missed` is broken is met whole by one run in twenty.
+    assert (1 - note.facts["missed"]) ** templates == pytest.approx(0.05)
+    failed = verdict("dcv.circuit", 0.01, measured(dcv=0.4, templates=templates))
+    assert failed.outcome is not Outcome.PASS
+    assert not [one for one in failed.notes if one.code == "templates_unseen"]
 
 
 def shuffled(data: Samples, order: Any) -> Samples:
