@@ -65,11 +65,12 @@ def detectable(
     shrink = 1 - 1 / (4 * freedom)
     distance = critical * shrink + special.ndtri(power) * math.sqrt(1 + critical**2 / (2 * freedom))
     growth = min(growth, error / abs(value)) if value else growth
-    fixed = error**2 - (growth * value) ** 2
+    fixed = max(0.0, error**2 - (growth * value) ** 2)
     slope = 1 - (distance * growth) ** 2
     if slope <= 0:
         return None
-    return float((limit + math.sqrt(limit**2 - slope * (limit**2 - distance**2 * fixed))) / slope)
+    inner = (limit * distance * growth) ** 2 + slope * distance**2 * fixed
+    return float((limit + math.sqrt(inner)) / slope)
 
 
 def passable(
