@@ -21,7 +21,7 @@ from forgetguard.gate.verdict import Estimate
 POWER = 0.80
 # The spread of damage about its ratio to importance, as a share of the mean damage: the medians of
 # real damage (docs/statistics.md, Power).
-OVER_PAIRS, OVER_TEMPLATES = 1.0, 0.3
+OVER_PAIRS, OVER_TEMPLATES = 1.0, 0.4
 _MOST_ENUMERATED = 1024  # pairs up to which changes of sides are enumerated
 
 

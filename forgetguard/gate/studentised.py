@@ -27,9 +27,9 @@ Student's t that Bonferroni asks for: draws of eight templates that hold few of 
 no spread, and with many heads some always has one.
 
 Fieller's T(L) has the spread at L in it, not at the ratio: it is never more than the denominator's
-own t, so at the level that many limits and heads leave, the bound of a head that lost the same
-share on every pair would be minus infinity. So, of several heads, the common lower bound of one
-whose denominator is known (at least `KNOWN` standard errors from 0, by the base's numbers alone) is
+own t, so with few templates, at the level that many limits and heads leave, the bound of a head
+that lost the same share everywhere would be minus infinity. So, of several heads on templates, the
+common lower bound of one whose denominator is known (at least `KNOWN` standard errors from 0, by the base's numbers alone) is
 that of the ratio itself, (value - L) / error, resampled as the others and in the same maximum.
 Below that the bootstrap-t of a ratio breaks down, and Fieller's stays. Each row's own interval is
 Fieller's throughout.
@@ -114,7 +114,7 @@ def ratios(
     alpha = 1 - confidence
     together = alpha if fail_alpha is None else fail_alpha
     form = LinearForm.of(numerators, denominators, clusters)
-    known = form.known() & (len(form.values) > 1)
+    known = form.known() & (clusters is not None and len(form.values) > 1)
     if clusters is not None and form.units < FEWEST_RESAMPLED:
         below = above = np.full(len(form.values), student_quantile(alpha, form.freedom))
         largest = student_quantile(together / len(form.values), form.freedom)

@@ -105,12 +105,11 @@ def simultaneous(
     runs, count, pairs = damage.shape
     form = studentised.LinearForm.of(damage.reshape(-1, pairs), importance.reshape(-1, pairs), None)
     wanted = enough_resamples(resamples, alpha)
-    known = form.known() & (count > 1)
     draws = studentised.resampled_t(form, form.values, wanted, seed)
-    draws = studentised.with_known(form, known, draws, seed)
     largest = draws.reshape(runs, count, wanted).max(axis=1)
     critical = np.repeat(studentised.quantiles(largest, alpha, form.freedom), count)
-    return studentised.common_lower(form, known, critical).reshape(runs, count)
+    found: FloatArray = form.lower(critical).reshape(runs, count)
+    return found
 
 
 def ends(settings: Settings) -> tuple[int, ...]:
