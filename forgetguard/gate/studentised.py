@@ -29,10 +29,10 @@ no spread, and with many heads some always has one.
 Fieller's T(L) has the spread at L in it, not at the ratio: it is never more than the denominator's
 own t, so with few templates, at the level that many limits and heads leave, the bound of a head
 that lost the same share everywhere would be minus infinity. So, of several heads on templates, the
-common lower bound of one whose denominator is known (at least `KNOWN` standard errors from 0, by the base's numbers alone) is
-that of the ratio itself, (value - L) / error, resampled as the others and in the same maximum.
-Below that the bootstrap-t of a ratio breaks down, and Fieller's stays. Each row's own interval is
-Fieller's throughout.
+common lower bound of one whose denominator is known (at least `KNOWN` standard errors from 0, by
+the base's numbers alone) is that of the ratio itself, (value - L) / error, resampled as the others
+and in the same maximum. Below that the bootstrap-t of a ratio breaks down, and Fieller's stays.
+Each row's own interval is Fieller's throughout.
 
 Where the denominator cannot be told from 0 at a level, the bound at that level is infinite.
 """
