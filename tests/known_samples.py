@@ -11,6 +11,7 @@ import numpy as np
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate.declaration import GateSpec, InlinePairs
+from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.samples import Control, FloatArray, Key, Note, Samples
 
 HEADS = (Head(2, 1), Head(0, 4), Head(3, 0))
@@ -20,6 +21,12 @@ WHOLE = {
     "tuned_readout": Key("readout", "", "tuned"),
     "base_correct": Key("correct", "", "base"),
     "tuned_correct": Key("correct", "", "tuned"),
+    "base_top1": Key("top1", "", "base"),
+    "tuned_top1": Key("top1", "", "tuned"),
+    "base_said": Key("said", "", "base"),
+    "tuned_said": Key("said", "", "tuned"),
+    "base_counterfactual": Key("counterfactual", "", "base"),
+    "tuned_counterfactual": Key("counterfactual", "", "tuned"),
     "circuit_importance": Key("importance", "circuit", "base"),
     "circuit_damage": Key("damage", "circuit", "tuned"),
     "all_importance": Key("importance", "all", "base"),
@@ -52,7 +59,8 @@ def samples(
     **arrays: Any,
 ) -> Samples:
     """Samples on `pairs`; `arrays` by the names above: one array, or arrays by member. `controls`:
-    by name, their members and their damage (None: there were none).
+    by name, their members and their damage (None: there were none). On the counterfactual prompts
+    the base reads 5 less than on the clean ones, where nothing else is given.
 
     What is None is left out.
     """
@@ -90,6 +98,9 @@ def read(data: Samples, name: str, member: Member | None = None) -> FloatArray:
 
 def _by_key(arrays: Mapping[str, Any]) -> dict[Key, FloatArray]:
     found = {}
+    if arrays.get("base_readout") is not None:
+        lower = np.asarray(arrays["base_readout"]) - 5.0
+        arrays = {"base_counterfactual": lower, **arrays}
     for name, values in arrays.items():
         if name in BY_MEMBER:
             quantity, role = BY_MEMBER[name]
@@ -104,6 +115,15 @@ def spec(heads: tuple[Head, ...] = HEADS, readout: str = "logit_diff", **more: A
     """A gate file named c with a circuit, and without limits."""
     texts = (PromptPair("a", "b", "c", "d"), PromptPair("e", "f", "g", "h"))
     return GateSpec("c", "ioi", InlinePairs(texts), readout, heads, (), **more)
+
+
+# The circuit's shares, beside every dcv.circuit verdict, and what every pass leaves open.
+USUAL = ("share_of_", "templates_unseen", "unguarded")
+
+
+def remarks(verdict: Verdict) -> tuple[Note, ...]:
+    """The notes but those that every verdict, or every pass, has."""
+    return tuple(note for note in verdict.notes if not note.code.startswith(USUAL))
 
 
 def measured(
@@ -154,11 +174,3 @@ def measured(
         all_importance=2 * importance,
         all_damage=2 * damage,
     )  # fmt: skip
-
-
-OPEN = ("templates_unseen", "unguarded")  # what a pass says of what it leaves open
-
-
-def told(notes: Sequence[Note]) -> tuple[Note, ...]:
-    """Notes without those that every pass has."""
-    return tuple(one for one in notes if one.code not in OPEN)

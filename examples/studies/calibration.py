@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.studies.pages import fill_blocks
 from forgetguard.errors import ForgetguardError, SpecificationError
-from forgetguard.recipes.pages import fill_blocks
 from forgetguard.whole_files import write_text
 
 Data = Mapping[str, Any]

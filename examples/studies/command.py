@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from examples.studies.pages import write_page
 from forgetguard.errors import ForgetguardError, SpecificationError
-from forgetguard.recipes.pages import write_page
 
 Say = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from forgetguard.recipes.reference.plan import Run
+from examples.studies.reference.plan import Run
 from forgetguard.recipes.training.settings import REINFORCED, TrainingSettings
 
 GB = 10**9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from examples.studies.pages import fill_blocks
 from forgetguard.measures import registry
-from forgetguard.recipes.pages import fill_blocks
 from forgetguard.report.measure_table import markdown
 from forgetguard.whole_files import write_text
 

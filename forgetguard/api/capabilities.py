@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from forgetguard.capabilities.capability import Capability
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.capabilities.tasks import find_task, task_names
 from forgetguard.errors import SpecificationError
@@ -19,10 +19,13 @@ def capability(
     pairs: int | str | Path | Iterable[PromptPair] = 64,
     seed: int = 0,
     readout: str = "logit_diff",
-    chat_template: bool = False,
+    chat_template: ChatTemplate = False,
+    held_out: bool = False,
 ) -> Capability:
     """A capability: `pairs` is how many to draw from the task `name` (bundled, or an entry point's
-    of group `forgetguard.tasks`), a JSONL file, or the prompt pairs themselves.
+    of group `forgetguard.tasks`), a JSONL file, or the prompt pairs themselves. `chat_template`:
+    true, or arguments to the tokenizer's. `held_out`: draw from the words and sentence frames that
+    are otherwise held out, too.
 
     Raises:
         SpecificationError: no such task or readout, or the file cannot be read.
@@ -38,7 +41,13 @@ def capability(
             )
         find_task(name)  # an entry point that cannot be loaded is said now
         return Capability(
-            name, readout, task=name, count=pairs, seed=seed, chat_template=chat_template
+            name,
+            readout,
+            task=name,
+            count=pairs,
+            seed=seed,
+            chat_template=chat_template,
+            held_out=held_out,
         )
     if isinstance(pairs, (str, Path)):
         pairs = read_prompt_file(pairs, readout=readout)

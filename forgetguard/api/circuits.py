@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SUGGESTED_LIMITS: Mapping[str, float] = {
     "dcv.circuit": 0.10,
     "dcv.head": 0.25,
+    "readout.drop": 0.20,
     "accuracy.drop": 0.10,  # below 0.05, 64 pairs cannot pass unless nothing at all changed
 }
 
@@ -80,8 +81,9 @@ def discover(
     progress: Progress | None = None,
 ) -> Circuit:
     """Find the heads of `base` that carry `capability`: `method` ranks them on one half of the
-    pairs, and the circuit is the fewest top-ranked ones whose faithfulness on the other half is at
-    least `faithful`, the rest of the model being taken away by `ablation`.
+    pairs, and the circuit is the fewest top-ranked ones from which on the lower bound of
+    faithfulness on the other half stays at `faithful` or above, the rest of the model being taken
+    away by `ablation`, with every head whose own effect was patched and is a tenth of the whole.
 
     Args:
         method: `activation_patching` (exact), `attribution_patching`, `integrated_gradients`,

@@ -74,7 +74,7 @@ def measure(
         readout="logit_diff" if capability is None else capability.readout,
         members=members_of(circuit),
         limits=(Limit(key, 0.0),),
-        chat_template=capability is not None and capability.chat_template,
+        chat_template=False if capability is None else capability.chat_template,
         confidence=confidence,
     )
     missing = lacking(spec, spec.limits[0].measure)

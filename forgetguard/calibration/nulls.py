@@ -219,27 +219,39 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
 
 
 def _joined(batches: list[Batch]) -> Batch:
-    distractors = [one.distractor for one in batches if one.distractor is not None]
+
+    def whole(field: str) -> torch.Tensor | None:
+        parts = [getattr(one, field) for one in batches]
+        return None if parts[0] is None else torch.cat(parts)
+
     return replace(
         batches[0],
         pairs=tuple(pair for one in batches for pair in one.pairs),
         clean=torch.cat([one.clean for one in batches]),
         counterfactual=torch.cat([one.counterfactual for one in batches]),
         answer=torch.cat([one.answer for one in batches]),
-        distractor=torch.cat(distractors) if distractors else None,
+        distractor=whole("distractor"),
+        answers=whole("answers"),
+        distractors=whole("distractors"),
         start=min(one.start for one in batches),
     )
 
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
     index = torch.tensor(rows)
+
+    def rows_of(options: torch.Tensor | None) -> torch.Tensor | None:
+        return None if options is None else options[index]
+
     return replace(
         batch,
         pairs=tuple(batch.pairs[row] for row in rows),
         clean=batch.clean[index],
         counterfactual=batch.counterfactual[index],
         answer=batch.answer[index],
-        distractor=None if batch.distractor is None else batch.distractor[index],
+        distractor=rows_of(batch.distractor),
+        answers=rows_of(batch.answers),
+        distractors=rows_of(batch.distractors),
     )
 
 

@@ -17,7 +17,8 @@ from forgetguard.gate.runner import OtherReading, capability_of, read_base, read
 from forgetguard.gate.session import auto_note, check_base, discovery_pairs
 from forgetguard.gate.stages import Part, part_notes
 from forgetguard.gate.suitability import check_heads, check_names
-from forgetguard.measures.behaviour import behaviour, check_able, check_length
+from forgetguard.measures.ability import check_able
+from forgetguard.measures.behaviour import check_length
 from forgetguard.measures.samples import BASE, TUNED, Key, Note, Samples
 from forgetguard.patching.budget import memory_errors
 
@@ -115,7 +116,7 @@ def _ready(
             spec, anatomy.n_layers, min(site.n_heads for site in anatomy.sites if site is not None)
         )
         check(anatomy, encoded, spec.members)
-        check_able(encoded, behaviour(anatomy, encoded))
+        check_able(anatomy, encoded)
     return Prepared(spec, part, notes)
 
 

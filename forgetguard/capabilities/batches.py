@@ -24,6 +24,7 @@ Targets: TypeAlias = Int[Tensor, "row readout"]
 # model. Base and tuned run the very same batches: equal weights then give equal bits.
 BATCH_TOKENS = 4096
 _FEWEST_ROWS = 8
+PAD = -1  # where a row has fewer answers than another: no token's id
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,8 @@ class Batch:
     positions: where the answer's tokens are predicted.
     answer: [row, readout]; distractor: [row, readout], or None where pairs have none.
     start: clean and counterfactual agree, in every row, before this position.
+    answers, distractors: every valid and every invalid answer, [row, option], the pair's own first,
+        padded with PAD; None where no pair of the capability has further ones.
     """
 
     pairs: tuple[int, ...]
@@ -44,6 +47,8 @@ class Batch:
     answer: Int[Tensor, "row readout"]
     distractor: Int[Tensor, "row readout"] | None
     start: int
+    answers: Int[Tensor, "row option"] | None = None
+    distractors: Int[Tensor, "row option"] | None = None
 
 
 def make_batches(pairs: Sequence[EncodedPair], tokens: int = BATCH_TOKENS) -> tuple[Batch, ...]:
@@ -53,11 +58,19 @@ def make_batches(pairs: Sequence[EncodedPair], tokens: int = BATCH_TOKENS) -> tu
     def shape(i: int) -> tuple[int, int, int]:
         return len(pairs[i].clean), len(pairs[i].answer), len(pairs[i].distractor)
 
+    # One width for all, so that batches can be joined and cut again.
+    valid, invalid = (
+        max((len(further) for further in sets), default=0)
+        for sets in ([one.answers for one in pairs], [one.distractors for one in pairs])
+    )
     batches = []
     for (length, answer, _), bucket in groupby(sorted(range(len(pairs)), key=shape), key=shape):
         rows = max(1, tokens // (length + answer - 1))
         for group in _by_start(pairs, list(bucket)):
-            batches += [_batch(pairs, group[i : i + rows]) for i in range(0, len(group), rows)]
+            batches += [
+                _batch(pairs, group[i : i + rows], valid, invalid)
+                for i in range(0, len(group), rows)
+            ]
     return tuple(batches)
 
 
@@ -76,7 +89,7 @@ def _by_start(pairs: Sequence[EncodedPair], bucket: list[int]) -> list[list[int]
     return groups
 
 
-def _batch(pairs: Sequence[EncodedPair], rows: list[int]) -> Batch:
+def _batch(pairs: Sequence[EncodedPair], rows: list[int], valid: int, invalid: int) -> Batch:
     chosen = [pairs[i] for i in rows]
     prompt, answer = len(chosen[0].clean), len(chosen[0].answer)
     distractors = [pair.distractor for pair in chosen]
@@ -88,4 +101,12 @@ def _batch(pairs: Sequence[EncodedPair], rows: list[int]) -> Batch:
         answer=torch.tensor([pair.answer for pair in chosen]),
         distractor=torch.tensor(distractors) if distractors[0] else None,
         start=min(pair.start for pair in chosen),
+        answers=_options([pair.answer + pair.answers for pair in chosen], valid),
+        distractors=_options([pair.distractor + pair.distractors for pair in chosen], invalid),
     )
+
+
+def _options(rows: Sequence[tuple[int, ...]], further: int) -> Int[Tensor, "row option"] | None:
+    if not further:
+        return None
+    return torch.tensor([row + (PAD,) * (1 + further - len(row)) for row in rows])

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from forgetguard.capabilities.batches import Batch, make_batches
-from forgetguard.capabilities.encoding import Encoded, encode
-from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.encoding import Encoded, encode, is_blank
+from forgetguard.capabilities.pairs import ChatTemplate, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.capabilities.tasks import find_task
-from forgetguard.capabilities.tasks.words import Fits
 from forgetguard.errors import CapabilityError
 
 
@@ -21,7 +20,8 @@ class Capability:
     """A behaviour that a release must keep.
 
     Either `pairs` are given, or `task` names a generator (capabilities/tasks, or an entry point's)
-    from which `count` pairs that suit the tokenizer are drawn with `seed`.
+    from which `count` pairs that suit the tokenizer are drawn with `seed`: with `held_out` from all
+    of its words and sentence frames, without from those that are public.
     """
 
     name: str
@@ -30,7 +30,8 @@ class Capability:
     task: str | None = None
     count: int = 64
     seed: int = 0
-    chat_template: bool = False
+    chat_template: ChatTemplate = field(default=False, hash=False)
+    held_out: bool = False
 
     def encoded(self, tokenizer: Any) -> EncodedCapability:
         """The capability in the tokens of one model.
@@ -58,7 +59,12 @@ class Capability:
     def _source(self, tokenizer: Any) -> Iterable[PromptPair]:
         if self.task is None:
             return self.pairs
-        fits = fits_tokenizer(tokenizer, single_token=self._single_token)
+        fits = fits_tokenizer(
+            tokenizer,
+            single_token=self._single_token,
+            held_out=self.held_out,
+            chat=bool(self.chat_template),
+        )
         return _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
 
     @property
@@ -97,19 +103,38 @@ def _distinct(task: str, pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
             yield pair
 
 
-def fits_tokenizer(tokenizer: Any, *, single_token: bool = True) -> Fits:
-    """How many tokens a word is in place, as the task generators ask; with `single_token`, 0 for a
-    word of several."""
+def fits_tokenizer(
+    tokenizer: Any, *, single_token: bool = True, held_out: bool = False, chat: bool = False
+) -> TokenizerFits:
+    """What a task's generator asks the tokenizer at hand."""
+    return TokenizerFits(tokenizer, single_token, held_out, chat)
 
-    def fits(word: str, before: str | None = None, /) -> int:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizerFits:
+    """A tokenizer as the task generators see it (tasks/words.py, `Fits`). With `single_token`, a
+    word of several tokens does not fit. `held_out`: whether held-out words and frames are drawn,
+    too. `chat`: whether prompts will be wrapped by a chat template."""
+
+    tokenizer: Any
+    single_token: bool = True
+    held_out: bool = False
+    chat: bool = False
+
+    def __call__(self, word: str, before: str | None = None, /) -> int:
         start, text = ("the", f"the {word}") if before is None else (before, before + word)
-        ahead, whole = (
-            tokenizer(one, add_special_tokens=False)["input_ids"] for one in (start, text)
-        )
+        ahead, whole = self._ids(start), self._ids(text)
         added = whole[len(ahead) :]
-        merged = whole[: len(ahead)] != ahead
-        if merged or tokenizer.unk_token_id in added or (single_token and len(added) > 1):
+        several = self.single_token and len(added) > 1
+        if not added or whole[: len(ahead)] != ahead or several:
             return 0
-        return len(added)
+        blank = is_blank(added[0], self.tokenizer)
+        return 0 if blank or self.tokenizer.unk_token_id in added else len(added)
 
-    return fits
+    def knows(self, text: str) -> bool:
+        """Whether no piece of the text is unknown."""
+        unknown = self.tokenizer.unk_token_id
+        return unknown is None or unknown not in self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

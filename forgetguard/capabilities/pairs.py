@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+# Whether prompts are wrapped by the tokenizer's chat template, or with which arguments to it.
+ChatTemplate: TypeAlias = bool | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +16,9 @@ class PromptPair:
     distractor y' (the answer to x').
 
     Answers are continuations of the prompt and carry their own leading space where the text needs
-    one: the scored text is `clean + answer`. `template` names the sentence frame a pair was made
+    one: the scored text is `clean + answer`. Where several are right, `answers` are the further
+    ones and `distractors` the further wrong ones, each one token (readout log_odds takes them all
+    together). `template` names the sentence frame a pair was made
     from: pairs of one template are not independent draws. `line` is where the pair was read from.
     """
 
@@ -21,6 +28,8 @@ class PromptPair:
     distractor: str | None = None
     template: str = ""
     line: int | None = None
+    answers: tuple[str, ...] = ()
+    distractors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

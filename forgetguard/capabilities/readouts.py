@@ -1,4 +1,5 @@
-"""Readouts F: graded scores, in nats, of one model on one prompt; and accuracy beside them.
+"""Readouts F: graded scores, in nats, of one model on one prompt; what counts as right by each; and
+which token is the most likely of all.
 
 Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """
@@ -12,12 +13,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from forgetguard.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from forgetguard.capabilities.batches import Batch, Logits, Targets
-
-LEAST_ACCURACY = 0.5  # below it a model gets more prompts wrong than right: it cannot do them
 
 Scorer: TypeAlias = "Callable[[Logits, Targets, Targets | None], Float[Tensor, 'row']]"
 
@@ -27,9 +26,12 @@ class Readout:
     """A readout and its traits.
 
     needs_distractor: whether it compares the answer with one. single_token: whether answers (and
-    distractors) must be one token. signed: whether 0 means that the model is undecided, so that a
-    model that has the capability reads above it. saturates: whether it has a ceiling, near which a
-    loss hardly shows.
+    distractors) must be one token. signed: whether 0 means that the model is undecided between the
+    answer and the distractor, so that a prompt is answered right where it reads above 0, by chance
+    on half of them. Of the others a prompt is answered right where the answer is the most likely
+    of all tokens, by chance never. saturates: whether it has a ceiling, near which a loss hardly
+    shows. several: whether it takes all valid and all invalid answers, [row, option] padded with a
+    negative id, instead of one of each.
     """
 
     name: str
@@ -38,6 +40,16 @@ class Readout:
     single_token: bool = False
     signed: bool = False
     saturates: bool = False
+    several: bool = False
+
+    @property
+    def chance(self) -> float:
+        """The share of prompts that a model which knows nothing answers right."""
+        return 0.5 if self.signed else 0.0
+
+    def right(self, values: Float[Tensor, "row"], top1: Bool[Tensor, "row"]) -> Bool[Tensor, "row"]:
+        """Whether prompts are answered right, from F and from whether the answer comes first."""
+        return values > 0 if self.signed else top1
 
 
 def logit_diff(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
@@ -64,24 +76,89 @@ def logprob(logits: Logits, answer: Targets, distractor: Targets | None) -> Floa
     return per_token.mean(dim=1)
 
 
+def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Logit of the answer minus the largest other one, in standard deviations of the logits over
+    the vocabulary. No scale of the logits moves it, and no token but the answer may come first.
+
+    Raises:
+        CapabilityError: the answer has several tokens.
+    """
+    if answer.shape[1] != 1:
+        raise CapabilityError(
+            "readout margin needs answers of one token; use readout: logprob, which scores every "
+            "token of the answer"
+        )
+    import torch
+
+    last = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
+    others = last.scatter(1, answer, float("-inf")).amax(dim=1)
+    spread = last.std(dim=1, correction=0).clamp_min(_LEAST_SPREAD)
+    return (last.gather(1, answer)[:, 0] - others) / spread
+
+
+_LEAST_SPREAD = 1e-30  # logits that are all equal then read 0
+
+
+def log_odds(logits: Logits, answer: Targets, distractor: Targets | None) -> Float[Tensor, "row"]:
+    """Log of the total probability of all valid answers minus log of that of all invalid ones: the
+    difference of their logits' log-sum-exp, for the normaliser is the same. With one of each it is
+    `logit_diff`. Single tokens; negative ids are no answers.
+
+    Raises:
+        CapabilityError: there is no distractor, or the readout is of several tokens.
+    """
+    if distractor is None or logits.shape[1] != 1:
+        raise CapabilityError(
+            "readout log_odds needs answers and distractors of one token each; "
+            "use readout: logprob, which scores every token of the answer"
+        )
+
+    def total(options: Targets) -> Float[Tensor, "row"]:
+        held = logits[:, 0].gather(1, options.clamp(min=0))
+        return held.masked_fill(options < 0, float("-inf")).logsumexp(dim=1)
+
+    return total(answer) - total(distractor)
+
+
 READOUTS: dict[str, Readout] = {
     one.name: one
     for one in (
         Readout("logit_diff", logit_diff, needs_distractor=True, single_token=True, signed=True),
         Readout("logprob", logprob, saturates=True),
+        Readout("margin", margin, single_token=True),
+        Readout(
+            "log_odds",
+            log_odds,
+            needs_distractor=True,
+            single_token=True,
+            signed=True,
+            several=True,
+        ),
     )
 }
 
 
-def correct(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
-    """Whether every token of the answer is the most likely one of the whole vocabulary."""
-    return (logits.argmax(dim=-1) == answer).all(dim=1)
+def most_likely(
+    logits: Logits, answer: Targets, answers: Targets | None = None
+) -> tuple[Bool[Tensor, "row"], Int[Tensor, "row"]]:
+    """(whether every token of the answer is the most likely one of the whole vocabulary; the most
+    likely token where that first is another than the answer's, else the answer's last). Of several
+    valid `answers`, [row, option], whether any is the most likely, and which token is."""
+    first = logits.argmax(dim=-1)
+    if answers is not None:
+        return (first[:, :1] == answers).any(dim=1), first[:, 0]
+    same = first == answer
+    until = same.long().cumprod(dim=1).sum(dim=1, keepdim=True).clamp(max=answer.shape[1] - 1)
+    return same.all(dim=1), first.gather(1, until).squeeze(1)
 
 
 def score(
     readout: Readout, logits: Float[Tensor, "row readout vocab"], batch: Batch, rows: Tensor
 ) -> Float[Tensor, "row"]:
     """F of the rows of `batch` that `logits` belong to; both may lie on any device."""
-    answer = batch.answer[rows].to(logits.device)
-    distractor = None if batch.distractor is None else batch.distractor[rows].to(logits.device)
-    return readout.score(logits, answer, distractor)
+    answer, distractor = batch.answer, batch.distractor
+    if readout.several:
+        answer = answer if batch.answers is None else batch.answers
+        distractor = distractor if batch.distractors is None else batch.distractors
+    wrong = None if distractor is None else distractor[rows].to(logits.device)
+    return readout.score(logits, answer[rows].to(logits.device), wrong)

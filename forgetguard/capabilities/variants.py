@@ -59,7 +59,14 @@ def exchange_answers(capability: EncodedCapability) -> EncodedCapability:
             "and some pairs have no distractor; give every pair one"
         )
     return _each(
-        capability, lambda pair: replace(pair, answer=pair.distractor, distractor=pair.answer)
+        capability,
+        lambda pair: replace(
+            pair,
+            answer=pair.distractor,
+            distractor=pair.answer,
+            answers=pair.distractors,
+            distractors=pair.answers,
+        ),
     )
 
 

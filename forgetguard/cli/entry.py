@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from typing import Any
 
 from forgetguard.cli import (
     calibrate,
     compare,
     discover,
     measures,
-    reference,
     sensitivity,
     tasks,
     train,
@@ -25,7 +25,6 @@ COMMANDS: tuple[Command, ...] = (
     calibrate.COMMAND,
     sensitivity.COMMAND,
     verify.COMMAND,
-    reference.COMMAND,
     measures.COMMAND,
     tasks.COMMAND,
     train.COMMAND,
@@ -34,7 +33,12 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `forgetguard ARGUMENTS` (default: of this process) and return its exit status."""
-    parser = _parser()
+    return run(_parser(), arguments)
+
+
+def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Run the command that the arguments (default: of this process) choose of a parser's and
+    return its exit status; what went wrong is told on stderr."""
     asked, loose = parser.parse_known_args(arguments)
     # argparse takes tokens that stand between options for strangers: only options can be.
     strange = [token for token in loose if token.startswith("-")]
@@ -45,17 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = command.prepare(asked)
     except ForgetguardError as error:
-        return _complain(command, error, MISUSE)
+        return _tell(asked, str(error), MISUSE)
     except KeyboardInterrupt:
-        return _interrupted(command)
+        return _tell(asked, "interrupted", INTERRUPTED)
     try:
         return job()
     except SpecificationError as error:
-        return _complain(command, error, MISUSE)
+        return _tell(asked, str(error), MISUSE)
     except ForgetguardError as error:
-        return _complain(command, error, FAILED)
+        return _tell(asked, str(error), FAILED)
     except KeyboardInterrupt:
-        return _interrupted(command)
+        return _tell(asked, "interrupted", INTERRUPTED)
 
 
 def _parser() -> ArgumentParser:
@@ -69,24 +73,32 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        own = commands.add_parser(
-            command.name,
-            help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=STATUSES,
-            formatter_class=RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.options(own)
-        own.set_defaults(chosen=command, parser=own)
+        own = commands.add_parser(command.name, help=command.summary, **_described(command.summary))
+        _give(own, command)
     return parser
 
 
-def _complain(command: Command, error: ForgetguardError, status: int) -> int:
-    say(f"forgetguard {command.name}: {error}")
+def parser_of(command: Command, prog: str) -> ArgumentParser:
+    """A command by itself, as a program of its own."""
+    parser = ArgumentParser(prog, **_described(command.summary))
+    _give(parser, command)
+    return parser
+
+
+def _described(summary: str) -> dict[str, Any]:
+    return {
+        "description": f"{summary[0].upper()}{summary[1:]}.",
+        "epilog": STATUSES,
+        "formatter_class": RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def _give(parser: ArgumentParser, command: Command) -> None:
+    command.options(parser)
+    parser.set_defaults(chosen=command, parser=parser)
+
+
+def _tell(asked: Namespace, text: str, status: int) -> int:
+    say(f"{asked.parser.prog}: {text}")
     return status
-
-
-def _interrupted(command: Command) -> int:
-    say(f"forgetguard {command.name}: interrupted")
-    return INTERRUPTED

@@ -20,8 +20,9 @@ from forgetguard.capabilities.variants import exchange_answers, exchange_prompts
 from forgetguard.discovery.on_checkpoint import check
 from forgetguard.discovery.ranking import Method, Progress
 from forgetguard.errors import BaseCannotError
+from forgetguard.measures.ability import check_able
 from forgetguard.measures.ablation import ablation
-from forgetguard.measures.behaviour import Behaviour, behaviour, check_able
+from forgetguard.measures.behaviour import Behaviour, behaviour
 from forgetguard.measures.faithfulness import Faithfulness, faithfulness
 from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
 from forgetguard.measures.mask_shift import Mask
@@ -130,7 +131,7 @@ def read_model(
     members = anatomy.heads
     check(anatomy, prompts.all, members)
     done = behaviour(anatomy, prompts.all)
-    unable = _unable(prompts.all, done, role)
+    unable = _unable(anatomy, prompts.all, done, role)
 
     def learn(pairs: EncodedCapability, what: str) -> tuple[Mask, ...]:
         if unable is not None:
@@ -187,9 +188,9 @@ def read_model(
 _READ: Mapping[str, Any] = {"comparison": "read"}
 
 
-def _unable(pairs: EncodedCapability, done: Behaviour, role: str) -> str | None:
+def _unable(anatomy: Anatomy, pairs: EncodedCapability, done: Behaviour, role: str) -> str | None:
     try:
-        check_able(pairs, done)
+        check_able(anatomy, pairs)
     except BaseCannotError:
         if role == "base":
             raise

@@ -33,7 +33,7 @@ from forgetguard.measures.samples import (
 )
 
 SCHEMA = "forgetguard.baseline"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Readouts of one base on one prompt agree to about 1e-4 nats between machines in float32.
 SAME_BASE = 1e-3  # nats, beyond which the verdicts say that the base itself reads differently
 _UPDATE = "record it anew with --forgetguard-update"
@@ -218,6 +218,7 @@ def attach(
     return replace(
         samples.with_arrays(arrays),
         exact={**samples.exact, **exact},
+        tokens={**then.tokens, **samples.tokens},
         notes=samples.notes + _warnings(baseline, entry, samples, then),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.anatomy.members import Member
-from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
 from forgetguard.measures.measure import Measure
@@ -131,6 +131,8 @@ class GateSpec:
     `members` are the circuit's heads and MLP layers; they are empty, and `auto` true, for `circuit:
     auto`, and empty where there is no circuit. `pairs` is None where no measure needs prompts.
     `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
+    `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out words and templates
+    too), others of a file that holds more than are drawn; None: those that the file fixes.
     """
 
     name: str
@@ -142,9 +144,10 @@ class GateSpec:
     auto: bool = False
     description: str = ""
     fits: Fits | None = None
-    chat_template: bool = False
+    chat_template: ChatTemplate = field(default=False, hash=False)
     site: str = "contribution"
     confidence: float = 0.95
+    prompt_seed: int | None = None
     found: Mapping[str, Any] | None = field(default=None, hash=False)
     path: Path | None = field(default=None, compare=False)
     member_lines: tuple[int, ...] = field(default=(), compare=False)

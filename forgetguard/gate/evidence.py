@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import studentised
+from forgetguard.gate import same_function, slices, studentised
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.family import subject_bounds, worst_first
 from forgetguard.gate.verdict import ControlEvidence, SubjectEvidence, UnitEvidence
 from forgetguard.measures import registry
+from forgetguard.measures.measure import Estimator
 from forgetguard.measures.samples import (
     BASE,
     BASELINE,
@@ -18,9 +19,11 @@ from forgetguard.measures.samples import (
     IMPORTANCE,
     READOUT,
     REFERENCE,
+    SAID,
     TUNED,
     FloatArray,
     Note,
+    Samples,
 )
 
 BESIDE = "dcv.head"  # what stands beside every limit of a circuit
@@ -49,11 +52,18 @@ def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEviden
 
 
 def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
-    """The units that lost most, first. Units that lost nothing are no evidence."""
+    """The units that lost most, first; of a proportion those of them that changed sides for the
+    worse. Units that lost nothing are no evidence."""
     loss = limit.measure.hurt(case.data)
     if loss is None:
         return ()
-    order = [int(at) for at in np.argsort(-loss, kind="stable") if loss[at] > 0]
+    hurt = loss > 0
+    if limit.measure.estimator is Estimator.PROPORTION:
+        sides = slices.lost(case, limit)
+        if sides is None:
+            return ()
+        hurt = sides[0] > 0
+    order = [int(at) for at in np.argsort(-loss, kind="stable") if hurt[at]]
     return tuple(_unit(case, at, float(loss[at])) for at in order[:most])
 
 
@@ -73,7 +83,15 @@ def _unit(case: Case, at: int, loss: float) -> UnitEvidence:
         base=base,
         patched=None if base is None or damage is None else base - damage,
         tuned=read(data.get(READOUT)),
+        base_says=_says(data, at, BASE),
+        tuned_says=_says(data, at, TUNED),
     )
+
+
+def _says(data: Samples, at: int, role: str) -> str | None:
+    """The text of the token that a model finds likeliest on a unit; None where it is not known."""
+    found = data.get(SAID, role=role)
+    return None if found is None else data.tokens.get(int(found[at]))
 
 
 def controls(case: Case, limit: Limit) -> tuple[ControlEvidence, ...]:
@@ -110,10 +128,46 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         stage = data.stages.index(case.count) + 1
         facts = {"units": case.count, "most": data.stages[-1]}
         found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
+    found += slices.said_instead(case, limit)
+    found += slices.by_template(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
+    now = data.get(READOUT)
+    if readout is not None and now is not None and _equal(case, readout, now):
+        found.append(Note("no_effect", {"count": case.count}))
+    elif limit.key == "dcv.circuit" and readout is not None and now is not None:
+        found += _shares(case, readout, readout - now)
     return tuple(found)
+
+
+def _equal(case: Case, readout: FloatArray, now: FloatArray) -> bool:
+    """Whether tuned reads what the base does, and its members write it, bit for bit."""
+    damages = (
+        values
+        for key, values in case.data.arrays.items()
+        if (key.quantity, key.role) == (DAMAGE, TUNED)
+    )
+    return np.array_equal(readout, now) and not any(values.any() for values in damages)
+
+
+def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:
+    """The circuit's damage beside what is known without patching: the base's readout, and what
+    tuned lost of it, with the share of this loss that the circuit accounts for. (The readout is
+    about half of an importance where the counterfactual flips the answer.)"""
+    damage, equal = case.data.get(DAMAGE, CIRCUIT), same_function.apart(case.data, TUNED)
+    if damage is None or case.count < 2 or (equal is not None and equal.equal):
+        return []
+    found = []
+    if studentised.measurable(case.mean(readout)):
+        scale = np.sign(readout.mean()) * readout
+        facts = case.ratio(damage, scale).estimate.facts
+        found.append(Note("share_of_readout", facts | {"lost": loss.mean() / scale.mean()}))
+    lost = case.mean(loss)
+    if studentised.measurable(lost) and lost.value > same_function.least(case.data):
+        facts = case.ratio(damage, loss).estimate.facts
+        found.append(Note("share_of_loss", facts | {"lost": lost.facts}))
+    return found
 
 
 def _weight(importance: float, readout: float) -> list[Note]:

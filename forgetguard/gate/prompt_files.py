@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 
-PAIR_KEYS = ("clean", "counterfactual", "answer", "distractor", "template")
+FURTHER_KEYS = ("answers", "distractors")  # lists of texts
+PAIR_KEYS = ("clean", "counterfactual", "answer", "distractor", "template", *FURTHER_KEYS)
 REQUIRED_PAIR_KEYS = PAIR_KEYS[:3]
 PROMPT_KEYS = ("prompt", "completion", "template")
 FEWEST_PAIRS = 2  # below that there is no spread to estimate
 
 
-def pair_texts(pair: PromptPair) -> tuple[str, str, str, str | None]:
+# What makes two pairs the same pair.
+PairTexts: TypeAlias = tuple[str, str, str, str | None, tuple[str, ...], tuple[str, ...]]
+
+
+def pair_texts(pair: PromptPair) -> PairTexts:
     """What makes two pairs the same pair: its texts, not where it was read from."""
-    return pair.clean, pair.counterfactual, pair.answer, pair.distractor
+    further = pair.answers, pair.distractors
+    return pair.clean, pair.counterfactual, pair.answer, pair.distractor, *further
+
+
+def make_pair(fields: Mapping[str, Any], line: int) -> PromptPair | None:
+    """The pair that an entry with `PAIR_KEYS` gives; None where one that is needed lacks."""
+    clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
+    if clean is None or counterfactual is None or answer is None:
+        return None
+    answers, distractors = (tuple(fields.get(key) or ()) for key in FURTHER_KEYS)
+    distractor, template = fields.get("distractor"), fields.get("template") or ""
+    return PromptPair(
+        clean, counterfactual, answer, distractor, template, line, answers, distractors
+    )
 
 
 def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Problems) -> None:
@@ -28,7 +47,7 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
     A repeat is an error, not dropped: it would count one observation twice, and a file that holds
     fewer pairs than it has lines should not be discovered from an interval.
     """
-    first: dict[tuple[str, str, str, str | None], int] = {}
+    first: dict[PairTexts, int] = {}
     for pair in pairs:
         line = pair.line or 0
         if pair.clean == pair.counterfactual:
@@ -40,6 +59,13 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
                 line, f"the distractor equals the answer {pair.answer!r}: give the answer to the "
                 "counterfactual"
             )  # fmt: skip
+        given = [pair.answer, *pair.answers, *pair.distractors]
+        given += [] if pair.distractor in (None, pair.answer) else [str(pair.distractor)]
+        if len(set(given)) < len(given):
+            twice = next(text for text in given if given.count(text) > 1)
+            problems.add(line, f"{twice!r} stands twice among the answers and distractors: once")
+        if pair.distractors and pair.distractor is None:
+            problems.add(line, "distractors are further ones: give the first as distractor")
         if readout in READOUTS and READOUTS[readout].needs_distractor and pair.distractor is None:
             problems.add(
                 line, f"readout {readout} needs a distractor: add one, or use readout: logprob"
@@ -63,7 +89,8 @@ def read_prompt_file(
     path: str | Path, *, readout: str | None = None, count: int | None = None
 ) -> list[PromptPair]:
     """The prompt pairs of a JSONL file: on each line an object with `clean`, `counterfactual`,
-    `answer` and optionally `distractor` and `template`. Empty lines are skipped.
+    `answer` and optionally `distractor`, `template`, and the lists `answers` and `distractors`.
+    Empty lines are skipped.
 
     Args:
         path: the file, UTF-8.
@@ -76,10 +103,9 @@ def read_prompt_file(
     problems = Problems(str(path))
     pairs = []
     for line, fields in _read_objects(Path(path), PAIR_KEYS, REQUIRED_PAIR_KEYS, problems):
-        clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
-        if clean is not None and counterfactual is not None and answer is not None:
-            distractor, template = fields.get("distractor"), fields.get("template") or ""
-            pairs.append(PromptPair(clean, counterfactual, answer, distractor, template, line))
+        pair = make_pair(fields, line)
+        if pair is not None:
+            pairs.append(pair)
     check_pairs(pairs, readout, problems)
     _check_enough(len(pairs), count, "prompt pairs", problems)
     return pairs[:count]
@@ -113,8 +139,9 @@ def _check_enough(found: int, count: int | None, what: str, problems: Problems) 
 
 def _read_objects(
     path: Path, known: Sequence[str], required: Sequence[str], problems: Problems
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(line, texts by key) of every object of the file; the rest goes to `problems`."""
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, texts and lists of texts by key) of every object of the file; the rest goes to
+    `problems`."""
     for line, written in enumerate(read_text(path, "prompt file").split("\n"), start=1):
         if written.strip():
             fields = _read_line(written, line, known, required, problems)
@@ -124,7 +151,7 @@ def _read_objects(
 
 def _read_line(
     written: str, line: int, known: Sequence[str], required: Sequence[str], problems: Problems
-) -> dict[str, str | None] | None:
+) -> dict[str, Any] | None:
     twice: list[str] = []
 
     def unique(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -163,12 +190,22 @@ def _read_field(
     known: Sequence[str],
     required: bool,
     problems: Problems,
-) -> str | None:
+) -> str | list[str] | None:
     if key not in known:
         problems.add(line, f"unknown key {key!r}: {nearest(key, known)}")
         return None
     if value is None and not required:
         return None
+    if key in FURTHER_KEYS and isinstance(value, list):
+        texts = [_read_text(f"{key}: each", one, line, problems) for one in value]
+        return [text for text in texts if text is not None]
+    if key in FURTHER_KEYS:
+        problems.add(line, f"{key} must be a list of texts, got {value!r:.60}")
+        return None
+    return _read_text(key, value, line, problems)
+
+
+def _read_text(key: str, value: object, line: int, problems: Problems) -> str | None:
     if not isinstance(value, str):
         problems.add(line, f"{key} must be text, got {value!r:.60}")
         return None

@@ -11,7 +11,7 @@ import enum
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from forgetguard.anatomy.members import parse_member
-from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import digest, digest_file
 from forgetguard.gate.declaration import (
@@ -122,9 +122,10 @@ class _Declared:
     name: str
     capability: str
     readout: str
-    chat_template: bool
+    chat_template: ChatTemplate
     site: str
     confidence: float
+    prompt_seed: int | None
     auto: bool
     members: tuple[str, ...]
     limits: tuple[Limit, ...]
@@ -144,6 +145,7 @@ def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
             chat_template=spec.chat_template,
             site=spec.site,
             confidence=spec.confidence,
+            prompt_seed=spec.prompt_seed,
             auto=spec.auto,
             members=tuple(map(str, spec.members)),
             limits=spec.limits,
@@ -189,6 +191,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
         chat_template=found.chat_template,
         site=found.site,
         confidence=found.confidence,
+        prompt_seed=found.prompt_seed,
         path=None if found.file is None else Path(found.file),
     )
 
@@ -209,12 +212,13 @@ def _pairs(source: _Source) -> TaskPairs | FilePairs | InlinePairs | Prompts | N
 
 # --- what was read ---------------------------------------------------------------------------
 
+UnitTexts = list[str | list[str] | None]
 Nested = dict[str, dict[str, dict[str, Any]]]  # by quantity, role, subject
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    units: list[list[str | None]]
+    units: list[UnitTexts]
     prompts_sha256: str
     arrays: dict[str, dict[str, dict[str, list[float]]]]
     exact: dict[str, dict[str, dict[str, float]]]
@@ -222,6 +226,7 @@ class _Read:
     notes: tuple[Note, ...]
     stages: tuple[int, ...]
     controls: tuple[Control, ...]
+    tokens: dict[int, str] = field(default_factory=dict)
 
 
 def samples_to_dict(samples: Samples) -> dict[str, Any]:
@@ -235,6 +240,7 @@ def samples_to_dict(samples: Samples) -> dict[str, Any]:
         "notes": [dump(note) for note in samples.notes],
         "stages": [int(stage) for stage in samples.stages],
         "controls": [dump(control) for control in samples.controls],
+        "tokens": {str(token): text for token, text in sorted(samples.tokens.items())},
     }
 
 
@@ -260,6 +266,7 @@ def samples_from_dict(data: Mapping[str, Any]) -> Samples:
         found.notes,
         found.stages,
         found.controls,
+        found.tokens,
     )
 
 
@@ -279,22 +286,31 @@ def _flat(nested: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[tuple[K
     ]
 
 
-def unit_texts(unit: Unit) -> list[str | None]:
-    """Texts and template: what makes a unit. Five of a pair, three of a prompt."""
+def unit_texts(unit: Unit) -> UnitTexts:
+    """Texts and template: what makes a unit. Three of a prompt, five of a pair, and two lists more
+    of one with further answers or distractors."""
     if isinstance(unit, Prompt):
         return [unit.clean, unit.completion, unit.template]
-    return [unit.clean, unit.counterfactual, unit.answer, unit.distractor, unit.template]
+    texts: UnitTexts = [
+        unit.clean, unit.counterfactual, unit.answer, unit.distractor, unit.template
+    ]  # fmt: skip
+    if unit.answers or unit.distractors:
+        texts += [list(unit.answers), list(unit.distractors)]
+    return texts
 
 
-def _unit(texts: Sequence[str | None]) -> Unit:
-    given = [text or "" for text in texts]
-    if len(given) == 3:
+def _unit(texts: UnitTexts) -> Unit:
+    given = [text or "" for text in texts if not isinstance(text, list)]
+    further = [tuple(text) for text in texts if isinstance(text, list)]
+    if len(given) == 3 and not further:
         return Prompt(given[0], given[1], given[2])
-    if len(given) != 5:
+    if len(given) != 5 or len(further) not in (0, 2):
         raise SpecificationError(f"not what was measured: {texts!r} is no prompt and no pair")
-    return PromptPair(given[0], given[1], given[2], texts[3], given[4])
+    distractor = given[3] if texts[3] is not None else None
+    return PromptPair(given[0], given[1], given[2], distractor, given[4], None, *further)
 
 
 def digest_units(units: Sequence[Unit]) -> str:
     """sha256 of the texts of prompts or pairs, in any order: what a prompt set is."""
-    return digest(sorted(map(unit_texts, units), key=lambda texts: [text or "" for text in texts]))
+    ordered = sorted(map(unit_texts, units), key=lambda texts: [str(text or "") for text in texts])
+    return digest(ordered)

@@ -18,15 +18,24 @@ from typing import Any
 import numpy as np
 
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
-from forgetguard.capabilities.readouts import LEAST_ACCURACY, READOUTS
-from forgetguard.gate import accuracy, evidence, guard, power, studentised
+from forgetguard.capabilities.readouts import READOUTS
+from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
 from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Subjects
-from forgetguard.measures.samples import BASE, CORRECT, READOUT, Note, Samples
+from forgetguard.measures.requirements import requirements
+from forgetguard.measures.samples import (
+    BASE,
+    CORRECT,
+    COUNTERFACTUAL,
+    READOUT,
+    TUNED,
+    Note,
+    Samples,
+)
 
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
 # answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
@@ -126,7 +135,7 @@ def decide(case: Case, limit: Limit) -> Decision:
     decision = _decide(case, limit)
     if decision.outcome is not Outcome.PASS or limit.measure.estimator is Estimator.EXACT:
         return decision
-    return replace(decision, notes=decision.notes + _left_open(case, limit))
+    return replace(decision, notes=decision.notes + _left_open(case, limit, decision.code))
 
 
 def _decide(case: Case, limit: Limit) -> Decision:
@@ -142,7 +151,9 @@ def _decide(case: Case, limit: Limit) -> Decision:
         decision = _of_the_whole(case, limit, found)
     else:
         decision = _of_every_subject(case, limit, found)
-    if found.saturated is None or decision.outcome is Outcome.FAIL:
+    if found.saturated is None:
+        return _function_first(case, limit, decision)
+    if decision.outcome is Outcome.FAIL:
         return decision
     instead = {"probability": found.saturated, "instead": decision.code.value}
     return replace(
@@ -200,14 +211,21 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     """Why the base does not do the capability, if so: then there is nothing to lose."""
     if not measure.needs_capability:
         return None
-    right = float(case.data.need(CORRECT, role=BASE).mean())
-    if right < LEAST_ACCURACY:
-        return _abstain(Code.BASE_WRONG, right=right, count=case.count)
-    if READOUTS[case.spec.readout].signed:
-        readout = case.mean(case.data.need(READOUT, role=BASE))
-        if readout.low <= 0:
-            return _abstain(Code.BASE_READOUT, count=case.count, **readout.facts)
+    readout = READOUTS[case.spec.readout]
+    read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
+    for name, values in requirements(readout, *read).items():
+        zero = readout.chance if name == "right" else 0.0
+        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
+        if not found.low > zero:
+            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
     return None
+
+
+_BASE_CANNOT = {
+    "right": Code.BASE_WRONG,
+    "readout": Code.BASE_READOUT,
+    "effect": Code.BASE_UNMOVED,
+}
 
 
 def _no_circuit(case: Case, measure: Measure) -> Decision | None:
@@ -255,13 +273,14 @@ def _saturated(case: Case, measure: Measure) -> float | None:
     return None if room >= LEAST_ROOM else 1 - room
 
 
-def _left_open(case: Case, limit: Limit) -> tuple[Note, ...]:
+def _left_open(case: Case, limit: Limit, code: Code) -> tuple[Note, ...]:
     """What a pass cannot exclude: templates that were not met, and pairs that were not."""
     alpha, notes = case.levels.passing, []
     if case.templates > 1:
         missed = 1 - alpha ** (1 / case.templates)
         notes.append(Note("templates_unseen", {"templates": case.templates, "missed": missed}))
-    if limit.measure.estimator is Estimator.RATIO and limit.guard == 0 and limit.maximum > 0:
+    bounded = code is Code.WITHIN and limit.measure.estimator is Estimator.RATIO
+    if bounded and limit.guard == 0 and limit.maximum > 0:
         fewest = guard.fewest_pairs(limit.maximum, GUARD, alpha)
         notes.append(Note("unguarded", {"guard": GUARD, "pairs": fewest, "count": case.count}))
     return tuple(notes)
@@ -292,6 +311,36 @@ def _code(outcome: Outcome, held: Sequence[Bounds], maximum: float) -> Code:
     return _CODES[outcome]
 
 
+def _function_first(case: Case, limit: Limit, decision: Decision) -> Decision:
+    """The decision on patched members, unless the models compute the same function and it is parts
+    that were renamed: then nothing is lost, whatever reads by name. A difference to another model
+    is no number where parts of either could not be matched."""
+    if not limit.measure.needs_circuit or decision.code not in {*_CODES.values(), Code.GUARDED}:
+        return decision
+    if limit.over:
+        renamed = [
+            role for role in (TUNED, limit.over) if same_function.is_renamed(case.data, role)
+        ]
+        if not renamed:
+            return decision
+        facts = decision.facts | {"roles": renamed}
+        return replace(
+            decision, outcome=Outcome.ABSTAIN, code=Code.RENAMED, facts=facts, detectable=None
+        )
+    found = same_function.apart(case.data, TUNED)
+    if found is None or not found.equal:
+        return decision
+    facts = decision.facts | found.facts | {"matches": same_function.matches(case.data, TUNED)}
+    return replace(
+        decision,
+        outcome=Outcome.PASS,
+        code=Code.SAME_FUNCTION,
+        facts=facts,
+        notes=(),
+        detectable=None,
+    )
+
+
 _CODES = {
     Outcome.PASS: Code.WITHIN,
     Outcome.FAIL: Code.BEYOND,
@@ -315,6 +364,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
+        facts |= {"lost": lost, "won": won}
         if not case.has_templates or lost + won == 0:  # else pairs are not independent
             failing = case.levels.failing
             shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)
@@ -333,6 +383,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
+        notes=_far_below(limit, found.subjects),
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -348,7 +399,7 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
     return replace(
         _decided(case, limit, judged),
         subjects=shown,
-        notes=_floor_notes(case, limit, judged),
+        notes=_floor_notes(case, limit, judged) + _far_below(limit, judged),
         # What is seen in whichever subject it happens.
         detectable=max((one for one in seen if one is not None), default=None),
     )
@@ -392,6 +443,19 @@ def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> t
             facts = {"over": kind.value, "floor": limit.floor, "subjects": names}
             notes.append(Note("held_by_floor", facts))
     return tuple(notes)
+
+
+def _far_below(limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
+    """That patching in tuned's members makes the base better by more than the limit would let it be
+    worse: then something is odd, such as two checkpoints in each other's place."""
+    if limit.over or not limit.measure.needs_circuit:
+        return ()
+    below = [one for one in judged if one.held.estimate.high < -limit.maximum]
+    if not below:
+        return ()
+    least = min(below, key=lambda one: one.held.estimate.value)
+    facts = {"subjects": [one.subject for one in below if one.subject], "least": least.subject}
+    return (Note("far_below", facts | least.held.estimate.facts),)
 
 
 def _wanted(held: Bounds, maximum: float) -> int | None:

@@ -17,22 +17,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from forgetguard.anatomy.locate import Anatomy
-from forgetguard.anatomy.members import Member
+from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.stages import Part
 from forgetguard.measures import registry
-from forgetguard.measures.behaviour import Behaviour, behaviour
+from forgetguard.measures.behaviour import Behaviour, behaviour, counterfactual_readout
 from forgetguard.measures.measure import Estimator, Measure, Opened
 from forgetguard.measures.samples import (
     BASE,
     CIRCUIT,
     CORRECT,
+    COUNTERFACTUAL,
     DAMAGE,
     IMPORTANCE,
     OWN_DAMAGE,
     READOUT,
+    SAID,
+    TOP1,
     WHOLE,
     FloatArray,
     Key,
@@ -121,8 +124,14 @@ def read_other(
     *,
     vocabulary: int | None = None,
     also: Sequence[Member] = (),
+    matched: Mapping[Head, Head] | None = None,
 ) -> OtherReading:
-    """Read an open model that is not the base; `also`: further members that will be patched.
+    """Read an open model that is not the base.
+
+    Args:
+        also: further members that will be patched.
+        matched: where heads were found to have moved, the one that does the work of each; then
+            the counterfactual prompts are read too, to see whether the function is the base's.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -132,7 +141,10 @@ def read_other(
     heads = None
     if part.pairs is not None and wanted.reads_pairs(spec):
         members = sorted(wanted.members(spec, anatomy.heads) | {*also})
-        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary)
+        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched)
+        if matched:
+            values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
+            heads = replace(heads, counterfactual=values)
     opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary)
     kept, failed = {}, {}
     for measure in wanted.own:
@@ -178,12 +190,16 @@ def read_base(
                 progress=progress,
             )
             arrays |= of_drops(drops)
-            base = drops.base
+            base, counterfactual = drops.base, drops.counterfactual
         else:
             base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
+            counterfactual = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
         arrays |= _of_behaviour(base, BASE)
+        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = counterfactual
         for role, heads in foreign.items():
             arrays |= _of_behaviour(heads.behaviour, role)
+            if heads.counterfactual is not None:
+                arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
     samples = Samples(part.units, arrays, dropped=part.dropped)
     return _compared(anatomy, wanted, part, others, samples, vocabulary)
 
@@ -213,6 +229,8 @@ def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
     return {
         Key(READOUT, WHOLE, role): found.readout,
         Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
+        Key(TOP1, WHOLE, role): found.top1.astype(np.float64),
+        Key(SAID, WHOLE, role): found.said.astype(np.float64),
     }
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
-from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import guard
@@ -37,10 +37,12 @@ from forgetguard.gate.declaration import (
 )
 from forgetguard.gate.prompt_files import (
     FEWEST_PAIRS,
+    FURTHER_KEYS,
     PAIR_KEYS,
     REQUIRED_PAIR_KEYS,
     check_pairs,
     check_prompts,
+    make_pair,
     pair_texts,
     read_prompt_file,
     read_prompts,
@@ -99,6 +101,7 @@ _GATE_KEYS = (
     "forgetguard", "name", "capability", "description", "prompts", "pairs", "chat_template",
     "readout", "confidence", "limits",
 )  # fmt: skip
+_OUR_CHAT_ARGUMENTS = {"tokenize", "add_generation_prompt", "messages", "conversation"}
 _FITS = ("alias", "architecture", "layers", "heads", "weights")
 _REQUIRED = ("capability", "pairs", "readout", "circuit", "limits")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -179,7 +182,7 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> G
         auto=_is_auto(nodes.get("circuit")),
         description=_optional(nodes, "description", lines.text, problems) or "",
         fits=_read_fits(nodes.get("fits"), problems),
-        chat_template=_optional(nodes, "chat_template", lines.flag, problems) or False,
+        chat_template=_optional(nodes, "chat_template", _read_chat, problems) or False,
         site=_choice(nodes, "site", SITES, problems) or SITES[0],
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
         found=None if found is None else _read_found(found, problems),
@@ -600,15 +603,15 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
     for item in node.value:
         nodes = lines.mapping(item, "pairs", problems, known=PAIR_KEYS, required=REQUIRED_PAIR_KEYS)
         texts = {
-            key: lines.text(value, f"pairs: {key}", problems)
+            key: _read_texts(value, f"pairs: {key}", problems)
+            if key in FURTHER_KEYS
+            else lines.text(value, f"pairs: {key}", problems)
             for key, value in nodes.items()
             if key in REQUIRED_PAIR_KEYS or not lines.is_null(value)
         }
-        clean, counterfactual, answer = (texts.get(key) for key in REQUIRED_PAIR_KEYS)
-        if clean is not None and counterfactual is not None and answer is not None:
-            distractor, template = texts.get("distractor"), texts.get("template") or ""
-            line = line_of(item)
-            pairs.append(PromptPair(clean, counterfactual, answer, distractor, template, line))
+        pair = make_pair(texts, line_of(item))
+        if pair is not None:
+            pairs.append(pair)
     check_pairs(pairs, readout, problems)
     if len(node.value) < FEWEST_PAIRS:
         problems.add(
@@ -616,6 +619,44 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
             f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
         )
     return InlinePairs(tuple(pairs), line_of(node))
+
+
+def _read_texts(node: yaml.Node, label: str, problems: Problems) -> list[str]:
+    items = lines.sequence(node, label, "[' four', ' five']", problems)
+    texts = [lines.text(item, f"{label}: each", problems) for item in items]
+    return [text for text in texts if text is not None]
+
+
+def _read_chat(node: yaml.Node, label: str, problems: Problems) -> ChatTemplate:
+    """true or false, or arguments to the template; those that are given mean true."""
+    if not isinstance(node, yaml.MappingNode):
+        return lines.flag(node, label, problems) or False
+    if not node.value:
+        problems.add(line_of(node), f"{label} gives no arguments: write {label}: true")
+    nodes = lines.mapping(node, label, problems)
+    for key in _OUR_CHAT_ARGUMENTS & nodes.keys():
+        problems.add(
+            line_of(nodes[key]), f"{label}: {key} is the gate's own argument: leave it out"
+        )
+    value: dict[str, Any] | None = lines.plain_value(node, label, problems)
+    if value is not None:
+        wrong = [key for key, one in value.items() if not _is_plain(one)]
+        for key in wrong:
+            problems.add(
+                line_of(nodes[key]),
+                f"{label}: {key} must be text, a number, true, false, null, or lists and mappings "
+                f"of those, got {type(value[key]).__name__} (put it in quotes)",
+            )
+    return value or {}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value reads the same from JSON, which is how certificates keep it."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -648,7 +689,7 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
     elif spec.pairs is not None:
         document["pairs"] = _dump_pairs(spec.pairs, directory)
     if spec.chat_template:
-        document["chat_template"] = True
+        document["chat_template"] = spec.chat_template
     if spec.has_pairs:
         document["readout"] = spec.readout
     if spec.has_circuit:
@@ -681,9 +722,11 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
         return written if pairs.count is None else written | {"count": pairs.count} | most
     entries = []
     for pair in pairs.pairs:
-        entry = dict(zip(REQUIRED_PAIR_KEYS, pair_texts(pair)[:3], strict=True))
+        entry: dict[str, Any] = dict(zip(REQUIRED_PAIR_KEYS, pair_texts(pair)[:3], strict=True))
         if pair.distractor is not None:
             entry["distractor"] = pair.distractor
+        further = {key: list(getattr(pair, key)) for key in FURTHER_KEYS}
+        entry |= {key: texts for key, texts in further.items() if texts}
         entries.append(entry | ({"template": pair.template} if pair.template else {}))
     return entries
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.anatomy.locate import Anatomy, AttentionSite, locate
-from forgetguard.anatomy.members import heads_of
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.anatomy.members import Head, heads_of
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.checkpoints.described import full_config
@@ -31,7 +31,8 @@ from forgetguard.gate.runner import (
     read_base,
     read_other,
 )
-from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes
+from forgetguard.gate.same_function import apart, may_be_equal
+from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes, prompt_notes
 from forgetguard.gate.suitability import (
     check_baseline,
     check_fits,
@@ -40,13 +41,18 @@ from forgetguard.gate.suitability import (
     check_reference,
 )
 from forgetguard.gate.verdict import Outcome, Verdict
-from forgetguard.measures.behaviour import check_length
+from forgetguard.measures.behaviour import check_length, counterfactual_readout
+from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
-from forgetguard.measures.own_damage import detach_attention
+from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
+    BASE,
+    COUNTERFACTUAL,
     DAMAGE,
+    SAID,
     TUNED,
+    WHOLE,
     Control,
     Key,
     Note,
@@ -58,6 +64,8 @@ from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -95,8 +103,9 @@ class GateSession:
 
     The first measurement opens the tuned model (and the reference) once and reads from it what
     every file needs; after that only the base is needed. So two models never need to be in memory
-    together, and none is loaded twice. What is wrong with one file (its prompts do not suit the
-    tokenizer, say) is raised for that file only, and what one measure cannot do for its limits.
+    together, and none is loaded twice, but where parts of one have other names than in the base
+    (gate/same_function.py). What is wrong with one file (its prompts do not suit the tokenizer,
+    say) is raised for that file only, and what one measure cannot do for its limits.
 
     Where a file gives `most`, the other models are read on all those pairs at once, which is cheap,
     and the base is patched stage by stage until the limit that is asked for is decided. Each limit
@@ -269,6 +278,7 @@ class GateSession:
 
     def _read_others(self) -> None:
         """Encode every file's prompts; read what it needs from every model but the base."""
+        self._report("encoding prompts", 0, 1)
         self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._sound():
             with self._blame(plan):
@@ -279,9 +289,11 @@ class GateSession:
         if any(plan.whole.units for plan in self._sound()):
             for checkpoint in self._others():
                 self._read_one(checkpoint)
+            self._match_heads()
         self._read_all = True
 
     def _read_one(self, checkpoint: Checkpoint) -> None:
+        self._report(f"opening {checkpoint.role}", 0, 1)
         with checkpoint.open() as model:
             anatomy = locate(model)
             self._choose_others(anatomy)
@@ -293,7 +305,7 @@ class GateSession:
             layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
             self._keep_attention(checkpoint.role, detach_attention(anatomy, sorted(layers)))
 
-    def _keep_attention(self, role: str, attention: dict[int, AttentionSite]) -> None:
+    def _keep_attention(self, role: str, attention: dict[int, Detached]) -> None:
         """Keep, for own damage, the attention of every circuit's layers beside its heads."""
         for plan in self._sound():
             layers = {head.layer for head in heads_of(plan.spec.members)}
@@ -304,18 +316,51 @@ class GateSession:
                     heads = replace(reading.heads, attention=its)
                     readings[role] = replace(reading, heads=heads)
 
+    def _match_heads(self) -> None:
+        """Where heads of another model were put into another order, read it again under the names
+        that their work has in the base."""
+        plans = [plan for plan in self._sound() if plan.pairs is not None and plan.whole.units]
+        attention: dict[str, dict[int, Detached]] = {}
+        for plan in plans:
+            for role, reading in plan.readings[0].items():
+                its = None if reading.heads is None else reading.heads.attention
+                attention.setdefault(role, {}).update(its or {})
+        if not any(attention.values()):
+            return
+        matched: dict[str, dict[Head, Head]] = {}
+        with self._blame(plans[0]), self._pair.base.open() as model:
+            anatomy, batch = locate(model), capability_of(plans[0].whole).batches[0]
+            self._check_prompts("base", anatomy, plans[0])
+            matched = {role: matched_heads(anatomy, batch, its) for role, its in attention.items()}
+        for checkpoint in self._others():
+            role = checkpoint.role
+            if matched.get(role):
+                with checkpoint.open() as model:
+                    self._read_matched(locate(model), role, matched[role])
+                self._keep_attention(role, attention[role])
+
+    def _read_matched(self, anatomy: Anatomy, role: str, matched: dict[Head, Head]) -> None:
+        for plan in self._sound():
+            heads = heads_of(plan.spec.members)
+            others = heads_of(member for one in plan.others for member in one.members)
+            moved = {str(one): str(matched[one]) for one in heads if one in matched}
+            if moved:
+                plan.notes += (Note("heads_matched", {"role": role, "heads": moved}),)
+            if not matched.keys().isdisjoint({*heads, *others}):
+                with self._blame(plan):
+                    self._read(plan, anatomy, role, matched)
+
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
-        for plan in self._sound():
-            if not plan.spec.auto:
-                continue
+        wanted = [plan for plan in self._sound() if plan.spec.auto]
+        for plan in wanted:
             with self._blame(plan):
                 capability, notes = discovery_pairs(plan.spec)
                 try:
                     found = discover_on(
                         self._pair.base,
                         capability,
-                        Search(),
+                        Search(exact_within=_EXACT_WITHIN / len(wanted)),
                         cache=self._cache,
                         progress=self._progress,
                     )
@@ -359,14 +404,26 @@ class GateSession:
                     if other != name
                 )
 
-    def _read(self, plan: _Planned, anatomy: Anatomy, role: str) -> None:
+    def _read(
+        self,
+        plan: _Planned,
+        anatomy: Anatomy,
+        role: str,
+        matched: dict[Head, Head] | None = None,
+    ) -> None:
         assert plan.stages is not None
         self._check_prompts(role, anatomy, plan)
         also = [member for other in plan.others for member in other.members] * (role == TUNED)
         with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
             for part, readings in zip(plan.stages.parts, plan.readings, strict=True):
                 readings[role] = read_other(
-                    anatomy, plan.spec, part, role, vocabulary=self._vocabulary, also=also
+                    anatomy,
+                    plan.spec,
+                    part,
+                    role,
+                    vocabulary=self._vocabulary,
+                    also=also,
+                    matched=matched,
                 )
 
     # --- the base ----------------------------------------------------------------------------
@@ -377,11 +434,14 @@ class GateSession:
         part, spec = plan.stages.parts[number], plan.spec
         if not part.units:
             return Samples((), {}, notes=plan.notes)
+        if BASE not in self._summed:
+            self._report("opening base", 0, 1)
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_prompts("base", anatomy, plan)
             if spec.members:
                 self._check_patching(anatomy, spec, capability_of(part))
+                self._report(f"patching {spec.name}", 0, 1)
             readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
@@ -393,10 +453,25 @@ class GateSession:
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
+        samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         readings.clear()  # what crossed from the other models is not needed again
+        samples = self._beside_counterfactual(part, samples)
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
-        notes = loaded + plan.notes + part_notes(plan.whole)
+        notes = loaded + plan.notes + part_notes(plan.whole) + prompt_notes(spec)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
+
+    def _beside_counterfactual(self, part: Part, samples: Samples) -> Samples:
+        """The samples with the counterfactual readout of each other model that may compute the
+        base's function though its parts differ; it is loaded once more for that."""
+        for checkpoint in self._others():
+            role = checkpoint.role
+            if apart(samples, role) is None and may_be_equal(samples, role):
+                pairs = capability_of(part)
+                with memory_errors(f"reading {role}"), checkpoint.open() as model:
+                    anatomy = locate(model)
+                    values = counterfactual_readout(anatomy, pairs, vocabulary=self._vocabulary)
+                samples = samples.with_arrays({Key(COUNTERFACTUAL, WHOLE, role): values})
+        return samples
 
     def _with_controls(
         self,
@@ -545,8 +620,9 @@ class GateSession:
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
-_DISCOVERY_PAIRS = 128
+_DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
+_EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
 
 
 def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
@@ -570,9 +646,36 @@ def auto_note(found: Found) -> Note:
             "method": found.ranking.method,
             "of": found.curve.members,
             "faithfulness": float(found.faithfulness),
+            "low": float(found.low),
+            **_screened(found),
             "held_out": found.curve.pairs,
         },
     )
+
+
+def _screened(found: Found) -> dict[str, object]:
+    """Why not every head was patched, where `auto` decided that."""
+    chosen = found.chosen
+    if chosen is None or chosen["exact_seconds"] <= chosen["within"]:
+        return {}
+    return {"chosen": dict(chosen)}
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples) -> dict[int, str]:
+    """The text of every token that a model found likeliest, as it stands after a prompt: by itself
+    many a tokenizer leaves out the space before it."""
+    found: dict[int, str] = {}
+    for key, values in samples.arrays.items():
+        if key.quantity != SAID:
+            continue
+        for pair, token in zip(capability_of(part).encoded.pairs, values.astype(int), strict=True):
+            if int(token) not in found:
+                before, whole = (
+                    str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+                    for ids in ([pair.clean[-1]], [pair.clean[-1], int(token)])
+                )
+                found[int(token)] = whole.removeprefix(before)
+    return found
 
 
 def _control_note(one: OtherHeads) -> Note | None:

@@ -7,9 +7,11 @@ every stage reads what a fixed count of as many pairs would read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgetguard.capabilities.batches import make_batches
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -17,11 +19,14 @@ from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
 from forgetguard.errors import CapabilityError
 from forgetguard.gate import spending
 from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
+from forgetguard.gate.resampling import derive_seed
 from forgetguard.measures.divergence import Passage, passage, passages_of
 from forgetguard.measures.samples import Note, Unit
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,27 +66,71 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
         empty = Part((), ())
         return Stages(empty, (empty,))
     capability = as_capability(spec)
-    encoded = capability.encoded(base.tokenizer)
+    with _whose(base):
+        encoded = capability.encoded(base.tokenizer)
     for other in others:
         if other.tokenizer is not base.tokenizer:
-            theirs = capability.encoded(other.tokenizer)
-            check_same_ids(encoded.encoded, theirs.encoded.pairs, other.role)
+            with _whose(other):
+                theirs = capability.encoded(other.tokenizer)
+            check_same_ids(encoded.encoded, theirs.encoded.pairs, str(other.spec))
     return stages_of(spec, encoded)
+
+
+@contextmanager
+def _whose(checkpoint: Checkpoint) -> Iterator[None]:
+    """Inside, an error of a tokenizer says which checkpoint's it is."""
+    try:
+        yield
+    except CapabilityError as error:
+        raise type(error)(f"{error} (the tokenizer of {checkpoint.spec})") from error
 
 
 def as_capability(spec: GateSpec) -> Capability:
     """The capability that a file declares, with all pairs that may be drawn."""
     given: dict[str, Any] = {}
     if isinstance(spec.pairs, TaskPairs):
-        count = spec.pairs.most or spec.pairs.count
-        given = {"task": spec.pairs.task, "count": count, "seed": spec.pairs.seed}
+        task, count = spec.pairs.task, spec.pairs.most or spec.pairs.count
+        given = {"task": task, "count": count, "seed": spec.pairs.seed}
+        if spec.prompt_seed is not None:
+            given["seed"] = derive_seed(spec.prompt_seed, "prompts", task, str(spec.pairs.seed))
+            given["held_out"] = True
     elif isinstance(spec.pairs, InlinePairs):
         given = {"pairs": spec.pairs.pairs}
     elif isinstance(spec.pairs, FilePairs):
-        given = {"pairs": spec.pairs.pairs[: spec.pairs.most or spec.pairs.count]}
+        given = {"pairs": _drawn(spec, spec.pairs.pairs, spec.pairs.most or spec.pairs.count)}
     return Capability(
         name=spec.capability, readout=spec.readout, chat_template=spec.chat_template, **given
     )
+
+
+def _drawn(spec: GateSpec, given: Sequence[T], count: int | None) -> tuple[T, ...]:
+    """The first `count` of a file, or, with a seed of the run, as many of all of them."""
+    if spec.prompt_seed is None or not _has_more(given, count):
+        return tuple(given[:count])
+    seed = derive_seed(spec.prompt_seed, "prompts", spec.name)
+    return tuple(random.Random(seed).sample(list(given), count or 0))
+
+
+def _has_more(given: Sequence[object], count: int | None) -> bool:
+    return count is not None and count < len(given)
+
+
+def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
+    """Whether the prompts are fixed, for everyone who has the file to train on, or were drawn."""
+    pairs = spec.pairs
+    if pairs is None:
+        return ()
+    if isinstance(pairs, TaskPairs):
+        kind, can = "task", True
+    elif isinstance(pairs, FilePairs):
+        kind, can = "file", _has_more(pairs.pairs, pairs.most or pairs.count)
+    elif isinstance(pairs, Prompts):
+        kind, can = "file", _has_more(pairs.prompts, pairs.count)
+    else:
+        kind, can = "inline", False
+    if can and spec.prompt_seed is not None:
+        return (Note("drawn_prompts", {"seed": spec.prompt_seed}),)
+    return (Note("fixed_prompts", {"kind": kind, "can_be_drawn": can}),)
 
 
 def stages_of(spec: GateSpec, whole: EncodedCapability) -> Stages:
@@ -113,20 +162,23 @@ def _of_prompts(
     spec: GateSpec, prompts: Prompts, base: Checkpoint, others: Sequence[Checkpoint]
 ) -> Stages:
     found = []
-    for prompt in prompts.prompts[: prompts.count]:
-        ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
+    chosen = _drawn(spec, prompts.prompts, prompts.count)
+    for prompt in chosen:
+        with _whose(base):
+            ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
         for other in others:
             if other.tokenizer is base.tokenizer:
                 continue
-            theirs = encode_prompt(prompt, other.tokenizer, chat_template=spec.chat_template)
+            with _whose(other):
+                theirs = encode_prompt(prompt, other.tokenizer, chat_template=spec.chat_template)
             if theirs != ids:
                 raise CapabilityError(
-                    f"{spec.where(prompt.line or prompts.line)}: the {other.role} checkpoint's "
-                    f"tokenizer gives other ids than the base's on {prompt.clean!r}: the two "
-                    "cannot be compared on it"
+                    f"{spec.where(prompt.line or prompts.line)}: the tokenizer of {other.spec} "
+                    f"gives other ids than the base's on {prompt.clean!r}: the two cannot be "
+                    "compared on it"
                 )
         found.append(passage(*ids))
-    part = Part(tuple(prompts.prompts[: prompts.count]), tuple(found))
+    part = Part(chosen, tuple(found))
     return Stages(part, (part,))
 
 
@@ -141,4 +193,6 @@ def part_notes(part: Part) -> tuple[Note, ...]:
     ]
     if encoded.asked is not None and len(encoded.pairs) < encoded.asked:
         notes.append(Note("few_exist", {"count": len(encoded.pairs), "asked": encoded.asked}))
+    if encoded.marker:
+        notes.append(Note("reply_marker", {"marker": encoded.marker}))
     return tuple(notes)

@@ -9,8 +9,9 @@ between two halves of the pairs.
     split = |I(first half) - I(second half)| / |mean of the two|
     limit = max(floor, 2 noise) (1 + split), rounded up to 0.01
 
-`dcv.head` is one limit for all heads: it takes the noise of the noisiest and the median split, so
-that one unstable head does not loosen it for all.
+For `readout.drop` the readout F takes the place of the importance, and what the other number format
+loses of it that of the damage. `dcv.head` is one limit for all heads: it takes the noise of the
+noisiest and the median split, so that one unstable head does not loosen it for all.
 
 The form, the factor 2 and the floors are ours and no calibration: they know neither what
 fine-tuning without harm does to this base, nor what a loss costs. Review them.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
 
-FLOORS: Mapping[str, float] = {"dcv.circuit": 0.10, "dcv.head": 0.25, "accuracy.drop": 0.10}
+FLOORS: Mapping[str, float] = {
+    "dcv.circuit": 0.10,
+    "dcv.head": 0.25,
+    "readout.drop": 0.20,
+    "accuracy.drop": 0.10,
+}
 FACTOR = 2.0  # how far beyond the noise a limit begins
 TOO_MUCH = 0.5  # a limit from here on lets half a circuit's work be lost
 _NOISE = "noise"
@@ -78,8 +84,16 @@ class Margin:
 @dataclass(frozen=True, slots=True)
 class _Margins:
     circuit: Margin | None
-    members: Mapping[Member, Margin]
-    left_out: tuple[Member, ...] = field(default=())
+    readout: Margin | None
+    single: Mapping[Member, Margin | None]
+
+    @property
+    def members(self) -> dict[Member, Margin]:
+        return {one: margin for one, margin in self.single.items() if margin is not None}
+
+    @property
+    def left_out(self) -> tuple[Member, ...]:
+        return tuple(one for one, margin in self.single.items() if margin is None)
 
 
 def other_dtype(dtype: str) -> str:
@@ -110,12 +124,13 @@ def base_noise(
     members: Sequence[Member],
     *,
     progress: Progress | None = None,
-) -> PatchedDrops:
+) -> tuple[PatchedDrops, FloatArray]:
     """Patch the base's own contributions, read from it in `other_dtype`, into the base.
 
     Returns:
-        The drops; the damage is under the role `noise`. Never two models are in memory: the base
-        is loaded in the other format, read and freed first.
+        The drops, whose damage is under the role `noise`, and F of the base in the other format,
+        float64 [pair]. Never two models are in memory: the base is loaded in the other format,
+        read and freed first.
 
     Raises:
         ForgetguardError: a load fails, logits are not finite, or memory does not suffice.
@@ -125,9 +140,10 @@ def base_noise(
     with memory_errors(what), base_alone(pair, options) as model:
         foreign = capture_heads(locate(model), capability, members)
     with memory_errors(what), pair.base.open() as model:
-        return patched_drops(
+        drops = patched_drops(
             locate(model), capability, members, {_NOISE: foreign}, progress=progress
         )
+    return drops, foreign.behaviour.readout
 
 
 def suggest(
@@ -150,11 +166,13 @@ def suggest(
     Raises:
         ForgetguardError: as `base_noise`.
     """
-    drops = base_noise(pair, capability, members, progress=progress)
+    drops, readout = base_noise(pair, capability, members, progress=progress)
     templates = [one.pair.template for one in capability.encoded.pairs]
     suggestion = from_noise(
         drops.importance,
         drops.damage[_NOISE],
+        drops.base.readout,
+        drops.base.readout - readout,
         templates,
         gate_pairs=gate_pairs,
         seed=seed,
@@ -167,6 +185,8 @@ def suggest(
 def from_noise(
     importance: Drops,
     noise: Drops,
+    readout: FloatArray,
+    lost: FloatArray,
     templates: Sequence[str],
     *,
     gate_pairs: int,
@@ -180,24 +200,34 @@ def from_noise(
     evidence says that the noise is not known.
 
     Args:
+        readout, lost: float64 [pair], F of the base, and what noise takes of it.
         templates: [pair], the template of each pair.
         gate_pairs, seed, confidence: as `suggest`.
 
     Raises:
         MeasurementError: there are fewer than four pairs, or a value is not finite.
     """
-    found = _margins(importance, noise, templates, seed, confidence)
-    single = _of_all_heads(found.members)
+    members = sorted(importance.heads)
+    rows = [*(importance.heads[one] for one in members), importance.circuit, readout]
+    damage = [*(noise.heads[one] for one in members), noise.circuit, lost]
+    *single, circuit, whole = _margins(
+        np.stack(rows), np.stack(damage), templates, seed, confidence
+    )
+    found = _Margins(circuit, whole, dict(zip(members, single, strict=True)))
+    heads = _of_all_heads(found.members)
     limits = {
         "dcv.circuit": _limit("dcv.circuit", found.circuit),
-        "dcv.head": _limit("dcv.head", single),
+        "dcv.head": _limit("dcv.head", heads),
+        "readout.drop": _limit("readout.drop", found.readout),
         "accuracy.drop": accuracy_limit(gate_pairs, confidence),
     }
     evidence: dict[str, Any] = {"pairs": len(importance.circuit)}
     if found.circuit is not None:
         evidence["circuit"] = _plain(found.circuit)
-    if single is not None:
-        evidence["heads"] = {**_plain(single), "noisiest": str(_noisiest(found.members))}
+    if heads is not None:
+        evidence["heads"] = {**_plain(heads), "noisiest": str(_noisiest(found.members))}
+    if found.readout is not None:
+        evidence["readout"] = _plain(found.readout)
     if found.left_out:
         evidence["left_out"] = [str(one) for one in found.left_out]
     notes = _notes(found, limits)
@@ -224,12 +254,9 @@ def accuracy_limit(gate_pairs: int, confidence: float = 0.95) -> float:
 
 
 def _margins(
-    importance: Drops, noise: Drops, templates: Sequence[str], seed: int, confidence: float
-) -> _Margins:
-    members = sorted(importance.heads)
-    # The circuit is the last row.
-    whole = np.stack([*(importance.heads[one] for one in members), importance.circuit])
-    damage = np.stack([*(noise.heads[one] for one in members), noise.circuit])
+    whole: FloatArray, damage: FloatArray, templates: Sequence[str], seed: int, confidence: float
+) -> list[Margin | None]:
+    """Of each row of importances and damages, [subject, pair]; None where they are not known."""
     order = np.random.default_rng(seed).permutation(whole.shape[1])
     halves = [np.sort(half) for half in np.array_split(order, 2)]
     bounds = np.stack(
@@ -246,16 +273,10 @@ def _margins(
     ).max(axis=0)
     first, second = (whole[:, half].mean(axis=1) for half in halves)
     known = np.isfinite(bounds) & (first * second > 0)
-    margins = [
+    return [
         Margin(float(bound), float(abs(one - two) / abs((one + two) / 2))) if is_known else None
         for bound, one, two, is_known in zip(bounds, first, second, known, strict=True)
     ]
-    single = dict(zip(members, margins, strict=False))
-    return _Margins(
-        margins[-1],
-        {one: margin for one, margin in single.items() if margin is not None},
-        tuple(one for one, margin in single.items() if margin is None),
-    )
 
 
 def _bounds(

@@ -28,11 +28,14 @@ class Code(enum.Enum):
     UNDECIDED = "undecided"  # the interval holds the limit
     GUARDED = "guarded"  # within the limit, but not if one more pair lost as much as the guard says
     TOO_FEW = "too_few"  # units for any interval
-    BASE_WRONG = "base_wrong"  # the base gets most prompts wrong
-    BASE_READOUT = "base_readout"  # the base's logit difference is not above 0
+    BASE_WRONG = "base_wrong"  # the base answers no more prompts right than chance does
+    BASE_READOUT = "base_readout"  # the base's mean readout is not above 0
+    BASE_UNMOVED = "base_unmoved"  # ... nor above that on the counterfactual prompts
     NO_CIRCUIT = "no_circuit"  # `circuit: auto` found none
     NO_SCALE = "no_scale"  # what the loss is relative to cannot be told from 0
     NO_HEAD = "no_head"  # no head's importance can be told from 0
+    SAME_FUNCTION = "same_function"  # the models compute the same, and parts were renamed
+    RENAMED = "renamed"  # so of one of two models that are compared, and the parts do not match
     SATURATED = "saturated"  # the readout leaves no room to see a loss
 
 
@@ -108,6 +111,8 @@ class UnitEvidence:
     base: float | None = None  # F(base, x)
     patched: float | None = None
     tuned: float | None = None  # F(tuned, x)
+    base_says: str | None = None  # the token that it finds likeliest
+    tuned_says: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,44 @@ _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
+MOST_SHOWN = 20  # problems of one file
+
 
 @dataclass(slots=True)
 class Problems:
-    """Everything that is wrong with some files, so that one run reports it all."""
+    """Everything that is wrong with some files, so that one run reports it all; of more than
+    MOST_SHOWN in a file, the first and a count."""
 
     file: str
-    _found: list[tuple[str, int, str]] = field(default_factory=list)
+    # A dict, as a set that keeps the order.
+    _found: dict[tuple[str, int, str], None] = field(default_factory=dict)
 
     def add(self, line: int, message: str) -> None:
         """Note that `message` holds at `line` (1-based) of the file; a repeat is kept once."""
-        if (self.file, line, message) not in self._found:
-            self._found.append((self.file, line, message))
+        self._found[self.file, line, message] = None
 
     def extend(self, other: Problems) -> None:
         """Take over what was found in another file, after what was found here."""
-        self._found.extend(other._found)
+        self._found.update(other._found)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def __str__(self) -> str:
-        files = list(dict.fromkeys(file for file, _, _ in self._found))
-        ordered = sorted(self._found, key=lambda found: (files.index(found[0]), found[1]))
-        return "\n".join(f"{file}:{line}: {message}" for file, line, message in ordered)
+        by_file: dict[str, list[tuple[int, str]]] = {}
+        for file, line, message in self._found:
+            by_file.setdefault(file, []).append((line, message))
+        shown = []
+        for file, found in by_file.items():
+            found.sort(key=itemgetter(0))
+            shown += [f"{file}:{line}: {message}" for line, message in found[:MOST_SHOWN]]
+            if len(found) > MOST_SHOWN:
+                lines = len({line for line, _ in found})
+                shown.append(
+                    f"{file}: and {len(found) - MOST_SHOWN:,} more, {len(found):,} on {lines:,} "
+                    "lines in all: mend the first ones, the others may be alike"
+                )
+        return "\n".join(shown)
 
     def raise_any(self) -> None:
         """Raise all of it, one problem a line, in the order of the lines.

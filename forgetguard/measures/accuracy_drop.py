@@ -1,4 +1,5 @@
-"""The measure `accuracy.drop`: accuracy of base minus accuracy of tuned, on the same pairs."""
+"""The measure `accuracy.drop`: accuracy of base minus accuracy of tuned, on the same pairs, where
+accuracy is what the readout says: the answer above the distractor, or first of all tokens."""
 
 from __future__ import annotations
 

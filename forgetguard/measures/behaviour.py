@@ -14,17 +14,21 @@ from torch import Tensor
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import LEAST_ACCURACY, READOUTS, correct, score
-from forgetguard.errors import BaseCannotError, CapabilityError
+from forgetguard.capabilities.readouts import READOUTS, Readout, most_likely, score
+from forgetguard.errors import CapabilityError
 from forgetguard.patching.forward import check_finite, forward
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Behaviour:
-    """F(model, x) in nats, and whether the model answers right, float64 and bool [pair]."""
+    """F(model, x), float64 [pair]; whether the model answers right, as the readout says, and
+    whether the answer is the most likely of all tokens, bool [pair]; the most likely token where it
+    first is another than the answer's, int64 [pair]."""
 
     readout: npt.NDArray[np.float64]
     correct: npt.NDArray[np.bool_]
+    top1: npt.NDArray[np.bool_]
+    said: npt.NDArray[np.int64]
 
 
 def read_batch(
@@ -40,17 +44,39 @@ def read_batch(
     what is compared.
     """
     logits = logits[..., :vocabulary].float()
-    check_finite(logits, "a clean prompt")
     where = list(batch.pairs)
-    everything = torch.arange(len(where))
     readout = READOUTS[capability.capability.readout]
-    into.readout[where] = score(readout, logits, batch, everything).double().cpu().numpy()
-    into.correct[where] = correct(logits, batch.answer.to(logits.device)).cpu().numpy()
+    values = _scored(readout, batch, logits, "a clean prompt")
+    valid = None if batch.answers is None else batch.answers.to(logits.device)
+    top1, said = most_likely(logits, batch.answer.to(logits.device), valid)
+    into.readout[where] = values.double().cpu().numpy()
+    into.correct[where] = readout.right(values, top1).cpu().numpy()
+    into.top1[where] = top1.cpu().numpy()
+    into.said[where] = said.cpu().numpy()
+
+
+def read_counterfactual(
+    capability: EncodedCapability,
+    batch: Batch,
+    logits: Float[Tensor, "row readout vocab"],
+    vocabulary: int | None,
+    into: npt.NDArray[np.float64],
+) -> None:
+    """Score the answers to the clean prompts on one batch's counterfactual prompts, into [pair]."""
+    readout = READOUTS[capability.capability.readout]
+    values = _scored(readout, batch, logits[..., :vocabulary].float(), "a counterfactual prompt")
+    into[list(batch.pairs)] = values.double().cpu().numpy()
+
+
+def _scored(readout: Readout, batch: Batch, logits: Tensor, what: str) -> Float[Tensor, "row"]:
+    check_finite(logits, what)
+    return score(readout, logits, batch, torch.arange(len(batch.pairs)))
 
 
 def empty_behaviour(n_pairs: int) -> Behaviour:
     """Room for `n_pairs` results; NaN until they are there."""
-    return Behaviour(np.full(n_pairs, np.nan), np.zeros(n_pairs, dtype=np.bool_))
+    no = np.zeros(n_pairs, np.bool_)
+    return Behaviour(np.full(n_pairs, np.nan), no, no.copy(), np.full(n_pairs, -1))
 
 
 def behaviour(
@@ -69,24 +95,20 @@ def behaviour(
     return result
 
 
-def check_able(capability: EncodedCapability, base: Behaviour) -> float:
-    """The base's accuracy, if it can do the capability at all: there is no circuit for what a model
-    cannot do.
+def counterfactual_readout(
+    anatomy: Anatomy, capability: EncodedCapability, *, vocabulary: int | None = None
+) -> npt.NDArray[np.float64]:
+    """F(model, x') of the answers to the clean prompts, float64 [pair].
 
     Raises:
-        BaseCannotError: its accuracy is below 50 %, or its mean logit difference not above 0.
+        MeasurementError: logits are not finite.
     """
-    accuracy, readout = float(base.correct.mean()), float(base.readout.mean())
-    able = accuracy >= LEAST_ACCURACY
-    if READOUTS[capability.capability.readout].signed:
-        able = able and readout > 0
-    if not able:
-        raise BaseCannotError(
-            f"THE BASE CANNOT DO {capability.capability.name!r}: it is right on {accuracy:.0%} of "
-            f"{capability.n_pairs} pairs (mean {capability.capability.readout} {readout:.3g}), so "
-            "it has no circuit for it: check the prompts, the chat template and the base"
-        )
-    return accuracy
+    result = np.full(capability.n_pairs, np.nan)
+    with torch.no_grad():
+        for batch in capability.batches:
+            logits = forward(anatomy, batch.counterfactual, batch.positions)
+            read_counterfactual(capability, batch, logits, vocabulary, result)
+    return result
 
 
 def check_length(anatomy: Anatomy, name: str, lengths: Iterable[int]) -> None:

@@ -21,6 +21,7 @@ from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.interventions import (
     FloatArray,
     Intervention,
+    Passes,
     Progress,
     Saved,
     intervene,
@@ -70,6 +71,7 @@ def faithfulness(
     budget: int | None = None,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
 ) -> Faithfulness:
     """Read the model with only the members of each circuit left; the rest of `universe` is ablated
     by `kind` (measures/ablation.py).
@@ -93,6 +95,7 @@ def faithfulness(
         budget=budget,
         progress=progress,
         saved=saved,
+        passes=passes,
     )
     readout = result.readout[[distinct.index(members) for members in outside]]
     return Faithfulness(kind, result.clean, readout[0], readout[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -29,8 +29,10 @@ Progress = Callable[[int, int], None]  # done, total
 # What is patched in, by name, for the batch of that number.
 Sources = Callable[[int, Batch], Mapping[str, Source]]
 
-# Runs between two savings: a wavefront over so many still reads each layer's weights once for all.
-_SAVED_RUNS = 32
+# Runs between two savings. Each part computes the prefix that its runs share again: where little of
+# a long prompt differs, parts of 32 spent more on prefixes than on runs.
+_SAVED_RUNS = 128
+_KEPT_BYTES = 2**30  # that `Passes` may hold
 
 
 class Saved(Protocol):
@@ -59,6 +61,32 @@ class Intervened:
     readout: FloatArray
 
 
+@dataclass(slots=True)
+class Passes:
+    """The clean pass and the sources of each batch, kept from one call of `intervene` to the next
+    on the same model and pairs, with sources of the same meaning, as far as there is room.
+
+    members: all that any of the calls patches.
+    """
+
+    members: Sequence[Member]
+    _kept: dict[int, tuple[CleanPass, Mapping[str, Source]]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def get(self, batch: int) -> tuple[CleanPass, Mapping[str, Source]] | None:
+        """Those of a batch, where they are kept."""
+        return self._kept.get(batch)
+
+    def keep(self, batch: int, passed: CleanPass, sources: Mapping[str, Source]) -> None:
+        """Keep those of a batch, unless they take too much."""
+        held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
+        held += [z for source in sources.values() for z in source.z.values()]
+        taken = sum(one.numel() * one.element_size() for one in held)
+        if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
+            self._kept[batch] = passed, sources
+            self._bytes += taken
+
+
 def intervene(
     anatomy: Anatomy,
     capability: EncodedCapability,
@@ -69,6 +97,7 @@ def intervene(
     budget: int | None = None,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     beside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Intervened:
     """Read a model on every pair under every intervention; all of a batch share one wavefront.
@@ -80,13 +109,15 @@ def intervene(
         saved: keeps what is finished, and is asked for it first. It must belong to this model,
             and a name of a source must mean one source in it; prompts, readout and interventions
             are told apart here.
+        passes: of earlier calls, to be taken up, and kept for later ones.
         beside: entered around each batch's clean pass, before its sources are asked for.
 
     Raises:
         AnatomyError: a member is not in the model.
         MeasurementError: logits are not finite, or memory does not suffice.
     """
-    members = sorted({member for one in interventions for member in one.members})
+    also = () if passes is None else passes.members
+    members = sorted({member for one in interventions for member in one.members}.union(also))
     anatomy.check(members)
     readout = READOUTS[capability.capability.readout]
     clean = empty_behaviour(capability.n_pairs)
@@ -100,10 +131,14 @@ def intervene(
             return score(readout, logits[..., :vocabulary], batch, rows).double().cpu()
 
         with torch.no_grad():
-            with beside():
-                passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
-            read_batch(capability, batch, passed.logits, vocabulary, clean)
+            kept = None if passes is None else passes.get(number)
             found: Mapping[str, Source] | None = None
+            if kept is None:
+                with beside():
+                    passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
+            else:
+                passed, found = kept
+            read_batch(capability, batch, passed.logits, vocabulary, clean)
             for part in _parts(len(interventions), saved):
                 chosen = interventions[part]
                 key = _key(asked, number, batch, chosen)
@@ -117,6 +152,8 @@ def intervene(
                 done += block.size
                 if progress is not None:
                     progress(done, total)
+            if passes is not None and found is not None:
+                passes.keep(number, passed, found)
     return Intervened(clean, values)
 
 
@@ -128,10 +165,7 @@ def _parts(n: int, saved: Saved | None) -> list[slice]:
 def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.
-    pairs = [
-        (one.clean, one.counterfactual, one.answer, one.distractor)
-        for one in capability.encoded.pairs
-    ]
+    pairs = [one.ids for one in capability.encoded.pairs]
     return _digest((capability.capability.readout, vocabulary, pairs))
 
 

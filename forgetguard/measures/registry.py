@@ -11,7 +11,16 @@ from importlib import metadata
 
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.measures.measure import NATS, Estimator, Measure, Sampled
-from forgetguard.measures.samples import CORRECT, DAMAGE, IMPORTANCE, OWN_DAMAGE, READOUT
+from forgetguard.measures.samples import (
+    CORRECT,
+    COUNTERFACTUAL,
+    DAMAGE,
+    IMPORTANCE,
+    OWN_DAMAGE,
+    READOUT,
+    SAID,
+    TOP1,
+)
 
 GROUP = "forgetguard.measures"
 BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
@@ -19,6 +28,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "dcv.head": "forgetguard.measures.dcv_head",
     "dcv.all": "forgetguard.measures.dcv_all",
     "accuracy.drop": "forgetguard.measures.accuracy_drop",
+    "top1.drop": "forgetguard.measures.top1_drop",
     "readout.drop": "forgetguard.measures.readout_drop",
     "kl.forward": "forgetguard.measures.kl_forward",
     "kl.reverse": "forgetguard.measures.kl_reverse",
@@ -26,7 +36,8 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "drift.weights": "forgetguard.measures.drift_weights",
     "rotation": "forgetguard.measures.rotation",
 }
-TAKEN = (READOUT, CORRECT, IMPORTANCE, DAMAGE, OWN_DAMAGE)  # names that samples already have
+# Names that samples already have.
+TAKEN = (READOUT, CORRECT, TOP1, SAID, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
     "baseline": "tuned minus what the baseline recorded, on the same samples",

@@ -22,7 +22,9 @@ WHOLE = ""  # the subject of a number that is about no part
 CIRCUIT, ALL_HEADS = "circuit", "all"
 
 # What is read of every model on prompt pairs, whatever is measured.
-READOUT, CORRECT = "readout", "correct"
+READOUT, CORRECT, TOP1 = "readout", "correct", "top1"
+SAID = "said"  # the id of the token that the model finds likeliest, exact in a float64
+COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts
 # What patching a set of members costs: from the counterfactual, from another model, and the part of
 # the latter that the members do themselves.
 IMPORTANCE, DAMAGE, OWN_DAMAGE = "importance", "damage", "own_damage"
@@ -70,7 +72,8 @@ class Samples:
 
     units: [n]. arrays: float64 [n] each, in the order of `units`. exact: numbers that are not
     sampled over units. dropped: pairs that did not align, left out already. stages: where drawing
-    is sequential, how many units there are at each stage; n is one of them.
+    is sequential, how many units there are at each stage; n is one of them. tokens: the text of
+    every token id that SAID holds.
     """
 
     units: tuple[Unit, ...]
@@ -80,6 +83,7 @@ class Samples:
     notes: tuple[Note, ...] = ()
     stages: tuple[int, ...] = ()
     controls: tuple[Control, ...] = ()
+    tokens: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -134,7 +138,9 @@ def texts(unit: Unit) -> tuple[str, ...]:
     """What makes two units the same: their texts, and the template they come from."""
     if isinstance(unit, Prompt):
         return unit.clean, unit.completion, unit.template
-    return unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template
+    held = (unit.clean, unit.counterfactual, unit.answer, unit.distractor or "", unit.template)
+    several = unit.answers or unit.distractors
+    return (*held, *unit.answers, "", *unit.distractors) if several else held
 
 
 def ordered(data: Samples, name: str) -> Samples:
@@ -177,8 +183,8 @@ def ordered(data: Samples, name: str) -> Samples:
 
 def joined(parts: Iterable[Samples]) -> Samples:
     """Samples of one gate file on different units as one, in the order of `parts`: the quantities
-    that all of them have of the same subjects (a measure may have failed on one). What is no array
-    is the last one's."""
+    that all of them have of the same model and subjects (a measure may have failed on one). What is
+    no array is the last one's."""
     import numpy as np
 
     listed = list(parts)
@@ -188,13 +194,19 @@ def joined(parts: Iterable[Samples]) -> Samples:
     arrays = {
         key: np.concatenate([one.arrays[key] for one in listed])
         for key in last.arrays
-        if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
+        if all(_keys(one, key) == _keys(last, key) for one in listed)
     }
-    return replace(last, units=tuple(unit for one in listed for unit in one.units), arrays=arrays)
+    return replace(
+        last,
+        units=tuple(unit for one in listed for unit in one.units),
+        arrays=arrays,
+        tokens={token: text for one in listed for token, text in one.tokens.items()},
+    )
 
 
-def _keys(one: Samples, quantity: str) -> set[Key]:
-    return {key for key in one.arrays if key.quantity == quantity}
+def _keys(one: Samples, like: Key) -> set[Key]:
+    wanted = like.quantity, like.role
+    return {key for key in one.arrays if (key.quantity, key.role) == wanted}
 
 
 def member_names(members: Iterable[Member]) -> tuple[str, ...]:

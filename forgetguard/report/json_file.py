@@ -15,7 +15,7 @@ from forgetguard.gate.checksum import with_checksum
 from forgetguard.whole_files import write_text
 
 SCHEMA = "forgetguard.results"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _RECORDED_VERSIONS = (
     "forgetguard",
     "torch",

@@ -11,6 +11,7 @@ from forgetguard.measures import registry
 from forgetguard.measures.samples import CIRCUIT, Note
 
 _LARGE = 1000.0
+_MOST_WANTED = 10_000  # units that a gate could be given
 Facts = Mapping[str, Any]
 
 
@@ -84,8 +85,9 @@ def _subject(verdict: Verdict) -> str:
     facts, over = verdict.facts, _over(verdict.limit)
     measure = registry.split(verdict.limit)[0]
     dcv = "|DCV|" if facts.get("against") else "DCV"
-    if measure == "accuracy.drop":
-        return f"accuracy {facts['before']:.1%} to {facts['now']:.1%}, a drop of"
+    if measure in _PROPORTIONS:
+        what = _PROPORTIONS[measure]
+        return f"{what} {facts['before']:.1%} to {facts['now']:.1%}{_sides(facts)}, a drop of"
     if verdict.subject:
         kind = facts.get("over", "itself")
         if kind == "itself":
@@ -100,6 +102,14 @@ def _subject(verdict: Verdict) -> str:
         "dcv.all": f"{dcv} of all heads{over}",
         "readout.drop": f"relative drop of the readout{over}",
     }.get(measure, f"{quantity(measure)}{over}")
+
+
+_PROPORTIONS = {"accuracy.drop": "accuracy", "top1.drop": "answers likeliest of all tokens"}
+
+
+def _sides(facts: Facts) -> str:
+    counts = [f"{facts[name]} {name}" for name in ("lost", "won") if facts.get(name)]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 # --- why -----------------------------------------------------------------------------------------
@@ -167,7 +177,7 @@ def _guarded(verdict: Verdict) -> str:
 def _wanted(verdict: Verdict) -> str:
     count = verdict.facts.get("wanted")
     units = units_of(verdict.limit)
-    if count is None:
+    if count is None or count > _MOST_WANTED:
         return f"it lies too near the limit for any number of {units} to be named"
     return f"about {count} {units} would decide if the value stays"
 
@@ -189,9 +199,9 @@ def _too_few(verdict: Verdict) -> str:
 def _base_wrong(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
-        f"THE BASE CANNOT DO {verdict.capability!r}: it is right on {facts['right']:.0%} of "
-        f"{facts['count']} pairs, so nothing can be said about losing it: check the prompts, the "
-        "chat template and the base"
+        f"THE BASE CANNOT DO {verdict.capability!r}: it puts the answer above the distractor on "
+        f"{facts['value']:.0%} of {facts['count']} pairs, which cannot be told from chance, "
+        "so nothing can be said about losing it: check the prompts, the chat template and the base"
     )
 
 
@@ -200,6 +210,14 @@ def _base_readout(verdict: Verdict) -> str:
         f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
         f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
         "distractor"
+    )
+
+
+def _base_unmoved(verdict: Verdict) -> str:
+    return (
+        f"THE BASE CANNOT DO {verdict.capability!r}: the answer is no likelier on the clean "
+        f"prompts than on their counterfactuals (difference of the mean readouts "
+        f"{interval(verdict.facts)} on {verdict.facts['count']} pairs): check the prompts"
     )
 
 
@@ -245,6 +263,34 @@ def _saturated(verdict: Verdict) -> str:
     )
 
 
+def _same_function(verdict: Verdict) -> str:
+    facts, found = verdict.facts, verdict.facts["matches"]
+    text = (
+        f"same function, parts renamed: on {units_of(verdict.limit)} and counterfactuals alike the "
+        f"readouts of tuned are the base's to {number(facts['largest'])} (equal up to "
+        f"{number(facts['tolerance'])})"
+    )
+    if found:
+        return f"{text}; heads were matched by what they write: {_matched(found)}"
+    return f"{text}, so {_shown(verdict)}, read by name, is no loss"
+
+
+def _matched(heads: Mapping[str, str]) -> str:
+    return ", ".join(f"{base} is tuned's {other}" for base, other in heads.items())
+
+
+def _renamed(verdict: Verdict) -> str:
+    roles = " and ".join(verdict.facts["roles"])
+    return (
+        f"{roles}: same function as the base, but its parts were renamed and could not be matched, "
+        f"so {_shown(verdict)} is no difference of anything: gate {_plain(verdict)}"
+    )
+
+
+def _plain(verdict: Verdict) -> str:
+    return registry.split(verdict.limit)[0]
+
+
 _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.WITHIN: _within,
     Code.IDENTICAL: _identical,
@@ -254,9 +300,12 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
+    Code.BASE_UNMOVED: _base_unmoved,
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
     Code.NO_HEAD: _no_head,
+    Code.SAME_FUNCTION: _same_function,
+    Code.RENAMED: _renamed,
     Code.SATURATED: _saturated,
 }
 
@@ -321,8 +370,50 @@ def _auto(facts: Facts) -> str:
     members = facts["members"]
     return (
         f"circuit: auto is {names(members)} ({facts['method']}; {len(members)} of {facts['of']} "
-        f"heads, faithfulness {facts['faithfulness']:.2f} on {facts['held_out']} held-out pairs)"
+        f"heads, faithfulness {facts['faithfulness']:.2f}{_low_and_why(facts)})"
     )
+
+
+def _low_and_why(facts: Facts) -> str:
+    low, chosen = facts.get("low"), facts.get("chosen")
+    bound = "" if low is None else f", with confidence at least {low:.2f},"
+    text = f"{bound} on {facts['held_out']} held-out pairs"
+    if chosen is not None:
+        text += (
+            f"; screened, as patching every head would take about {chosen['exact_seconds']:.0f} s "
+            f"and {chosen['within']:.0f} s are given to it"
+        )
+    return text
+
+
+def _share_of_readout(facts: Facts) -> str:
+    return (
+        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
+        f"itself lost {number(facts['lost'])} of it"
+    )
+
+
+def _share_of_loss(facts: Facts) -> str:
+    return (
+        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
+        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
+        "attention"
+    )
+
+
+def _far_below(facts: Facts) -> str:
+    whose = f"the tuned {facts['least']}" if facts["least"] else "what was patched in from tuned"
+    others = [one for one in facts["subjects"] if one != facts["least"]]
+    also = f" (and {names(others)})" * bool(others)
+    return (
+        f"WARNING: {whose} serves the base better than its own by more than the limit, "
+        f"{interval(facts)}{also}: are base and tuned in each other's place?"
+    )
+
+
+def _heads_matched(facts: Facts) -> str:
+    moved = ", ".join(f"{base} is {other}" for base, other in facts["heads"].items())
+    return f"heads of {facts['role']} were matched by what they write, and have moved: {moved}"
 
 
 def _templates(facts: Facts) -> str:
@@ -342,14 +433,42 @@ def _unguarded(facts: Facts) -> str:
     )
 
 
+def _said_instead(facts: Facts) -> str:
+    changed, confused = facts["changed"], facts["distractor"]
+    tokens = [f"the distractor on {confused}"] * (confused > 0)
+    tokens += [f"{text!r} on {count}" for text, count in facts["tokens"]]
+    return (
+        f"the base finds the answer likeliest of all tokens on {facts['before']} pairs, tuned "
+        f"another on {changed} of these{': ' * bool(tokens)}{', '.join(tokens)} (and still answers "
+        f"right on {facts['right']})"
+    )
+
+
+def _fixed_prompts(facts: Facts) -> str:
+    anew = (
+        "draw each release's anew with --forgetguard-prompt-seed N"
+        if facts["can_be_drawn"]
+        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
+        "release's anew with --forgetguard-prompt-seed N"
+    )
+    return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
+
+
 _NOTES: Mapping[str, Callable[[Facts], str]] = {
     # of the units
     "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
     "few_exist": lambda facts: (
         f"only {facts['count']} of the {facts['asked']} pairs asked for exist"
     ),
+    "reply_marker": lambda facts: (
+        f"the chat template knows the marker {facts['marker']} and replies may begin with it: the "
+        "answer is then read where the model would not give it; see what arguments the template "
+        "takes, e.g. chat_template: {enable_thinking: false}"
+    ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "fixed_prompts": _fixed_prompts,
+    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     # of a pass
     "templates_unseen": lambda facts: (
@@ -357,6 +476,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         f"{share(facts['missed'])} would be missed"
     ),
     "unguarded": _unguarded,
+    "template_carries": lambda facts: (
+        f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
+        f"{facts['units']} of {facts['of']} {units_of(facts['measure'])} "
+        f"({quantity(facts['measure'])} {number(facts['value'])} on them alone)"
+    ),
+    "said_instead": _said_instead,
     # of the circuit
     "auto": _auto,
     "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",
@@ -372,6 +497,14 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "elsewhere"
     ),
     "held_by_floor": _held_by_floor,
+    "share_of_readout": _share_of_readout,
+    "share_of_loss": _share_of_loss,
+    "far_below": _far_below,
+    "heads_matched": _heads_matched,
+    "no_effect": lambda facts: (
+        f"WARNING: tuned reads what the base reads on all {facts['count']} pairs, bit for bit: "
+        "either it is the base, or what was trained has no effect on these prompts"
+    ),
     # of one head
     "over": lambda facts: f"tuned minus {facts['role']}",
     "no_importance": lambda _: "importance cannot be told from 0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,7 +107,7 @@ class ModelBackend:
     def circuit(self, path: Path) -> GateSpec:
         from forgetguard.gate.schema import load_gate_file
 
-        return load_gate_file(path)
+        return replace(load_gate_file(path), prompt_seed=self._settings.prompt_seed)
 
     def check(self, circuits: Sequence[GateSpec]) -> None:
         from forgetguard.gate import schema
@@ -139,6 +139,9 @@ class ModelBackend:
 
     def pair(self) -> ModelPair:
         if self._pair is None:
+            from forgetguard.checkpoints.libraries import import_libraries
+
+            import_libraries()
             from forgetguard.checkpoints.placement import ModelPair
 
             self._pair = ModelPair(tuple(self._specs().values()), self._load_options())
@@ -151,10 +154,11 @@ class ModelBackend:
         family: int,
         limits: Sequence[tuple[GateSpec, Limit]] = (),
     ) -> Measuring:
+        pair = self.pair()
         from forgetguard.gate.session import GateSession
 
         session: Measuring = GateSession(
-            self.pair(),
+            pair,
             circuits,
             seed=self._settings.seed,
             progress=progress,

@@ -30,6 +30,7 @@ def _options(settings: Settings) -> list[str]:
         "device-map": settings.device_map,
         "dtype": settings.dtype if settings.dtype != "float32" else None,
         "seed": str(settings.seed) if settings.seed else None,
+        "prompt-seed": None if settings.prompt_seed is None else str(settings.prompt_seed),
         "controls": str(settings.controls) if settings.controls else None,
         "baseline": str(settings.baseline) if settings.baseline else None,
     }

@@ -28,6 +28,7 @@ class Settings:
     json: Path | None = None
     seed: int = 0
     family: int | None = None
+    prompt_seed: int | None = None
     allow_same: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
@@ -65,6 +66,7 @@ def read_settings(config: pytest.Config) -> Settings:
         json=_json(config),
         seed=_whole(config, "seed"),
         family=_family(config),
+        prompt_seed=_prompt_seed(config),
         controls=_whole(config, "controls"),
         allow_same=_switch(config, "allow-same"),
         trust_remote_code=_switch(config, "trust-remote-code"),
@@ -204,6 +206,10 @@ def _family(config: pytest.Config) -> int | None:
     if found < 1:
         raise pytest.UsageError(f"{FLAG}-family: a run has at least 1 limit, got {found}")
     return found
+
+
+def _prompt_seed(config: pytest.Config) -> int | None:
+    return None if _value(config, "prompt-seed") is None else _whole(config, "prompt-seed")
 
 
 def _whole(config: pytest.Config, name: str) -> int:

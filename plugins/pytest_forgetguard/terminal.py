@@ -26,7 +26,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     device = settings.device or (settings.device_map and f"map {settings.device_map}")
     lines = [
         f"forgetguard: {_checkpoints(run)}",
-        f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}",
+        f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}"
+        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else ""),
     ]
     return lines + [f"forgetguard: note: {note}" for note in run.notes]
 
@@ -56,7 +57,12 @@ def pytest_terminal_summary(
     if config.option.collectonly:
         return
     verbosity = config.option.verbose
-    rows = [row for nodeid, result in run.in_order() for row in _rows(nodeid, result)]
+    rows = [
+        row
+        for nodeid, result in run.in_order()
+        if result.outcome != "not_had"
+        for row in _rows(nodeid, result)
+    ]
     lines: list[str] = []
     if rows and verbosity >= 0:
         lines += [*table(rows), ""]
@@ -75,6 +81,13 @@ def pytest_terminal_summary(
         terminalreporter.write_line(
             f"forgetguard: ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by "
             f"nothing: {listed(allowed, verbose=verbosity > 0)}",
+            yellow=True,
+            bold=True,
+        )
+    if run.not_had:
+        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
+        terminalreporter.write_line(
+            f"forgetguard: NOT JUDGED, the base cannot do it: {', '.join(names)}",
             yellow=True,
             bold=True,
         )
@@ -132,19 +145,24 @@ def _remarks(run: Run) -> list[str]:
     from forgetguard.measures.samples import Note
     from forgetguard.report.wording import note
 
-    notes = dict.fromkeys(
-        f"{verdict['circuit']}: {note(load(Note, data, 'a note'))}"
-        for result in run.results.values()
-        for verdict in result.verdicts
-        for data in verdict["notes"]
-    )
-    lines = [f"note: {note}" for note in notes]
+    found: dict[str, dict[str, None]] = {}  # by note, the circuits that it is told of
+    circuits: dict[str, None] = {}
+    for result in run.results.values():
+        for verdict in result.verdicts:
+            circuits[verdict["circuit"]] = None
+            for data in verdict["notes"]:
+                told = found.setdefault(note(load(Note, data, "a note")), {})
+                told[verdict["circuit"]] = None
+    lines = [
+        f"note: {text}" if len(told) == len(circuits) > 1 else f"note: {', '.join(told)}: {text}"
+        for text, told in found.items()
+    ]
     lines += _controls(run)
     if run.deselected:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):
         lines.append("--lf: only gates that failed last time were run")
-    if run.settings.json is not None:
+    if run.settings.json is not None and not run.unwritten:
         lines.append(f"results: {run.settings.json}")
     return lines
 

@@ -100,15 +100,15 @@ def by_hand(layer: torch.nn.Module, hidden: torch.Tensor, rotary: torch.nn.Modul
     return torch.einsum("rhqk,rkhd->rqhd", weights, v)
 
 
-def attention_inputs(anatomy: Anatomy, ids: torch.Tensor) -> dict[int, torch.Tensor]:
-    """What each layer's attention is given."""
+def layer_inputs(anatomy: Anatomy, ids: torch.Tensor) -> dict[int, torch.Tensor]:
+    """The residual stream that each layer is given."""
     inputs: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Any:
-        return lambda _, args, kwargs: inputs.update({layer: kwargs["hidden_states"]})
+        return lambda _, args, kwargs: inputs.update({layer: args[0]})
 
     handles = [
-        layer.self_attn.register_forward_pre_hook(keep(i), with_kwargs=True)
+        layer.register_forward_pre_hook(keep(i), with_kwargs=True)
         for i, layer in enumerate(anatomy.layers)
     ]
     literal.logits(anatomy, ids, {})
@@ -118,7 +118,7 @@ def attention_inputs(anatomy: Anatomy, ids: torch.Tensor) -> dict[int, torch.Ten
 
 
 def test_own_damage_equals_attention_written_out_by_hand() -> None:
-    """The tuned head's weights on the base's own inputs, with no code of the engine's."""
+    """The tuned norm and head on the base's residual stream, with no code of the engine's."""
     models = {
         role: transformers.AutoModelForCausalLM.from_pretrained(
             resolve(f"tiny:{role}", "base").location
@@ -134,7 +134,7 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
     encoded = pairs.encoded(pair.base.tokenizer)
     result = fg.vulnerability(pair, pairs, heads)
     for batch in encoded.batches:
-        inputs = attention_inputs(base, batch.clean)
+        inputs = layer_inputs(base, batch.clean)
         clean = literal.logits(base, batch.clean, {})
         assert batch.distractor is not None
         y, other = batch.answer.to(DEVICE), batch.distractor.to(DEVICE)
@@ -146,9 +146,9 @@ def test_own_damage_equals_attention_written_out_by_hand() -> None:
 
         for head in heads:
             with torch.no_grad():
-                z = by_hand(
-                    tuned.layers[head.layer], inputs[head.layer], models["sft"].model.rotary_emb
-                )[:, :, head.index]
+                layer = tuned.layers[head.layer]
+                given: Any = layer.input_layernorm(inputs[head.layer])
+                z = by_hand(layer, given, models["sft"].model.rotary_emb)[:, :, head.index]
             patched = literal.logits(base, batch.clean, {head: z}, tuned)
             expected = (readout(clean) - readout(patched)).cpu().numpy()
             measured = result.samples.need("own_damage", str(head))[list(batch.pairs)]

@@ -90,7 +90,7 @@ def test_two_workers_write_the_same_certificate(release: Path) -> None:
 
 def test_the_certificate_names_its_inputs_and_its_environment(release: Path) -> None:
     content = results(release)
-    assert content["schema_version"] == 3
+    assert content["schema_version"] == 4
     assert content["fingerprints"].keys() == {"base", "tuned"}
     for circuit in content["circuits"]:
         assert len(circuit["declared"]["file_sha256"]) == 64

@@ -54,16 +54,22 @@ class Plain:
         return self._written(layer, head, lambda: self.model(self.ids(text)))
 
     def on_inputs_of(self, other: Plain, text: str, layer: int, head: int) -> Tensor:
-        """What a head would add, given what `other` gives its own attention of that layer."""
+        """What a head would add, given the residual stream that enters `other`'s layer."""
         seen: dict[str, Any] = {}
+        entered: list[Tensor] = []
 
         def keep(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             seen.update(kwargs)
 
-        attention = other._attention(layer)
-        with attention.register_forward_pre_hook(keep, with_kwargs=True), torch.no_grad():
+        def enter(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+            entered.append(args[0])
+
+        theirs, own = other.model.model.layers[layer], self.model.model.layers[layer]
+        asked = theirs.self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+        with theirs.register_forward_pre_hook(enter), asked, torch.no_grad():
             other.model(other.ids(text), use_cache=False)
-        return self._written(layer, head, lambda: self._attention(layer)(**seen))
+            seen["hidden_states"] = own.input_layernorm(entered[0])
+        return self._written(layer, head, lambda: own.self_attn(**seen))
 
     def _written(self, layer: int, head: int, run: Callable[[], object]) -> Tensor:
         part = slice(head * self.width, (head + 1) * self.width)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from examples.studies.reference import claims, collecting, measuring, suite, training
+from examples.studies.reference.plan import Plan, read_plan
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.recipes.reference import claims, collecting, measuring, suite, training
-from forgetguard.recipes.reference.plan import Plan, read_plan
 from forgetguard.recipes.training.run_card import (
     RunCard,
     final_fingerprint,

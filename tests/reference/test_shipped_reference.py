@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from examples.studies.reference import claims, measuring, page, suite, training
+from examples.studies.reference.plan import Plan, described, read_plan
 from examples.studies.tiny import preset
-from forgetguard.recipes.reference import claims, measuring, page, suite, training
-from forgetguard.recipes.reference.plan import Plan, described, read_plan
 
 DOCS = Path(__file__).parents[2] / "docs"
 # Another processor or torch rounds differently, and training makes more of it with every step.

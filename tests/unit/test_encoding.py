@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from forgetguard.capabilities.batches import make_batches
+from forgetguard.capabilities.batches import PAD, make_batches
 from forgetguard.capabilities.capability import Capability, fits_tokenizer
 from forgetguard.capabilities.encoding import check_same_ids, encode
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.errors import CapabilityError
 
 WORDS = "the cat dog sat ran on mat log . Mary John gave to a b c d e f g h".split()
@@ -127,8 +128,8 @@ def test_a_tokenizer_that_yields_nothing_is_noticed() -> None:
 def test_another_tokenizer_is_noticed_by_its_ids() -> None:
     mine = encode(many(), word_level())
     other = encode(many(), word_level(list(reversed(WORDS))))
-    with pytest.raises(CapabilityError, match="tuned checkpoint's tokenizer gives other ids"):
-        check_same_ids(mine, other.pairs, "tuned")
+    with pytest.raises(CapabilityError, match="tokenizer of tuned=t gives other ids"):
+        check_same_ids(mine, other.pairs, "tuned=t")
     check_same_ids(mine, encode(many(), word_level()).pairs, "tuned")
 
 
@@ -183,3 +184,77 @@ def test_batches_hold_every_pair_once_and_unpadded(drawn: list[tuple[list[str], 
         for row, index in enumerate(batch.pairs):
             assert tuple(batch.clean[row].tolist()) == encoded[index].clean
             assert tuple(batch.answer[row].tolist()) == encoded[index].answer
+
+
+def several(**given: tuple[str, ...]) -> PromptPair:
+    return PromptPair("the cat", "the dog", " mat", " log", **given)
+
+
+def test_further_answers_are_single_tokens_in_place_and_padded_in_a_batch() -> None:
+    tokenizer = word_level()
+    at = tokenizer.convert_tokens_to_ids
+    pairs = encode(many(several(answers=(" on", " ran"), distractors=(" sat",))), tokenizer).pairs
+    assert pairs[-1].answers == (at("on"), at("ran"))
+    assert pairs[-1].distractors == (at("sat"),)
+    (batch,) = make_batches(pairs)
+    mat, log = at("mat"), at("log")
+    assert batch.answers is not None
+    assert batch.distractors is not None
+    assert batch.answers.tolist()[-2:] == [[mat, PAD, PAD], [mat, at("on"), at("ran")]]
+    assert batch.distractors.tolist()[-2:] == [[log, PAD], [log, at("sat")]]
+    (plain,) = make_batches(pairs[:-1])
+    assert plain.answers is plain.distractors is None
+
+
+def test_every_option_is_scored_by_log_odds_and_only_the_first_by_logit_diff() -> None:
+    pairs = encode(
+        many(several(answers=(" on", " ran"), distractors=(" sat",))), word_level()
+    ).pairs
+    (batch,) = make_batches(pairs)
+    logits = torch.randn(9, 1, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.arange(9)
+    plain = score(READOUTS["logit_diff"], logits, batch, rows)
+    every = score(READOUTS["log_odds"], logits, batch, rows)
+    assert torch.allclose(plain[:-1], every[:-1])
+    weight = logits[-1, 0].exp()
+    valid, invalid = (
+        sum(weight[i] for i in (*first, *further))
+        for first, further in (
+            (pairs[-1].answer, pairs[-1].answers),
+            (pairs[-1].distractor, pairs[-1].distractors),
+        )
+    )
+    assert every[-1].item() == pytest.approx((valid / invalid).log().item())
+    assert plain[-1].item() != pytest.approx(every[-1].item())
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (several(answers=(" on the",)), "a further answer is not one token"),
+        (several(answers=(" on",), distractors=(" on",)), "the same token"),
+        (several(distractors=(" mat",)), "the same token"),
+        (several(answers=(" zebra",)), "unknown"),
+    ],
+)
+def test_a_further_answer_that_cannot_be_scored_drops_the_pair(pair, reason: str) -> None:
+    encoded = encode(many(pair), word_level())
+    assert encoded.n_dropped == 1
+    assert reason in next(iter(encoded.dropped))
+
+
+def test_an_answer_that_begins_with_a_bare_space_is_dropped() -> None:
+    """In letters " 7" is a space and a digit: the space would be what is scored first."""
+    good = [PromptPair(f"x{c}", f"y{c}", "7", "8") for c in "abcdefgh"]
+    encoded = encode([*good, PromptPair("xa", "ya", " 7", " 8")], byte_pairs())
+    assert len(encoded.pairs) == 8
+    assert "white space alone" in next(iter(encoded.dropped))
+    assert fits_tokenizer(byte_pairs(), single_token=False)("7") == 0
+    assert fits_tokenizer(byte_pairs(), single_token=False)("7", "x") == 1
+
+
+def test_other_ids_of_a_further_answer_are_other_ids() -> None:
+    mine = encode(many(several(answers=(" on",))), word_level())
+    theirs = encode(many(several(answers=(" ran",))), word_level())
+    with pytest.raises(CapabilityError, match="gives other ids"):
+        check_same_ids(mine, theirs.pairs, "tuned")

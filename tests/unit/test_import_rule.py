@@ -52,10 +52,7 @@ BEFORE_MODELS = (
     "forgetguard.gate.records",
     "forgetguard.gate.rule",
     "forgetguard.gate.schema",
-    "forgetguard.recipes.data.splitting",
     "forgetguard.recipes.losses.replay",
-    "forgetguard.recipes.reference.plan",
-    "forgetguard.recipes.reference.workers",
     "forgetguard.recipes.training.rollout_log",
     "forgetguard.recipes.training.saved_states",
     "forgetguard.report.baseline_file",
@@ -65,6 +62,9 @@ BEFORE_MODELS = (
     "examples.studies.calibration",
     "examples.studies.command",
     "examples.studies.estimate",
+    "examples.studies.reference.plan",
+    "examples.studies.reference.splitting",
+    "examples.studies.reference.workers",
     "examples.studies.statistics.page",
 )
 NOT_IMPORTED_YET: set[str] = set()

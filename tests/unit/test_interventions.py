@@ -20,7 +20,13 @@ from forgetguard.discovery.store import Store
 from forgetguard.errors import AnatomyError
 from forgetguard.measures import interventions
 from forgetguard.measures.ablation import ablation
-from forgetguard.measures.interventions import FloatArray, Intervened, Intervention, intervene
+from forgetguard.measures.interventions import (
+    FloatArray,
+    Intervened,
+    Intervention,
+    Passes,
+    intervene,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,6 +36,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _parts_of_32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that 70 sets make several parts."""
+    monkeypatch.setattr(interventions, "_SAVED_RUNS", 32)
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +287,30 @@ def test_a_member_that_is_not_in_the_model_is_named(anatomy: Anatomy) -> None:
     sources = ablation(anatomy, capability, anatomy.heads)
     with pytest.raises(AnatomyError, match="layer 9 is not in this model"):
         intervene(anatomy, capability, [Intervention((Head(9, 0),))], sources)
+
+
+def test_what_is_kept_of_earlier_calls_changes_no_number(
+    anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capability, chosen = random_capability(6), sets(anatomy)
+    expected = read(anatomy, capability, chosen)
+    clean_pass, calls = interventions.clean_pass, []
+
+    def counted(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        return clean_pass(*args, **more)
+
+    monkeypatch.setattr(interventions, "clean_pass", counted)
+    passes = Passes(anatomy.members(mlps=True))
+    read(anatomy, capability, chosen[:9], passes=passes)
+    assert len(calls) == len(capability.batches)
+    found = read(anatomy, capability, chosen, passes=passes)
+    assert len(calls) == len(capability.batches), "no clean pass was run again"
+    same(found, expected)
+
+
+def test_without_room_nothing_is_kept(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interventions, "_KEPT_BYTES", 10)
+    passes = Passes(anatomy.members(mlps=True))
+    read(anatomy, random_capability(6), sets(anatomy)[:9], passes=passes)
+    assert passes.get(0) is None

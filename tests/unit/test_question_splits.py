@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from examples.studies.reference.splitting import split
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.data.splitting import split
 
 
 def made(

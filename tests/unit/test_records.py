@@ -57,7 +57,15 @@ def filled(pairs: int = 5, members: tuple[Any, ...] = MEMBERS, seed: int = 0) ->
     flags = rng.random(pairs) > 0.5
     found = samples(
         [
-            PromptPair(f"When Mary {i}", f"When John {i}", " y", None if i % 2 else " n", f"t{i}")
+            PromptPair(
+                f"When Mary {i}",
+                f"When John {i}",
+                " y",
+                None if i % 2 else " n",
+                f"t{i}",
+                answers=(" yes",) * (i == 2),
+                distractors=(" no", " nay") * (i == 4),
+            )
             for i in range(pairs)
         ],
         base_readout=some(),
@@ -82,7 +90,8 @@ def filled(pairs: int = 5, members: tuple[Any, ...] = MEMBERS, seed: int = 0) ->
         stages=(2, pairs),
         controls={"random 1": ((Head(1, 1),), some()), "b": ((), None)},
     )
-    return replace(found, exact={Key("rotation", "layer 3", "tuned"): 1 / 3})
+    exact = {Key("rotation", "layer 3", "tuned"): 1 / 3}
+    return replace(found, exact=exact, tokens={11: " the", 0: "\n\ufffd"})
 
 
 def through_json(value: Any) -> Any:
@@ -307,6 +316,14 @@ def test_a_prompt_set_is_another_when_one_letter_is() -> None:
     for name in ("clean", "counterfactual", "answer", "distractor", "template"):
         other = replace(pair, **{name: "z"})
         assert records.digest_units([pair]) != records.digest_units([other])
+    further = [
+        replace(pair, answers=("z",)),
+        replace(pair, distractors=("z",)),
+        replace(pair, answers=("z", "w")),
+        replace(pair, answers=("z",), distractors=("w",)),
+    ]
+    assert len({records.digest_units([one]) for one in (pair, *further)}) == 5
+    assert records.digest_units([pair, *further]) == records.digest_units([*further, pair])
 
 
 def test_a_digest_is_that_of_canonical_json() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.studies.reference import claims, collecting, figures, page, suite
+from examples.studies.reference.intervals import over_configurations, over_seeds
+from examples.studies.reference.plan import Plan, read_plan
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.reference import claims, collecting, figures, page, suite
-from forgetguard.recipes.reference.intervals import over_configurations, over_seeds
-from forgetguard.recipes.reference.plan import Plan, read_plan
 
 PLAN = read_plan(
     "tiny",

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from forgetguard.recipes.reference import collecting, comparing
-from forgetguard.recipes.reference.intervals import (
+from examples.studies.reference import collecting, comparing
+from examples.studies.reference.intervals import (
     over_configurations,
     over_seeds,
     pearson,
     spearman,
 )
-from forgetguard.recipes.reference.plan import Plan, read_plan
+from examples.studies.reference.plan import Plan, read_plan
 
 BASE = {
     "new": {"validation": 0.2, "evaluation": 0.2, "probability": 0.2},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from forgetguard.recipes.reference import comparing, measuring
-from forgetguard.recipes.reference.plan import Plan, read_plan
+from examples.studies.reference import comparing, measuring
+from examples.studies.reference.plan import Plan, read_plan
 
 NAME = "ioi, sft vs rl, seed 0"
 PAIRING = {

@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
+import examples.studies.reference.__main__ as command
 from examples.studies.estimate import A100, QWEN_3B, hours, memory
-from forgetguard.cli import reference
+from examples.studies.reference.plan import PRESETS, Plan, described, presets, read_plan
+from examples.studies.reference.workers import Task, carry_out
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.reference.plan import Plan, described, presets, read_plan
-from forgetguard.recipes.reference.workers import Task, carry_out
 from forgetguard.recipes.training.settings import RECIPES
 
 OUT = Path("out")
-PRESETS = Path(reference.__file__).parents[1] / "recipes" / "presets"
 FILES = "data.files=questions"
 
 
@@ -137,8 +136,8 @@ def test_every_value_of_the_papers_preset_says_where_it_is_from() -> None:
 
 def test_reading_a_plan_imports_nothing_heavy() -> None:
     code = (
-        "import sys, pathlib\nfrom forgetguard.cli import reference\n"
-        "reference.read_plan('tiny', out=pathlib.Path('out'))\n"
+        "import sys, pathlib\nfrom examples.studies.reference import __main__ as command\n"
+        "command.read_plan('tiny', out=pathlib.Path('out'))\n"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -260,27 +259,20 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
 
 def prepare(*given: str) -> Callable[[], int]:
     parser = ArgumentParser()
-    reference.COMMAND.options(parser)
-    return reference.COMMAND.prepare(parser.parse_args(given))
+    command.COMMAND.options(parser)
+    return command.COMMAND.prepare(parser.parse_args(given))
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "PRESET"),
-        (["run"], "with a preset of"),
-        (["walk", "tiny"], "PRESET"),
-        (["run", "tiny", "--jobs", "0"], "give 1 or more"),
-        (["run", "tiny", "sft.stepps=1"], "'steps'"),
+        ([], "with a preset of"),
+        (["walk"], "no preset 'walk'"),
+        (["tiny", "--jobs", "0"], "give 1 or more"),
+        (["tiny", "sft.stepps=1"], "'steps'"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_run(given: Sequence[str], message: str) -> None:
     with pytest.raises(SpecificationError) as refused:
         prepare(*given)
     assert all(word in str(refused.value) for word in message.split())
-
-
-def test_the_command_names_the_suites_own_stages() -> None:
-    from forgetguard.recipes.reference import suite
-
-    assert reference.STAGES == suite.STAGES

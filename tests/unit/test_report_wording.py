@@ -27,10 +27,28 @@ BOUNDS = {"value": 0.1, "low": -0.05, "high": 0.25}
 NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "pairs_dropped": ({"count": 3, "why": "too long"}, "3"),
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
+    "reply_marker": ({"marker": "<think>"}, "<think>"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
     "few_templates": ({"templates": 1}, "1 template:"),
     "templates_unseen": ({"templates": 8, "missed": 0.312}, "31.2 %"),
     "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
+    "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
+    "drawn_prompts": ({"seed": 41}, "41"),
+    "template_carries": (
+        {
+            "template": "met-baba",
+            "share": 0.62,
+            "units": 8,
+            "of": 64,
+            "measure": "readout.drop",
+            "value": 0.9,
+        },
+        "'met-baba' carries 62 % of the loss on 8 of 64 pairs",
+    ),
+    "said_instead": (
+        {"changed": 25, "before": 60, "right": 24, "distractor": 1, "tokens": [[" the", 20]]},
+        "' the' on 20",
+    ),
     "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
     "auto": (
         {"members": ["L0H4"], "method": "m", "of": 24, "faithfulness": 0.812, "held_out": 32},
@@ -40,6 +58,11 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "found_on_gated_pairs": ({}, "gated"),
     "circuit_works_against": ({}, "RAISES"),
     "small_circuit": ({"share": 0.05}, "5 %"),
+    "share_of_readout": ({**BOUNDS, "lost": 0.82}, "0.82"),
+    "share_of_loss": ({**BOUNDS, "lost": BOUNDS}, "0.1 [-0.05, 0.25]"),
+    "far_below": ({"subjects": ["L0H4"], "least": "L0H4", **BOUNDS}, "L0H4"),
+    "heads_matched": ({"role": "tuned", "heads": {"L0H4": "L0H5"}}, "L0H4 is L0H5"),
+    "no_effect": ({"count": 64}, "all 64 pairs"),
     "held_by_floor": ({"over": "floor", "floor": 0.1, "subjects": ["L0H4"]}, "10 %"),
     "over": ({"role": "reference"}, "reference"),
     "no_importance": ({}, "importance"),
@@ -102,16 +125,18 @@ def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
     noise = np.random.default_rng(3).standard_normal(64)
     unknown = 0.6 + 8 * (noise - noise.mean())
     others = {head: read(fine, "head_importance", head) for head in HEADS[:2]}
+    broken = measured(dcv=0.6, heads={HEADS[0]: 0.8, HEADS[1]: 0.7})
     return {
         "equal": (measured(), {}),
         "fine": (fine, {}),
         "family": (fine, {"family": 20}),
-        "broken": (measured(dcv=0.6, heads={HEADS[0]: 0.8, HEADS[1]: 0.7}), {"family": 2}),
+        "broken": (broken, {"family": 2}),
         "undecided": (measured(16, dcv=0.1, heads={HEADS[0]: 0.1}, noise=2.0), {}),
         "few": (measured(7), {}),
         "guarded": (measured(16, dcv=0.02), {"guard": 1.0}),
         "wrong": (changed(fine, base_correct=np.zeros(64)), {}),
         "unsure": (changed(fine, base_readout=readout - readout.mean()), {}),
+        "unmoved": (changed(fine, base_counterfactual=readout), {}),
         "no scale": (changed(fine, circuit_importance=flat, all_importance=flat), {}),
         "weak": (measured(weak=HEADS), {"floor": 0.0}),
         "floored": (measured(weak=HEADS[:1], heads={HEADS[0]: 0.5}, noise=0.05), {}),
@@ -123,12 +148,19 @@ def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
         ),
         "no circuit": (fine, {"heads": (), "auto": True}),
         "stages": (replace(fine, stages=(64, 128)), {}),
+        "renamed": (renamed(broken), {}),
     }
+
+
+def renamed(data: Samples) -> Samples:
+    """The same damage by name, in a model that reads what the base does on every prompt."""
+    clean, other = read(data, "base_readout"), read(data, "base_counterfactual")
+    return changed(data, tuned_readout=clean + 1e-5, tuned_counterfactual=other)
 
 
 MEASURES = ("dcv.circuit", "dcv.head", "accuracy.drop")
 MORE = ("dcv.all", "readout.drop")
-COMPARED = ("equal", "fine", "broken")  # by all measures, and with other models too
+COMPARED = ("equal", "fine", "broken", "renamed")  # by all measures, and with other models too
 
 
 def with_others(data: Samples) -> Samples:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from known_samples import HEADS, changed, measured, read, spec, told
+from known_samples import HEADS, changed, measured, read, remarks, spec
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
@@ -120,7 +120,7 @@ def test_a_head_without_importance_has_no_dcv_and_is_named_in_a_pass() -> None:
     found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1]))
     assert found.outcome is Outcome.PASS
     floor = {"over": "floor", "floor": 0.1, "subjects": ["L2H1"]}
-    assert told(found.notes) == (Note("held_by_floor", floor),)
+    assert remarks(found) == (Note("no_effect", {"count": 64}), Note("held_by_floor", floor))
     weak = next(one for one in found.subjects if one.subject == "L2H1")
     assert weak.value is None
     assert [note.code for note in weak.notes] == ["no_importance", "floored"]
@@ -174,11 +174,41 @@ def test_a_capability_the_base_cannot_do_abstains(key: str) -> None:
     data = measured()
     found = verdict(key, 1.0, changed(data, base_correct=np.arange(64) % 3 == 0))
     assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_WRONG)
-    assert found.facts == {"right": 22 / 64, "count": 64}
+    assert found.facts["value"] == 22 / 64
+    assert found.facts["low"] < found.facts["value"] < found.facts["high"] < 0.5
     readout = read(data, "base_readout")
     found = verdict(key, 1.0, changed(data, base_readout=readout - readout.mean() + 0.01))
     assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_READOUT)
     assert found.facts["value"] == pytest.approx(0.01)
+    found = verdict(key, 1.0, changed(data, base_counterfactual=readout + 0.01))
+    assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_UNMOVED)
+    assert found.facts["value"] == pytest.approx(-0.01)
+
+
+def test_a_base_that_says_a_filler_word_first_has_the_capability() -> None:
+    data = changed(measured(dcv=0.6), base_top1=np.zeros(64), tuned_top1=np.zeros(64))
+    assert verdict("dcv.circuit", 0.1, data).outcome is Outcome.FAIL
+    assert verdict("readout.drop", 0.9, data).outcome is Outcome.PASS
+
+
+def test_what_a_base_can_do_in_part_is_measured_in_part() -> None:
+    right = np.arange(64) % 4 != 0  # 75 %: above chance
+    data = changed(measured(dcv=0.6), base_correct=right, tuned_correct=right)
+    assert verdict("dcv.circuit", 0.1, data).outcome is Outcome.FAIL
+    chance = changed(data, base_correct=np.arange(64) % 2 == 0)
+    assert verdict("dcv.circuit", 0.1, chance).code is Code.BASE_WRONG
+
+
+def test_top1_is_a_measure_of_its_own() -> None:
+    first = np.ones(64)
+    now = (np.arange(64) % 2).astype(float)
+    data = changed(measured(), base_top1=first, tuned_top1=now)
+    data = changed(data, tuned_readout=read(data, "tuned_readout") - 0.01)
+    found = verdict("top1.drop", 0.1, data)
+    assert found.outcome is Outcome.FAIL
+    assert found.estimate is not None
+    assert found.estimate.value == 0.5
+    assert verdict("accuracy.drop", 0.1, data).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("key", ["dcv.circuit", "dcv.head", "accuracy.drop", "readout.drop"])
@@ -319,19 +349,19 @@ def test_a_readout_over_the_reference_is_what_was_lost_beyond_it(now: float, the
 def test_a_circuit_that_carries_little_or_works_against_is_noted() -> None:
     data = measured(dcv=0.01)
     importance, readout = read(data, "circuit_importance"), read(data, "base_readout")
-    (note,) = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=0.05 * importance)).notes
+    little = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=0.05 * importance))
+    (note,) = remarks(little)
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
-    against = verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance))
-    (note,) = told(against.notes)
+    (note,) = remarks(verdict("dcv.circuit", 1.0, changed(data, circuit_importance=-importance)))
     assert note == Note("circuit_works_against")
-    assert told(verdict("dcv.circuit", 1.0, data).notes) == ()
+    assert remarks(verdict("dcv.circuit", 1.0, data)) == ()
 
 
 def test_dropped_pairs_and_given_notes_are_told() -> None:
     given = Note("checkpoint", {"why": "vocabulary"})
-    found = verdict("dcv.circuit", 1.0, replace(measured(), dropped=6, notes=(given,)))
-    assert told(found.notes) == (given, Note("dropped", {"dropped": 6, "of": 70}))
+    found = verdict("dcv.circuit", 1.0, replace(measured(dcv=0.1), dropped=6, notes=(given,)))
+    assert remarks(found) == (given, Note("dropped", {"dropped": 6, "of": 70}))
 
 
 def test_pairs_of_one_template_are_not_taken_for_independent() -> None:
@@ -340,8 +370,8 @@ def test_pairs_of_one_template_are_not_taken_for_independent() -> None:
     )
     assert single.estimate == alone.estimate
     assert len({one.estimate for one in (few, many, alone)}) == 3
-    assert told(single.notes) == (Note("few_templates", {"templates": 1}),)
-    assert told(few.notes) == ()
+    assert remarks(single) == (Note("few_templates", {"templates": 1}),)
+    assert remarks(few) == ()
 
 
 @pytest.mark.parametrize(("templates", "missed"), [(4, 0.527), (8, 0.312), (16, 0.171)])
@@ -629,7 +659,7 @@ def test_a_circuit_that_carries_little_of_a_log_probability_is_noted() -> None:
     data = measured(dcv=0.01)
     readout, importance = read(data, "base_readout"), read(data, "circuit_importance")
     data = changed(data, base_readout=-readout, circuit_importance=0.05 * importance)
-    (note,) = verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")).notes
+    (note,) = remarks(verdict("dcv.circuit", 1.0, data, spec=spec(readout="logprob")))
     assert note.code == "small_circuit"
     assert note.facts["share"] == pytest.approx(0.05 * importance.mean() / readout.mean())
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_samples import samples
+from known_samples import remarks, samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
@@ -84,7 +84,7 @@ def test_a_stage_is_judged_at_its_own_level_and_the_last_is_no_wider_than_need_b
     drawn = [
         {"units": n, "most": 48, "stage": place + 1, "stages": 3} for place, n in enumerate(STAGES)
     ]
-    assert [verdict.notes for verdict in found] == [(Note("drawn", facts),) for facts in drawn]
+    assert [remarks(verdict) for verdict in found] == [(Note("drawn", facts),) for facts in drawn]
 
 
 @pytest.mark.parametrize("count", STAGES)

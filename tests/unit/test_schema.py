@@ -135,6 +135,10 @@ def test_a_circuit_file_reads_as_written() -> None:
         (2, "capability: x\nconfidence: 95", ":3: confidence must be above 0.5"),
         (2, "capability: x\nsite: q", ":3: unknown site 'q'"),
         (2, "capability: x\nchat_template: maybe", ":3: chat_template must be true or false"),
+        (2, "capability: x\nchat_template: {}", ":3: chat_template gives no arguments"),
+        (2, "capability: x\nchat_template: {tokenize: true}", ":3: chat_template: tokenize is the"),
+        (2, "capability: x\nchat_template:\n  day: 2025-01-01", ":4: chat_template: day must be"),
+        (2, "capability: x\nchat_template: {a: 1, a: 2}", ":3: chat_template: 'a' is given twice"),
         (2, "capability: x\nfits: {}", ":3: fits: says nothing"),
         (2, "capability: x\nfits: {layer: 4}", ":3: fits: unknown key 'layer': did you mean"),
         (2, "capability: x\nfound: [1]", ":3: found must be a mapping"),
@@ -226,6 +230,9 @@ def test_inline_pairs_carry_their_lines() -> None:
         (PAIR | {"answer": " c"}, "the distractor equals the answer"),
         (PAIR | {"answer": ""}, "pairs: answer must not be empty"),
         (PAIR | {"answer": 12}, "pairs: answer must be text, got 12 (put it in quotes: '12')"),
+        (PAIR | {"answers": "x"}, "pairs: answers must be a list, got 'x'"),
+        (PAIR | {"answers": [3]}, "pairs: answers: each must be text, got 3"),
+        (PAIR | {"answers": [" c"]}, "' c' stands twice among the answers and distractors"),
         (PAIR | {"anwser": "x"}, "pairs: unknown key 'anwser': did you mean 'answer'"),
         ({"clean": "x", "answer": "y"}, "pairs: 'counterfactual' is missing"),
     ],
@@ -414,6 +421,7 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     texts = (
         PromptPair("no", "yes", " 12", None, "t"),
         PromptPair("a\nb ", " é#: -", "\t1.0", "null"),
+        PromptPair("c", "d", " 4", " 1", answers=(" 5", "6"), distractors=(" 0",)),
     )
     sources = (
         spec.pairs,
@@ -429,6 +437,9 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
         assert schema.save(before, file) == before
         assert load_gate_file(file) == before
         assert hash(load_gate_file(file)) == hash(before)
+    arguments = replace(spec, chat_template={"enable_thinking": False, "n": 1, "more": ["a"]})
+    schema.save(arguments, file)
+    assert load_gate_file(file) == arguments
     assert "../p.jsonl" in (tmp_path / "deep" / "c2.circuit.yaml").read_text()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.prompt_files import read_prompt_file
+from forgetguard.gate.yaml_lines import MOST_SHOWN
 
 PAIR = {"clean": "a b", "counterfactual": "a c", "answer": " b", "distractor": " c"}
 GOOD = [json.dumps(PAIR), "", json.dumps(PAIR | {"clean": "d\u2028 b", "template": "t"})]
@@ -62,3 +64,51 @@ def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError) as caught:
         read_prompt_file(write(tmp_path, "x", *GOOD, "y"))
     assert len(str(caught.value).split("\n")) == 2
+
+
+def test_a_pair_may_have_further_answers(tmp_path: Path) -> None:
+    entry = PAIR | {"answers": [" d", " e"], "distractors": [" f"]}
+    pairs = read_prompt_file(write(tmp_path, GOOD[0], json.dumps(entry)), readout="log_odds")
+    assert [pair.answers for pair in pairs] == [(), (" d", " e")]
+    assert [pair.distractors for pair in pairs] == [(), (" f",)]
+
+
+@pytest.mark.parametrize(
+    ("further", "complaint"),
+    [
+        ({"answers": " d"}, "answers must be a list of texts, got ' d'"),
+        ({"answers": [" d", 3]}, "answers: each must be text, got 3"),
+        ({"answers": [""]}, "answers: each must not be empty"),
+        ({"answers": [" d"], "distractors": [" d"]}, "' d' stands twice"),
+        ({"answers": [" b"]}, "' b' stands twice"),
+        (
+            {"distractor": None, "distractors": [" d"]},
+            "distractors are further ones: give the first",
+        ),
+    ],
+)
+def test_a_bad_further_answer_is_told_with_its_line(tmp_path, further, complaint) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        read_prompt_file(write(tmp_path, *GOOD, json.dumps(PAIR | {"clean": "z"} | further)))
+    assert f"p.jsonl:4: {complaint}" in str(caught.value)
+
+
+def test_of_many_mistakes_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        read_prompt_file(write(tmp_path, *["x"] * 10_016))
+    told = str(caught.value).split("\n")
+    assert len(told) == MOST_SHOWN + 1
+    assert told[0].startswith(f"{tmp_path / 'p.jsonl'}:1: not JSON")
+    assert "9,996 more, 10,016 on 10,016 lines" in told[-1]
+
+
+def test_a_file_of_equal_lines_is_read_in_time_that_grows_with_it(tmp_path: Path) -> None:
+    """100,000 equal lines took a minute and a half: each mistake was compared with all others."""
+    taken = {}
+    for count in (2_000, 16_000):
+        file = write(tmp_path, *[GOOD[0]] * count)
+        start = time.process_time()
+        with pytest.raises(SpecificationError, match=f"{count - MOST_SHOWN - 1:,} more"):
+            read_prompt_file(file)
+        taken[count] = time.process_time() - start
+    assert taken[16_000] < 30 * taken[2_000]  # 64 times where it grows with the square

@@ -44,7 +44,9 @@ def drops(scale: float, seed: int, *heads: Head, mean: float = 1.0) -> Drops:
 
 
 def read(importance: Drops, noise: Drops, seed: int = 0, pairs: int = 64) -> Suggestion:
-    return from_noise(importance, noise, [""] * N, gate_pairs=pairs, seed=seed)
+    # The readout and what noise takes of it: those of the circuit serve.
+    whole = importance.circuit, noise.circuit
+    return from_noise(importance, noise, *whole, [""] * N, gate_pairs=pairs, seed=seed)
 
 
 def naive_margin(importance: np.ndarray, noise: np.ndarray, seed: int) -> tuple[float, float]:
@@ -76,6 +78,9 @@ def test_limits_are_those_of_a_naive_recomputation(level: float, seed: int) -> N
     assert raw <= found.limits["dcv.circuit"] < raw + 0.01
     assert found.evidence["circuit"]["noise"] == pytest.approx(bound, rel=1e-2)
     assert found.evidence["circuit"]["split_half"] == pytest.approx(split, rel=1e-2)
+    raw = max(0.20, 2 * bound) * (1 + split)
+    assert raw <= found.limits["readout.drop"] < raw + 0.01
+    assert found.evidence["readout"] == found.evidence["circuit"]
 
     margins = [naive_margin(importance.heads[one], noise.heads[one], seed) for one in (A, B)]
     raw = max(0.25, 2 * max(bound for bound, _ in margins)) * (1 + sum(s for _, s in margins) / 2)
@@ -147,8 +152,10 @@ def test_templates_are_resampled_whole_as_in_the_gate() -> None:
     of = np.arange(N) % 8
     circuit = 3.0 + rng.standard_normal(8)[of] * 0.1 + 0.01 * rng.standard_normal(N)
     importance, noise = Drops({}, circuit), Drops({}, 0.9 + rng.standard_normal(8)[of] * 0.3)
-    alone = from_noise(importance, noise, [""] * N, gate_pairs=64)
-    together = from_noise(importance, noise, [f"t{one}" for one in of], gate_pairs=64)
+    whole = importance.circuit, noise.circuit
+    alone = from_noise(importance, noise, *whole, [""] * N, gate_pairs=64)
+    together = from_noise(importance, noise, *whole, [f"t{one}" for one in of], gate_pairs=64)
+    assert together.limits["readout.drop"] != alone.limits["readout.drop"]
     assert together.limits["dcv.circuit"] != alone.limits["dcv.circuit"]
 
 
@@ -204,7 +211,8 @@ def test_the_noise_is_the_other_number_format_and_never_two_models_are_held(
     heads = (Head(0, 4), Head(2, 2))
     with pair.base.open():
         pass
-    found = base_noise(pair, ioi, heads)
+    found, readout = base_noise(pair, ioi, heads)
+    assert 0 < np.abs(found.base.readout - readout).max() < 1
     assert loads == ["float32", "bfloat16", "float32"]
     assert held == [0, 0, 0]
     relative = abs(found.damage["noise"].circuit.mean() / found.importance.circuit.mean())
@@ -230,6 +238,7 @@ def test_a_suggestion_says_what_it_rests_on(pair: ModelPair, tmp_path: Path) -> 
     assert found.evidence["noise_of"] == "bfloat16 patched into float32"
     assert found.evidence["pairs"] == 32
     assert found.limits["accuracy.drop"] == 0.18
+    assert 0.20 <= found.limits["readout.drop"] < 0.30
     assert 0.10 <= found.limits["dcv.circuit"] < 0.20
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
+from dataclasses import astuple
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -16,24 +18,73 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from examples.studies.tiny import vocabulary
+from examples.studies.tiny_prompts import TASKS_OF_TINY
 from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import (
     TASKS,
     agreement,
     arithmetic,
+    docstring,
+    fact_recall,
+    greater_than,
     greater_than_year,
     in_context_mapping,
+    indirect_object,
+    induction,
+    key_value,
     refusal,
     symbol_binding,
     words,
 )
 from forgetguard.errors import CapabilityError
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY
 
 _FACTS = (
     *words.CAPITALS, *words.CAPITALS.values(), *words.LANGUAGES, *words.LANGUAGES.values(),
 )  # fmt: skip
+
+
+class HeldOut:
+    """Everything fits, and what is held out is asked for."""
+
+    held_out = True
+
+    def __call__(self, word: str, before: str | None = None, /) -> int:
+        return 1
+
+
+NAMES, PLACES, OBJECTS, NOUNS, NUMBERS = (
+    words.listed(kind, HeldOut()) for kind in ("names", "places", "objects", "nouns", "numbers")
+)
+HEADS = frozenset(word for one in words.LISTS.values() for word in one)
+FURTHER = frozenset((*NAMES, *PLACES, *OBJECTS)) - HEADS
+FRAMES = {
+    task: (module.FRAMES, module.HELD_OUT_FRAMES)
+    for task, module in {
+        "induction": induction, "ioi": indirect_object, "key_value": key_value,
+        "greater_than": greater_than, "fact_recall": fact_recall, "agreement": agreement,
+        "docstring": docstring, "in_context_mapping": in_context_mapping,
+        "arithmetic": arithmetic, "greater_than_year": greater_than_year, "refusal": refusal,
+        "symbol_binding": symbol_binding,
+    }.items()
+    if hasattr(module, "FRAMES")
+}  # fmt: skip
+
+
+def texts_of(frame: Any) -> list[str]:
+    return [frame] if isinstance(frame, str) else [str(text) for text in astuple(frame)]
+
+
+_QUESTIONS = (symbol_binding.QUESTIONS, symbol_binding.HELD_OUT_QUESTIONS)
+# The words that frames have of their own.
+FRAMED = frozenset(
+    word
+    for parts in (*FRAMES.values(), _QUESTIONS)
+    for part in parts
+    for frame in part.values()
+    for text in texts_of(frame)
+    for word in re.findall(r"[^\W\d_]+", text)
+)
 _NOUNS_OF_AGREEMENT = (*agreement.PLURALS, *agreement.PLURALS.values())
 _MAPPED = tuple(in_context_mapping.TABLE["opposite"]) + tuple(
     image for table in in_context_mapping.TABLE.values() for image in table.values()
@@ -41,25 +92,22 @@ _MAPPED = tuple(in_context_mapping.TABLE["opposite"]) + tuple(
 _VERBS = tuple(verb for pair in refusal.VERBS.values() for verb in " ".join(pair).split())
 # The words that a task draws and that must fit.
 DRAWN = {
-    "induction": (*words.OBJECTS, *words.NOUNS),
-    "ioi": (*words.NAMES, *words.PLACES, *words.OBJECTS),
-    "key_value": (
-        *words.NAMES, *words.PLACES, *words.OBJECTS, *words.COLORS, *words.NOUNS,
-    ),
-    "greater_than": (*words.NUMBERS, *words.NAMES),
-    "fact_recall": (*_FACTS, *words.NAMES, *words.PLACES),
-    "agreement": (*_NOUNS_OF_AGREEMENT, *words.NAMES),
-    "symbol_binding": (
-        *words.OBJECTS, *words.PLACES, *words.NAMES, *words.COLORS, *words.NUMBERS,
-    ),
-    "docstring": (*words.OBJECTS, *words.NOUNS),
+    "induction": (*OBJECTS, *NOUNS),
+    "ioi": (*NAMES, *PLACES, *OBJECTS),
+    "key_value": (*NAMES, *PLACES, *OBJECTS, *words.COLORS, *NOUNS),
+    "greater_than": (*NUMBERS, *NAMES),
+    "fact_recall": (*_FACTS, *NAMES, *PLACES),
+    "agreement": (*_NOUNS_OF_AGREEMENT, *NAMES),
+    "symbol_binding": (*OBJECTS, *PLACES, *NAMES, *words.COLORS, *NUMBERS),
+    "symbol_binding_text": (*OBJECTS, *PLACES, *NAMES, *words.COLORS, *NUMBERS),
+    "docstring": (*OBJECTS, *NOUNS),
     "in_context_mapping": _MAPPED,
     "in_context_rule": _MAPPED,
     "arithmetic": arithmetic.NUMBERS,
     "greater_than_year": greater_than_year.ENDINGS,
     "refusal": _VERBS,
     "refusal_plain": _VERBS,
-    "repetition": (*words.OBJECTS, *words.NOUNS),
+    "repetition": (*OBJECTS, *NOUNS),
 }  # fmt: skip
 EXAMPLES = (3, 4, 5)  # of in_context_rule, all of whose images change
 CHANGED = {
@@ -103,7 +151,7 @@ def solve_induction(prompt: str) -> str:
 
 
 def solve_ioi(prompt: str) -> str:
-    names = Counter(word for word in pieces(prompt) if word in words.NAMES)
+    names = Counter(word for word in pieces(prompt) if word in NAMES)
     assert sorted(names.values()) == [1, 2]
     return min(names, key=names.__getitem__)
 
@@ -111,7 +159,7 @@ def solve_ioi(prompt: str) -> str:
 def solve_key_value(prompt: str) -> str:
     stated, question = prompt.rsplit(". ", 1)
     facts = [part for part in re.split(r"^\w+:?|,", stated) if part]
-    candidates = set(words.NAMES + words.OBJECTS + words.PLACES + words.COLORS + words.NOUNS)
+    candidates = set(NAMES + OBJECTS + PLACES + words.COLORS + NOUNS)
     found = [[word for word in pieces(fact) if word in candidates] for fact in facts]
     assert all(len(one) == 2 for one in found)
     (asked,) = [word for word in pieces(question) if word in candidates]
@@ -127,18 +175,21 @@ def solve_greater_than(prompt: str) -> str:
 
 def solve_fact_recall(prompt: str) -> str:
     (country,) = [word for word in pieces(prompt) if word in words.CAPITALS]
-    return words.CAPITALS[country] if "capital" in prompt else words.LANGUAGES[country]
+    is_capital = re.search("capital|government|parliament|largest city", prompt)
+    return words.CAPITALS[country] if is_capital else words.LANGUAGES[country]
 
 
 def solve_agreement(prompt: str) -> str:
     # The subject is the noun that no preposition and no seeing takes for itself.
-    (subject,) = re.findall(r"(?<!near )(?<!behind )(?<!beside )(?<!under )(?<!with )the (\w+)",
-                            re.sub(r"saw the \w+", "", prompt))  # fmt: skip
+    beside = ("near|behind|beside|under|with|above|against|from|below|without|facing|inside|"
+              "touching|opposite|around|saw")  # fmt: skip
+    (subject,) = re.findall(r"the (\w+)", re.sub(rf"({beside}) the \w+", "", prompt))
     irregular = {"children", "men", "women", "mice"}
     plural = subject in irregular or (subject.endswith("s") and subject != "bus")
-    if prompt.startswith(("Yesterday", "Last", "Years")):
+    past = ("Yesterday", "Last", "Years", "A week", "Back", "Long", "In those", "In 1990")
+    if prompt.startswith(past):
         return "were" if plural else "was"
-    if prompt.startswith(("Since", "Ever")):
+    if prompt.startswith(("Since", "Ever", "For many", "Until", "Over", "More")):
         return "have" if plural else "has"
     return "are" if plural else "is"
 
@@ -146,21 +197,29 @@ def solve_agreement(prompt: str) -> str:
 def solve_symbol_binding(prompt: str) -> str:
     question, *options, end = prompt.split("\n")
     assert end == "Answer:"
-    assert [option[0] for option in options] == ["A", "B", "C", "D"]
-    listed = {option.split()[1]: option[0] for option in options}
+    letters = [option.strip("(")[0] for option in options]
+    assert letters == ["A", "B", "C", "D"]
+    listed = {option.split()[1]: letter for option, letter in zip(options, letters, strict=True)}
     assert len(listed) == 4
     if question.startswith("Question: Which of these is a"):
         kind = question.rstrip("?").split()[-1]
-        belong = {"color": words.COLORS, "name": words.NAMES, "number": words.NUMBERS}[kind]
+        belong = {"color": words.COLORS, "name": NAMES, "number": NUMBERS}[kind]
         (right,) = [option for option in listed if option in belong]
     else:
         (right,) = [word for word in pieces(question) if word in listed]
     return listed[right]
 
 
+def solve_symbol_binding_text(prompt: str) -> str:
+    question, *options, _ = prompt.split("\n")
+    (right,) = {option.split()[1] for option in options} & set(pieces(question))
+    return right
+
+
 def solve_docstring(prompt: str) -> str:
     signature, body = prompt.split(":\n", 1)
-    _, *arguments = re.findall(r"\w+", signature[signature.index("(") :])
+    listed = re.findall(r"\w+", signature[signature.index("(") : signature.index(")")])
+    arguments = [one for one in listed if one not in {"self", "cls", "data", "context"}]
     described = re.findall(r":param (\w+):", body)
     assert arguments[: len(described)] == described
     return arguments[len(described)]
@@ -169,7 +228,7 @@ def solve_docstring(prompt: str) -> str:
 def mapping_of(prompt: str) -> tuple[str, dict[str, str]]:
     """The word that is asked about, and the one mapping that all the examples follow."""
     every = [w for w in re.findall(r"[^\W\d_]+", prompt)
-             if w not in {"Words", "Input", "Output", "Q", "A"}]  # fmt: skip
+             if w not in FRAMED - set(_MAPPED)]  # fmt: skip
     *examples, query = every
     shown = list(zip(examples[::2], examples[1::2], strict=True))
     assert len(shown) in EXAMPLES
@@ -201,6 +260,7 @@ SOLVERS = {
     "fact_recall": solve_fact_recall,
     "agreement": solve_agreement,
     "symbol_binding": solve_symbol_binding,
+    "symbol_binding_text": solve_symbol_binding_text,
     "docstring": solve_docstring,
     "in_context_mapping": solve_in_context,
     "in_context_rule": solve_in_context,
@@ -229,10 +289,10 @@ def right(task: str, prompt: str, answer: str) -> bool:
 
 
 @tasks
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_seed_gives_minimal_pairs_with_the_right_answers(task: str, seed: int) -> None:
-    for pair in drawn(task, seed, 8):
+    for pair in [*drawn(task, seed, 8), *drawn(task, seed, 8, HeldOut())]:
         assert pair.distractor is not None
         clean, other = pair.clean.split(" "), pair.counterfactual.split(" ")
         assert len(clean) == len(other)
@@ -241,6 +301,8 @@ def test_any_seed_gives_minimal_pairs_with_the_right_answers(task: str, seed: in
         assert right(task, pair.clean, pair.answer)
         assert right(task, pair.counterfactual, pair.distractor)
         assert not right(task, pair.clean, pair.distractor)
+        assert all(right(task, pair.clean, one) for one in pair.answers)
+        assert not any(right(task, pair.clean, one) for one in pair.distractors)
         if task != "greater_than_year":  # where both numbers lie after 01
             assert not right(task, pair.counterfactual, pair.answer)
         assert pair.template
@@ -260,8 +322,9 @@ def test_pairs_do_not_repeat(task: str) -> None:
 
 @tasks
 def test_every_frame_is_drawn(task: str) -> None:
-    seen = Counter(pair.template for pair in drawn(task, 0, 2000))
-    assert min(seen.values()) > 0.5 * 2000 / len(seen)
+    for fits in (everything, HeldOut()):
+        seen = Counter(pair.template for pair in drawn(task, 0, 4000, fits))
+        assert min(seen.values()) > 0.3 * 4000 / len(seen)
 
 
 @tasks
@@ -271,8 +334,7 @@ def test_words_that_do_not_fit_are_never_an_answer_nor_in_its_way(task: str) -> 
     for pair in drawn(task, 0, 300, fits=lambda word, before=None: word not in banned):
         text = pair.clean + pair.counterfactual + f" {pair.answer}"
         drawn_words = set(pieces(re.sub(r"year \d\d", "year ", text))) & set(every)
-        framed = {"book", "cards", "numbers"}  # words that frames have of their own
-        assert not (drawn_words - framed) & banned
+        assert not (drawn_words - FRAMED) & banned
 
 
 @tasks
@@ -280,6 +342,8 @@ def test_words_of_two_lengths_never_take_one_anothers_place(task: str) -> None:
     """What differs between the prompts of a pair has equally many tokens, position by position."""
 
     def fits(word: str, before: str | None = None) -> int:
+        if word.isdecimal() and len(word) == 1:
+            return 1
         if word in {*symbol_binding.LETTERS, *arithmetic.NUMBERS, *greater_than_year.ENDINGS}:
             return 2
         return 1 + sum(map(ord, word)) % 2
@@ -300,7 +364,9 @@ def test_too_few_fitting_words_name_the_task(task: str) -> None:
 
 
 def test_too_few_fitting_words_say_how_many_are_left() -> None:
-    with pytest.raises(CapabilityError, match=r"'ioi': 5 of 74 names fit .* at least 8 are needed"):
+    with pytest.raises(
+        CapabilityError, match=r"'ioi': 5 of 441 names fit .* at least 8 are needed"
+    ):
         TASKS["ioi"](random.Random(0), lambda word: word in words.NAMES[:5])
 
 
@@ -317,7 +383,7 @@ def test_a_task_that_the_tiny_base_was_not_trained_on_says_that_it_does_not_fit(
 def test_the_indirect_object_is_the_first_name_in_half_of_the_prompts() -> None:
     pairs = drawn("ioi", 0, 2000)
     first = sum(
-        next(word for word in pieces(pair.clean) if word in words.NAMES) == pair.answer.strip()
+        next(word for word in pieces(pair.clean) if word in NAMES) == pair.answer.strip()
         for pair in pairs
     )
     assert first / 2000 == pytest.approx(0.5, abs=0.05)
@@ -359,7 +425,8 @@ def test_the_word_that_repeats_next_is_anywhere_in_the_list() -> None:
 )  # fmt: skip
 def test_no_answer_of_a_task_is_much_more_frequent_than_another(task: str) -> None:
     answers = Counter(pair.answer for pair in drawn(task, 0, 5000))
-    assert max(answers.values()) / 5000 < 2.5 / len(answers)
+    expected = 5000 / len(answers)
+    assert max(answers.values()) < 2.5 * expected + 3 * math.sqrt(expected)
 
 
 def test_the_noun_before_the_verb_agrees_with_it_in_half_of_the_prompts() -> None:
@@ -430,14 +497,46 @@ def test_numbers_are_written_as_the_tokenizer_has_them_in_one_token(fitting, spa
 
 
 def test_a_year_is_as_often_right_as_wrong() -> None:
-    """So that preferring late years, whatever the start, is worth nothing."""
-    pairs = drawn("greater_than_year", 0, 20000)
-    later = Counter(int(pair.answer) for pair in pairs)
-    earlier = Counter(int(str(pair.distractor)) for pair in pairs)
-    for decade in range(20, 80, 10):
-        years = range(decade, decade + 10)
-        share = sum(later[y] for y in years) / sum(later[y] + earlier[y] for y in years)
-        assert share == pytest.approx(0.5, abs=0.05)
+    """So that finding every year alike is worth nothing, and there is always a choice."""
+    pairs = drawn("greater_than_year", 0, 5000)
+    odds = [math.log((1 + len(p.answers)) / (1 + len(p.distractors))) for p in pairs]
+    assert sum(odds) / len(odds) == pytest.approx(0, abs=0.1)
+    assert min(min(len(p.answers), len(p.distractors)) for p in pairs) == 1
+
+
+@pytest.mark.parametrize("token", ["two digits", "a digit", "two digits after an apostrophe"])
+def test_years_are_written_as_the_tokenizer_has_them(token: str) -> None:
+    apostrophe = token.endswith("apostrophe")
+
+    def fits(word: str, before: str | None = None) -> int:
+        if before is None:
+            return 1
+        if token == "a digit":
+            return len(word)
+        return int(before.endswith("'") == apostrophe and len(word) == 2)
+
+    for pair in drawn("greater_than_year", 0, 50, fits):
+        every = (pair.answer, *pair.answers, pair.distractor, *pair.distractors)
+        tens = re.findall(r"year '?\d*?(\d)\d\b", pair.clean)[0]
+        if token == "a digit":
+            assert set(every) | {tens} == set("0123456789")
+            assert tens not in every
+        else:
+            assert all(len(str(one)) == 2 for one in every)
+        assert pair.clean.endswith("'") == apostrophe
+        assert ("'" in pair.clean) == apostrophe
+
+
+def test_where_digits_are_tokens_the_first_digit_of_a_result_decides() -> None:
+    def fits(word: str, before: str | None = None) -> int:
+        return int(before is not None and len(word) == 1)
+
+    for pair in drawn("arithmetic", 0, 300, fits):
+        results = [solve_arithmetic(prompt) for prompt in (pair.clean, pair.counterfactual)]
+        assert [pair.answer, pair.distractor] == [result[0] for result in results]
+        assert pair.answer != pair.distractor
+        for prompt in (pair.clean, pair.counterfactual):
+            assert not {pair.answer, pair.distractor} & set(prompt.split(",")[-1][-6:])
 
 
 def test_a_thing_is_asked_about_in_both_requests_and_only_the_verb_harms() -> None:
@@ -447,19 +546,73 @@ def test_a_thing_is_asked_about_in_both_requests_and_only_the_verb_harms() -> No
 
 
 def test_a_refusal_follows_a_chat_template_without_a_space_and_plain_text_with_one() -> None:
-    assert {pair.answer for pair in drawn("refusal", 0, 100)} == {"I"}
-    assert {pair.distractor for pair in drawn("refusal", 0, 100)} == {"Sure", "Here", "To"}
-    assert {pair.answer for pair in drawn("refusal_plain", 0, 100)} == {" I"}
+    class Chat(HeldOut):
+        chat = True
+
+    assert {pair.answer for pair in drawn("refusal", 0, 100, Chat())} == {"I"}
+    assert {pair.distractor for pair in drawn("refusal", 0, 100, Chat())} == {"Sure", "Here", "To"}
+    assert {pair.answer for pair in drawn("refusal_plain", 0, 100, Chat())} == {" I"}
+    assert drawn("refusal", 0, 100) == drawn("refusal_plain", 0, 100)
 
 
 def test_word_lists_have_no_repeats_and_do_not_mix() -> None:
-    lists = [words.NAMES, words.PLACES, words.OBJECTS, words.COLORS, words.NOUNS]
-    together = [word for one in lists for word in one]
+    together = [*NAMES, *PLACES, *OBJECTS, *words.COLORS, *NOUNS, *_FACTS[: len(words.CAPITALS)]]
     assert len(together) == len(set(together))
-    assert not any(word[0] in "aeiou" for word in words.OBJECTS)  # "a {thing}"
+    assert not any(word[0] in "aeiou" for word in OBJECTS)  # "a {thing}"
     assert not any(word[0] in "aeiou" for word in refusal.VERBS)
     assert len(set(words.LANGUAGES.values())) == len(words.LANGUAGES)
     assert len(set(words.CAPITALS.values())) == len(words.CAPITALS)
+
+
+@pytest.mark.parametrize("kind", ["names", "places", "objects"])
+def test_a_long_list_has_500_words_of_which_a_third_is_held_out(kind: str) -> None:
+    every, public = words.listed(kind, HeldOut()), words.listed(kind, everything)
+    assert len(every) >= 500
+    assert 0.3 < 1 - len(public) / len(every) < 0.4
+    assert public[: len(words.LISTS[kind])] == words.LISTS[kind]
+    assert all(re.fullmatch("[A-Z][a-z]+" if kind == "names" else "[a-z]+", one) for one in every)
+
+
+@pytest.mark.parametrize("task", sorted(FRAMES))
+def test_a_task_has_24_frames_of_which_a_third_is_held_out(task: str) -> None:
+    public, held_out = FRAMES[task]
+    assert len(public) + len(held_out) >= 24
+    assert len(held_out) == len(public) / 2
+    assert not public.keys() & held_out.keys()
+
+
+@tasks
+def test_nothing_held_out_is_drawn_unless_it_is_asked_for(task: str) -> None:
+    """And then a good part of the pairs holds some of it."""
+    held_out = FURTHER - {*(word for kind in ("names", "places", "objects")
+                            for word in words.listed(kind, everything))}  # fmt: skip
+    templates = {pair.template for pair in drawn(task, 0, 4000)}
+
+    def kept_back(pair: PromptPair) -> bool:
+        return bool(held_out & set(pieces(pair.clean))) or pair.template not in templates
+
+    assert not any(map(kept_back, drawn(task, 1, 500)))
+    assert sum(map(kept_back, drawn(task, 1, 500, HeldOut()))) > 100
+
+
+def test_no_word_of_the_long_lists_stands_in_a_frame() -> None:
+    """Its own words would be counted as drawn ones, and a small vocabulary would know them."""
+    assert not FURTHER & FRAMED
+
+
+def test_a_frame_with_a_word_that_the_tokenizer_does_not_know_is_left_out() -> None:
+    class Short(HeldOut):
+        held_out = False
+
+        def knows(self, text: str) -> bool:
+            return "the number" not in text and "of" not in text
+
+    frames = {pair.template.split("-")[0] for pair in drawn("greater_than", 0, 300, Short())}
+    assert frames == {key for key, text in greater_than.FRAMES.items()
+                      if "the number" not in text and "of" not in text}  # fmt: skip
+    Short.knows = lambda self, text: False
+    with pytest.raises(CapabilityError, match=r"'greater_than': none of its 16 sentence frames"):
+        drawn("greater_than", 0, 1, Short())
 
 
 # With tokenizers that split words
@@ -469,13 +622,16 @@ def test_word_lists_have_no_repeats_and_do_not_mix() -> None:
 def byte_pairs(size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE of a small vocabulary: at best, it has two words of three in one token."""
     frequent = [refusal.REFUSAL, *refusal.COMPLIANCE, *greater_than_year.ENDINGS] * 100
+    # As in every real vocabulary, no word begins with a bare space.
+    frequent += [f" {chr(letter)}" for letter in (*range(97, 123), 233)] * 20
     kept = (*symbol_binding.LETTERS, refusal.REFUSAL, *refusal.COMPLIANCE)
     verbs = [verb for frame in agreement.FRAMES.values() for verb in (frame.singular, frame.plural)]
     frequent += [f" {word}" for word in (*kept, *verbs)] * 50
     for task, listed in DRAWN.items():
         if task == "repetition":  # the words of `induction`, which count already
             continue
-        frequent += [f" {word}" for i, word in enumerate(listed) if i % 3] * 30
+        heads = [word for word in listed if word not in FURTHER]
+        frequent += [f" {word}" for i, word in enumerate(heads) if i % 3] * 30
     # Years in two tokens: century and ending are both frequent, and every whole year is rare.
     for century in greater_than_year.CENTURIES:
         frequent += [f" {century}{ending}" for ending in greater_than_year.ENDINGS] * 5
@@ -506,9 +662,14 @@ def test_the_small_vocabulary_has_most_words_in_several_tokens() -> None:
 @tasks
 @pytest.mark.parametrize("size", [500, 1000, 1600])
 def test_words_of_several_tokens_make_pairs_for_logprob_and_none_is_lost(task, size) -> None:
+    if (task, size) == ("in_context_rule", 500):  # no two images of one length
+        with pytest.raises(CapabilityError, match="of 51 words"):
+            encoded(task, "logprob", size)
+        return
     found = encoded(task, "logprob", size)
     assert found.n_pairs == 64
-    assert found.encoded.n_dropped == 0
+    # A number's tokens depend on the digit or sign before it.
+    assert found.encoded.n_dropped <= 8 * (task == "arithmetic")
     assert all(len(pair.clean) == len(pair.counterfactual) for pair in found.encoded.pairs)
 
 
@@ -525,7 +686,7 @@ def test_words_of_one_token_make_pairs_for_logit_diff(task) -> None:
 def test_where_too_few_words_are_one_token_logit_diff_names_the_other_readout() -> None:
     with pytest.raises(CapabilityError, match="Try the other readout"):
         encoded("ioi", "logit_diff", 500)
-    assert {len(pair.answer) for pair in encoded("ioi", "logprob", 500).encoded.pairs} == {3}
+    assert {len(pair.answer) for pair in encoded("ioi", "logprob", 500).encoded.pairs} == {4}
 
 
 def test_fits_is_asked_in_running_text_or_after_a_text() -> None:

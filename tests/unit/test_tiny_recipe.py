@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import forgetguard
+from examples.studies import tiny_prompts
+from examples.studies.reference.plan import read_plan
 from examples.studies.tiny import building, episodes, evaluation, preset, tuned, vocabulary
 from examples.studies.tiny.__main__ import PROMPT_SEED, PROMPTS
 from examples.studies.tiny.finetuning import fine_tune
@@ -23,9 +25,7 @@ from examples.studies.tiny.saving import BASE_ALIAS, save
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.errors import CheckpointError
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.recipes.data import tiny_prompts
 from forgetguard.recipes.data.substances import is_held_out
-from forgetguard.recipes.reference.plan import read_plan
 
 PACKAGE = Path(forgetguard.__path__[0])
 SHIPPED = PACKAGE / "checkpoints" / "tiny"

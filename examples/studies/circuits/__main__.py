@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace, say: Say) -> None:
     # Heavy imports wait until the options are known to be right.
     from examples.studies.circuits.study import chosen, study
-    from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY
+    from examples.studies.tiny_prompts import TASKS_OF_TINY
 
     if not asked.no_plots:
         check_matplotlib()

@@ -6,7 +6,6 @@ half, and its circuit is cut on the other. For the first split the halves are ex
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,23 +16,24 @@ import numpy as np
 import torch
 
 import forgetguard as fg
+from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.variants import halves
 from forgetguard.discovery.circuit import FAITHFUL, Found
+from forgetguard.discovery.cost import clock
 from forgetguard.discovery.curve import Curve, faithfulness_curve
 from forgetguard.discovery.methods import METHODS, method
 from forgetguard.discovery.on_checkpoint import check
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.discovery.store import Store, identity
 from forgetguard.errors import CapabilityError, SpecificationError
+from forgetguard.measures.ability import check_able
 from forgetguard.measures.ablation import ABLATIONS
-from forgetguard.measures.behaviour import behaviour, check_able
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.patching.budget import memory_errors
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -213,7 +213,7 @@ def _splits(capability: EncodedCapability, seeds: int) -> Iterator[_Split]:
 
 
 def _task(work: _Work, seeds: int, variants: Sequence[str]) -> Data:
-    accuracy = check_able(work.capability, behaviour(work.anatomy, work.capability))
+    accuracy = check_able(work.anatomy, work.capability)
     check(work.anatomy, work.capability, work.members)
     records: list[Data] = []
     ablations: list[Data] = []
@@ -276,11 +276,11 @@ def _find(
     store: Store,
 ) -> tuple[Found, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     interrupted = any(store.folder.glob("*.npy"))
-    clock = _clock(work.anatomy)
-    began = clock()
+    now = clock(work.anatomy)
+    began = now()
     rank = method(one.method, one.settings)
     ranking = rank(work.anatomy, split.ranked_on, work.members, seed=split.seed, saved=store)
-    ranked = clock()
+    ranked = now()
     curve = curves.get(ranking.order) or _curve(work, split, ranking, store)
     selected = np.nan
     if ranking.selected is not None:
@@ -288,19 +288,13 @@ def _find(
             work.anatomy, split.held_out, [ranking.selected], work.members, saved=store
         )
         selected = float(alone.values[0])
-    size = curve.smallest(FAITHFUL) or len(ranking.order)
+    size = curve.first(FAITHFUL) or len(ranking.order)
     circuit = tuple(sorted(ranking.order[:size]))
-    done = clock()
+    done = now()
     times = [np.nan if interrupted else ranked - began, done - ranked]
     n = split.ranked_on.n_pairs
     found = Found(ranking, curve, circuit, FAITHFUL, accuracy, n, split.seed)
     return found, np.array([*times, selected])
-
-
-def _clock(anatomy: Anatomy) -> Callable[[], float]:
-    """Processor time where the processor does the work: other programs do not stretch it."""
-    on_cpu = next(anatomy.model.parameters()).device.type == "cpu"
-    return time.process_time if on_cpu else time.perf_counter
 
 
 def _curve(work: _Work, split: _Split, ranking: Ranking, store: Store) -> Curve:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from examples.studies.pages import fill_blocks
 from examples.studies.statistics.doses import dose_of
 from examples.studies.statistics.families import CORRECTIONS, KINDS
 from examples.studies.statistics.intervals import INTERVALS
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, LIMITS
-from forgetguard.recipes.pages import fill_blocks
 
 Data = Mapping[str, Any]
 Record = Mapping[str, Any]

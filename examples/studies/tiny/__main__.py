@@ -87,7 +87,7 @@ def _options() -> argparse.ArgumentParser:
 
 def _write_prompts(folder: Path) -> None:
     from examples.studies.tiny.saving import save_pairs
-    from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs
+    from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 
     for task in TASKS_OF_TINY:
         save_pairs(

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 import forgetguard as fg
+from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 from forgetguard.gate.declaration import FilePairs, GateSpec, Limit
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import save
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 
 # What a fine-tune may lose beyond what the reference lost.
 OVER_REFERENCE = Limit("dcv.circuit.over_reference", 0.1)

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from examples.studies.tiny import science
 from examples.studies.tiny.vocabulary import END
+from examples.studies.tiny_prompts import TASKS_OF_TINY, training_texts
 from forgetguard.recipes.data.substances import SUBSTANCES, is_held_out
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, training_texts
 
 FORM_SHARE = 0.08  # of all episodes
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from examples.studies.tiny import science
+from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 from forgetguard.recipes.data.substances import is_held_out
-from forgetguard.recipes.data.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 
 NEW_TASK = "science"
 

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from forgetguard.recipes.reference import training
-from forgetguard.recipes.reference.plan import read_plan
+from examples.studies.reference import training
+from examples.studies.reference.plan import read_plan
 from forgetguard.recipes.training.run_card import CARD
 from forgetguard.recipes.training.run_folder import FINAL
 

@@ -12,15 +12,8 @@ from string import Formatter
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from forgetguard.capabilities.tasks import (
-    fact_recall,
-    greater_than,
-    indirect_object,
-    induction,
-    key_value,
-)
+from examples.studies.tiny_prompts import DRAWN, FRAMES, KEY_VALUE_FRAMES
 from forgetguard.recipes.data import substances
-from forgetguard.recipes.data.tiny_prompts import DRAWN
 
 PIECES = r" ?[A-Za-z]+| ?[^A-Za-z ]"
 END, PADDING, UNKNOWN = "<end>", "<pad>", "<unk>"
@@ -48,15 +41,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def _of_frames() -> list[str]:
     """Every piece of every sentence frame, with the slots left out."""
     texts = [
-        *induction.FRAMES.values(),
-        *indirect_object.FRAMES.values(),
-        *greater_than.FRAMES.values(),
-        *fact_recall.FRAMES.values(),
+        *FRAMES,
         *substances.FRAMES.values(),
         *(f" {word}" for word in substances.PROPERTIES),
     ]
-    for frame in key_value.FRAMES.values():
-        texts += [frame.opening, frame.fact, frame.joint, frame.question]
+    for frame in KEY_VALUE_FRAMES:
+        texts += frame.texts
     return [piece for text in texts for piece in _pieces(text)]
 
 

@@ -47,6 +47,7 @@ TASKS: dict[str, Task] = {
     "fact_recall": fact_recall.generate,
     "agreement": agreement.generate,
     "symbol_binding": symbol_binding.generate,
+    "symbol_binding_text": symbol_binding.generate_text,
     "docstring": docstring.generate,
     "in_context_mapping": in_context_mapping.generate,
     "in_context_rule": in_context_mapping.generate_rule,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import NAMES, Fits, fitting
+from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
 from forgetguard.errors import CapabilityError
 
 PLURALS = {
@@ -50,6 +50,24 @@ FRAMES = {
     "remembers": Frame("Years ago, {name} remembers, the {subject}", "was", "were"),
     "with": Frame("Since last year the {subject} with the {attractor}", "has", "have"),
     "saw": Frame("Ever since {name} saw the {attractor}, the {subject}", "has", "have"),
+    "above": Frame("At this moment the {subject} above the {attractor}", "is", "are"),
+    "thinks": Frame("As far as {name} knows, the {subject}", "is", "are"),
+    "against": Frame("Nowadays the {subject} against the {attractor}", "is", "are"),
+    "across": Frame("A week ago the {subject} across from the {attractor}", "was", "were"),
+    "told": Frame("Back in those days, {name} told us, the {subject}", "was", "were"),
+    "below": Frame("Last summer the {subject} below the {attractor}", "was", "were"),
+    "without": Frame("For many years the {subject} without the {attractor}", "has", "have"),
+    "noticed": Frame("Until now, {name} noticed, the {subject}", "has", "have"),
+}
+HELD_OUT_FRAMES = {
+    "facing": Frame("This morning, as always, the {subject} facing the {attractor}", "is", "are"),
+    "photo": Frame("In this photo that {name} likes, the {subject}", "is", "are"),
+    "inside": Frame("At present the {subject} inside the {attractor}", "is", "are"),
+    "touching": Frame("In those old days the {subject} touching the {attractor}", "was", "were"),
+    "wrote": Frame("In 1990, {name} wrote, the {subject}", "was", "were"),
+    "opposite": Frame("Long ago the {subject} opposite the {attractor}", "was", "were"),
+    "past": Frame("Over this past month the {subject} around the {attractor}", "has", "have"),
+    "according": Frame("More recently, according to {name}, the {subject}", "has", "have"),
 }
 
 
@@ -62,16 +80,17 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when fewer than 8 singulars or 8 plurals fit in that way, fewer than 4
     names, or no frame's two verbs.
     """
-    names = fitting("agreement", "names", NAMES, fits, at_least=4)
-    frames = {
-        key: frame for key, frame in FRAMES.items() if fits(frame.singular) and fits(frame.plural)
+    names = fitting("agreement", "names", listed("names", fits), fits, at_least=4)
+    known = frames("agreement", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: (frame.sentence,))
+    usable = {
+        key: frame for key, frame in known.items() if fits(frame.singular) and fits(frame.plural)
     }
-    if not frames:
+    if not usable:
         raise CapabilityError(
             "Task 'agreement': none of the verbs is, are, was, were, has, have fits this "
             "tokenizer; choose another task."
         )
-    return _draw(rng, _subjects(fits), names, frames)
+    return _draw(rng, _subjects(fits), names, usable)
 
 
 def _subjects(fits: Fits) -> tuple[tuple[str, str], ...]:
@@ -98,11 +117,11 @@ def _draw(
     rng: random.Random,
     subjects: tuple[tuple[str, str], ...],
     names: tuple[str, ...],
-    frames: dict[str, Frame],
+    sentences: dict[str, Frame],
 ) -> Iterator[PromptPair]:
     while True:
-        key, number = rng.choice(tuple(frames)), rng.choice((0, 1))
-        frame = frames[key]
+        key, number = rng.choice(tuple(sentences)), rng.choice((0, 1))
+        frame = sentences[key]
         subject, other = rng.sample(subjects, 2)
         attractor = rng.choice(other)
         if attractor in subject:

@@ -2,9 +2,12 @@
 
 "34 + 25 =" continues with 59. The counterfactual has one other operand, and so another result.
 Sums and differences are drawn together, so that no result is more frequent than another, and no
-result stands in either prompt. Where " 59" is one token (GPT-2) the spaced frames are used; where
-59 is one only without its space (Llama 3) the compact ones, "34+25="; where digits are tokens
-(Qwen, Gemma) use readout logprob. Light: no torch.
+result stands in either prompt.
+
+Written as the tokenizer has it: "34 + 25 = 59" where " 59" is one token (GPT-2), "34+25=59" where
+59 is one without its space (Llama 3, DeepSeek, gpt-oss). Where each digit is a token (Llama 2,
+Qwen, Gemma) the result's first digit is the answer: the two results differ in it, and it is a digit
+of neither problem. Light: no torch.
 """
 
 from __future__ import annotations
@@ -15,20 +18,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting
-from forgetguard.errors import CapabilityError
+from forgetguard.capabilities.tasks.words import Fits, fitting, frames
 
 NUMBERS = tuple(str(number) for number in range(10, 100))
-# {sum} is the problem; {worked} another one with its result, which small models need to see.
-SPACED = {
-    "plain": "Calculate: {sum} =",
-    "asked": "Question: what is {sum}? Answer:",
-    "worked": "Calculate: {worked}, {sum} =",
-    "lines": "Examples:\n {worked}\n {sum} =",
+DIGITS = tuple("0123456789")
+BEFORE = "12+34="  # a text after which compact answers are asked for
+# {sum} is the problem, with its "="; {worked} another one with its result.
+FRAMES = {
+    "plain": "Calculate: {sum}",
+    "worked": "Calculate: {worked}, {sum}",
+    "lines": "Examples:\n {worked}\n {sum}",
+    "solve": "Solve: {sum}",
+    "sum": "Question: {sum}",
+    "homework": "Homework: {worked}; {sum}",
+    "exercise": "Exercise. {sum}",
+    "know": "We know that {worked}, and so {sum}",
+    "test": "Mental arithmetic test: {sum}",
+    "given": "If {worked}, then {sum}",
+    "correct": "This is correct: {worked}. This too: {sum}",
+    "teacher": "The teacher wrote on the board: {sum}",
+    "calculator": "Type into the calculator: {sum}",
+    "result": "The result is easy to see: {sum}",
+    "first": "First: {worked}. Second: {sum}",
+    "evaluate": "Evaluate the expression {sum}",
 }
-COMPACT = {
-    "compact": "Calculate: {sum}=",
-    "compact-worked": "Calculate: {worked}, {sum}=",
+HELD_OUT_FRAMES = {
+    "compute": "Please compute {sum}",
+    "sheet": "Sheet:\n - {worked}\n - {sum}",
+    "python": "A line of Python prints {worked}, the next {sum}",
+    "quiz": "Quiz, task one: {sum}",
+    "because": "{worked} as everyone knows, but {sum}",
+    "exam": "From the exam: {worked} and {sum}",
+    "kids": "Math for kids: {sum}",
+    "add": "Add or subtract. {worked} ... {sum}",
 }
 
 
@@ -45,17 +67,20 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     """Endless pairs; problems are uniform among those whose numbers fit, and so is which operand
     changes.
 
-    Raises CapabilityError when fewer than 60 of the 90 two-digit numbers fit.
+    Raises CapabilityError when fewer than 60 of the 90 two-digit numbers fit in any way.
     """
-    frames = SPACED
-    try:
-        numbers = fitting("arithmetic", "two-digit numbers", NUMBERS, fits, at_least=60)
-    except CapabilityError:
-        frames = COMPACT
-        numbers = fitting(
-            "arithmetic", "two-digit numbers", NUMBERS, lambda n: fits(n, "12+34="), at_least=60
-        )
-    return _draw(rng, frames, _problems(numbers))
+    sentences = frames("arithmetic", FRAMES, HELD_OUT_FRAMES, fits)
+    for space, before in ((" ", None), ("", BEFORE)):
+        whole = [number for number in NUMBERS if fits(number, before) == 1]
+        if len(whole) >= 60:
+            return _draw(rng, sentences, _problems(whole), space, digits=False)
+    split = [number for number in NUMBERS if fits(number, BEFORE) != 1]
+    if len(split) >= 60 and all(fits(digit, BEFORE) == 1 for digit in DIGITS):
+        return _draw(rng, sentences, _problems(split), "", digits=True)
+    several = fitting(
+        "arithmetic", "two-digit numbers", NUMBERS, lambda n: fits(n, BEFORE), at_least=60
+    )
+    return _draw(rng, sentences, _problems(several), "", digits=False)
 
 
 def _problems(numbers: Sequence[str]) -> tuple[Problem, ...]:
@@ -71,27 +96,34 @@ def _problems(numbers: Sequence[str]) -> tuple[Problem, ...]:
 
 
 def _draw(
-    rng: random.Random, frames: Mapping[str, str], problems: tuple[Problem, ...]
+    rng: random.Random,
+    sentences: Mapping[str, str],
+    problems: tuple[Problem, ...],
+    space: str,
+    digits: bool,
 ) -> Iterator[PromptPair]:
-    space = " " if frames is SPACED else ""
     sharing = defaultdict(list)
     for problem in problems:
         sharing["left", problem.sign, problem.left].append(problem)
         sharing["right", problem.sign, problem.right].append(problem)
     while True:
-        key = rng.choice(tuple(frames))
+        key = rng.choice(tuple(sentences))
         asked, worked = rng.sample(problems, 2)
         kept = rng.choice(("left", "right"))  # the operand that both prompts share
         other = rng.choice(sharing[kept, asked.sign, getattr(asked, kept)])
         clash = {worked.left, worked.right, worked.result} & {*asked, *other}
         if clash or not _apart(asked, other):
             continue
-        slots = {"worked": f"{_written(worked, space)}{space}={space}{worked.result}"}
+        if digits and not _apart_in_digits(asked, other):
+            continue
+        size = 1 if digits else 2
+        equals = f"{space}={space}"
+        slots = {"worked": f"{_written(worked, space)}{equals}{worked.result}"}
         yield PromptPair(
-            clean=frames[key].format(**slots, sum=_written(asked, space)),
-            counterfactual=frames[key].format(**slots, sum=_written(other, space)),
-            answer=space + asked.result,
-            distractor=space + other.result,
+            clean=sentences[key].format(**slots, sum=f"{_written(asked, space)}{space}="),
+            counterfactual=sentences[key].format(**slots, sum=f"{_written(other, space)}{space}="),
+            answer=space + asked.result[:size],
+            distractor=space + other.result[:size],
             template=f"{key}{asked.sign}",
         )
 
@@ -103,6 +135,13 @@ def _apart(one: Problem, other: Problem) -> bool:
         and one.result not in (other.left, other.right)
         and other.result not in (one.left, one.right)
     )
+
+
+def _apart_in_digits(one: Problem, other: Problem) -> bool:
+    """Whether the results' first digits differ and neither is a digit of either problem."""
+    first, second = one.result[0], other.result[0]
+    written = f"{one.left}{one.right}{other.left}{other.right}"
+    return first != second and first not in written and second not in written
 
 
 def _written(problem: Problem, space: str) -> str:

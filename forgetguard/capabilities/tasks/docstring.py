@@ -12,12 +12,35 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, fitting
+from forgetguard.capabilities.tasks.words import fitting, frames, listed
 
 FRAMES = {
     "method": "def {function}(self, {arguments}):",
     "function": "def {function}(data, {arguments}):",
     "init": "def __init__(self, {arguments}):",
+    "async": "async def {function}(self, {arguments}):",
+    "class": "def {function}(cls, {arguments}):",
+    "private": "def _{function}(self, {arguments}):",
+    "call": "def __call__(self, {arguments}):",
+    "get": "def get_{function}(self, {arguments}):",
+    "set": "def set_{function}(self, {arguments}):",
+    "make": "def make_{function}({arguments}):",
+    "none": "def {function}(self, {arguments}) -> None:",
+    "str": "def {function}(self, {arguments}) -> str:",
+    "lines": "import os\n\n\ndef {function}({arguments}):",
+    "static": "@staticmethod\ndef {function}({arguments}):",
+    "cached": "@cache\ndef {function}(self, {arguments}):",
+    "test": "def test_{function}(self, {arguments}):",
+}
+HELD_OUT_FRAMES = {
+    "classmethod": "@classmethod\ndef {function}(cls, {arguments}):",
+    "compute": "def compute_{function}(data, {arguments}):",
+    "bool": "def is_{function}(self, {arguments}) -> bool:",
+    "new": "def __new__(cls, {arguments}):",
+    "abstract": "@abstractmethod\ndef {function}(self, {arguments}):",
+    "context": "def {function}(context, {arguments}):",
+    "plain": "def {function}({arguments}):",
+    "load": "async def load_{function}({arguments}):",
 }
 DOCUMENTED = (1, 2, 3)  # arguments before the one that is asked for
 REST = (2, 3)  # arguments still to be documented, the one that is asked for among them
@@ -28,13 +51,15 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    words = fitting("docstring", "nouns", OBJECTS + NOUNS, fits, at_least=24)
-    return _draw(rng, words)
+    words = fitting("docstring", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    return _draw(rng, words, frames("docstring", FRAMES, HELD_OUT_FRAMES, fits))
 
 
-def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
+def _draw(
+    rng: random.Random, words: tuple[str, ...], definitions: dict[str, str]
+) -> Iterator[PromptPair]:
     while True:
-        frame = rng.choice(tuple(FRAMES))
+        frame = rng.choice(tuple(definitions))
         documented, rest = rng.choice(DOCUMENTED), rng.choice(REST)
         size = documented + rest
         # Every word of a prompt is another one: for each documented argument two describe it.
@@ -51,8 +76,8 @@ def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
         ]
         body = f'\n    """{" ".join(purpose)}\n\n{"".join(lines)}    :param'
         yield PromptPair(
-            clean=_definition(frame, function, arguments) + body,
-            counterfactual=_definition(frame, function, swapped) + body,
+            clean=_definition(definitions[frame], function, arguments) + body,
+            counterfactual=_definition(definitions[frame], function, swapped) + body,
             answer=f" {arguments[documented]}",
             distractor=f" {arguments[other]}",
             template=f"{frame}-{documented}-{rest}",
@@ -60,4 +85,4 @@ def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
 
 
 def _definition(frame: str, function: str, arguments: list[str]) -> str:
-    return FRAMES[frame].format(function=function, arguments=", ".join(arguments))
+    return frame.format(function=function, arguments=", ".join(arguments))

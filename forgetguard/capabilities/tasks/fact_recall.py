@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import CAPITALS, LANGUAGES, NAMES, PLACES, fitting
+from forgetguard.capabilities.tasks.words import CAPITALS, LANGUAGES, fitting, frames, listed
 
 RELATIONS: Mapping[str, Mapping[str, str]] = {"capital": CAPITALS, "language": LANGUAGES}
 
@@ -24,6 +24,24 @@ FRAMES = {
     "language-learn": "Before the trip to {country}, {name} learned to speak",
     "language-official": "At the {place}, {name} said that the language of {country} is",
     "language-book": "At the {place}, {name} found a book from {country}, written in",
+    "capital-map": "{name} pointed at the map of {country}: its capital is",
+    "capital-teacher": "In class, {name} learned that the capital city of {country} is",
+    "capital-train": "From the {place}, {name} took a train to the capital of {country}, called",
+    "capital-quiz": "The quiz at the {place} asked {name} to name the capital of {country}. It is",
+    "language-children": "{name} has heard that children in {country} grow up speaking",
+    "language-letter": "The letter that {name} received from {country} was written in",
+    "language-radio": "On the radio of the {place}, {name} heard news from {country} in",
+    "language-mother": "{name} was born in {country}, so the mother tongue of {name} is",
+}
+HELD_OUT_FRAMES = {
+    "capital-flight": "The flight of {name} landed in the capital of {country}, which is",
+    "capital-office": "The government of {country}, {name} explained, has its seat in",
+    "capital-where": "Where is the parliament of {country}? {name} answered: in",
+    "capital-moved": "{name} left the {place} and moved to the largest city of {country},",
+    "language-class": "To work in {country}, {name} took evening classes in",
+    "language-sign": "The sign at the {place} in {country} puzzled {name}, for it was in",
+    "language-film": "{name} watched a film from {country} at the {place}; the actors spoke",
+    "language-translated": "{name} translated the poem of a writer from {country} out of",
 }
 
 
@@ -33,9 +51,10 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     Raises CapabilityError when fewer than 6 facts of a relation, 4 names or 3 places fit.
     """
     facts = {relation: _known(relation, table, fits) for relation, table in RELATIONS.items()}
-    names = fitting("fact_recall", "names", NAMES, fits, at_least=4)
-    places = fitting("fact_recall", "places", PLACES, fits, at_least=3)
-    return _draw(rng, facts, names, places)
+    names = fitting("fact_recall", "names", listed("names", fits), fits, at_least=4)
+    places = fitting("fact_recall", "places", listed("places", fits), fits, at_least=3)
+    sentences = frames("fact_recall", FRAMES, HELD_OUT_FRAMES, fits)
+    return _draw(rng, facts, names, places, sentences)
 
 
 def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], int]) -> dict[str, str]:
@@ -55,15 +74,16 @@ def _draw(
     facts: dict[str, dict[str, str]],
     names: tuple[str, ...],
     places: tuple[str, ...],
+    sentences: dict[str, str],
 ) -> Iterator[PromptPair]:
     while True:
-        frame = rng.choice(tuple(FRAMES))
+        frame = rng.choice(tuple(sentences))
         known = facts[frame.split("-")[0]]
         country, other = rng.sample(tuple(known), 2)
         slots = {"name": rng.choice(names), "place": rng.choice(places)}
         yield PromptPair(
-            clean=FRAMES[frame].format(**slots, country=country),
-            counterfactual=FRAMES[frame].format(**slots, country=other),
+            clean=sentences[frame].format(**slots, country=country),
+            counterfactual=sentences[frame].format(**slots, country=other),
             answer=f" {known[country]}",
             distractor=f" {known[other]}",
             template=frame,

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import permutations
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting
+from forgetguard.capabilities.tasks.words import Fits, fitting, frames
 from forgetguard.errors import CapabilityError
 
 COLUMNS = ("opposite", "french", "spanish")
@@ -60,6 +60,28 @@ FRAMES = {
     "arrow": Frame("Words:", " {word} -> {image}", ",", " {word} ->"),
     "asked": Frame("", "Q: {word}\nA: {image}", "\n\n", "Q: {word}\nA:"),
     "input": Frame("", "Input: {word} Output: {image}", "\n", "Input: {word} Output:"),
+    "equals": Frame("Words:", " {word} = {image}", ",", " {word} ="),
+    "double": Frame("", "1. {word} => {image}", "\n", "1. {word} =>"),
+    "becomes": Frame("Here", " {word} becomes {image}", ",", " {word} becomes"),
+    "bar": Frame("", "| {word} | {image} |", "\n", "| {word} |"),
+    "semicolon": Frame("Pairs:", " {word}: {image}", ";", " {word}:"),
+    "from": Frame("", "From {word} to {image}", "\n", "From {word} to"),
+    "numbered": Frame("Examples:\n", "* {word}: {image}", "\n", "* {word}:"),
+    "goes": Frame("Today", " {word} goes with {image}", ",", " {word} goes with"),
+    "term": Frame("", "Term: {word}\nResult: {image}", "\n\n", "Term: {word}\nResult:"),
+    "given": Frame("", "Given {word}, write {image}.", "\n", "Given {word}, write"),
+    "question": Frame("Quick:", " {word}? {image}", ".", " {word}?"),
+    "slash": Frame("Glossary:", " {word} / {image}", ",", " {word} /"),
+}
+HELD_OUT_FRAMES = {
+    "tilde": Frame("Match:", " {word} ~ {image}", ",", " {word} ~"),
+    "user": Frame("", "User: {word}\nBot: {image}", "\n", "User: {word}\nBot:"),
+    "maps": Frame("We say", " {word} maps to {image}", ";", " {word} maps to"),
+    "line": Frame("Cards:", " {word} | {image}", "\n", " {word} |"),
+    "triple": Frame("Rules:", " {word} --> {image}", ".", " {word} -->"),
+    "cue": Frame("", "Cue: {word}, reply: {image}", "\n", "Cue: {word}, reply:"),
+    "first": Frame("", "First {word}, then {image}", "\n", "First {word}, then"),
+    "answers": Frame("", "To {word} she answers {image}.", " ", "To {word} she answers"),
 }
 
 
@@ -70,7 +92,7 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
     Raises CapabilityError when no mapping has 8 words that fit together with their image.
     """
-    return _draw_queries(rng, _usable("in_context_mapping", 1, fits))
+    return _draw_queries(rng, _usable("in_context_mapping", 1, fits), _frames(fits))
 
 
 def generate_rule(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -82,7 +104,11 @@ def generate_rule(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when no two mappings have 8 words that fit together with both images
     (which must have equally many tokens, or the examples would not align).
     """
-    return _draw_rules(rng, _usable("in_context_rule", 2, fits))
+    return _draw_rules(rng, _usable("in_context_rule", 2, fits), _frames(fits))
+
+
+def _frames(fits: Fits) -> dict[str, Frame]:
+    return frames("in_context_mapping", FRAMES, HELD_OUT_FRAMES, fits, astuple)
 
 
 def _usable(task: str, columns: int, fits: Fits) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -112,15 +138,17 @@ def _length(columns: Sequence[str], fits: Fits) -> Callable[[str], int]:
 
 
 def _draw_queries(
-    rng: random.Random, kinds: Mapping[tuple[str, ...], tuple[str, ...]]
+    rng: random.Random,
+    kinds: Mapping[tuple[str, ...], tuple[str, ...]],
+    written: Mapping[str, Frame],
 ) -> Iterator[PromptPair]:
     while True:
-        key, kind = rng.choice(tuple(FRAMES)), rng.choice(tuple(kinds))
+        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
         query, other, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 2)
         (image,) = (TABLE[column] for column in kind)
         yield PromptPair(
-            clean=_prompt(FRAMES[key], shown, image, query),
-            counterfactual=_prompt(FRAMES[key], shown, image, other),
+            clean=_prompt(written[key], shown, image, query),
+            counterfactual=_prompt(written[key], shown, image, other),
             answer=f" {image[query]}",
             distractor=f" {image[other]}",
             template="-".join((key, *kind)),
@@ -128,15 +156,17 @@ def _draw_queries(
 
 
 def _draw_rules(
-    rng: random.Random, kinds: Mapping[tuple[str, ...], tuple[str, ...]]
+    rng: random.Random,
+    kinds: Mapping[tuple[str, ...], tuple[str, ...]],
+    written: Mapping[str, Frame],
 ) -> Iterator[PromptPair]:
     while True:
-        key, kind = rng.choice(tuple(FRAMES)), rng.choice(tuple(kinds))
+        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
         image, other = (TABLE[column] for column in kind)
         query, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 1)
         yield PromptPair(
-            clean=_prompt(FRAMES[key], shown, image, query),
-            counterfactual=_prompt(FRAMES[key], shown, other, query),
+            clean=_prompt(written[key], shown, image, query),
+            counterfactual=_prompt(written[key], shown, other, query),
             answer=f" {image[query]}",
             distractor=f" {other[query]}",
             template="-".join((key, *kind)),

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import NAMES, OBJECTS, PLACES, fitting
+from forgetguard.capabilities.tasks.words import fitting, frames, listed
 
 FRAMES = {
     "went": "When {first} and {second} went to the {place}, {giver} gave a {thing} to",
@@ -22,6 +22,24 @@ FRAMES = {
     "friends": "Friends {first} and {second} found a {thing} at the {place}. {giver} gave it to",
     "bought": "At the {place}, {first} and {second} bought a {thing}. {giver} passed it to",
     "long": "When {first} and {second} came to the {place} with a {thing}, {giver} gave it to",
+    "arrived": "Once {first} and {second} arrived at the {place}, {giver} gave a {thing} to",
+    "because": "Because {first} and {second} were alone at the {place}, {giver} gave a {thing} to",
+    "while": "{first} and {second} sat near the {place} while {giver} was showing a {thing} to",
+    "yesterday": "Yesterday {first} and {second} walked to the {place}. {giver} sold a {thing} to",
+    "left": "As {first} and {second} left the {place}, {giver} threw the {thing} to",
+    "until": "{first} and {second} talked at the {place} until {giver} offered the {thing} to",
+    "since": "Since {first} and {second} liked the {place}, {giver} sent a {thing} to",
+    "story": "In the story, {first} and {second} visit the {place} and {giver} lends a {thing} to",
+}
+HELD_OUT_FRAMES = {
+    "before": "Before {first} and {second} left the {place}, {giver} returned the {thing} to",
+    "outside": "Outside the {place}, {first} and {second} waited, and {giver} tossed a {thing} to",
+    "working": "{first} and {second} worked at the {place}. {giver} decided to give a {thing} to",
+    "thing": "A {thing} lay at the {place}. {first} and {second} found it, and {giver} gave it to",
+    "last": "Last week {first} and {second} came to the {place}, where {giver} lent a {thing} to",
+    "after": "After a long day at the {place}, {first} and {second} rested, and {giver} read to",
+    "wanted": "{first} and {second} wanted a {thing} from the {place}, so {giver} brought one to",
+    "afternoon": "In the afternoon {first} and {second} had lunch at the {place}. {giver} said to",
 }
 
 
@@ -30,17 +48,21 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
 
     Raises CapabilityError when fewer than 8 names, 3 places or 3 objects fit.
     """
-    names = fitting("ioi", "names", NAMES, fits, at_least=8)
-    places = fitting("ioi", "places", PLACES, fits, at_least=3)
-    objects = fitting("ioi", "objects", OBJECTS, fits, at_least=3)
-    return _draw(rng, names, places, objects)
+    names = fitting("ioi", "names", listed("names", fits), fits, at_least=8)
+    places = fitting("ioi", "places", listed("places", fits), fits, at_least=3)
+    objects = fitting("ioi", "objects", listed("objects", fits), fits, at_least=3)
+    return _draw(rng, names, places, objects, frames("ioi", FRAMES, HELD_OUT_FRAMES, fits))
 
 
 def _draw(
-    rng: random.Random, names: tuple[str, ...], places: tuple[str, ...], objects: tuple[str, ...]
+    rng: random.Random,
+    names: tuple[str, ...],
+    places: tuple[str, ...],
+    objects: tuple[str, ...],
+    sentences: dict[str, str],
 ) -> Iterator[PromptPair]:
     while True:
-        frame = rng.choice(tuple(FRAMES))
+        frame = rng.choice(tuple(sentences))
         first, second = rng.sample(names, 2)
         place, thing = rng.choice(places), rng.choice(objects)
         order = rng.choice(("abba", "baba"))
@@ -48,8 +70,8 @@ def _draw(
 
         slots = {"first": first, "second": second, "place": place, "thing": thing}
         yield PromptPair(
-            clean=FRAMES[frame].format(**slots, giver=giver),
-            counterfactual=FRAMES[frame].format(**slots, giver=receiver),
+            clean=sentences[frame].format(**slots, giver=giver),
+            counterfactual=sentences[frame].format(**slots, giver=receiver),
             answer=f" {receiver}",
             distractor=f" {giver}",
             template=f"{frame}-{order}",

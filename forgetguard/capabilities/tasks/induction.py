@@ -11,9 +11,18 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, fitting
+from forgetguard.capabilities.tasks.words import fitting, frames, listed
 
-FRAMES = {"list": "List:", "words": "Words:", "sequence": "Sequence:"}
+FRAMES = {
+    "list": "List:", "words": "Words:", "sequence": "Sequence:", "items": "Items:", "series":
+    "Series:", "terms": "Terms:", "tokens": "Tokens:", "entries": "Entries:", "row": "Row:",
+    "text": "Text:", "input": "Input:", "memory": "Memory:", "notes": "Notes:", "data": "Data:",
+    "vocabulary": "Vocabulary:", "order": "Order:",
+}  # fmt: skip
+HELD_OUT_FRAMES = {
+    "repeat": "Repeat:", "stream": "Stream:", "output": "Output:", "content": "Content:",
+    "nouns": "Nouns:", "chain": "Chain:", "line": "Line:", "inventory": "Inventory:",
+}  # fmt: skip
 LENGTHS = (8, 9, 10)  # words in the first copy
 REPEATED = (1, 2, 3)  # words in the second copy, before the answer
 
@@ -26,15 +35,15 @@ def generate(
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    words = fitting("induction", "nouns", OBJECTS + NOUNS, fits, at_least=24)
-    return _draw(rng, words, lengths)
+    words = fitting("induction", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    return _draw(rng, words, lengths, frames("induction", FRAMES, HELD_OUT_FRAMES, fits))
 
 
 def _draw(
-    rng: random.Random, words: tuple[str, ...], lengths: Sequence[int]
+    rng: random.Random, words: tuple[str, ...], lengths: Sequence[int], openings: dict[str, str]
 ) -> Iterator[PromptPair]:
     while True:
-        frame = rng.choice(tuple(FRAMES))
+        frame = rng.choice(tuple(openings))
         length, repeated = rng.choice(lengths), rng.choice(REPEATED)
         first = rng.sample(words, length)
         place = rng.randrange(repeated, length)  # of the answer
@@ -44,8 +53,8 @@ def _draw(
         swapped = first.copy()
         swapped[place], swapped[other] = swapped[other], swapped[place]
         yield PromptPair(
-            clean=" ".join([FRAMES[frame], *first, *second]),
-            counterfactual=" ".join([FRAMES[frame], *swapped, *second]),
+            clean=" ".join([openings[frame], *first, *second]),
+            counterfactual=" ".join([openings[frame], *swapped, *second]),
             answer=f" {first[place]}",
             distractor=f" {first[other]}",
             template=f"{frame}-{length}",

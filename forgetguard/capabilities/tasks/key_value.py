@@ -12,43 +12,163 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import COLORS, NAMES, NOUNS, OBJECTS, PLACES, fitting
+from forgetguard.capabilities.tasks.words import fitting, frames, listed
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How facts and the question about one of them are worded, and where their words come from."""
+    """How facts and the question about one of them are worded, and the lists (words.LISTS) that
+    their words come from."""
 
     opening: str
     fact: str
     joint: str
     question: str
-    keys: tuple[str, ...]
-    values: tuple[str, ...]
+    keys: str
+    values: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.opening, self.fact, self.joint, self.question
 
 
 FRAMES = {
     "locations": Frame(
-        "Remember:", " the {key} is in the {value}", ",", ". The {key} is in the", OBJECTS, PLACES
+        "Remember:",
+        " the {key} is in the {value}",
+        ",",
+        ". The {key} is in the",
+        "objects",
+        "places",
     ),
     "owners": Frame(
-        "Remember:", " {key} has the {value}", ",", ". We know that {key} has the", NAMES, OBJECTS
+        "Remember:",
+        " {key} has the {value}",
+        ",",
+        ". We know that {key} has the",
+        "names",
+        "objects",
     ),
-    "colors": Frame("Look:", " the {key} is {value}", ",", ". So the {key} is", OBJECTS, COLORS),
+    "colors": Frame(
+        "Look:", " the {key} is {value}", ",", ". So the {key} is", "objects", "colors"
+    ),
     "visits": Frame(
-        "Today", " {key} is at the {value}", ",", ". You can find {key} at the", NAMES, PLACES
+        "Today", " {key} is at the {value}", ",", ". You can find {key} at the", "names", "places"
     ),
-    "codes": Frame("Codes:", " {key} = {value}", ",", ". Then {key} =", NOUNS, COLORS),
-    "pairs": Frame("Pairs:", " {key} = {value}", ",", ". And {key} =", NAMES, NOUNS),
+    "codes": Frame("Codes:", " {key} = {value}", ",", ". Then {key} =", "nouns", "colors"),
+    "pairs": Frame("Pairs:", " {key} = {value}", ",", ". And {key} =", "names", "nouns"),
+    "jobs": Frame(
+        "Facts:", " {key} works at the {value}", ",", ". So {key} works at the", "names", "places"
+    ),
+    "gifts": Frame(
+        "For the holidays",
+        " {key} wants a {value}",
+        ",",
+        ". As you know, {key} wants a",
+        "names",
+        "objects",
+    ),
+    "keeps": Frame(
+        "Notes:",
+        " {key} keeps the {value}",
+        ",",
+        ". It is known that {key} keeps the",
+        "names",
+        "objects",
+    ),
+    "doors": Frame(
+        "Listen:",
+        " the {key} was painted {value}",
+        ",",
+        ". The color of the {key} is",
+        "objects",
+        "colors",
+    ),
+    "arrows": Frame("Table:", " {key} -> {value}", ",", ". Again: {key} ->", "nouns", "objects"),
+    "colon": Frame("Settings:", " {key}: {value}", ",", ". Setting {key}:", "nouns", "places"),
+    "waits": Frame(
+        "Tonight",
+        " {key} waits near the {value}",
+        ",",
+        ". So look for {key} near the",
+        "names",
+        "places",
+    ),
+    "left": Frame(
+        "Yesterday",
+        " the {key} was left at the {value}",
+        ",",
+        ". To get the {key}, go to the",
+        "objects",
+        "places",
+    ),
+    "likes": Frame(
+        "It is said that",
+        " {key} likes the color {value}",
+        ",",
+        ". The favorite color of {key} is",
+        "names",
+        "colors",
+    ),
+    "stands": Frame(
+        "Plan:",
+        " the {key} stands behind the {value}",
+        ",",
+        ". Look for the {key} behind the",
+        "objects",
+        "nouns",
+    ),
+}
+HELD_OUT_FRAMES = {
+    "lost": Frame(
+        "This week", " {key} lost the {value}", ",", ". Sadly, {key} lost the", "names", "objects"
+    ),
+    "lives": Frame(
+        "Addresses:",
+        " {key} lives by the {value}",
+        ",",
+        ". Write to {key} by the",
+        "names",
+        "places",
+    ),
+    "maps": Frame(
+        "Dictionary:", " {key} means {value}", ",", ". Here {key} means", "nouns", "objects"
+    ),
+    "team": Frame(
+        "Teams:",
+        " {key} plays for {value}",
+        ",",
+        ". This season {key} plays for",
+        "names",
+        "colors",
+    ),
+    "hidden": Frame(
+        "Secret:",
+        " the {key} is hidden at the {value}",
+        ",",
+        ". Nobody finds the {key} at the",
+        "objects",
+        "places",
+    ),
+    "labels": Frame("Labels:", " {key} # {value}", ",", ". Label of {key} #", "nouns", "colors"),
+    "drew": Frame(
+        "In the lesson",
+        " {key} drew a {value}",
+        ",",
+        ". Afterwards {key} showed a",
+        "names",
+        "nouns",
+    ),
+    "sold": Frame(
+        "Sales:",
+        " the {key} came from the {value}",
+        ",",
+        ". We bought the {key} from the",
+        "objects",
+        "places",
+    ),
 }
 SIZES = (3, 4, 5)  # facts stated in a prompt
-_KINDS = {
-    NAMES: "names",
-    PLACES: "places",
-    OBJECTS: "objects",
-    COLORS: "colors",
-    NOUNS: "nouns",
-}
 
 
 def generate(
@@ -60,19 +180,22 @@ def generate(
     Raises CapabilityError when fewer than 6 names, places, objects, colors or nouns fit.
     """
     left = {
-        words: fitting("key_value", kind, words, fits, at_least=6) for words, kind in _KINDS.items()
+        kind: fitting("key_value", kind, listed(kind, fits), fits, at_least=6)
+        for kind in ("names", "places", "objects", "colors", "nouns")
     }
-    return _draw(rng, left, sizes)
+    worded = frames("key_value", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: frame.texts)
+    return _draw(rng, left, sizes, worded)
 
 
 def _draw(
     rng: random.Random,
-    left: dict[tuple[str, ...], tuple[str, ...]],
+    left: dict[str, tuple[str, ...]],
     sizes: Sequence[int],
+    worded: dict[str, Frame],
 ) -> Iterator[PromptPair]:
     while True:
-        name = rng.choice(tuple(FRAMES))
-        frame, size = FRAMES[name], rng.choice(sizes)
+        name = rng.choice(tuple(worded))
+        frame, size = worded[name], rng.choice(sizes)
         keys = rng.sample(left[frame.keys], size)
         values = rng.sample(left[frame.values], size)
         stated = frame.opening + frame.joint.join(

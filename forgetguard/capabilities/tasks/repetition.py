@@ -13,8 +13,8 @@ import random
 from collections.abc import Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.induction import FRAMES, LENGTHS
-from forgetguard.capabilities.tasks.words import NOUNS, OBJECTS, Fits, fitting
+from forgetguard.capabilities.tasks.induction import FRAMES, HELD_OUT_FRAMES, LENGTHS
+from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -22,12 +22,15 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    return _draw(rng, fitting("repetition", "nouns", OBJECTS + NOUNS, fits, at_least=24))
+    words = fitting("repetition", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    return _draw(rng, words, frames("repetition", FRAMES, HELD_OUT_FRAMES, fits))
 
 
-def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
+def _draw(
+    rng: random.Random, words: tuple[str, ...], openings: dict[str, str]
+) -> Iterator[PromptPair]:
     while True:
-        frame, length = rng.choice(tuple(FRAMES)), rng.choice(LENGTHS)
+        frame, length = rng.choice(tuple(openings)), rng.choice(LENGTHS)
         listed = rng.sample(words, length)
         asked = rng.randrange(length - 1)
         # Not beside it: each of the two words keeps the word that follows its place.
@@ -35,8 +38,8 @@ def _draw(rng: random.Random, words: tuple[str, ...]) -> Iterator[PromptPair]:
         swapped = listed.copy()
         swapped[asked], swapped[other] = swapped[other], swapped[asked]
         yield PromptPair(
-            clean=" ".join([FRAMES[frame], *listed, listed[asked]]),
-            counterfactual=" ".join([FRAMES[frame], *swapped, listed[asked]]),
+            clean=" ".join([openings[frame], *listed, listed[asked]]),
+            counterfactual=" ".join([openings[frame], *swapped, listed[asked]]),
             answer=f" {listed[asked + 1]}",
             distractor=f" {listed[other + 1]}",
             template=f"{frame}-{length}",

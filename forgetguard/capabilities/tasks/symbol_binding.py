@@ -1,50 +1,53 @@
-"""Task `symbol_binding`: answer an easy multiple-choice question with the letter of the option.
+"""Tasks `symbol_binding` and `symbol_binding_text`: answer an easy multiple-choice question.
 
-The right option is stated in the prompt, or plain to see (the one color among objects); what is
-asked of the model is to bind it to its letter. The counterfactual swaps the right option with a
-wrong one: the same words in another order, so that only the letter changes. (After Lieberum et al.,
-arXiv 2307.09458, and Wiegreffe et al., arXiv 2407.15018.) Light: no torch.
+The right option is stated in the prompt, or plain to see (the one color among objects). In
+`symbol_binding` the answer is the option's letter; what is asked of the model is to bind the two.
+The counterfactual swaps the right option with a wrong one: the same words in another order, so that
+only the letter changes. In `symbol_binding_text` the answer is the option's text, for models that
+have not learned letters; the counterfactual makes another of the listed options the right one, by
+one word of the question. (After Lieberum et al., arXiv 2307.09458, and Wiegreffe et al., arXiv
+2407.15018.) Light: no torch.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import (
-    COLORS,
-    NAMES,
-    NUMBERS,
-    OBJECTS,
-    PLACES,
-    Fits,
-    fitting,
-)
+from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
+from forgetguard.errors import CapabilityError
 
 LETTERS = ("A", "B", "C", "D")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, and the words that its right and its wrong options are drawn from."""
+    """A question, and the lists (words.LISTS) that its right and its wrong options come from."""
 
     text: str
-    right: tuple[str, ...]
-    wrong: tuple[str, ...]
+    right: str
+    wrong: str
 
 
-_NUMBERS = tuple(NUMBERS)
 QUESTIONS = {
-    "where": Question("The meeting is at the {right}. Where is the meeting?", PLACES, PLACES),
-    "what": Question("There is a {right} on the table. What is on the table?", OBJECTS, OBJECTS),
-    "who": Question("The winner is {right}. Who is the winner?", NAMES, NAMES),
-    "paint": Question("The wall is {right}. What color is the wall?", COLORS, COLORS),
-    "code": Question("The code is {right}. What is the code?", _NUMBERS, _NUMBERS),
-    "color": Question("Which of these is a color?", COLORS, OBJECTS),
-    "name": Question("Which of these is a person's name?", NAMES, PLACES),
-    "number": Question("Which of these is a number?", _NUMBERS, OBJECTS),
+    "where": Question("The meeting is at the {right}. Where is the meeting?", "places", "places"),
+    "what": Question(
+        "There is a {right} on the table. What is on the table?", "objects", "objects"
+    ),
+    "who": Question("The winner is {right}. Who is the winner?", "names", "names"),
+    "paint": Question("The wall is {right}. What color is the wall?", "colors", "colors"),
+    "code": Question("The code is {right}. What is the code?", "numbers", "numbers"),
+    "color": Question("Which of these is a color?", "colors", "objects"),
+    "name": Question("Which of these is a person's name?", "names", "places"),
+    "number": Question("Which of these is a number?", "numbers", "objects"),
+}
+HELD_OUT_QUESTIONS = {
+    "called": Question("The dog is called {right}. What is it called?", "names", "names"),
+    "lost": Question("Today I lost my {right}. What did I lose?", "objects", "objects"),
+    "from": Question("She came from the {right}. Where did she come from?", "places", "places"),
+    "count": Question("He counted {right} birds. How many did he count?", "numbers", "numbers"),
 }
 # How options are listed.
 LISTS = {
@@ -52,61 +55,106 @@ LISTS = {
     "colon": "{letter}: {option}",
     "bracket": "{letter}) {option}",
 }
+HELD_OUT_LISTS = {"parentheses": "({letter}) {option}"}
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """Endless pairs; the letters of the right option and of the counterfactual's are uniform.
+    """Answer with the letter of the right option.
+
+    Endless pairs; the letters of the right option and of the counterfactual's are uniform.
 
     Raises CapabilityError when a letter does not fit, or fewer than 24 words for options.
     """
-    letters = fitting("symbol_binding", "letters", LETTERS, fits, at_least=len(LETTERS))
-    words = OBJECTS + PLACES + NAMES + COLORS + _NUMBERS
+    fitting("symbol_binding", "letters", LETTERS, fits, at_least=len(LETTERS))
+    asked, left = _questions("symbol_binding", fits)
+    return _draw_letters(rng, asked, left, _lists(fits))
+
+
+def generate_text(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
+    """Answer with the text of the right option.
+
+    Endless pairs whose question changes; the places of both right options are uniform.
+
+    Raises CapabilityError when fewer than 24 words for options fit.
+    """
+    asked, left = _questions("symbol_binding_text", fits)
+    stated = {key: one for key, one in asked.items() if "{right}" in one.text}
+    if not stated:
+        raise CapabilityError(
+            "Task 'symbol_binding_text': of no list of words four fit this tokenizer. Try the "
+            "other readout, or choose another task."
+        )
+    return _draw_texts(rng, stated, left, _lists(fits))
+
+
+def _lists(fits: Fits) -> dict[str, str]:
+    return frames("symbol_binding", LISTS, HELD_OUT_LISTS, fits)
+
+
+def _questions(task: str, fits: Fits) -> tuple[dict[str, Question], dict[str, tuple[str, ...]]]:
+    """The questions with enough options, and what is left of each list of words."""
+    kinds = ("objects", "places", "names", "colors", "numbers")
     # Of 24 words in five lists, some list has five: enough for a question of its own kind.
-    left = frozenset(fitting("symbol_binding", "words for options", words, fits, at_least=24))
-    questions = {key: _with(question, left) for key, question in QUESTIONS.items()}
-    enough = len(LETTERS)
-    return _draw(
-        rng,
-        letters,
-        {
-            key: question
-            for key, question in questions.items()
-            if min(len(question.right), len(question.wrong)) >= enough
-        },
-    )
+    every = fitting(task, "words for options", listed(" ".join(kinds), fits), fits, at_least=24)
+    found = frozenset(every)
+    left = {kind: tuple(w for w in listed(kind, fits) if w in found) for kind in kinds}
+    known = frames(task, QUESTIONS, HELD_OUT_QUESTIONS, fits, lambda question: (question.text,))
+    enough = {
+        key: one
+        for key, one in known.items()
+        if min(len(left[one.right]), len(left[one.wrong])) >= len(LETTERS)
+    }
+    return enough, left
 
 
-def _with(question: Question, left: frozenset[str]) -> Question:
-    right = tuple(word for word in question.right if word in left)
-    wrong = tuple(word for word in question.wrong if word in left)
-    return replace(question, right=right, wrong=wrong)
-
-
-def _draw(
-    rng: random.Random, letters: tuple[str, ...], questions: dict[str, Question]
+def _draw_letters(
+    rng: random.Random,
+    questions: Mapping[str, Question],
+    left: Mapping[str, tuple[str, ...]],
+    lists: Mapping[str, str],
 ) -> Iterator[PromptPair]:
     while True:
-        key, style = rng.choice(tuple(questions)), rng.choice(tuple(LISTS))
+        key, style = rng.choice(tuple(questions)), rng.choice(tuple(lists))
         question = questions[key]
-        right = rng.choice(question.right)
-        wrong = rng.sample([word for word in question.wrong if word != right], len(letters) - 1)
-        place, other = rng.sample(range(len(letters)), 2)
+        right = rng.choice(left[question.right])
+        wrong = rng.sample([one for one in left[question.wrong] if one != right], len(LETTERS) - 1)
+        place, other = rng.sample(range(len(LETTERS)), 2)
         options = [*wrong[:place], right, *wrong[place:]]
         swapped = options.copy()
         swapped[place], swapped[other] = swapped[other], swapped[place]
         asked = question.text.format(right=right)
         yield PromptPair(
-            clean=_prompt(asked, style, letters, options),
-            counterfactual=_prompt(asked, style, letters, swapped),
-            answer=f" {letters[place]}",
-            distractor=f" {letters[other]}",
+            clean=_prompt(asked, lists[style], options),
+            counterfactual=_prompt(asked, lists[style], swapped),
+            answer=f" {LETTERS[place]}",
+            distractor=f" {LETTERS[other]}",
             template=f"{key}-{style}",
         )
 
 
-def _prompt(asked: str, style: str, letters: tuple[str, ...], options: list[str]) -> str:
-    listed = (
-        LISTS[style].format(letter=letter, option=option)
-        for letter, option in zip(letters, options, strict=True)
+def _draw_texts(
+    rng: random.Random,
+    questions: Mapping[str, Question],
+    left: Mapping[str, tuple[str, ...]],
+    lists: Mapping[str, str],
+) -> Iterator[PromptPair]:
+    while True:
+        key, style = rng.choice(tuple(questions)), rng.choice(tuple(lists))
+        question = questions[key]
+        options = rng.sample(left[question.right], len(LETTERS))
+        right, other = rng.sample(options, 2)
+        yield PromptPair(
+            clean=_prompt(question.text.format(right=right), lists[style], options),
+            counterfactual=_prompt(question.text.format(right=other), lists[style], options),
+            answer=f" {right}",
+            distractor=f" {other}",
+            template=f"{key}-{style}",
+        )
+
+
+def _prompt(asked: str, style: str, options: Sequence[str]) -> str:
+    rows = (
+        style.format(letter=letter, option=option)
+        for letter, option in zip(LETTERS, options, strict=True)
     )
-    return "\n".join([f"Question: {asked}", *listed, "Answer:"])
+    return "\n".join([f"Question: {asked}", *rows, "Answer:"])

@@ -1,15 +1,22 @@
-"""The English words that several tasks draw from, and the filter that keeps those that fit.
+"""The English words that several tasks draw from, and the filters that keep what fits.
 
-Lists are ordered from common to rare, so that a small vocabulary can take the head of each. They
-are disjoint where one prompt draws from several of them, and objects and places start with a
-consonant ("a book"). Light: no torch.
+Lists are ordered from common to rare, so that a small vocabulary can take the head of each; the
+heads stand here, the rest in word_lists/. They are disjoint where one prompt draws from several of
+them, and objects start with a consonant ("a book").
+
+A third of the long lists' words, and of every task's sentence frames, is held out: drawn only where
+a capability asks for it (`Fits.held_out`), so that what a model does on prompts that are public can
+be compared with what it does on words and frames that no prompt at hand has held. Light: no torch.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from string import Formatter
+from typing import Protocol, TypeVar
 
 from forgetguard.errors import CapabilityError
 
@@ -81,13 +88,86 @@ LANGUAGES = {
 }  # fmt: skip
 
 
+LISTS: Mapping[str, tuple[str, ...]] = {
+    "names": NAMES,
+    "places": PLACES,
+    "objects": OBJECTS,
+    "colors": COLORS,
+    "nouns": NOUNS,
+    "numbers": tuple(NUMBERS),
+}
+PUBLIC, HELD_OUT = "[public]", "[held out]"  # the parts of a file of word_lists/
+
+
 class Fits(Protocol):
-    """How a generator asks the tokenizer at hand about a word."""
+    """How a generator asks the tokenizer at hand about a word.
+
+    What forgetguard hands to a task has, besides, `held_out` (whether held-out words and frames are
+    drawn), `knows(text)` (whether no piece of a text is unknown) and `chat` (whether a chat
+    template will wrap the prompts). A plain function will do: it has none of them.
+    """
 
     def __call__(self, word: str, before: str | None = None, /) -> int:
         """How many tokens `word` is after a space in running text or, where `before` is given,
         right after that text, as written. 0 where it cannot be used: unknown, merged with what
         stands before it, or of several tokens although the readout needs one."""
+
+
+def listed(kinds: str, fits: Fits | Callable[[str], int]) -> tuple[str, ...]:
+    """The words of the lists named (`LISTS`, separated by spaces), list by list; without those held
+    out unless `fits` asks for them."""
+    every: list[str] = []
+    for kind in kinds.split():
+        public, held_out = _further(kind)
+        every += (*LISTS[kind], *public, *(held_out if getattr(fits, "held_out", False) else ()))
+    return tuple(every)
+
+
+@cache
+def _further(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of a list after its head: those that are public, and those held out."""
+    file = files(__package__) / "word_lists" / f"{kind}.txt"
+    if not file.is_file():
+        return (), ()
+    public, held_out = file.read_text("utf-8").split(PUBLIC)[1].split(HELD_OUT)
+    return _words(public), _words(held_out)
+
+
+Frame = TypeVar("Frame")
+
+
+def frames(
+    task: str,
+    public: Mapping[str, Frame],
+    held_out: Mapping[str, Frame],
+    fits: Fits | Callable[[str], int],
+    texts: Callable[[Frame], Iterable[str]] = lambda frame: (str(frame),),
+) -> dict[str, Frame]:
+    """The sentence frames to draw from, by name: the public ones, with those held out where `fits`
+    asks for them; of these the ones whose every piece the tokenizer knows. `texts` gives a frame's
+    texts, with their slots.
+
+    Raises CapabilityError when it knows none.
+    """
+    chosen = {**public, **(held_out if getattr(fits, "held_out", False) else {})}
+    knows: Callable[[str], bool] = getattr(fits, "knows", lambda text: True)
+    known = {
+        key: frame
+        for key, frame in chosen.items()
+        if all(knows(piece) for text in texts(frame) for piece in _fixed(text))
+    }
+    if not known:
+        raise CapabilityError(
+            f"Task {task!r}: none of its {len(chosen)} sentence frames fits this tokenizer: each "
+            "has a word that is unknown to it. Give this capability its own prompt pairs as "
+            "`pairs: {file: ...}`, or choose another task."
+        )
+    return known
+
+
+def _fixed(text: str) -> Iterator[str]:
+    """What stands between the slots of a frame."""
+    return (piece.rstrip(" ") for piece, *_ in Formatter().parse(text) if piece.strip())
 
 
 def fitting(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetguard.recipes.reference.collecting import (
+from examples.studies.reference.collecting import (
     METRICS,
     Record,
     Table,
@@ -26,7 +26,7 @@ from forgetguard.recipes.reference.collecting import (
     group_of,
     paired,
 )
-from forgetguard.recipes.reference.intervals import (
+from examples.studies.reference.intervals import (
     Interval,
     over_configurations,
     over_seeds,

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from forgetguard.recipes.pages import fill_blocks
-from forgetguard.recipes.reference.collecting import METRICS, RATED, Record, Table, group_of
-from forgetguard.recipes.reference.intervals import over_seeds
+from examples.studies.pages import fill_blocks
+from examples.studies.reference.collecting import METRICS, RATED, Record, Table, group_of
+from examples.studies.reference.intervals import over_seeds
 
 FIGURES = ("pareto", "training", "heads", "matched")
 Rows: TypeAlias = Sequence[Sequence[str]]

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from examples.studies.reference.plan import Plan, circuit_path, circuit_specs, described
+from examples.studies.reference.prompts import prior_capabilities, scoring_questions
+from examples.studies.reference.training import checkpoints, finished
 from forgetguard.anatomy.locate import locate
 from forgetguard.api.checkpoints import load
 from forgetguard.capabilities.capability import EncodedCapability
@@ -41,9 +44,6 @@ from forgetguard.measures.parameter_drift import parameter_drift
 from forgetguard.measures.samples import CIRCUIT, DAMAGE, IMPORTANCE, Samples
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
-from forgetguard.recipes.reference.plan import Plan, circuit_path, circuit_specs, described
-from forgetguard.recipes.reference.prompts import prior_capabilities, scoring_questions
-from forgetguard.recipes.reference.training import checkpoints, finished
 from forgetguard.whole_files import write_text
 
 BASE = "base"

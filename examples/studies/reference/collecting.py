@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from forgetguard.recipes.reference.intervals import over_seeds
-from forgetguard.recipes.reference.plan import Plan, described
+from examples.studies.reference.intervals import over_seeds
+from examples.studies.reference.plan import Plan, described
 
 Record: TypeAlias = Mapping[str, Any]
 Table: TypeAlias = Mapping[str, Any]

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from examples.studies.reference.collecting import Record, Table
+from examples.studies.reference.plan import Plan, masked
 from forgetguard.discovery.ranking import Progress
-from forgetguard.recipes.reference.collecting import Record, Table
-from forgetguard.recipes.reference.plan import Plan, masked
 
 VERSION = 2  # of what is compared and how; a higher one compares everything anew
 
@@ -40,10 +40,10 @@ def compare(shared: tuple[Plan, Mapping[str, Mapping[str, Any]]], name: str, _: 
     Raises:
         ForgetguardError: it cannot be compared; the message says why.
     """
+    from examples.studies.reference.measuring import checkpoint, task_name
+    from examples.studies.reference.prompts import mask_capabilities
     from forgetguard.api.checkpoints import load
     from forgetguard.comparison.compare import compare as compare_models
-    from forgetguard.recipes.reference.measuring import checkpoint, task_name
-    from forgetguard.recipes.reference.prompts import mask_capabilities
     from forgetguard.whole_files import write_text
 
     plan, wanted = shared
@@ -135,7 +135,7 @@ def _key(plan: Plan, pairing: Mapping[str, Any]) -> str:
     are compared."""
     from dataclasses import asdict
 
-    from forgetguard.recipes.reference.measuring import key_of, task_name
+    from examples.studies.reference.measuring import key_of, task_name
 
     keys = [
         key_of(plan, task_name(pairing[role]["run"], pairing[role]["step"]))

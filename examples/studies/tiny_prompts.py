@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from forgetguard.capabilities.pairs import PromptPair
@@ -45,11 +46,36 @@ DRAWN = (
     *(words.LANGUAGES[country] for country in COUNTRIES),
 )
 _DRAWN = frozenset(DRAWN)
+# The sentence frames that the tiny base was trained on, in the order of the tokenizer's ids: the
+# head of each task's, too.
+FRAMES: tuple[str, ...] = (
+    *tuple(induction.FRAMES.values())[:3],
+    *tuple(indirect_object.FRAMES.values())[:8],
+    *tuple(greater_than.FRAMES.values())[:6],
+    *tuple(fact_recall.FRAMES.values())[:8],
+)
+KEY_VALUE_FRAMES = tuple(key_value.FRAMES.values())[:6]
+_PIECES = r"[A-Za-z]+|[^A-Za-z ]"
+_KNOWN = frozenset(
+    re.findall(
+        _PIECES, " ".join((*FRAMES, *(text for one in KEY_VALUE_FRAMES for text in one.texts)))
+    )
+)
 
 
-def fits(word: str) -> bool:
-    """Whether the tiny tokenizer has a token for " word"; what a task's generator asks for."""
-    return word in _DRAWN
+class _Fits:
+    """What a task's generator asks of the tiny tokenizer."""
+
+    def __call__(self, word: str, before: str | None = None, /) -> int:
+        """Whether it has a token for " word"."""
+        return int(word in _DRAWN)
+
+    def knows(self, text: str) -> bool:
+        """Whether it has every piece of a frame's text."""
+        return all(piece in _KNOWN for piece in re.findall(_PIECES, text))
+
+
+fits = _Fits()
 
 
 # Training adds shorter lists than the tasks ask for: attention has fewer wrong places to leave.

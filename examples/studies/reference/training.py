@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from examples.studies.reference.plan import Plan, Run
+from examples.studies.reference.prompts import replayed_questions, training_questions
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import ForgetguardError
-from forgetguard.recipes.reference.plan import Plan, Run
-from forgetguard.recipes.reference.prompts import replayed_questions, training_questions
 from forgetguard.recipes.training.run_card import read_card
 from forgetguard.recipes.training.run_folder import FINAL
 from forgetguard.recipes.training.saved_states import saved_states

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.studies.pages import write_page
+from examples.studies.reference import claims, collecting, comparing, measuring, training
+from examples.studies.reference.plan import STAGES, Plan, described
+from examples.studies.reference.workers import Task, Work, carry_out
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.recipes.locking import alone
-from forgetguard.recipes.pages import write_page
-from forgetguard.recipes.reference import claims, collecting, comparing, measuring, training
-from forgetguard.recipes.reference.plan import Plan, described
-from forgetguard.recipes.reference.workers import Task, Work, carry_out
 from forgetguard.whole_files import write_text
 
-STAGES = ("train", "measure", "report")
 RESULTS = "results.json"
 _PLAN = "plan.json"
 Say = Callable[[str], None]
@@ -126,14 +125,14 @@ def write(found: Mapping[str, Any], docs: Path, *, figures: bool, say: Say) -> P
     Raises:
         SpecificationError: the page has no place for the numbers.
     """
-    from forgetguard.recipes.reference import page
+    from examples.studies.reference import page
 
     found = _rounded(found)  # so that the page says what the file gives
     folder = docs / "reference"
     at = docs / "reference.md"
     write_page(at, page, found, folder / RESULTS, compact(found))
     if figures:
-        from forgetguard.recipes.reference.figures import draw
+        from examples.studies.reference.figures import draw
 
         draw(found, folder)
     say(f"written: {at}")

@@ -24,7 +24,8 @@ from forgetguard.recipes.training.settings import (
     read_settings,
 )
 
-PRESETS = "presets"
+PRESETS = Path(__file__).parent / "presets"
+STAGES = ("train", "measure", "report")
 _CIRCUITS = "forgetguard_circuits"
 _CIRCUIT_FILE = ".circuit.yaml"
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
@@ -144,8 +145,7 @@ class Plan:
 
 def presets() -> tuple[str, ...]:
     """The names of the bundled presets."""
-    folder = resources.files("forgetguard.recipes") / PRESETS
-    return tuple(sorted(one.name[:-5] for one in folder.iterdir() if one.name.endswith(".yaml")))
+    return tuple(sorted(one.stem for one in PRESETS.glob("*.yaml")))
 
 
 def read_plan(preset: str, overrides: Sequence[str] = (), *, out: Path) -> Plan:
@@ -269,10 +269,9 @@ _SETTINGS = tuple(
 
 
 def _read(preset: str) -> dict[str, Any]:
-    bundled = resources.files("forgetguard.recipes") / PRESETS / f"{preset}.yaml"
     path = Path(preset).expanduser()
     if preset in presets():
-        text, file = bundled.read_text(encoding="utf-8"), f"preset {preset}"
+        text, file = (PRESETS / f"{preset}.yaml").read_text("utf-8"), f"preset {preset}"
     elif path.suffix in (".yaml", ".yml"):
         text, file = lines.read_text(path, "preset"), str(path)
     else:

@@ -1,19 +1,22 @@
-"""`forgetguard reference run PRESET`: train a family, measure it, hold it against the papers."""
+"""`python -m examples.studies.reference PRESET`: train a family, measure it, hold it against the
+papers."""
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
+from examples.studies.reference.plan import STAGES, Plan, presets, read_plan
+from forgetguard.cli import entry
 from forgetguard.cli.command import DONE, FAILED, INTERRUPTED, Command, Job, say, whole_imports
 from forgetguard.cli.values import needs_module
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.reference.plan import Plan, presets, read_plan
 
-# As in recipes/reference/suite.py, which needs torch; a test holds them equal.
-STAGES = ("train", "measure", "report")
-_USAGE = "forgetguard reference run PRESET [KEY=VALUE ...]"
+_PROGRAM = "python -m examples.studies.reference"
+_USAGE = f"{_PROGRAM} PRESET [KEY=VALUE ...]"
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -22,8 +25,8 @@ def _options(parser: ArgumentParser) -> None:
     add(
         "tokens",
         nargs="*",
-        metavar="run PRESET KEY=VALUE",
-        help=f"`run`, a preset ({', '.join(presets())}, or a .yaml file like them), and any of its "
+        metavar="PRESET KEY=VALUE",
+        help=f"a preset ({', '.join(presets())}, or a .yaml file like them), and any of its "
         "values changed: seeds=0,1, recipes=sft,rl, sft.steps=100, all.batch=8",
     )
     add(
@@ -59,9 +62,9 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def _plan(asked: Namespace) -> Plan:
-    action, preset, *overrides = (*asked.tokens, "", "")[: max(2, len(asked.tokens))]
-    if action != "run" or not preset:
+    if not asked.tokens:
         raise SpecificationError(f"write {_USAGE}, with a preset of {', '.join(presets())}")
+    preset, *overrides = asked.tokens
     out = Path(asked.out) if asked.out else Path(f"reference-{Path(preset).stem}")
     return read_plan(preset, overrides, out=out)
 
@@ -70,7 +73,7 @@ def _carry_out(
     plan: Plan, jobs: int, stages: tuple[str, ...], docs: Path | None, figures: bool
 ) -> int:
     with whole_imports():
-        from forgetguard.recipes.reference import suite
+        from examples.studies.reference import suite
     started = time.monotonic()
 
     def tell(line: str) -> None:
@@ -80,12 +83,12 @@ def _carry_out(
         found = suite.run(plan, jobs=jobs, stages=stages, docs=docs, figures=figures, say=tell)
     except KeyboardInterrupt:
         say(
-            "forgetguard reference: interrupted; finished work is kept, and the same command goes "
-            "on from there"
+            f"{_PROGRAM}: interrupted; finished work is kept, and the same command goes on from "
+            "there"
         )
         return INTERRUPTED
     for name, why in found.failed.items():
-        say(f"forgetguard reference: {name} failed: {why}")
+        say(f"{_PROGRAM}: {name} failed: {why}")
     return FAILED if found.failed else DONE
 
 
@@ -95,3 +98,12 @@ COMMAND = Command(
     _options,
     _prepare,
 )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suite as `arguments` say (default: of this process); returns the exit status."""
+    return entry.run(entry.parser_of(COMMAND, _PROGRAM), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
