@@ -117,9 +117,13 @@ def spec(heads: tuple[Head, ...] = HEADS, readout: str = "logit_diff", **more: A
     return GateSpec("c", "ioi", InlinePairs(texts), readout, heads, (), **more)
 
 
+# The circuit's shares, beside every dcv.circuit verdict, and what every pass leaves open.
+USUAL = ("share_of_", "templates_unseen", "unguarded")
+
+
 def remarks(verdict: Verdict) -> tuple[Note, ...]:
-    """The notes but those that stand beside every dcv.circuit verdict, the circuit's shares."""
-    return tuple(note for note in verdict.notes if not note.code.startswith("share_of_"))
+    """The notes but those that every verdict, or every pass, has."""
+    return tuple(note for note in verdict.notes if not note.code.startswith(USUAL))
 
 
 def measured(

@@ -27,12 +27,16 @@ class Limit:
     `floor`, 0 to 1, is for measures that have one: the damage of a head that is worth less than
     that share of the circuit is held to the limit relative to that share of the circuit's
     importance (gate/family.py).
+
+    `guard`, 0 or more, is for ratios: the limit is passed only where it would be kept with one more
+    pair that loses so many importances (gate/guard.py); 0: there is no such pair.
     """
 
     key: str
     maximum: float
     line: int = field(default=0, compare=False)
     floor: float = DEFAULT_FLOOR
+    guard: float = 0.0
 
     @property
     def measure(self) -> Measure:

@@ -10,6 +10,7 @@ stages (gate/spending.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import accuracy, spending, studentised
+from forgetguard.gate import accuracy, guard, power, spending, studentised
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate, exactly
@@ -64,10 +65,22 @@ class Levels:
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What is held to a limit: an estimate, whose bounds are at the passing level, and its lower
-    bound at the failing level, corrected for the run's limits and the limit's subjects."""
+    bound at the failing level, corrected for the run's limits and the limit's subjects.
+
+    guarded: the upper bound with one imagined pair, where the limit has a guard (gate/guard.py).
+    error: the standard error of a ratio of means, with `freedom` degrees of freedom.
+    """
 
     estimate: Estimate
     corrected_low: float
+    guarded: float = -math.inf
+    error: float = 0.0
+    freedom: float = math.inf
+
+    @property
+    def high(self) -> float:
+        """What must be within a limit to pass it."""
+        return max(self.estimate.high, self.guarded)
 
     def or_more(self, other: Bounds) -> Bounds:
         """The larger of two numbers that are both held to the limit: it is within where both are,
@@ -79,7 +92,8 @@ class Bounds:
             low=max(one.low, two.low),
             high=max(one.high, two.high),
         )
-        return Bounds(larger, max(self.corrected_low, other.corrected_low))
+        guarded = max(self.guarded, other.guarded)
+        return Bounds(larger, max(self.corrected_low, other.corrected_low), guarded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +108,7 @@ class Case:
     levels: Levels
     seed: int
     clusters: npt.NDArray[np.intp] | None
+    guard: float = 0.0  # of the limit at hand
 
     @classmethod
     def of(cls, spec: GateSpec, samples: Samples, *, seed: int, family: int) -> Case:
@@ -117,9 +132,20 @@ class Case:
         return self.data.count
 
     @property
+    def templates(self) -> int:
+        """Those that the units name."""
+        return len({unit.template for unit in self.data.units if unit.template})
+
+    @property
     def has_templates(self) -> bool:
         """Whether templates of several units are resampled."""
         return self.clusters is not None and len(np.unique(self.clusters)) < self.count
+
+    @property
+    def growth(self) -> float:
+        """By how much the error of a ratio grows with the damage (gate/power.py)."""
+        templates = len(np.unique(self.clusters)) if self.has_templates else math.inf
+        return power.growth(self.count, templates)
 
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the gate's confidence."""
@@ -146,9 +172,10 @@ class Case:
         shown = found
         if enough_resamples(RESAMPLES, failing) > RESAMPLES:
             shown = self._family(numerators, denominators, self.levels.passing)  # on its own draws
+        rows = zip(shown.estimates, found.corrected_low, found.errors, strict=True)
         return [
-            Bounds(estimate, low)
-            for estimate, low in zip(shown.estimates, found.corrected_low, strict=True)
+            Bounds(estimate, low, error=error, freedom=found.freedom)
+            for estimate, low, error in rows
         ]
 
     def vulnerabilities(self, damage: FloatArray, importance: FloatArray) -> list[Bounds]:
@@ -159,10 +186,17 @@ class Case:
         ceases to, and falls below 0 as it does more harm: neither may be beyond the limit.
         """
         against = np.flatnonzero(importance.mean(axis=1) < 0)
-        found = self.ratios(
+        rows = (
             np.concatenate([damage, -damage[against]]),
             np.concatenate([importance, importance[against]]),
         )
+        found = self.ratios(*rows)
+        if self.guard > 0:
+            alpha = self.levels.passing
+            high = guard.upper(*rows, loss=self.guard, alpha=alpha, seed=self.seed)
+            found = [
+                replace(one, guarded=float(most)) for one, most in zip(found, high, strict=True)
+            ]
         held = found[: len(damage)]
         for place, harm in zip(against.tolist(), found[len(damage) :], strict=True):
             held[place] = held[place].or_more(harm)

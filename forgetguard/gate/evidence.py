@@ -122,9 +122,8 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
     found = list(data.notes)
     if data.dropped:
         found.append(Note("dropped", {"dropped": data.dropped, "of": data.dropped + case.count}))
-    templates = {unit.template for unit in data.units if unit.template}
-    if templates and case.clusters is None:
-        found.append(Note("few_templates", {"templates": len(templates)}))
+    if case.templates and case.clusters is None:
+        found.append(Note("few_templates", {"templates": case.templates}))
     if data.stages:
         stage = data.stages.index(case.count) + 1
         facts = {"units": case.count, "most": data.stages[-1]}

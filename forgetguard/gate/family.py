@@ -165,7 +165,8 @@ def _with_bounds(one: SubjectBounds, floor: float) -> SubjectBounds:
         high=max(held.estimate.high, floor * held.estimate.high),
     )
     low = min(held.corrected_low, floor * held.corrected_low)
-    return replace(one, held=Bounds(estimate, low))
+    guarded = max(held.guarded, floor * held.guarded)
+    return replace(one, held=Bounds(estimate, low, guarded))
 
 
 def _own_damage(

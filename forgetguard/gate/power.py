@@ -1,11 +1,10 @@
 """What a number of pairs can show: how many would decide, and which true value would be seen.
 
-
-`detectable` and `passable` answer the question a verdict leaves open: how bad must a checkpoint
-be, for this many pairs to fail it with 80 %? They take the standard error from the distance of
-the estimate to its bound, and the bound to be normal about it, with the same standard error at the
-value they name. Two things are left out: the spread of damage grows with damage (so the true
-smallest value is a little larger), and a bound of few pairs is itself noisy.
+`detectable` answers the question that a verdict leaves open: how bad must a checkpoint be, for as
+many pairs to fail it with 80 %? The limit fails where the statistic (value - limit) / error is
+beyond its critical value, which has the degrees of freedom, the run's limits and the limit's heads
+in it. So the true value must lie as many errors beyond the limit as a non-central t needs to pass
+that value with 80 %; and its error is not today's, for damage that grows spreads more.
 """
 
 from __future__ import annotations
@@ -20,25 +19,58 @@ from forgetguard.gate.accuracy import BoolArray, changed_sides, drop_bounds, dro
 from forgetguard.gate.verdict import Estimate
 
 POWER = 0.80
+# The spread of damage about its ratio to importance, as a share of the mean damage: the medians of
+# real damage (docs/statistics.md, Power).
+OVER_PAIRS, OVER_TEMPLATES = 1.0, 0.4
 _MOST_ENUMERATED = 1024  # pairs up to which changes of sides are enumerated
 
 
-def detectable(
-    value: float, low: float, limit: float, alpha: float, power: float = POWER
-) -> float | None:
-    """About the smallest true value that the limit FAILS with the probability `power`.
+def growth(pairs: int, templates: float = math.inf) -> float:
+    """By how much the error of a ratio grows with its value: damage spreads over pairs, and over
+    the means of templates, by these shares of itself."""
+    return math.sqrt(OVER_PAIRS**2 / pairs + OVER_TEMPLATES**2 / templates)
 
-    limit + (z(1 - alpha) + z(power)) * se, with se = (value - low) / z(1 - alpha).
+
+def detectable(
+    value: float,
+    reach: float,
+    error: float,
+    limit: float,
+    *,
+    freedom: float = math.inf,
+    growth: float = 0.0,
+    power: float = POWER,
+) -> float | None:
+    """The smallest true value, at or beyond `limit`, that the limit FAILS with the probability
+    `power`: the solution of value - limit = distance * error(value).
+
+    The distance is that of a non-central t (approximated as in Johnson & Welch 1940, Biometrika
+    31:362). The squared error at another value x is error^2 + growth^2 (x^2 - value^2): a part that
+    stays, and one that grows with the damage.
 
     Args:
         value: the estimate.
-        low: its lower bound at the one-sided level `alpha` at which the limit fails.
+        reach: the distance from it to the lower bound at which the limit fails.
+        error: its standard error.
+        freedom: degrees of freedom of `error`.
+        growth: by how much the error grows with the value, where damage is all of its spread.
 
     Returns:
-        None where no finite bound says how large the error is.
+        None where no finite bound says how large the error is, or where damage of any size would
+        be seen more rarely, since its spread grows as fast as itself.
     """
-    reach = _reach(value - low, alpha, power)
-    return None if reach is None else limit + reach
+    if not (math.isfinite(reach) and error > 0):
+        return None
+    critical = reach / error
+    shrink = 1 - 1 / (4 * freedom)
+    distance = critical * shrink + special.ndtri(power) * math.sqrt(1 + critical**2 / (2 * freedom))
+    growth = min(growth, error / abs(value)) if value else growth
+    fixed = max(0.0, error**2 - (growth * value) ** 2)
+    slope = 1 - (distance * growth) ** 2
+    if slope <= 0:
+        return None
+    inner = (limit * distance * growth) ** 2 + slope * distance**2 * fixed
+    return float((limit + math.sqrt(inner)) / slope)
 
 
 def passable(

@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.intp]
 
 RESAMPLES = 9999  # (RESAMPLES + 1) * alpha is whole for the usual alphas
 MOST_RESAMPLES = 49_999
-FEWEST_CLUSTERS = 8  # fewer clusters say too little of their own spread: then pairs are resampled
+FEWEST_RESAMPLED = 8  # draws of fewer units show too little of their spread
 _CHUNK = 2_000_000  # resampled weights held at a time
 
 
@@ -30,16 +30,15 @@ def derive_seed(seed: int, *names: str) -> int:
 def cluster_codes(names: Sequence[str]) -> IntArray | None:
     """Which cluster each pair belongs to, [n], from its template's name.
 
-    Pairs without a template are clusters of their own. None where there are fewer than
-    `FEWEST_CLUSTERS` clusters: resampling those would understate their spread, so pairs are
-    resampled, and the interval speaks of these templates only.
+    Pairs without a template are clusters of their own. None where all pairs are of one template:
+    then there is nothing to say how templates differ, and the interval speaks of that one only.
     """
     codes: dict[str, int] = {}
     found = [
         codes.setdefault(f"t{name}" if name else f"p{position}", len(codes))
         for position, name in enumerate(names)
     ]
-    return np.asarray(found, dtype=np.intp) if len(codes) >= FEWEST_CLUSTERS else None
+    return np.asarray(found, dtype=np.intp) if len(codes) > 1 else None
 
 
 def cluster_sums(

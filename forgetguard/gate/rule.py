@@ -10,6 +10,7 @@ not show may be lost all the same. Numbers that are not finite are errors, never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.capabilities.readouts import READOUTS
-from forgetguard.gate import accuracy, evidence, power, same_function, studentised
+from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
 from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
@@ -40,6 +41,7 @@ from forgetguard.measures.samples import (
 # answer's probability the slope is 1 - p, so at 0.1 (p = 0.9) nine tenths stay out of sight. What
 # reads a DCV of 0.25 in logits (half of the margin lost) reads 0.08 there, and 0.014 at p = 0.993.
 LEAST_ROOM = 0.1
+GUARD = 1.0  # what an imagined pair is recommended to lose: a full importance
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,15 @@ def judge(
 
 
 def decide(case: Case, limit: Limit) -> Decision:
-    """What a limit comes to (errors as `judge`)."""
+    """What a limit comes to, and what a pass leaves open (errors as `judge`)."""
+    decision = _decide(case, limit)
+    if decision.outcome is not Outcome.PASS or limit.measure.estimator is Estimator.EXACT:
+        return decision
+    return replace(decision, notes=decision.notes + _left_open(case, limit, decision.code))
+
+
+def _decide(case: Case, limit: Limit) -> Decision:
+    case = replace(case, guard=limit.guard)
     found = estimate(case, limit)
     if found.unmeasurable is not None:
         return found.unmeasurable
@@ -263,21 +273,49 @@ def _saturated(case: Case, measure: Measure) -> float | None:
     return None if room >= LEAST_ROOM else 1 - room
 
 
+def _left_open(case: Case, limit: Limit, code: Code) -> tuple[Note, ...]:
+    """What a pass cannot exclude: templates that were not met, and pairs that were not."""
+    alpha, notes = case.levels.passing, []
+    if case.templates > 1:
+        missed = 1 - alpha ** (1 / case.templates)
+        notes.append(Note("templates_unseen", {"templates": case.templates, "missed": missed}))
+    bounded = code is Code.WITHIN and limit.measure.estimator is Estimator.RATIO
+    if bounded and limit.guard == 0 and limit.maximum > 0:
+        fewest = guard.fewest_pairs(limit.maximum, GUARD, alpha)
+        notes.append(Note("unguarded", {"guard": GUARD, "pairs": fewest, "count": case.count}))
+    return tuple(notes)
+
+
 # --- the rule --------------------------------------------------------------------------------
+
+
+def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int = 0) -> bool:
+    """Whether anything can be said of a sampled limit, as far as the base's behaviour tells: one
+    that no checkpoint can fail is no member of the run's family (errors as `judge`)."""
+    case, measure = Case.of(spec, samples, seed=seed, family=1), limit.measure
+    reasons = _too_few(case), _base_cannot(case, measure), _no_circuit(case, measure)
+    return not any(reasons)
 
 
 def ruled(held: Bounds, maximum: float) -> Outcome:
     """The outcome that the bounds give."""
-    if held.estimate.high <= maximum:
+    if held.high <= maximum:
         return Outcome.PASS
     return Outcome.FAIL if held.corrected_low > maximum else Outcome.ABSTAIN
+
+
+def _code(outcome: Outcome, held: Sequence[Bounds], maximum: float) -> Code:
+    """Of a limit that came to `outcome` by all of `held`."""
+    if outcome is Outcome.ABSTAIN and all(one.estimate.high <= maximum for one in held):
+        return Code.GUARDED
+    return _CODES[outcome]
 
 
 def _function_first(case: Case, limit: Limit, decision: Decision) -> Decision:
     """The decision on patched members, unless the models compute the same function and it is parts
     that were renamed: then nothing is lost, whatever reads by name. A difference to another model
     is no number where parts of either could not be matched."""
-    if not limit.measure.needs_circuit or decision.code not in _CODES.values():
+    if not limit.measure.needs_circuit or decision.code not in {*_CODES.values(), Code.GUARDED}:
         return decision
     if limit.over:
         renamed = [
@@ -316,6 +354,8 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     facts: dict[str, Any] = {"corrected_low": held.corrected_low}
     if found.scale is not None and found.scale.value < 0:
         facts["against"] = True
+    if case.guard > 0:
+        facts |= {"guard": case.guard, "guarded": held.guarded}
     undecided = outcome is Outcome.ABSTAIN
     wanted, shown = _wanted(held, limit.maximum) if undecided else None, None
     if limit.measure.estimator is Estimator.PROPORTION:
@@ -340,7 +380,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts["wanted"] = wanted
     return Decision(
         outcome,
-        _CODES[outcome],
+        _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
         notes=_far_below(limit, found.subjects),
@@ -373,7 +413,7 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     chosen = by_outcome[outcome]  # largest first
     first = chosen[0]
     if outcome is Outcome.PASS:
-        first = max(judged, key=lambda one: one.held.estimate.high)
+        first = max(judged, key=lambda one: one.held.high)
     others = [one.subject for one in chosen if one is not first] * (outcome is not Outcome.PASS)
     facts: dict[str, Any] = {
         "corrected_low": first.held.corrected_low,
@@ -384,11 +424,14 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     }
     if first.scale is not None and first.scale.value < 0:
         facts["against"] = True
+    if case.guard > 0:
+        facts |= {"guard": case.guard, "guarded": first.held.guarded}
     if outcome is Outcome.ABSTAIN:
         wanted = [_wanted(one.held, limit.maximum) for one in chosen]
         known = [one for one in wanted if one is not None]
         facts["wanted"] = max(known) if len(known) == len(wanted) else None
-    return Decision(outcome, _CODES[outcome], facts, first.held.estimate, first.subject)
+    code = _code(outcome, [one.held for one in chosen], limit.maximum)
+    return Decision(outcome, code, facts, first.held.estimate, first.subject)
 
 
 def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
@@ -417,12 +460,28 @@ def _far_below(limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...
 
 def _wanted(held: Bounds, maximum: float) -> int | None:
     """How many units would decide."""
-    return power.pairs_to_decide(replace(held.estimate, low=held.corrected_low), maximum)
+    shown = replace(held.estimate, low=held.corrected_low, high=held.high)
+    return power.pairs_to_decide(shown, maximum)
 
 
 def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
-    """The smallest true value that a limit fails with probability 0.80, from the width that the
-    interval has now; None where there is no width to go by."""
-    if held.estimate.low == held.estimate.high:
+    """The smallest true value that a limit fails with probability 0.80; None where there is no
+    width to go by."""
+    estimate = held.estimate
+    if estimate.low == estimate.high:
         return None
-    return power.detectable(held.estimate.value, held.corrected_low, maximum, case.levels.failing)
+    return power.detectable(
+        estimate.value,
+        estimate.value - held.corrected_low,
+        held.error or _error_of_drop(estimate, case),
+        maximum,
+        freedom=held.freedom,
+        growth=case.growth,
+    )
+
+
+def _error_of_drop(estimate: Estimate, case: Case) -> float:
+    """Of a proportion, which has no error of its own: from its lower bound, taken as normal."""
+    return (estimate.value - estimate.low) / studentised.student_quantile(
+        case.levels.passing, math.inf
+    )

@@ -22,6 +22,7 @@ from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import CapabilityError, SpecificationError
+from forgetguard.gate import guard
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
@@ -56,7 +57,7 @@ from forgetguard.gate.suitability import (
 )
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
 from forgetguard.measures import registry
-from forgetguard.measures.measure import Measure
+from forgetguard.measures.measure import Estimator, Measure
 from forgetguard.whole_files import write_text
 
 __all__ = [
@@ -89,6 +90,7 @@ VERSIONS = (1, 2)
 CIRCUIT_SUFFIXES = (".circuit.yaml", ".circuit.yml")
 GATE_SUFFIXES = (".gate.yaml", ".gate.yml")
 SUFFIXES = CIRCUIT_SUFFIXES + GATE_SUFFIXES
+MOST_GUARD = 10  # importances that one pair may lose
 MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
 CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
@@ -196,12 +198,30 @@ def _check_inputs(spec: GateSpec, problems: Problems) -> None:
         missing = lacking(spec, limit.measure)
         if missing:
             problems.add(limit.line, f"limits.{limit.key} needs {missing}")
+        _check_guard(spec, limit, problems)
         if limit.measure.needs_all and getattr(spec.pairs, "most", None) is not None:
             problems.add(
                 limit.line,
                 f"limits.{limit.key} is of all pairs together, which cannot be drawn stage by "
                 "stage: leave out most:, or put it into a file of its own",
             )
+
+
+def _check_guard(spec: GateSpec, limit: Limit, problems: Problems) -> None:
+    """A guard that so few pairs could never pass."""
+    pairs = spec.pairs
+    given = getattr(pairs, "most", None) or getattr(pairs, "count", None)
+    given = len(getattr(pairs, "pairs", ())) if given is None else given
+    if limit.guard <= 0 or not given:
+        return
+    fewest = guard.fewest_pairs(limit.maximum, limit.guard, 1 - spec.confidence)
+    if limit.maximum <= 0 or given < fewest:
+        wanted = f"{fewest} pairs or more" if limit.maximum > 0 else "a max above 0"
+        problems.add(
+            limit.line,
+            f"limits.{limit.key}: with guard: {limit.guard:g} and max: {limit.maximum:g} no model "
+            f"could pass on {given} pairs: give {wanted}",
+        )
 
 
 def lacking(spec: GateSpec, measure: Measure) -> str:
@@ -359,17 +379,31 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
         except SpecificationError as error:
             problems.add(line_of(value), f"limits: {error}")
             continue
-        known = ("max", "floor") if measure.has_floor else ("max",)
+        ratio = measure.estimator is Estimator.RATIO
+        known = ("max", *["floor"] * measure.has_floor, *["guard"] * ratio)
         entry = lines.mapping(value, where, problems, known=known, required=("max",))
         floor = _read_floor(entry["floor"], where, problems) if "floor" in entry else DEFAULT_FLOOR
+        imagined = _read_guard(entry["guard"], where, problems) if "guard" in entry else 0.0
         if "max" in entry:
             maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
             if maximum is not None:
                 wrong = check_maximum(key, maximum)
                 if wrong is not None:
                     problems.add(line_of(entry["max"]), f"{where}: {wrong}")
-                limits.append(Limit(key, maximum, line_of(value), floor))
+                limits.append(Limit(key, maximum, line_of(value), floor, imagined))
     return tuple(limits)
+
+
+def _read_guard(node: yaml.Node, where: str, problems: Problems) -> float:
+    value = lines.number(node, f"{where}: guard", "guard: 1", problems)
+    if value is not None and not 0 <= value <= MOST_GUARD:
+        problems.add(
+            line_of(node),
+            f"{where}: guard must be between 0 and {MOST_GUARD}, got {value:g}: it is how many "
+            "times the mean importance one imagined pair loses",
+        )
+        return 0.0
+    return 0.0 if value is None else value
 
 
 def _read_floor(node: yaml.Node, where: str, problems: Problems) -> float:
@@ -674,7 +708,9 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
 
 def _dump_limit(limit: Limit) -> dict[str, float]:
     written = {"max": limit.maximum}
-    return written if limit.floor == DEFAULT_FLOOR else written | {"floor": limit.floor}
+    if limit.floor != DEFAULT_FLOOR:
+        written["floor"] = limit.floor
+    return written | {"guard": limit.guard} if limit.guard else written
 
 
 def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Path | None) -> Any:

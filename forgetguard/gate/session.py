@@ -43,7 +43,7 @@ from forgetguard.gate.suitability import (
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
 from forgetguard.measures.matching import matched_heads
-from forgetguard.measures.measure import Measure
+from forgetguard.measures.measure import Estimator, Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
@@ -113,6 +113,9 @@ class GateSession:
 
     Args:
         family: the number of limits of the whole run, which share its false-alarm rate.
+        limits: the declared limits among those of the family, of other files than `circuits` too:
+            those that nothing can be said of (the base cannot do the capability, prompts do not
+            suit the tokenizer, no circuit was found) leave it, before anything is judged.
         controls: how many random sets of heads are patched beside each circuit, and with them the
             other circuits of the session; 0 for none of both.
 
@@ -133,6 +136,7 @@ class GateSession:
         baseline: Baseline | None = None,
         recording: bool = False,
         family: int = 1,
+        limits: Sequence[tuple[GateSpec, Limit]] = (),
         controls: int = 0,
     ) -> None:
         if family < 1 or controls < 0:
@@ -151,6 +155,7 @@ class GateSession:
         self._cache = cache
         self._pair, self._seed, self._progress = pair, seed, progress
         self._family, self._controls = family, controls
+        self._limits: tuple[tuple[GateSpec, Limit], ...] = tuple(limits) if family > 1 else ()
         self._recording = recording
         self._plans = {spec.name: _Planned(spec) for spec in circuits}
         self._read_all = False
@@ -170,14 +175,13 @@ class GateSession:
         """
         plan = self._ready(circuit)
         self._exact(plan, limit.measure)
+        family = self._family_left()
         stage = 0
         while True:
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
             # plan.spec has the heads that `circuit: auto` stands for.
-            verdict = rule.judge(
-                plan.spec, limit, samples, seed=self._seed, family=self._family * own
-            )
+            verdict = rule.judge(plan.spec, limit, samples, seed=self._seed, family=family * own)
             stage += 1
             if verdict.outcome is not Outcome.ABSTAIN or stage == len(plan.readings):
                 break
@@ -505,6 +509,52 @@ class GateSession:
             return samples
         base = asdict(self._pair.base.fingerprint)
         return attach(spec, samples, self._baseline, base)
+
+    # --- the run's family ----------------------------------------------------------------------
+
+    def _family_left(self) -> int:
+        """The limits that share the run's false-alarm rate: without those that cannot be measured.
+
+        The base alone says which, by one plain pass over the prompts of every file of the run: so
+        every worker of a run counts the same, whichever limits it judges.
+        """
+        if self._limits:
+            by_file: dict[GateSpec, list[Limit]] = {}
+            for spec, limit in self._limits:
+                by_file.setdefault(spec, []).append(limit)
+            self._limits = ()
+            left = sum(len(own) - self._able(spec, own) for spec, own in by_file.items())
+            self._family = max(1, self._family - left)
+        return self._family
+
+    def _able(self, spec: GateSpec, limits: Sequence[Limit]) -> int:
+        """How many limits of one file can be measured."""
+        plan = self._plans.get(spec.name) or self._encoded(spec)
+        if plan.failed is not None:
+            return 0
+        sampled = [one for one in limits if one.measure.estimator is not Estimator.EXACT]
+        exact = len(limits) - len(sampled)
+        if not sampled or not plan.whole.units:
+            return exact
+        asked = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
+        # The circuit of a file that is not measured here is not looked for.
+        judged = plan.spec if spec.name in self._plans else asked
+        assert plan.stages is not None
+        part = plan.stages.parts[0]
+        able: list[bool] = []
+        with self._blame(plan), self._pair.base.open() as model:
+            found, _ = read_base(locate(model), asked, part, {}, vocabulary=self._vocabulary)
+            judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
+            able += [judge(limit) for limit in sampled]
+        return exact + sum(able) if able else 0
+
+    def _encoded(self, spec: GateSpec) -> _Planned:
+        """A file of the run that this session does not measure."""
+        plan = _Planned(spec)
+        with self._blame(plan):
+            plan.stages = encode(spec, self._pair.base, self._others())
+            check_base(spec, self._pair.base)
+        return plan
 
     # --- numbers that need no model in memory --------------------------------------------------
 

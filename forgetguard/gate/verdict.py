@@ -26,6 +26,7 @@ class Code(enum.Enum):
     IDENTICAL = "identical"  # the models read the same on every unit, bit for bit
     BEYOND = "beyond"  # the lower bound is beyond the limit
     UNDECIDED = "undecided"  # the interval holds the limit
+    GUARDED = "guarded"  # within the limit, but not if one more pair lost as much as the guard says
     TOO_FEW = "too_few"  # units for any interval
     BASE_WRONG = "base_wrong"  # the base answers no more prompts right than chance does
     BASE_READOUT = "base_readout"  # the base's mean readout is not above 0

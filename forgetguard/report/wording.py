@@ -165,6 +165,15 @@ def _undecided(verdict: Verdict) -> str:
     )
 
 
+def _guarded(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return (
+        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more pair that "
+        f"loses {number(facts['guard'])} times the importance would leave up to "
+        f"{number(facts['guarded'])} possible (guard: {facts['guard']:g}); {_wanted(verdict)}"
+    )
+
+
 def _wanted(verdict: Verdict) -> str:
     count = verdict.facts.get("wanted")
     units = units_of(verdict.limit)
@@ -287,6 +296,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.IDENTICAL: _identical,
     Code.BEYOND: _beyond,
     Code.UNDECIDED: _undecided,
+    Code.GUARDED: _guarded,
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
@@ -413,6 +423,16 @@ def _templates(facts: Facts) -> str:
     )
 
 
+def _unguarded(facts: Facts) -> str:
+    fewest = facts["pairs"]
+    more = f" (here are {facts['count']})" if facts["count"] < fewest else ""
+    return (
+        "it takes for granted that the loss is not carried by a few pairs that were not drawn; "
+        f"guard: {facts['guard']:g} does not, and a harmless model passes with it from {fewest} "
+        f"pairs on{more}"
+    )
+
+
 def _said_instead(facts: Facts) -> str:
     changed, confused = facts["changed"], facts["distractor"]
     tokens = [f"the distractor on {confused}"] * (confused > 0)
@@ -450,6 +470,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
+    # of a pass
+    "templates_unseen": lambda facts: (
+        f"on {facts['templates']} templates: a template that is broken with a probability of up to "
+        f"{share(facts['missed'])} would be missed"
+    ),
+    "unguarded": _unguarded,
     "template_carries": lambda facts: (
         f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
         f"{facts['units']} of {facts['of']} {units_of(facts['measure'])} "

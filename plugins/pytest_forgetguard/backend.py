@@ -63,10 +63,15 @@ class Backend(Protocol):
         """The checkpoints, weights not yet loaded."""
 
     def session(
-        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
+        self,
+        circuits: Sequence[GateSpec],
+        progress: Progress | None,
+        family: int,
+        limits: Sequence[tuple[GateSpec, Limit]] = (),
     ) -> Measuring:
         """Open a session that measures these circuits; `family` is the number of limits of the
-        whole run, which share its false-alarm rate. Raises ForgetguardError."""
+        whole run, which share its false-alarm rate, and those of `limits` that cannot be measured
+        leave it. Raises ForgetguardError."""
 
 
 class ModelBackend:
@@ -143,7 +148,11 @@ class ModelBackend:
         return self._pair
 
     def session(
-        self, circuits: Sequence[GateSpec], progress: Progress | None, family: int
+        self,
+        circuits: Sequence[GateSpec],
+        progress: Progress | None,
+        family: int,
+        limits: Sequence[tuple[GateSpec, Limit]] = (),
     ) -> Measuring:
         pair = self.pair()
         from forgetguard.gate.session import GateSession
@@ -156,6 +165,7 @@ class ModelBackend:
             baseline=load_baseline(self._settings, self.environment()),
             recording=self._settings.recording,
             family=family,
+            limits=limits,
             controls=self._settings.controls,
         )
         return session

@@ -73,8 +73,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     `--lf`, or a conftest that removes items without telling pytest."""
     run = session.config.stash[RUN]
     run.planned = {item.nodeid: None for item in session.items if is_gate(item)}
-    # Every worker collects all items, so all of them count the same family.
-    run.measurements.family = max(1, len(run.planned))
+    run.measurements.share(run.collected, run.settings.family)
     run.deselected = _left_out(run, session.items)
     run.collected.clear()
 

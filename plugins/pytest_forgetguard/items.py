@@ -91,19 +91,17 @@ class LimitItem(pytest.Item):
             raise NotHad(verdict)
         may_abstain = run.settings.allow_abstain and verdict.outcome is Outcome.ABSTAIN
         if verdict.outcome is not Outcome.PASS and not may_abstain:
-            raise GateFailure(verdict, rerun=self.rerun)
+            raise GateFailure(verdict, rerun=self.rerun(verdict.family))
 
     def _initrequest(self) -> None:
         """What pytest-retry calls between attempts, to set fixtures up anew: there are none."""
 
-    @property
-    def rerun(self) -> str:
-        """The shell command that runs only this item again."""
+    def rerun(self, family: int) -> str:
+        """The shell command that runs only this item again, as one of `family` limits."""
         config = self.config
         names = f"::{self.spec.name}::{self.limit.key}"
-        return rerun_command(
-            config.stash[RUN].settings, self.path, names, Path(config.invocation_params.dir)
-        )
+        start = Path(config.invocation_params.dir)
+        return rerun_command(config.stash[RUN].settings, self.path, names, start, family)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A verdict, or an error that its user can mend, without a traceback."""
@@ -113,11 +111,12 @@ class LimitItem(pytest.Item):
         if isinstance(excinfo.value, GateFailure):
             return without_traceback(str(excinfo.value), self.path, line)
         if isinstance(excinfo.value, ForgetguardError):
+            rerun = self.rerun(self.config.stash[RUN].measurements.family)
             text = (
                 f"ERROR: {excinfo.value}\n"
                 f"  {self.spec.name} {self.limit.key} was not measured\n"
                 f"  declared in {self.path}:{line}\n"
-                f"  run only this: {self.rerun}"
+                f"  run only this: {rerun}"
             )
             return without_traceback(text, self.path, line)
         return super().repr_failure(excinfo, style)

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_forgetguard.items import LimitItem
+
 if TYPE_CHECKING:
+    import pytest
+
     from forgetguard.errors import ForgetguardError
     from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
@@ -30,11 +34,20 @@ class Measurements:
         self._told: dict[str, Samples | None] = {}  # by digest, what was drained
         self._fresh_circuits: list[dict[str, Any]] = []
         self.family = 1  # limits of the whole run, those of other workers too
+        self._limits: tuple[tuple[GateSpec, Limit], ...] = ()
         self.here: Path | None = None  # the file of the running test
 
     def plan(self, circuits: Sequence[GateSpec]) -> None:
         """Name the circuits that the one session is to measure together."""
         self._circuits.update(dict.fromkeys(circuits))
+
+    def share(self, gates: Sequence[pytest.Item], given: int | None) -> None:
+        """Count the gates that share the run's false-alarm rate: all that were collected (every
+        worker collects them all), so that `-k` or `--deselect` change no verdict; or as `given`,
+        by the command that runs one limit of another run again."""
+        self.family = given or max(1, len(gates))
+        declared = [(one.spec, one.limit) for one in gates if isinstance(one, LimitItem)]
+        self._limits = tuple(declared) if given is None else ()
 
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """The verdict on one limit, `own` of which stand for one of the run's. Raises
@@ -115,7 +128,7 @@ class Measurements:
             raise self._failed
         planned = tuple(self._circuits) if circuit in self._circuits else (circuit,)
         try:
-            session = self._backend.session(planned, self._progress, self.family)
+            session = self._backend.session(planned, self._progress, self.family, self._limits)
         except ForgetguardError as error:
             self._failed = error
             raise

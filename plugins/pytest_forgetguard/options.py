@@ -23,6 +23,7 @@ VALUES = {  # name: (metavar, help)
     "dtype": ("DTYPE", "float32, bfloat16 or float16. Default: float32."),
     "json": ("PATH", "Write all verdicts to this results file."),
     "seed": ("N", "Seed of the prompt pairs' resampling. Default: 0."),
+    "family": ("N", "Limits that share the run's false-alarm rate. Default: those collected."),
     "prompt-seed": ("N", "Draw this run's prompts anew, held-out words and templates among them."),
     "controls": ("N", "Patch N random sets of heads, and the other circuits, beside each circuit."),
     "baseline": ("PATH", "Hold this run against the measurements that are recorded there."),

@@ -10,13 +10,15 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.settings import Settings
 
 
-def rerun_command(settings: Settings, path: Path, names: str, start: Path) -> str:
+def rerun_command(settings: Settings, path: Path, names: str, start: Path, family: int = 1) -> str:
     """`pytest --forgetguard base=... tuned=... file::circuit::limit`, quoted for a POSIX shell, to
-    be run in `start`. The results file is left out: one gate must not overwrite all of them."""
+    be run in `start`. The results file is left out: one gate must not overwrite all of them.
+    `family`: the limits that shared the run's false-alarm rate; alone it must decide as it did."""
     words = ["pytest", FLAG, f"base={settings.base}", f"tuned={settings.tuned}"]
     if settings.reference is not None:
         words.append(f"reference={settings.reference}")
     words += _options(settings)
+    words += [f"{FLAG}-family={family}"] * (family > 1 or settings.family is not None)
     relative = os.path.relpath(path, start)
     words.append(f"{path if relative.startswith('..') else relative}{names}")
     return shlex.join(words)

@@ -27,6 +27,7 @@ class Settings:
     dtype: str = "float32"
     json: Path | None = None
     seed: int = 0
+    family: int | None = None
     prompt_seed: int | None = None
     allow_same: bool = False
     trust_remote_code: bool = False
@@ -64,6 +65,7 @@ def read_settings(config: pytest.Config) -> Settings:
         dtype=_dtype(config),
         json=_json(config),
         seed=_whole(config, "seed"),
+        family=_family(config),
         prompt_seed=_prompt_seed(config),
         controls=_whole(config, "controls"),
         allow_same=_switch(config, "allow-same"),
@@ -195,6 +197,15 @@ def _dtype(config: pytest.Config) -> str:
             f"{FLAG}-dtype: {value!r} is none of {', '.join(DTYPES)}; choose one of them"
         )
     return value
+
+
+def _family(config: pytest.Config) -> int | None:
+    if _value(config, "family") is None:
+        return None
+    found = _whole(config, "family")
+    if found < 1:
+        raise pytest.UsageError(f"{FLAG}-family: a run has at least 1 limit, got {found}")
+    return found
 
 
 def _prompt_seed(config: pytest.Config) -> int | None:

@@ -150,7 +150,7 @@ class FakeBackend:
     def pair(self):
         return f"the pair {self.settings.base} and {self.settings.tuned}"
 
-    def session(self, circuits, progress, family):
+    def session(self, circuits, progress, family, limits=()):
         return FakeSession(circuits, progress, self, family)
 
     def numbers(self, circuit):

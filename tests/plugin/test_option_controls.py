@@ -1,5 +1,5 @@
 """`--forgetguard-controls`: other heads beside each verdict; and every limit of a run counts in its
-family, whichever worker judges it."""
+family, whichever worker judges it, deselected ones too."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_controls_are_shown_and_workers_agree_on_them_and_on_the_family(folder: 
     assert shared == alone
 
 
-def test_without_the_option_there_are_none_and_deselected_limits_leave_the_family(
+def test_without_the_option_there_are_none_and_deselected_limits_stay_in_the_family(
     folder: Path,
 ) -> None:
     output, found = gate(folder, "-k", "first and dcv.circuit")
     (verdict,) = found.values()
     assert verdict["controls"] == []
-    assert verdict["family"] == 1
+    assert verdict["family"] == 5
     assert "controls" not in output
 
 

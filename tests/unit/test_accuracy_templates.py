@@ -107,7 +107,7 @@ def test_a_single_lost_pair_is_no_template_lost() -> None:
     assert tango.high < found.high < 1.4 * tango.high
 
 
-@pytest.mark.parametrize("templates", [0, 7])
+@pytest.mark.parametrize("templates", [0, 1])
 def test_without_templates_to_resample_it_is_tangos(templates: int) -> None:
     data = measured(drawn(np.random.default_rng(1), 64, 16, 0.2, 0.2), templates)
     assert drop(data).estimate == tangos(data)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_samples import changed, read, samples
+from known_samples import changed, read, remarks, samples
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
@@ -74,7 +74,7 @@ def test_a_weak_heads_own_noise_neither_fails_nor_blocks_the_limit() -> None:
 def test_a_verdict_names_the_heads_that_were_held_by_the_floor_and_shows_both_numbers() -> None:
     found = held(measured(0.02, 0.01))
     by_floor = {"over": "floor", "floor": 0.10, "subjects": [str(WEAK)]}
-    assert found.notes == (Note("held_by_floor", by_floor),)
+    assert remarks(found) == (Note("held_by_floor", by_floor),)
     head = evidence(found)
     assert head.value is not None
     assert head.value.value == pytest.approx(0.5)
@@ -84,7 +84,7 @@ def test_a_verdict_names_the_heads_that_were_held_by_the_floor_and_shows_both_nu
     assert note.facts["value"] == pytest.approx(0.1)
     assert note.facts["low"] < 0.1 < note.facts["high"]
     strong = held(measured(0.5, 0.01))
-    assert strong.notes == ()
+    assert remarks(strong) == ()
     assert evidence(strong).notes == ()
 
 
@@ -157,7 +157,7 @@ def test_a_head_of_unknown_worth_passes_by_the_floor_and_fails_by_the_whole_circ
     assert evidence(found).value is None
     assert found.outcome is outcome
     between = {"over": "between", "floor": 0.10, "subjects": [str(WEAK)]}
-    assert found.notes == (Note("held_by_floor", between),)
+    assert remarks(found) == (Note("held_by_floor", between),)
     if found.subject == str(WEAK):
         assert found.estimate is not None
         assert np.isfinite(found.estimate.interval).all()

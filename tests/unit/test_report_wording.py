@@ -29,7 +29,9 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
     "reply_marker": ({"marker": "<think>"}, "<think>"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
-    "few_templates": ({"templates": 7}, "7 templates"),
+    "few_templates": ({"templates": 1}, "1 template:"),
+    "templates_unseen": ({"templates": 8, "missed": 0.312}, "31.2 %"),
+    "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
     "drawn_prompts": ({"seed": 41}, "41"),
     "template_carries": (
@@ -131,6 +133,7 @@ def cases() -> dict[str, tuple[Samples, dict[str, Any]]]:
         "broken": (broken, {"family": 2}),
         "undecided": (measured(16, dcv=0.1, heads={HEADS[0]: 0.1}, noise=2.0), {}),
         "few": (measured(7), {}),
+        "guarded": (measured(16, dcv=0.02), {"guard": 1.0}),
         "wrong": (changed(fine, base_correct=np.zeros(64)), {}),
         "unsure": (changed(fine, base_readout=readout - readout.mean()), {}),
         "unmoved": (changed(fine, base_counterfactual=readout), {}),
@@ -179,7 +182,8 @@ def verdicts() -> dict[tuple[str, str], Verdict]:
         for measure in (*MEASURES, *(MORE if name in COMPARED else ())):
             for over in ("", *(registry.MODIFIERS if name in COMPARED else ())):
                 key = f"{measure}.over_{over}" if over else measure
-                limit = Limit(key, 0.12, 7, given.get("floor", 0.1))
+                floor, guard = given.get("floor", 0.1), given.get("guard", 0.0)
+                limit = Limit(key, 0.12, 7, floor, guard)
                 declared = spec(
                     given.get("heads", HEADS),
                     given.get("readout", "logit_diff"),

@@ -22,11 +22,12 @@ def test_seeds_come_from_names_and_not_from_their_concatenation() -> None:
     assert derive_seed(1, "ab") not in seeds
 
 
-def test_few_templates_are_not_resampled() -> None:
-    assert cluster_codes([f"t{index % 7}" for index in range(64)]) is None
-    codes = cluster_codes([f"t{index % 8}" for index in range(64)])
-    assert codes is not None
-    assert len(set(codes.tolist())) == 8
+def test_one_template_alone_makes_no_clusters() -> None:
+    assert cluster_codes(["t"] * 64) is None
+    for count in (2, 8):
+        codes = cluster_codes([f"t{index % count}" for index in range(64)])
+        assert codes is not None
+        assert len(set(codes.tolist())) == count
     loose = cluster_codes(["", "", "a", "a", "", "", "", "", "", ""])
     assert loose is not None
     assert loose[2] == loose[3]

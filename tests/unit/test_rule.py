@@ -120,7 +120,7 @@ def test_a_head_without_importance_has_no_dcv_and_is_named_in_a_pass() -> None:
     found = verdict("dcv.head", 0.25, measured(weak=HEADS[:1]))
     assert found.outcome is Outcome.PASS
     floor = {"over": "floor", "floor": 0.1, "subjects": ["L2H1"]}
-    assert found.notes == (Note("no_effect", {"count": 64}), Note("held_by_floor", floor))
+    assert remarks(found) == (Note("no_effect", {"count": 64}), Note("held_by_floor", floor))
     weak = next(one for one in found.subjects if one.subject == "L2H1")
     assert weak.value is None
     assert [note.code for note in weak.notes] == ["no_importance", "floored"]
@@ -364,14 +364,28 @@ def test_dropped_pairs_and_given_notes_are_told() -> None:
     assert remarks(found) == (given, Note("dropped", {"dropped": 6, "of": 70}))
 
 
-def test_pairs_of_many_templates_are_resampled_by_template() -> None:
-    loose = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7)).estimate
-    tied = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=8)).estimate
-    alone = verdict("dcv.circuit", 1.0, measured(dcv=0.1)).estimate
-    assert loose == alone
-    assert tied != alone
-    found = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=7))
-    assert remarks(found) == (Note("few_templates", {"templates": 7}),)
+def test_pairs_of_one_template_are_not_taken_for_independent() -> None:
+    single, few, many, alone = (
+        verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=count)) for count in (1, 7, 8, 0)
+    )
+    assert single.estimate == alone.estimate
+    assert len({one.estimate for one in (few, many, alone)}) == 3
+    assert remarks(single) == (Note("few_templates", {"templates": 1}),)
+    assert remarks(few) == ()
+
+
+@pytest.mark.parametrize(("templates", "missed"), [(4, 0.527), (8, 0.312), (16, 0.171)])
+def test_a_pass_says_how_often_a_template_may_be_broken_unseen(
+    templates: int, missed: float
+) -> None:
+    found = verdict("dcv.circuit", 1.0, measured(dcv=0.1, templates=templates))
+    (note,) = [one for one in found.notes if one.code == "templates_unseen"]
+    assert note.facts == {"templates": templates, "missed": pytest.approx(missed, abs=5e-4)}
+    # A template of which a share `missed` is broken is met whole by one run in twenty.
+    assert (1 - note.facts["missed"]) ** templates == pytest.approx(0.05)
+    failed = verdict("dcv.circuit", 0.01, measured(dcv=0.4, templates=templates))
+    assert failed.outcome is not Outcome.PASS
+    assert not [one for one in failed.notes if one.code == "templates_unseen"]
 
 
 def shuffled(data: Samples, order: Any) -> Samples:
