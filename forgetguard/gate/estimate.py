@@ -144,7 +144,9 @@ class Case:
     @property
     def growth(self) -> float:
         """By how much the error of a ratio grows with the damage (gate/power.py)."""
-        templates = len(np.unique(self.clusters)) if self.has_templates else math.inf
+        templates = math.inf
+        if self.clusters is not None and self.has_templates:
+            templates = len(np.unique(self.clusters))
         return power.growth(self.count, templates)
 
     def mean(self, values: FloatArray) -> Estimate:

@@ -195,7 +195,7 @@ def drop_what_failed(content: dict[str, Any]) -> None:
         (set_estimate("low", 0.0), "estimate.low"),
         (set_estimate("n", 65), "estimate.n"),
         (set_measured("damage", "tuned", "circuit", 9.0), "estimate.value"),
-        (set_measured("readout", "base", "", 9.0), "units"),
+        (set_measured("readout", "base", "", 9.0), "facts.lost"),
         (set_measured("correct", "tuned", "", 0.0), "accuracy.drop"),
         (lambda content: content.update(seed=4), "estimate"),
         (lambda content: content.update(exit_status=0), "the run: exit_status is written as 0"),
