@@ -49,9 +49,9 @@ def test_an_adapter_that_takes_a_skill_out_of_the_base_is_judged_against_the_bas
 ) -> None:
     """Its base, switched off, has lost the skill too: 45 of 64 right, and a DCV of 0."""
     status, output, results = _judged(tmp_path, spoil=1e-4)
-    correct = results["circuits"][0]["measured"]["arrays"]["correct"]
+    first = results["circuits"][0]["measured"]["arrays"]["top1"]
     assert status == 1, output
-    assert (sum(correct["base"][""]), sum(correct["tuned"][""])) == (60, 45)
+    assert (sum(first["base"][""]), sum(first["tuned"][""])) == (60, 45)
 
 
 def test_an_adapter_that_changes_nothing_is_noted_beside_its_verdicts(tmp_path: Path) -> None:

@@ -167,6 +167,6 @@ def test_a_crash_in_one_capability_leaves_the_others_their_verdicts(
     assert status == 1, output
     assert "RuntimeError: a defect" in output
     content = results(tmp_path, "out.json")
-    assert len(outcomes(content)) == 3
-    assert [result["outcome"] for result in content["results"]].count("error") == 3
+    assert len(outcomes(content)) == 4
+    assert [result["outcome"] for result in content["results"]].count("error") == 4
     assert [one["name"] for one in content["circuits"] if one["measured"]] == ["tiny-ioi"]

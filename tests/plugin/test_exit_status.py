@@ -118,7 +118,7 @@ def test_fail_abstain_and_error_are_1_under_xdist(project) -> None:
 
 def test_checkpoints_that_cannot_be_opened_are_tried_once(project) -> None:
     project.more_conftest(
-        "def session(self, circuits, progress, family):\n"
+        "def session(self, circuits, progress, family, limits=()):\n"
         "    from forgetguard.errors import CheckpointError\n"
         "    log('opening')\n"
         "    raise CheckpointError('weights hold NaN; save them again')\n"

@@ -26,7 +26,7 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
             "*'When Mary'",
             "*answer ' John' against ' Mary': readout 4.1 -> 0.9 (1.2 *",
             "*declared in *bad.circuit.yaml:8",
-            "*run only this: pytest --forgetguard base=b tuned=t "
+            "*run only this: pytest --forgetguard base=b tuned=t --forgetguard-family=2 "
             "circuits/bad.circuit.yaml::bad::dcv.circuit",
             "FAILED circuits/bad.circuit.yaml::bad::dcv.circuit - FAIL: DCV*",
         ],
