@@ -39,12 +39,47 @@ def estimate(alpha: float, pairs: int = 64) -> Estimate:
     return Estimate(LIMIT, LIMIT - low, LIMIT + high, 1 - 2 * alpha, pairs)
 
 
+def detectable(alpha: float, pairs: int = 64) -> float:
+    """What a typical checkpoint at the limit calls detectable."""
+    found = estimate(alpha, pairs)
+    error = 0.4 / math.sqrt(pairs) / 3
+    said = power.detectable(found.value, found.value - found.low, error, LIMIT, freedom=pairs - 1)
+    assert said is not None
+    return said
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 15])
 def test_the_detectable_value_fails_four_times_in_five(alpha: float) -> None:
-    found = estimate(alpha)
-    said = power.detectable(found.value, found.low, LIMIT, alpha)
-    assert said is not None
-    assert rates(said, alpha)[0] == pytest.approx(0.80, abs=0.07)
+    assert rates(detectable(alpha), alpha)[0] == pytest.approx(0.80, abs=0.05)
+
+
+def growing(true: float, sets: int = 800, pairs: int = 64) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Damage that spreads as much as itself, beside noise."""
+    rng = np.random.default_rng(round(1e6 * true) + 1)
+    importance = 3 + 0.6 * rng.standard_normal((sets, pairs))
+    share = true * rng.gamma(1, 1, (sets, pairs))
+    return share * importance + 0.2 * rng.standard_normal((sets, pairs)), importance
+
+
+@pytest.mark.parametrize("said_at", [0.02, 0.2])
+def test_it_reckons_with_damage_that_grows_more_uneven(said_at: float) -> None:
+    """Whether a harmless checkpoint or a harmful one says it."""
+    alpha = 0.05
+    said = []
+    for one, error in zip(*estimated(said_at, alpha), strict=True):
+        said.append(
+            power.detectable(
+                one.value, one.value - one.low, error, LIMIT, freedom=63, growth=power.growth(64)
+            )
+        )
+    median = float(np.median([math.inf if one is None else one for one in said]))
+    lows = [one.low for one in estimated(median, alpha)[0]]
+    assert 0.70 <= np.mean(np.array(lows) > LIMIT) <= 0.90
+
+
+def estimated(true: float, alpha: float) -> tuple[tuple[Estimate, ...], tuple[float, ...]]:
+    found = studentised.ratios(*growing(true), confidence=1 - alpha, fail_alpha=0, resamples=1999)
+    return found.estimates, found.errors
 
 
 def test_the_passable_value_passes_four_times_in_five() -> None:
@@ -58,20 +93,19 @@ def test_what_can_be_told_lies_on_either_side_of_the_limit_and_nearer_with_more_
     reach = []
     for pairs in (16, 64, 256):
         found = estimate(0.05, pairs)
-        beyond = power.detectable(found.value, found.low, LIMIT, 0.05)
+        beyond = detectable(0.05, pairs)
         within = power.passable(found.value, found.high, LIMIT, 0.05)
-        assert beyond is not None
         assert within is not None
         assert within < LIMIT < beyond
         reach.append(beyond - LIMIT)
     assert reach[0] > 1.8 * reach[1] > 3.2 * reach[2]
 
 
-def test_an_interval_of_no_width_detects_everything_and_an_endless_one_nothing() -> None:
-    assert power.detectable(0.0, 0.0, LIMIT, 0.05) == LIMIT
-    assert power.detectable(0.1, -math.inf, LIMIT, 0.05) is None
+def test_without_a_bound_or_where_spread_grows_as_fast_as_damage_nothing_is_detectable() -> None:
+    assert power.detectable(0.1, math.inf, 0.01, LIMIT) is None
+    assert power.detectable(0.1, 0.02, 0.0, LIMIT) is None
+    assert power.detectable(0.0, 0.1, 0.05, LIMIT, freedom=7, growth=0.4) is None
     assert power.passable(0.1, math.inf, LIMIT, 0.05) is None
-    assert power.detectable(0.1, 0.0, LIMIT, 0.0) is None
 
 
 @pytest.mark.parametrize(
