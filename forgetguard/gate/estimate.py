@@ -144,8 +144,9 @@ class Case:
     @property
     def growth(self) -> float:
         """By how much the error of a ratio grows with the damage (gate/power.py)."""
-        templates = len(np.unique(self.clusters)) if self.has_templates else math.inf
-        return power.growth(self.count, templates)
+        if self.clusters is None or not self.has_templates:
+            return power.growth(self.count)
+        return power.growth(self.count, len(np.unique(self.clusters)))
 
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the gate's confidence."""

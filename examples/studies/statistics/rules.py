@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from examples.studies.pages import fill_blocks
 from examples.studies.statistics import tiny_family
 from examples.studies.statistics.settings import ALPHA, FLOOR, HEAD_LIMIT, LIMITS
 from forgetguard.gate import guard, power, studentised
 from forgetguard.gate.resampling import FloatArray, IntArray
-from examples.studies.pages import fill_blocks
 
 RESAMPLES = 1999
 LEAST = 0.03  # a damage that is read at all
