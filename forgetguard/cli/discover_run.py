@@ -173,7 +173,8 @@ def _chosen(found: Found) -> str:
         return ""
     seconds, within = found.chosen["exact_seconds"], found.chosen["within"]
     relation = "within" if seconds <= within else "beyond"
-    return f" (patching every one: about {seconds:.0f} s, {relation} the {within:.0f} s of auto)"
+    about = f"about {seconds:.0f} s" if seconds >= 1 else "under a second"
+    return f" (patching every one: {about}, {relation} the {within:.0f} s of auto)"
 
 
 def _remarks(found: Found) -> list[str]:

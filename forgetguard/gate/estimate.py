@@ -144,9 +144,10 @@ class Case:
     @property
     def growth(self) -> float:
         """By how much the error of a ratio grows with the damage (gate/power.py)."""
-        if self.clusters is None or not self.has_templates:
-            return power.growth(self.count)
-        return power.growth(self.count, len(np.unique(self.clusters)))
+        templates = math.inf
+        if self.clusters is not None and self.has_templates:
+            templates = len(np.unique(self.clusters))
+        return power.growth(self.count, templates)
 
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the gate's confidence."""

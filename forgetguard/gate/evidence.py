@@ -162,7 +162,7 @@ def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:
     if studentised.measurable(case.mean(readout)):
         scale = np.sign(readout.mean()) * readout
         facts = case.ratio(damage, scale).estimate.facts
-        found.append(Note("share_of_readout", facts | {"lost": loss.mean() / scale.mean()}))
+        found.append(Note("share_of_readout", facts | {"lost": float(loss.mean() / scale.mean())}))
     lost = case.mean(loss)
     if studentised.measurable(lost) and lost.value > same_function.least(case.data):
         facts = case.ratio(damage, loss).estimate.facts

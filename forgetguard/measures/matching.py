@@ -96,13 +96,15 @@ def _moved(
     apart = own.sum(1)[:, None] + other.sum(1)[None] - 2 * mine @ theirs.T
     # By subtraction the distance of equal heads is rounding; theirs is taken from the difference.
     np.fill_diagonal(apart, ((mine - theirs) ** 2).sum(1))
-    share = apart / np.maximum(own.sum(1)[:, None], np.finfo(np.float64).tiny)
-    near = share <= SAME_WORK**2
+    near = apart <= SAME_WORK**2 * own.sum(1)[:, None]
     left = np.flatnonzero(~near.diagonal())
     among = np.ix_(left, left)
     if not near[among].any():
         return {}
     # First as many as can be of those that do each other's work; the rest by how near they come.
-    cost = np.where(near[among], share[among], 1 + apart[among] / apart[among].max())
+    cost = 1.0 - near[among] + _TIE * apart[among] / apart[among].max()
     pairs = zip(*linear_sum_assignment(cost), strict=True)
     return {int(left[row]): int(left[place]) for row, place in pairs if row != place}
+
+
+_TIE = 1e-4  # so small that the distances of all heads of a layer weigh less than one match

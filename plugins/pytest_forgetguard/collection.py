@@ -73,7 +73,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     `--lf`, or a conftest that removes items without telling pytest."""
     run = session.config.stash[RUN]
     run.planned = {item.nodeid: None for item in session.items if is_gate(item)}
-    run.measurements.share(run.collected, run.settings.family)
+    declared = [(one.spec, one.limit) for one in run.collected if isinstance(one, LimitItem)]
+    run.measurements.share(len(run.collected), declared, run.settings.family)
     run.deselected = _left_out(run, session.items)
     run.collected.clear()
 

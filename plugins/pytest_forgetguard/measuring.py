@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_forgetguard.items import LimitItem
-
 if TYPE_CHECKING:
-    import pytest
-
     from forgetguard.errors import ForgetguardError
     from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
@@ -41,12 +37,14 @@ class Measurements:
         """Name the circuits that the one session is to measure together."""
         self._circuits.update(dict.fromkeys(circuits))
 
-    def share(self, gates: Sequence[pytest.Item], given: int | None) -> None:
+    def share(
+        self, gates: int, declared: Sequence[tuple[GateSpec, Limit]], given: int | None
+    ) -> None:
         """Count the gates that share the run's false-alarm rate: all that were collected (every
         worker collects them all), so that `-k` or `--deselect` change no verdict; or as `given`,
-        by the command that runs one limit of another run again."""
-        self.family = given or max(1, len(gates))
-        declared = [(one.spec, one.limit) for one in gates if isinstance(one, LimitItem)]
+        by the command that runs one limit of another run again. `declared`: the limits of circuit
+        files among them."""
+        self.family = given or max(1, gates)
         self._limits = tuple(declared) if given is None else ()
 
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:

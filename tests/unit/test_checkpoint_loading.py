@@ -175,7 +175,7 @@ def test_a_model_that_brings_code_is_refused_unless_trusted(home: Path, tmp_path
     code = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     edit_json(own, "config.json", model_type="nonesuch", auto_map=code)
     (own / "code.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(CheckpointError, match="set trust_remote_code if you trust it"):
+    with pytest.raises(CheckpointError, match="trust_remote_code=True"):
         _load(own)
 
 

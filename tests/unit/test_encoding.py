@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from forgetguard.calibration.nulls import recut
 from forgetguard.capabilities.batches import PAD, make_batches
-from forgetguard.capabilities.capability import Capability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
 from forgetguard.capabilities.encoding import check_same_ids, encode
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.readouts import READOUTS, score
+from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.errors import CapabilityError
 
 WORDS = "the cat dog sat ran on mat log . Mary John gave to a b c d e f g h".split()
@@ -258,3 +262,24 @@ def test_other_ids_of_a_further_answer_are_other_ids() -> None:
     theirs = encode(many(several(answers=(" ran",))), word_level())
     with pytest.raises(CapabilityError, match="gives other ids"):
         check_same_ids(mine, theirs.pairs, "tuned")
+
+
+def test_batches_that_are_recut_and_answers_that_are_exchanged_keep_every_option() -> None:
+    given = many(several(answers=(" on", " ran"), distractors=(" sat",)), several(answers=(" a",)))
+    given[-1] = replace(given[-1], clean="a b", counterfactual="a c")
+    found = Capability("x", "log_odds", pairs=tuple(given)).encoded(word_level())
+
+    def options(capability: EncodedCapability) -> dict[int, tuple[list[int], list[int]]]:
+        sides = [(one, one.answers, one.distractors) for one in capability.batches]
+        return {
+            pair: (valid[row].tolist(), invalid[row].tolist())
+            for batch, valid, invalid in sides
+            if valid is not None and invalid is not None
+            for row, pair in enumerate(batch.pairs)
+        }
+
+    before = options(found)
+    assert len(before) == 10
+    assert options(recut(found, random.Random(0))) == before
+    exchanged = options(exchange_answers(found))
+    assert exchanged == {pair: (invalid, valid) for pair, (valid, invalid) in before.items()}

@@ -33,6 +33,13 @@ def test_a_silent_head_is_what_no_other_is() -> None:
     assert _moved(WRITTEN, theirs) == {1: 0, 2: 1, 0: 2, 4: 3, 5: 4, 3: 5}
 
 
+def test_a_head_that_is_silent_in_the_base_is_no_number_too_large() -> None:
+    base = WRITTEN.copy()
+    base[2] = 0.0
+    assert _moved(base, WRITTEN) == {}
+    assert _moved(base, WRITTEN[[1, 0, 2, 3, 4, 5]]) == {0: 1, 1: 0}
+
+
 def test_heads_that_are_alike_keep_their_places() -> None:
     alike = WRITTEN.copy()
     alike[5] = alike[0]

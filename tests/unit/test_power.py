@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from forgetguard.gate import accuracy, power, studentised
-from forgetguard.gate.verdict import Estimate
 
 LIMIT = 0.10
 
@@ -26,65 +27,84 @@ def rates(true: float, alpha: float, pairs: int = 64, sets: int = 600) -> tuple[
     return fails, sum(one.high <= LIMIT for one in found) / sets
 
 
-def estimate(alpha: float, pairs: int = 64) -> Estimate:
-    """A typical one, of a checkpoint at the limit: the medians of several."""
+@dataclass(frozen=True)
+class Typical:
+    """An estimate of a checkpoint at the limit: the medians of several."""
+
+    reach: float  # to the lower bound
+    high: float
+    error: float
+    freedom: float
+
+
+def estimate(alpha: float, pairs: int = 64) -> Typical:
     rng = np.random.default_rng(0)
     importance = 3 + 0.6 * rng.standard_normal((101, pairs))
     damage = LIMIT * importance + 0.4 * rng.standard_normal((101, pairs))
-    found = studentised.ratios(
+    family = studentised.ratios(
         damage, importance, confidence=1 - alpha, fail_alpha=0, resamples=3999
-    ).estimates
-    low = float(np.median([one.value - one.low for one in found]))
-    high = float(np.median([one.high - one.value for one in found]))
-    return Estimate(LIMIT, LIMIT - low, LIMIT + high, 1 - 2 * alpha, pairs)
+    )
+    found = family.estimates
+    return Typical(
+        float(np.median([one.value - one.low for one in found])),
+        LIMIT + float(np.median([one.high - one.value for one in found])),
+        float(np.median(family.errors)),
+        family.freedom,
+    )
 
 
-def detectable(alpha: float, pairs: int = 64) -> float:
-    """What a typical checkpoint at the limit calls detectable."""
-    found = estimate(alpha, pairs)
-    error = 0.4 / math.sqrt(pairs) / 3
-    said = power.detectable(found.value, found.value - found.low, error, LIMIT, freedom=pairs - 1)
-    assert said is not None
-    return said
+def detectable(found: Typical, **more: float) -> float | None:
+    return power.detectable(LIMIT, found.reach, found.error, LIMIT, freedom=found.freedom, **more)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 15])
 def test_the_detectable_value_fails_four_times_in_five(alpha: float) -> None:
-    assert rates(detectable(alpha), alpha)[0] == pytest.approx(0.80, abs=0.05)
+    said = detectable(estimate(alpha))
+    assert said is not None
+    assert rates(said, alpha)[0] == pytest.approx(0.80, abs=0.07)
 
 
-def growing(true: float, sets: int = 800, pairs: int = 64) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-    """Damage that spreads as much as itself, beside noise."""
-    rng = np.random.default_rng(round(1e6 * true) + 1)
-    importance = 3 + 0.6 * rng.standard_normal((sets, pairs))
-    share = true * rng.gamma(1, 1, (sets, pairs))
-    return share * importance + 0.2 * rng.standard_normal((sets, pairs)), importance
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 15])
+def test_damage_that_spreads_as_it_grows_is_detected_four_times_in_five(alpha: float) -> None:
+    """All of the spread is a share of the damage: what the estimate saw at the limit, and more
+    beyond it."""
+    pairs, sets, spread = 64, 600, 1.0
+    growth = spread / math.sqrt(pairs)
+    rng = np.random.default_rng(5)
+    importance = np.full((sets, pairs), 3.0)
 
+    def damage(true: float) -> Any:
+        return true * 3 * (1 + spread * rng.standard_normal((sets, pairs)))
 
-@pytest.mark.parametrize("said_at", [0.02, 0.2])
-def test_it_reckons_with_damage_that_grows_more_uneven(said_at: float) -> None:
-    """Whether a harmless checkpoint or a harmful one says it."""
-    alpha = 0.05
-    said = []
-    for one, error in zip(*estimated(said_at, alpha), strict=True):
-        said.append(
-            power.detectable(
-                one.value, one.value - one.low, error, LIMIT, freedom=63, growth=power.growth(64)
-            )
+    def read(true: float) -> studentised.Family:
+        return studentised.ratios(
+            damage(true), importance, confidence=1 - alpha, fail_alpha=0, resamples=1999
         )
-    median = float(np.median([math.inf if one is None else one for one in said]))
-    lows = [one.low for one in estimated(median, alpha)[0]]
-    assert 0.70 <= np.mean(np.array(lows) > LIMIT) <= 0.90
+
+    family = read(LIMIT)
+    reach = float(np.median([one.value - one.low for one in family.estimates]))
+    error = float(np.median(family.errors))
+    told = [
+        power.detectable(LIMIT, reach, error, LIMIT, freedom=family.freedom, growth=one)
+        for one in (0.0, growth)
+    ]
+    still, growing = told
+    assert still is not None
+    assert growing is not None
+    assert growing > still
+    fails = np.mean([one.low > LIMIT for one in read(growing).estimates])
+    assert fails == pytest.approx(0.80, abs=0.07)
+    # Taking today's error for that of the larger damage promises what it does not keep.
+    assert np.mean([one.low > LIMIT for one in read(still).estimates]) < 0.70
 
 
-def estimated(true: float, alpha: float) -> tuple[tuple[Estimate, ...], tuple[float, ...]]:
-    found = studentised.ratios(*growing(true), confidence=1 - alpha, fail_alpha=0, resamples=1999)
-    return found.estimates, found.errors
+def test_damage_whose_spread_grows_as_fast_as_itself_is_never_promised() -> None:
+    assert power.detectable(0.1, 0.3, 0.1, LIMIT, freedom=63, growth=0.5) is None
 
 
 def test_the_passable_value_passes_four_times_in_five() -> None:
     found = estimate(0.05)
-    said = power.passable(found.value, found.high, LIMIT, 0.05)
+    said = power.passable(LIMIT, found.high, LIMIT, 0.05)
     assert said is not None
     assert rates(said, 0.05)[1] == pytest.approx(0.80, abs=0.07)
 
@@ -93,18 +113,18 @@ def test_what_can_be_told_lies_on_either_side_of_the_limit_and_nearer_with_more_
     reach = []
     for pairs in (16, 64, 256):
         found = estimate(0.05, pairs)
-        beyond = detectable(0.05, pairs)
-        within = power.passable(found.value, found.high, LIMIT, 0.05)
+        beyond = detectable(found)
+        within = power.passable(LIMIT, found.high, LIMIT, 0.05)
+        assert beyond is not None
         assert within is not None
         assert within < LIMIT < beyond
         reach.append(beyond - LIMIT)
     assert reach[0] > 1.8 * reach[1] > 3.2 * reach[2]
 
 
-def test_without_a_bound_or_where_spread_grows_as_fast_as_damage_nothing_is_detectable() -> None:
-    assert power.detectable(0.1, math.inf, 0.01, LIMIT) is None
-    assert power.detectable(0.1, 0.02, 0.0, LIMIT) is None
-    assert power.detectable(0.0, 0.1, 0.05, LIMIT, freedom=7, growth=0.4) is None
+def test_nothing_is_said_without_a_width_to_go_by() -> None:
+    assert power.detectable(0.1, math.inf, 0.1, LIMIT) is None
+    assert power.detectable(0.0, 0.0, 0.0, LIMIT) is None
     assert power.passable(0.1, math.inf, LIMIT, 0.05) is None
 
 

@@ -195,7 +195,7 @@ def drop_what_failed(content: dict[str, Any]) -> None:
         (set_estimate("low", 0.0), "estimate.low"),
         (set_estimate("n", 65), "estimate.n"),
         (set_measured("damage", "tuned", "circuit", 9.0), "estimate.value"),
-        (set_measured("readout", "base", "", 9.0), "units"),
+        (set_measured("readout", "base", "", 9.0), "facts.lost"),
         (set_measured("correct", "tuned", "", 0.0), "accuracy.drop"),
         (lambda content: content.update(seed=4), "estimate"),
         (lambda content: content.update(exit_status=0), "the run: exit_status is written as 0"),
@@ -369,3 +369,44 @@ def test_other_words_for_the_same_verdicts_change_no_file_and_confirm_it(
     assert before.differences == ()
     assert main(["verify", str(path)]) == CONFIRMED
     assert "OTHER WORDS" in capsys.readouterr().out != said
+
+
+def not_had(content: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Every limit of it told as one whose capability the base has not."""
+    for result in content["results"]:
+        result |= {"outcome": "not_had", "id": f"{folder}/{result['id']}"}
+    return content
+
+
+def cannot() -> Samples:
+    """A base that gets every pair wrong."""
+    data, wrong = measured(), np.zeros(64, dtype=bool)
+    readout = -np.abs(data.need("readout", role="base"))
+    return samples(
+        data.units, base_readout=readout, tuned_readout=readout, base_correct=wrong,
+        tuned_correct=wrong, circuit_importance=-readout, circuit_damage=readout * 0,
+        head_importance=dict.fromkeys(HEADS, -readout),
+        head_damage=dict.fromkeys(HEADS, 0 * readout),
+    )  # fmt: skip
+
+
+def test_a_default_that_the_base_cannot_do_is_confirmed_and_alone_is_no_pass(
+    tmp_path: Path,
+) -> None:
+    content = not_had(document(data=cannot()), "forgetguard_circuits")
+    assert content["results"][0]["verdicts"][0]["code"] == "base_wrong"
+    path = written(tmp_path, content)
+    assert main(["verify", str(path)]) == CONFIRMED
+    assert main(["verify", str(path), "--require-pass"]) == NOT_CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("dcv", "data", "folder"),
+    [(0.3, None, "forgetguard_circuits"), (0.02, cannot(), "mine")],
+    ids=["a loss", "a file of the user's own"],
+)
+def test_what_was_lost_or_declared_is_not_passed_over_as_not_had(
+    dcv: float, data: Samples | None, folder: str, tmp_path: Path
+) -> None:
+    content = not_had(document(dcv, data), folder)
+    assert main(["verify", str(written(tmp_path, content))]) == NOT_CONFIRMED

@@ -13,6 +13,7 @@ from known_samples import HEADS, changed, measured, read, remarks, spec
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.gate import power
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.records import verdict_to_dict
@@ -482,10 +483,18 @@ def test_loss_outside_the_circuit_fails_all_heads_and_not_the_circuit() -> None:
 
 
 def test_a_verdict_says_from_which_value_on_it_would_fail() -> None:
-    found = verdict("dcv.circuit", 0.10, measured(dcv=0.05, noise=0.3))
+
+    def damaged(share: float, seed: int) -> Samples:
+        """Damage that spreads over pairs as real damage does, by its own size."""
+        data = measured(seed=seed)
+        importance = read(data, "circuit_importance")
+        spread = power.OVER_PAIRS * np.random.default_rng(seed).standard_normal(64)
+        return changed(data, circuit_damage=share * importance * (1 + spread))
+
+    found = verdict("dcv.circuit", 0.10, damaged(0.05, 1000))
     assert found.detectable is not None
     outcomes = [
-        verdict("dcv.circuit", 0.10, measured(dcv=found.detectable, noise=0.3, seed=seed)).outcome
+        verdict("dcv.circuit", 0.10, damaged(found.detectable, seed)).outcome
         for seed in range(1, 101)
     ]
     # Nominal 80 of 100 where the spread grows with the damage (test_power.py); here it does not.

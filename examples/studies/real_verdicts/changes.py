@@ -65,15 +65,15 @@ def slice_of(weights: Weights, shape: Shape, layer: int, part: str, head: int) -
 
 
 def damaged(shape: Shape, layer: int, head: int, part: str, way: str) -> Edit:
-    """A head's part is zeroed, drowned in noise of its own spread, or exchanged with that of the
-    layer's head farthest away."""
+    """A head's part is zeroed, drowned in noise of three times its spread, or exchanged with that
+    of the layer's head farthest away."""
 
     def edit(weights: Weights) -> None:
         mine = slice_of(weights, shape, layer, part, head)
         if way == "zeroed":
             mine.zero_()
         elif way == "noised":
-            mine += mine.std() * noise(mine.shape, seed=layer * 100 + head)
+            mine += 3 * mine.std() * noise(mine.shape, seed=layer * 100 + head)
         else:
             away = (head + shape.heads // 2) % shape.heads
             other = slice_of(weights, shape, layer, part, away)
