@@ -497,8 +497,8 @@ def test_a_verdict_says_from_which_value_on_it_would_fail() -> None:
         verdict("dcv.circuit", 0.10, damaged(found.detectable, seed)).outcome
         for seed in range(1, 101)
     ]
-    # 80 % of 100; the estimate itself rests on one sample of 64 pairs.
-    assert 60 <= outcomes.count(Outcome.FAIL) <= 95
+    # Nominal 80 of 100 where the spread grows with the damage (test_power.py); here it does not.
+    assert outcomes.count(Outcome.FAIL) >= 80
     assert verdict("dcv.circuit", 0.10, measured()).detectable is None  # no spread to go by
 
 

@@ -52,8 +52,10 @@ def circuits(settings: Settings) -> list[dict[str, Any]]:
             alpha = ALPHA / limits
             bounds = studentised.ratios(damage, importance, confidence=1 - alpha, **given)
             low = of_family(bounds)[0]
+            model: dict[str, Any] = {"freedom": pairs - 1, "growth": power.growth(pairs)}
             said = [
-                power.detectable(*row, CIRCUIT_LIMIT, alpha) for row in zip(value, low, strict=True)
+                power.detectable(*row, CIRCUIT_LIMIT, **model)
+                for row in zip(value, value - low, bounds.errors, strict=True)
             ]
             room = [
                 power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)
