@@ -2,8 +2,10 @@
 heads and `detectable`, held against subsamples of real damage; fills their tables in
 docs/statistics.md.
 
-Real damage is that of the tiny family (`--large`, as of the whole study) and of any model read by
-`real_model.py`. Where templates are drawn, whole templates are, with replacement, and pairs within
+Real damage is that of the tiny family (`--large`, as of the whole study) and of any other model
+(`--real`, an .npz of float64 arrays: `base` [n], F of the base; `imp` [1 + heads, n], importances,
+the circuit's first; by checkpoint `dmg_NAME` [1 + heads, n] and `read_NAME` [n]; `templates` [n]).
+Where templates are drawn, whole templates are, with replacement, and pairs within
 each: what an interval over templates speaks of.
 """
 
@@ -54,7 +56,7 @@ def of_tiny(path: Path) -> list[Real]:
 
 
 def of_model(path: Path) -> list[Real]:
-    """Circuits, and whole readouts, of every checkpoint that `real_model.py` read."""
+    """Circuits, and whole readouts, of every checkpoint of such a file."""
     found = []
     with np.load(path) as kept:
         codes = np.unique(kept["templates"], return_inverse=True)[1].astype(np.intp)
