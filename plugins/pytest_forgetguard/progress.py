@@ -18,7 +18,7 @@ from pytest_forgetguard.keys import is_worker
 _SECONDS_BETWEEN = 0.1
 _SAVE, _RESTORE, _CLEAR = "\x1b7", "\x1b8", "\x1b[K"  # VT100: cursor, rest of the line
 
-_QUIET = 4.0  # seconds: a run that is over by then says nothing
+_QUIET = 10.0  # seconds: a run that is over by then says nothing
 _EVERY = 15.0  # seconds, within one stage
 _LOOK = 1.0  # seconds
 _FIRST_WORKER, _EVERY_OF_OTHERS = "gw0", 60.0  # workers go through the same stages

@@ -69,7 +69,7 @@ def pytest_terminal_summary(
     if verbosity >= -1 and (rows or run.not_run):
         lines.append(totals([row.outcome for row in rows], not_run=len(run.not_run)))
     if verbosity >= 0:
-        lines += _remarks(run)
+        lines += _remarks(run, verbose=verbosity > 0)
     if lines:
         terminalreporter.section(f"forgetguard: {_checkpoints(run)}")
         for line in lines:
@@ -139,20 +139,32 @@ def _shortened(message: str) -> str:
     return message[: _MESSAGE_WIDTH - 3] + "..."
 
 
-def _remarks(run: Run) -> list[str]:
-    """Notes of all verdicts, each once, then what was left out."""
+# Notes on single verdicts; the results file has them all.
+_IN_DETAIL = ("share_of_readout", "share_of_loss", "unguarded", "held_by_floor")
+
+
+def _remarks(run: Run, *, verbose: bool) -> list[str]:
+    """Notes of all verdicts, each once, then what was left out. What stands in a failure's own text
+    (`_IN_DETAIL`) is told here with -v only; of templates that may be broken unseen, the most."""
     from forgetguard.gate.records import load
     from forgetguard.measures.samples import Note
     from forgetguard.report.wording import note
 
     found: dict[str, dict[str, None]] = {}  # by note, the circuits that it is told of
     circuits: dict[str, None] = {}
+    unseen: list[Note] = []
     for result in run.results.values():
         for verdict in result.verdicts:
             circuits[verdict["circuit"]] = None
             for data in verdict["notes"]:
-                told = found.setdefault(note(load(Note, data, "a note")), {})
-                told[verdict["circuit"]] = None
+                one = load(Note, data, "a note")
+                if one.code == "templates_unseen":
+                    unseen.append(one)
+                elif verbose or one.code not in _IN_DETAIL:
+                    found.setdefault(note(one), {})[verdict["circuit"]] = None
+    if unseen:
+        most = max(unseen, key=lambda one: float(one.facts["missed"]))
+        found[f"a pass {note(most)}"] = circuits
     lines = [
         f"note: {text}" if len(told) == len(circuits) > 1 else f"note: {', '.join(told)}: {text}"
         for text, told in found.items()
