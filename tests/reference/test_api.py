@@ -45,14 +45,20 @@ def test_a_circuit_is_what_a_naive_loop_finds() -> None:
     for head, score in circuit.found.ranking.scores.items():
         assert score == pytest.approx(scores[head], abs=1e-4)
 
-    order = sorted(scores, key=lambda head: -abs(scores[head]))
+    signed = circuit.found.signed
+    order = sorted(scores, key=lambda head: -scores[head] if signed else -abs(scores[head]))
     none, every = mean(held_out, base.heads), mean(held_out, ())
+    every_lost = mean(ranked_on, base.heads)
     curve = [
         (mean(held_out, order[size:]) - none) / (every - none) for size in range(1, len(order) + 1)
     ]
     assert circuit.found.curve.faithfulness == pytest.approx(curve, abs=1e-4)
-    size = next(size for size, value in enumerate(curve, 1) if value >= 0.7)
+    size = len(circuit.heads)
     assert circuit.heads == tuple(sorted(order[:size]))
+    assert min(curve[size - 1 :]) >= 0.7  # at all larger sizes too
+    assert all(
+        head in circuit.heads for head in order if scores[head] >= 0.1 * (clean - every_lost)
+    )
 
 
 def test_a_discovered_circuit_is_saved_as_a_file_that_gates(tmp_path: Path) -> None:

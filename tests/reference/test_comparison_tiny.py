@@ -140,7 +140,7 @@ def test_work_on_a_model_serves_every_comparison_it_is_in(finished: Comparison) 
 
 def test_what_stands_in_the_columns_is_what_the_models_do(finished: Comparison) -> None:
     base, tuned, reference = finished.columns
-    assert base.accuracy > 0.9 > tuned.accuracy
+    assert base.accuracy > 0.95 > tuned.accuracy
     assert reference.accuracy > tuned.accuracy
     assert finished.against == "reference"
     assert finished.split.learned_on == finished.split.held_out == 16

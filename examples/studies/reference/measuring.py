@@ -176,7 +176,7 @@ def _prior(
     for one in prior:
         read = behaviour(anatomy, one)
         result[one.capability.name] = {
-            "accuracy": float(read.correct.mean()),
+            "accuracy": float(read.top1.mean()),  # of all tokens, as the papers count
             "readout": float(read.readout.mean()),
             "probability": math.fsum(islice(likely, one.n_pairs)) / one.n_pairs,
         }
