@@ -27,7 +27,8 @@ from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Verdict
 
-CAPABILITIES = ("ioi", "docstring", "agreement", "in_context_mapping")
+CAPABILITIES = ("ioi", "agreement", "fact_recall", "key_value")
+WHOLE = CAPABILITIES[:3]  # what copies are judged by whose damage is in no one circuit
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
@@ -58,7 +59,8 @@ def run(model: Path, out: Path, say: Say, only: str = "") -> None:
             continue
         with tempfile.TemporaryDirectory(dir=out.parent) as work:
             tuned = copy(model, Path(work) / "tuned", change)
-            chosen = {n: s for n, s in specs.items() if change.capability in ("", n)}
+            names = (change.capability,) if change.capability else WHOLE
+            chosen = {name: specs[name] for name in names}
             verdicts = judged(model, tuned, chosen, family=family)
             found = plain(tuned, {name: others[name] for name in chosen}, base=model)
         done[change.name] = {
