@@ -15,10 +15,10 @@ that. Where nothing was lost it is `loss` times 1 - alpha^(1/n), the rule of thr
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from forgetguard.gate.resampling import RESAMPLES, FloatArray, enough_resamples
+if TYPE_CHECKING:  # gate files are checked without numpy
+    from forgetguard.measures.samples import FloatArray
 
 _CHUNK = 2_000_000  # weights held at a time
 
@@ -34,6 +34,10 @@ def upper(
         alpha: one-sided.
         seed: of the weights. Another order of the pairs is another draw.
     """
+    import numpy as np
+
+    from forgetguard.gate.resampling import RESAMPLES, enough_resamples
+
     scale = denominators.mean(axis=1, keepdims=True)
     damage, importance = numerators * np.sign(scale), denominators * np.sign(scale)
     scale = np.abs(scale)

@@ -200,7 +200,7 @@ def test_redrawn_pairs_keep_their_numbers_and_templates_stay_whole(
     places = [int(pair.clean[1:]) for pair in found.units]
     assert found.need("readout", role="base").tolist() == places
     assert found.need("damage", "circuit").tolist() == [2 * place for place in places]
-    if min(templates, n) >= 8:  # as the gate: fewer say too little of their own spread
+    if templates > 1:  # as the gate: one says nothing of how templates differ
         copies = [pair.template for pair in found.units]
         for copy in set(copies):
             own = [place for place, name in zip(places, copies, strict=True) if name == copy]

@@ -28,23 +28,23 @@ def test_stages_are_told_once_and_long_ones_every_15_seconds() -> None:
     log = Log()
     with log.tell.during():
         log.at(1, "opening tuned")
-        log.at(5, "reading tuned", 0, 3)
-        log.at(6, "reading tuned", 1, 3)
-        for second in range(7, 60):
+        log.at(11, "reading tuned", 0, 3)
+        log.at(12, "reading tuned", 1, 3)
+        for second in range(13, 66):
             log.at(second, "patching", second, 100)
     assert log.lines == [
-        "forgetguard: 5 s: reading tuned 0/3",
-        "forgetguard: 7 s: patching 7/100",
-        "forgetguard: 22 s: patching 22/100",
-        "forgetguard: 37 s: patching 37/100",
-        "forgetguard: 52 s: patching 52/100",
+        "forgetguard: 11 s: reading tuned 0/3",
+        "forgetguard: 13 s: patching 13/100",
+        "forgetguard: 28 s: patching 28/100",
+        "forgetguard: 43 s: patching 43/100",
+        "forgetguard: 58 s: patching 58/100",
     ]
 
 
 def test_a_run_of_a_few_seconds_says_nothing() -> None:
     log = Log()
     with log.tell.during():
-        for second in (0, 1, 2, 3):
+        for second in (0, 1, 2, 9):
             log.at(second, f"stage {second}")
     assert log.lines == []
 
