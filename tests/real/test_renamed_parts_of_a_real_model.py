@@ -105,16 +105,21 @@ def test_damage_behind_new_names_fails_and_is_named_by_the_base(
 
 
 @pytest.mark.parametrize(
-    ("edit", "outcome"),
+    ("edit", "least"),
     [
-        (final_norm_scaled, Outcome.PASS),
-        pytest.param(unembedding_noised, Outcome.FAIL, marks=pytest.mark.slow),
+        (final_norm_scaled, 0.0),
+        pytest.param(unembedding_noised, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_the_margin_is_moved_by_a_lost_first_place_and_by_no_scale(
-    gate: Gate, edit: Edit, outcome: Outcome
+    gate: Gate, edit: Edit, least: float
 ) -> None:
-    verdicts, data = gate(edit, task="ioi", readout="margin", pairs=64)
-    assert verdicts["readout.drop"].outcome is outcome
-    if outcome is Outcome.PASS:
-        assert data.need("readout") == pytest.approx(data.need("readout", role="base"), abs=1e-4)
+    """In standard deviations of the logits; the base's own mean is too near 0 on so few pairs for
+    a share of it to be judged."""
+    verdicts, data = gate(edit, task="ioi", readout="margin")
+    lost = data.need("readout", role="base") - data.need("readout")
+    if least:
+        assert lost.mean() > least
+    else:
+        assert lost == pytest.approx(0.0, abs=1e-4)
+        assert verdicts["readout.drop"].outcome is not Outcome.FAIL
