@@ -177,20 +177,39 @@ def _same(written: Any, found: Any) -> bool:
 
 
 def _outcome(result: Mapping[str, Any]) -> Iterator[Difference]:
-    """A gate that passed has no verdict, and no attempt, that did not."""
+    """A gate that passed has no verdict, and no attempt, that did not; a declared limit has a
+    verdict, on itself."""
+    yield from _about_itself(result)
     found = [*(one["outcome"] for one in result["verdicts"]), *result.get("attempts", ())]
     worst = [one for one in found if one != "pass"]
     if result["outcome"] == "pass" and worst:
         yield Difference(result["id"], "outcome", "pass", worst[0])
     if result["outcome"] == "not_had":
-        other = [one["code"] for one in result["verdicts"] if one["code"] not in _NOT_HAD]
+        other = [one["code"] for one in result["verdicts"] if not _base_has_not(one)]
         bundled = result["id"].startswith("forgetguard_circuits/")
         if other or not bundled or not result["verdicts"]:
             yield Difference(result["id"], "outcome", "not_had", (other or ["not a default"])[0])
 
 
-# Of a bundled default whose capability the base has not (plugins/pytest_forgetguard/not_had.py).
-_NOT_HAD = ("base_wrong", "base_readout", "base_unmoved", "no_circuit")
+def _about_itself(result: Mapping[str, Any]) -> Iterator[Difference]:
+    where = str(result["id"])
+    if not where.partition("::")[0].endswith(SUFFIXES):
+        return  # a Python gate's verdicts are on what it asked for, or on what its fixtures did
+    if result["outcome"] in ("pass", "abstain") and not result["verdicts"]:
+        yield Difference(where, "verdicts", result["outcome"], "no verdict")
+    named = where.rpartition("::")[2].partition("@")[0]  # without pytest-xdist's group
+    for one in result["verdicts"]:
+        if one["limit"] != named or f"::{one['circuit']}::" not in where:
+            about = f"{one['circuit']}::{one['limit']}"
+            yield Difference(where, "verdicts", named, f"a verdict on {about}")
+
+
+def _base_has_not(verdict: Mapping[str, Any]) -> bool:
+    """Of a bundled default, as plugins/pytest_forgetguard/not_had.py has it: where a circuit was
+    looked for and none was found, the base may have the capability."""
+    if verdict["code"] == "no_circuit":
+        return any(note["code"] == "not_looked_for" for note in verdict["notes"])
+    return verdict["code"] in ("base_wrong", "base_readout", "base_unmoved")
 
 
 def _why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,12 @@ class Forgetguard:
         return self._run.backend.pair()
 
     def circuit(self, circuit: str | Path | GateSpec) -> GateSpec:
-        """Read a circuit file. Raises SpecificationError."""
+        """Read a circuit file; of a GateSpec without a prompt seed of its own, that with the run's.
+        Raises SpecificationError."""
         if not isinstance(circuit, str | Path):
-            return circuit
+            seed = self.settings.prompt_seed
+            own = seed is None or circuit.prompt_seed is not None
+            return circuit if own else replace(circuit, prompt_seed=seed)
         path = located(circuit, self._run.measurements.here, self._root)
         return self._run.circuit(path)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate import records
 from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, TaskPairs
 from forgetguard.gate.stages import as_capability, prompt_notes
+from pytest_forgetguard.fixtures import Forgetguard
 from pytest_forgetguard.rerun import rerun_command
 from pytest_forgetguard.settings import Settings
 
@@ -75,3 +78,12 @@ def test_the_seed_is_in_the_results_file_and_in_the_command_that_runs_a_limit_ag
         Settings("b", "t", prompt_seed=0), Path("/x/c.circuit.yaml"), "::c::dcv.head", Path("/x")
     )
     assert "--forgetguard-prompt-seed=0" in command.split()
+
+
+def test_a_gate_spec_of_a_python_gate_is_measured_on_the_prompts_of_the_run() -> None:
+    def asked(run_seed: int | None, own: int | None) -> int | None:
+        run: Any = SimpleNamespace(settings=Settings("b", "t", prompt_seed=run_seed))
+        given = spec(TaskPairs("ioi", 64), own)
+        return Forgetguard(run, Path("/x")).circuit(given).prompt_seed
+
+    assert [asked(7, None), asked(7, 3), asked(None, 3), asked(None, None)] == [7, 3, 3, None]

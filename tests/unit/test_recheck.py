@@ -410,3 +410,36 @@ def test_what_was_lost_or_declared_is_not_passed_over_as_not_had(
 ) -> None:
     content = not_had(document(dcv, data), folder)
     assert main(["verify", str(written(tmp_path, content))]) == NOT_CONFIRMED
+
+
+def test_what_no_circuit_was_found_for_is_not_passed_over_as_not_had() -> None:
+    """The base was looked at and may have the capability."""
+    spec = GateSpec(
+        "c", "ioi", TaskPairs("ioi", 64), "logit_diff", (), LIMITS,
+        path=Path("/nowhere/c.circuit.yaml"), auto=True,
+    )  # fmt: skip
+    declared = records.spec_to_dict(spec)
+    content = document()
+    content["circuits"][0] |= {"declared": declared, "digest": digest(declared)}
+    for result, limit in zip(content["results"], LIMITS, strict=True):
+        verdict = judged(spec, limit, measured(), len(LIMITS))
+        plain = records.verdict_to_dict(verdict) | {"circuit_digest": digest(declared)}
+        result |= {"id": f"forgetguard_circuits/{result['id']}", "verdicts": [plain]}
+        if verdict.outcome is not Outcome.PASS:
+            result["outcome"] = "not_had"
+    found = [(one.field, one.written, one.found) for one in recheck(content).differences]
+    assert found == [("outcome", "not_had", "no_circuit")] * 2
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["none", "of another limit"])
+def test_a_declared_limit_passes_by_its_own_verdict_alone(other: bool) -> None:
+    content = document(0.3)
+    content["exit_status"] = 0
+    (good,) = (one for one in content["results"] if one["outcome"] == "pass")
+    for result in content["results"]:
+        if result is not good:
+            verdicts = copy.deepcopy(good["verdicts"]) if other else []
+            result |= {"outcome": "pass", "verdicts": verdicts}
+    found = [(one.where, one.field) for one in recheck(content).differences]
+    gates = ("c.circuit.yaml::c::dcv.circuit", "c.circuit.yaml::c::dcv.head")
+    assert found == [(gate, "verdicts") for gate in gates]
