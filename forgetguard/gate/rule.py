@@ -383,7 +383,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
-        notes=_far_below(limit, found.subjects),
+        notes=_far_below(limit, found.subjects) + _cannot_fail(case, limit, facts),
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -443,6 +443,18 @@ def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> t
             facts = {"over": kind.value, "floor": limit.floor, "subjects": names}
             notes.append(Note("held_by_floor", facts))
     return tuple(notes)
+
+
+def _cannot_fail(case: Case, limit: Limit, facts: dict[str, Any]) -> tuple[Note, ...]:
+    """That the base has no more to lose, above chance, than the limit allows: then it is kept by
+    whatever tuned does."""
+    if "before" not in facts or limit.over:
+        return ()
+    chance = READOUTS[case.spec.readout].chance if limit.measure.has_chance else 0.0
+    most = facts["before"] - chance
+    if most > limit.maximum:
+        return ()
+    return (Note("cannot_fail", {"before": facts["before"], "chance": chance, "most": most}),)
 
 
 def _far_below(limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:

@@ -455,17 +455,19 @@ class GateSession:
             samples = self._with_controls(plan, part, readings, anatomy, samples)
         samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         readings.clear()  # what crossed from the other models is not needed again
-        samples = self._beside_counterfactual(part, samples)
+        samples = self._beside_counterfactual(plan, part, samples)
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
         notes = loaded + plan.notes + part_notes(plan.whole) + prompt_notes(spec)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
 
-    def _beside_counterfactual(self, part: Part, samples: Samples) -> Samples:
+    def _beside_counterfactual(self, plan: _Planned, part: Part, samples: Samples) -> Samples:
         """The samples with the counterfactual readout of each other model that may compute the
-        base's function though its parts differ; it is loaded once more for that."""
+        base's function though its parts differ (so far as an earlier part has told); it is loaded
+        once more for that."""
         for checkpoint in self._others():
             role = checkpoint.role
-            if apart(samples, role) is None and may_be_equal(samples, role):
+            begun = any(one.get(COUNTERFACTUAL, WHOLE, role) is not None for one in plan.parts)
+            if apart(samples, role) is None and (begun or may_be_equal(samples, role)):
                 pairs = capability_of(part)
                 with memory_errors(f"reading {role}"), checkpoint.open() as model:
                     anatomy = locate(model)

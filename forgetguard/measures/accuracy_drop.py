@@ -27,4 +27,5 @@ MEASURE = Measure(
     series=series,
     loss=loss,
     needs_capability=True,
+    has_chance=True,
 )

@@ -146,6 +146,8 @@ class Measure:
         loss: per unit, what shows which units were hurt; by default the values of the whole.
         needs_capability: whether the base must be able to do what the prompts ask.
         graded: whether it reads the readout, and so is blind where that is saturated.
+        has_chance: of a proportion, whether a model that knows nothing reads the readout's chance
+            (else 0): what the base has above it is all that can be lost.
         has_floor: whether limits take `floor:` (gate/family.py).
         by_unit: whether what `compare` returns for a unit depends on that unit alone. Where it does
             not, units cannot be drawn stage by stage, nor some of them be measured again.
@@ -166,6 +168,7 @@ class Measure:
     loss: Callable[[Samples], FloatArray | None] | None = None
     needs_capability: bool = False
     graded: bool = False
+    has_chance: bool = False
     has_floor: bool = False
     by_unit: bool = True
     source: str = field(default="forgetguard", compare=False)

@@ -205,10 +205,7 @@ def _about_itself(result: Mapping[str, Any]) -> Iterator[Difference]:
 
 
 def _base_has_not(verdict: Mapping[str, Any]) -> bool:
-    """Of a bundled default, as plugins/pytest_forgetguard/not_had.py has it: where a circuit was
-    looked for and none was found, the base may have the capability."""
-    if verdict["code"] == "no_circuit":
-        return any(note["code"] == "not_looked_for" for note in verdict["notes"])
+    """Of a bundled default, as plugins/pytest_forgetguard/not_had.py has it."""
     return verdict["code"] in ("base_wrong", "base_readout", "base_unmoved")
 
 

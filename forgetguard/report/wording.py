@@ -471,6 +471,10 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     # of a pass
+    "cannot_fail": lambda facts: (
+        f"WARNING: the base is at {facts['before']:.0%} and chance at {facts['chance']:.0%}: this "
+        "limit allows all that there is to lose, and holds nothing"
+    ),
     "templates_unseen": lambda facts: (
         f"on {facts['templates']} templates: a template that is broken with a probability of up to "
         f"{share(facts['missed'])} would be missed"

@@ -31,6 +31,7 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
     "few_templates": ({"templates": 1}, "1 template:"),
     "templates_unseen": ({"templates": 8, "missed": 0.312}, "31.2 %"),
+    "cannot_fail": ({"before": 0.55, "chance": 0.5, "most": 0.05}, "55%"),
     "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
     "drawn_prompts": ({"seed": 41}, "41"),

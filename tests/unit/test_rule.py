@@ -200,6 +200,27 @@ def test_what_a_base_can_do_in_part_is_measured_in_part() -> None:
     assert verdict("dcv.circuit", 0.1, chance).code is Code.BASE_WRONG
 
 
+@pytest.mark.parametrize(
+    ("key", "share", "maximum", "holds"),
+    [
+        ("top1.drop", 2, 0.10, False),
+        ("top1.drop", 40, 0.10, True),
+        ("accuracy.drop", 48, 0.30, False),  # 75 %, chance a half
+        ("accuracy.drop", 48, 0.20, True),
+    ],
+)
+def test_a_limit_that_allows_all_there_is_to_lose_says_so(
+    key: str, share: int, maximum: float, holds: bool
+) -> None:
+    right = (np.arange(64) < share).astype(float)
+    given = {"correct": right, "top1": right} if key.startswith("acc") else {"top1": right}
+    both = {f"{role}_{name}": one for name, one in given.items() for role in ("base", "tuned")}
+    data = changed(measured(), **both)
+    data = changed(data, tuned_readout=read(data, "tuned_readout") - 0.01)
+    notes = [one for one in verdict(key, maximum, data).notes if one.code == "cannot_fail"]
+    assert bool(notes) is not holds
+
+
 def test_top1_is_a_measure_of_its_own() -> None:
     first = np.ones(64)
     now = (np.arange(64) % 2).astype(float)
