@@ -3,19 +3,24 @@ accuracy is what the readout says: the answer above the distractor, or first of 
 
 from __future__ import annotations
 
-from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Sampled, Series
+from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Sampled, Select, Series
 from forgetguard.measures.readout_drop import loss
 from forgetguard.measures.samples import BASE, CORRECT, READOUT, WHOLE, Samples
 
 
-def series(samples: Samples, _: str, role: str) -> Series:
-    """Right now, and right before; with the readouts behind them."""
-    return Series(
-        samples.need(CORRECT, WHOLE, role),
-        samples.need(CORRECT, WHOLE, BASE),
-        samples.need(READOUT, WHOLE, role),
-        samples.need(READOUT, WHOLE, BASE),
-    )
+def series_of(quantity: str) -> Select:
+    """Where `quantity`, a yes or a no on each pair, holds now and held before; with the readouts
+    behind them."""
+
+    def series(samples: Samples, _: str, role: str) -> Series:
+        return Series(
+            samples.need(quantity, WHOLE, role),
+            samples.need(quantity, WHOLE, BASE),
+            samples.need(READOUT, WHOLE, role),
+            samples.need(READOUT, WHOLE, BASE),
+        )
+
+    return series
 
 
 MEASURE = Measure(
@@ -24,7 +29,7 @@ MEASURE = Measure(
     unit=PROPORTION,
     sampled=Sampled.PAIRS,
     estimator=Estimator.PROPORTION,
-    series=series,
+    series=series_of(CORRECT),
     loss=loss,
     needs_capability=True,
     has_chance=True,

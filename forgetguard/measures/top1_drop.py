@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Sampled, Series
+from forgetguard.measures.accuracy_drop import series_of
+from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Sampled
 from forgetguard.measures.readout_drop import loss
-from forgetguard.measures.samples import BASE, READOUT, TOP1, WHOLE, Samples
-
-
-def series(samples: Samples, _: str, role: str) -> Series:
-    """First now, and first before; with the readouts behind them."""
-    return Series(
-        samples.need(TOP1, WHOLE, role),
-        samples.need(TOP1, WHOLE, BASE),
-        samples.need(READOUT, WHOLE, role),
-        samples.need(READOUT, WHOLE, BASE),
-    )
-
+from forgetguard.measures.samples import TOP1
 
 MEASURE = Measure(
     key="top1.drop",
@@ -23,7 +13,7 @@ MEASURE = Measure(
     unit=PROPORTION,
     sampled=Sampled.PAIRS,
     estimator=Estimator.PROPORTION,
-    series=series,
+    series=series_of(TOP1),
     loss=loss,
     needs_capability=True,
 )
