@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.cache_folder import is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.capabilities.variants import exchange_answers, halves
@@ -106,7 +107,9 @@ def compare(
                         prompts,
                         masking,
                         [circuit_of(mask) for mask in readings[0].masks] if readings else [],
-                        _stores(pair, checkpoint, anatomy, cut) if keep else _nowhere,
+                        _stores(pair, checkpoint, anatomy, cut)
+                        if keep and not is_off()
+                        else _nowhere,
                         progress,
                     )
                 )

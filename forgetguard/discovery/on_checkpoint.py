@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
+from forgetguard.cache_folder import is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.discovery.circuit import FAITHFUL, Found, find_circuit
 from forgetguard.discovery.cost import exact_seconds
@@ -94,6 +95,7 @@ def discover_on(
     with memory_errors(f"discovering {capability.name}"), base.open() as model:
         anatomy = locate(model)
         members = anatomy.members(mlps=search.mlps)
+        keep = keep and not (cache is None and is_off())
         store = _store(base, anatomy, encoded, members, search, cache) if keep else None
         found = None if store is None else store.load_found()
         if found is None:

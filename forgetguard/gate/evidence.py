@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from forgetguard.gate import same_function, slices, studentised
@@ -31,22 +33,21 @@ SMALL_CIRCUIT = 0.1  # share of the readout below which a circuit hardly carries
 
 
 def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEvidence, ...]:
-    """The circuit's members beside a limit that is not about them, where they were measured; never
-    a reason to stop."""
+    """Those of the case's members that were patched alone, beside a limit; no reason to stop."""
     importance = case.circuit_importance()
-    if case.count < fewest or not case.members or importance is None:
+    if case.count < fewest or importance is None:
         return ()
     wanted = [(IMPORTANCE, BASE), (DAMAGE, TUNED)]
     if limit.over in (REFERENCE, BASELINE):
         wanted.append((DAMAGE, limit.over))
-    if any(
-        case.data.get(quantity, member, role) is None
-        for quantity, role in wanted
+    names = tuple(
+        member
         for member in case.members
-    ):
+        if all(case.data.get(quantity, member, role) is not None for quantity, role in wanted)
+    )
+    if not names or not studentised.measurable(case.mean(importance)):
         return ()
-    if not studentised.measurable(case.mean(importance)):
-        return ()
+    case = replace(case, members=names)
     found = subject_bounds(case, registry.find(BESIDE), limit.over, limit.floor)
     return worst_first(found, limit.over, limit.floor)
 

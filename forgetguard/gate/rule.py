@@ -31,10 +31,14 @@ from forgetguard.measures.samples import (
     BASE,
     CORRECT,
     COUNTERFACTUAL,
+    DAMAGE,
+    IMPORTANCE,
+    OWN_DAMAGE,
     READOUT,
     TUNED,
     Note,
     Samples,
+    member_names,
 )
 
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
@@ -105,9 +109,14 @@ def judge(
         SpecificationError: there is no such measure, the limit compares with a model that was not
             measured, or `family` is below 1.
     """
-    case = Case.of(spec, samples, seed=seed, family=family)
+    case = Case.of(spec, _as_judged(spec, samples), seed=seed, family=family)
     decision = decide(case, limit)
-    data = case.data
+    data, subjects = case.data, decision.subjects
+    # Where something is amiss, all that was patched one by one says where.
+    amiss = decision.outcome is not Outcome.PASS and decision.estimate is not None
+    if not subjects or (amiss and limit.measure.has_floor):
+        whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
+        subjects = evidence.members_beside(whole, limit, FEWEST_PAIRS)
     return Verdict(
         circuit=spec.name,
         capability=spec.capability,
@@ -117,7 +126,7 @@ def judge(
         estimate=decision.estimate,
         code=decision.code,
         facts=decision.facts,
-        subjects=decision.subjects or evidence.members_beside(case, limit, FEWEST_PAIRS),
+        subjects=subjects,
         units=evidence.worst_units(case, limit, worst),
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
@@ -128,6 +137,19 @@ def judge(
         budget=data.stages[-1] if data.stages else None,
         controls=evidence.controls(case, limit),
     )
+
+
+def _as_judged(spec: GateSpec, samples: Samples) -> Samples:
+    """Without what was read to find where a loss is: so a verdict does not depend on what other
+    limits of the file came to."""
+    beside = {*member_names(spec.members)} - {*member_names(spec.judged_alone)}
+    arrays = {
+        key: values
+        for key, values in samples.arrays.items()
+        if key.quantity != OWN_DAMAGE
+        and not (key.subject in beside and key.quantity in (IMPORTANCE, DAMAGE))
+    }
+    return replace(samples, arrays=arrays)
 
 
 def decide(case: Case, limit: Limit) -> Decision:
@@ -194,6 +216,8 @@ def _bounds(case: Case, limit: Limit) -> list[SubjectBounds]:
     if measure.subjects is Subjects.WHOLE:
         (held,) = case.bounds(measure, [""], limit.over)
         return [SubjectBounds("", held, value=held.estimate)]
+    if measure.has_floor:
+        case = replace(case, members=member_names(case.spec.judged_alone))
     return subject_bounds(case, measure, limit.over, limit.floor)
 
 
@@ -399,7 +423,9 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
     return replace(
         _decided(case, limit, judged),
         subjects=shown,
-        notes=_floor_notes(case, limit, judged) + _far_below(limit, judged),
+        notes=_alone(case, limit, judged)
+        + _floor_notes(case, limit, judged)
+        + _far_below(limit, judged),
         # What is seen in whichever subject it happens.
         detectable=max((one for one in seen if one is not None), default=None),
     )
@@ -432,6 +458,14 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
         facts["wanted"] = max(known) if len(known) == len(wanted) else None
     code = _code(outcome, [one.held for one in chosen], limit.maximum)
     return Decision(outcome, code, facts, first.held.estimate, first.subject)
+
+
+def _alone(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
+    """Which members are judged one by one, where not all of the circuit are."""
+    names = [one for one in case.members if any(held.subject == one for held in judged)]
+    if not limit.measure.has_floor or len(names) == len(case.members):
+        return ()
+    return (Note("judged_alone", {"subjects": names, "of": len(case.members)}),)
 
 
 def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:

@@ -321,6 +321,13 @@ def note(one: Note) -> str:
     return words(one.facts)
 
 
+def _judged_alone(facts: Facts) -> str:
+    return (
+        f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
+        f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
+    )
+
+
 def _held_by_floor(facts: Facts) -> str:
     part, named = share(facts["floor"]), names(facts["subjects"])
     if facts["over"] == "between":
@@ -467,6 +474,7 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "judged_alone": _judged_alone,
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
