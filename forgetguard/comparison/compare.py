@@ -83,6 +83,7 @@ def compare(
             finding: its circuit is None, with the reason.)
         ForgetguardError: a model cannot be measured.
     """
+    keep = keep and not is_off()
     masking = _masking(seeds, settings)
     _check_range(delta, least_stability)
     encoded = _encoded(pair, capability)

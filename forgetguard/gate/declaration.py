@@ -197,8 +197,9 @@ class GateSpec:
         if self.one_by_one is None:
             found = self.found or {}
             return carrying(self.members, found.get("scores"), found.get("whole_effect"))
-        chosen = tuple(one for one in self.members if one in self.one_by_one)
-        return chosen or self.members
+        if self.one_by_one == "all":
+            return self.members
+        return tuple(one for one in self.members if one in self.one_by_one) or self.members
 
     def where(self, line: int) -> str:
         """`file:line` for a message; the circuit's name where it came from no file."""

@@ -81,6 +81,8 @@ class Passes:
         """Keep those of a batch, unless they take too much."""
         held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
         held += [z for source in sources.values() for z in source.z.values()]
+        for prefix in passed.prefixes.values():
+            held += [one for both in prefix or () for one in both]
         taken = sum(one.numel() * one.element_size() for one in held)
         if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
             self._kept[batch] = passed, sources
