@@ -11,6 +11,9 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.cache_folder import is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.checkpoints.adapters import named_base
+from forgetguard.checkpoints.fingerprint import fingerprint
+from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import FAITHFUL, Found, find_circuit
 from forgetguard.discovery.cost import exact_seconds
 from forgetguard.discovery.methods import full_name, method
@@ -41,6 +44,7 @@ class Search:
     mlps: whether MLP layers may be members.
     seed: of whatever the method draws, and of the split of the pairs.
     settings: the method's own.
+    coarse: cut the ranking at fewer sizes (discovery/curve.py).
 
     Raises:
         SpecificationError: one of them is not possible.
@@ -53,6 +57,7 @@ class Search:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     exact_within: float = EXACT_WITHIN
+    coarse: bool = False
 
     def __post_init__(self) -> None:
         if self.method == "auto":
@@ -111,6 +116,7 @@ def discover_on(
                 seed=search.seed,
                 progress=progress,
                 saved=store,
+                coarse=search.coarse,
             )
             found = replace(found, chosen=why)
             if store is not None:
@@ -156,15 +162,25 @@ def _store(
     parameter = next(anatomy.model.parameters())
     origin = {
         "weights": base.fingerprint.weights,
+        "config": base.fingerprint.config,
+        "under": _under_adapter(base),
         "dtype": str(parameter.dtype),
         "device": parameter.device.type,
     }
     settings = {
         "method": search.method if search.method == "auto" else full_name(search.method),
-        "cut": 2,  # by lower bounds
+        "cut": "coarse" if search.coarse else 2,  # by lower bounds
         "faithful": search.faithful,
         "ablation": search.ablation,
         "seed": search.seed,
         **{f"method.{key}": value for key, value in search.settings.items()},
     }
     return Store.open(identity(origin, encoded, members, settings), cache)
+
+
+def _under_adapter(base: Checkpoint) -> str:
+    """The weights that an adapter is put on; its own fingerprint is of the adapter alone."""
+    local = localise(base.spec, base.options)
+    if local.kind != "adapter":
+        return ""
+    return fingerprint(named_base(local), base.options).weights

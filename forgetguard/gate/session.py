@@ -398,7 +398,7 @@ class GateSession:
                     found = discover_on(
                         self._pair.base,
                         capability,
-                        Search(exact_within=_EXACT_WITHIN / len(wanted)),
+                        Search(exact_within=_EXACT_WITHIN / len(wanted), coarse=True),
                         keep=self._cache is not None,
                         cache=self._cache,
                         progress=self._progress,
@@ -710,7 +710,7 @@ class GateSession:
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
 _DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
-_EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
+_EXACT_WITHIN = 60.0  # seconds that patching every head may take, all circuits together
 
 
 def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
