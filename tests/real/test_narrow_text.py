@@ -1,5 +1,5 @@
-"""A fine-tune on text that names no one: the gate says that " the" is said where a name was, and that
-the names are still told apart; transformers alone says the same on other prompts."""
+"""A fine-tune on text that names no one: the gate says that " the" is said where a name was, and
+that the names are still told apart; transformers alone says the same on other prompts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from examples.studies.narrow_text import tune
-from examples.studies.real_verdicts.study import OTHER_SEED, PROMPT_SEED, judged
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from examples.studies.narrow_text import tune
+from examples.studies.real_verdicts.study import OTHER_SEED, PROMPT_SEED, judged
 from forgetguard.capabilities.capability import Capability
 from forgetguard.gate.bundled import bundled_files
 from forgetguard.gate.declaration import Limit
