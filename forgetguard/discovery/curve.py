@@ -36,6 +36,7 @@ _PARTS = 8  # sizes read at once while the search closes in
 _COARSE_GRID = 10
 _COARSE_PARTS = 3
 _SLACK = 0.1  # of the size that suffices
+_COARSE_FROM = 6  # fewer members are read only where so many suffice
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,11 @@ def faithfulness_curve(
     known: dict[int, float] = {}
     lows: dict[int, float] = {}
     whole, clean = 0.0, None
+    nothing: FloatArray | None = None  # read once
     passes = Passes(order) if passes is None else passes
 
     def read(sizes: Sequence[int]) -> None:
-        nonlocal whole, clean
+        nonlocal whole, clean, nothing
         found = faithfulness(
             anatomy,
             capability,
@@ -138,16 +140,22 @@ def faithfulness_curve(
             else lambda done, total: progress("drawing the curve", done, total),
             saved=saved,
             passes=passes,
+            nothing=nothing,
         )
+        nothing = found.nothing
         known.update(zip(sizes, found.values.tolist(), strict=True))
         gained = found.clean.readout - found.nothing
         for size, kept in zip(sizes, found.circuits, strict=True):
             lows[size] = lower_bound(kept - found.nothing, gained)
         whole, clean = found.whole, found.clean
 
-    read(grid(n, _COARSE_GRID if coarse else _GRID) if sizes is None else sizes)
+    first = grid(n, _COARSE_GRID if coarse else _GRID) if sizes is None else list(sizes)
+    small = [size for size in first if coarse and size < _COARSE_FROM < n]
+    read([size for size in first if size not in small])
     if faithful is not None and sizes is None:
         fewest = 1 if at_least is None else at_least(whole)
+        if small and _smallest(lows, faithful, fewest) == min(lows):
+            read(small)
         while between := _bracket(lows, faithful, fewest, coarse=coarse):
             read(between)
     assert clean is not None
