@@ -201,6 +201,11 @@ class GateSpec:
             return self.members
         return tuple(one for one in self.members if one in self.one_by_one) or self.members
 
+    @property
+    def judges_all(self) -> bool:
+        """Whether every member is judged alone."""
+        return self.judged_alone == self.members
+
     def where(self, line: int) -> str:
         """`file:line` for a message; the circuit's name where it came from no file."""
         return f"{self.path}:{line}" if self.path else f"circuit {self.name!r}"

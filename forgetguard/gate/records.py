@@ -132,7 +132,7 @@ class _Declared:
     pairs: _Source
     file: str | None
     file_sha256: str | None
-    one_by_one: tuple[str, ...] = ()  # the members that are judged alone
+    one_by_one: tuple[str, ...] = ()  # the members that are judged alone, where not all are
 
 
 def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
             pairs=_source(spec.pairs),
             file=None if spec.path is None else str(spec.path),
             file_sha256=digest_file(spec.path),
-            one_by_one=tuple(map(str, spec.judged_alone)),
+            one_by_one=tuple(map(str, spec.judged_alone)) if not spec.judges_all else (),
         )
     )
     return found

@@ -64,6 +64,7 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "far_below": ({"subjects": ["L0H4"], "least": "L0H4", **BOUNDS}, "L0H4"),
     "heads_matched": ({"role": "tuned", "heads": {"L0H4": "L0H5"}}, "L0H4 is L0H5"),
     "no_effect": ({"count": 64}, "all 64 pairs"),
+    "judged_alone": ({"subjects": ["L0H4"], "of": 29}, "1 of the circuit's 29"),
     "held_by_floor": ({"over": "floor", "floor": 0.1, "subjects": ["L0H4"]}, "10 %"),
     "over": ({"role": "reference"}, "reference"),
     "no_importance": ({}, "importance"),
