@@ -714,8 +714,8 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
     if spec.has_circuit:
         document["circuit"] = "auto" if spec.auto else [str(one) for one in spec.members]
     if spec.one_by_one is not None:
-        given = spec.one_by_one
-        document["one_by_one"] = given if given == "all" else [str(one) for one in given]
+        alone = spec.one_by_one
+        document["one_by_one"] = alone if alone == "all" else [str(one) for one in alone]
     if spec.site != SITES[0]:
         document["site"] = spec.site
     if spec.confidence != GateSpec.__dataclass_fields__["confidence"].default:
