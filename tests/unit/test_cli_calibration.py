@@ -1,4 +1,4 @@
-"""`forgetguard calibrate` and `python -m examples.studies.sensitivity`: misuse, and what they leave behind."""
+"""`forgetguard calibrate` and the study of sensitivity: misuse, and what they leave behind."""
 
 from __future__ import annotations
 
