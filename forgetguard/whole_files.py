@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from forgetguard.errors import SpecificationError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -37,6 +39,20 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as file:
         # A lone surrogate (an undecodable file name) becomes \\udcXX, which is JSON too.
         file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_result(path: Path, text: str) -> None:
+    """`write_text`, of what a command was asked to write.
+
+    Raises:
+        SpecificationError: it cannot be written; the old file, if any, is untouched.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise SpecificationError(
+            f"{path} was not written: {error.strerror or error}: make room, or name another path"
+        ) from error
 
 
 def _umask() -> int:

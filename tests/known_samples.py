@@ -22,6 +22,8 @@ WHOLE = {
     "tuned_correct": Key("correct", "", "tuned"),
     "base_top1": Key("top1", "", "base"),
     "tuned_top1": Key("top1", "", "tuned"),
+    "base_said": Key("said", "", "base"),
+    "tuned_said": Key("said", "", "tuned"),
     "base_counterfactual": Key("counterfactual", "", "base"),
     "circuit_importance": Key("importance", "circuit", "base"),
     "circuit_damage": Key("damage", "circuit", "tuned"),

@@ -152,7 +152,7 @@ def _in_place(
     if not before:
         raise CapabilityError(
             f"the tokenizer gives no tokens for {prompt!r}: its files do not fit its class; "
-            "check tokenizer.json and tokenizer_config.json of the base checkpoint"
+            "check tokenizer.json and tokenizer_config.json of its checkpoint"
         )
     if whole[: len(before)] != before:
         raise _UnfitError("the answer is tokenised together with the prompt's end")
@@ -164,7 +164,7 @@ def _in_place(
 def _chat(prompt: str, tokenizer: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise CapabilityError(
-            "chat_template: true, but the base's tokenizer has no chat template; "
+            "chat_template: true, but the tokenizer has no chat template; "
             "leave it out or use a checkpoint that has one"
         )
     turn = [{"role": "user", "content": prompt}]
@@ -202,8 +202,8 @@ def _shown(pair: PromptPair) -> str:
     return f"{line}{pair.clean!r} against {pair.counterfactual!r}, answer {pair.answer!r}"
 
 
-def check_same_ids(encoded: Encoded, other: Sequence[EncodedPair], role: str) -> None:
-    """Both tokenizers must give the same ids on every prompt.
+def check_same_ids(encoded: Encoded, other: Sequence[EncodedPair], whose: str) -> None:
+    """Both tokenizers must give the same ids on every prompt; `whose` is the other.
 
     Raises:
         CapabilityError: naming the first prompt on which they do not.
@@ -217,12 +217,14 @@ def check_same_ids(encoded: Encoded, other: Sequence[EncodedPair], role: str) ->
         )
         if not same:
             raise CapabilityError(
-                f"the {role} checkpoint's tokenizer gives other ids than the base's on "
-                f"{mine.pair.clean!r}: {list(theirs.clean)} against {list(mine.clean)}; "
-                "a circuit of the base cannot be compared across tokenizers"
+                f"the tokenizer of {whose} gives other ids than the base's on "
+                f"{mine.pair.clean!r}: {list(theirs.clean)} against {list(mine.clean)}; a circuit "
+                "of the base cannot be compared across tokenizers: if it was fine-tuned with the "
+                "base's, save that one beside it"
             )
     if len(encoded.pairs) != len(other):
         raise CapabilityError(
-            f"the {role} checkpoint's tokenizer keeps {len(other)} of the prompt pairs, the "
-            f"base's {len(encoded.pairs)}: they do not tokenise alike"
+            f"the tokenizer of {whose} keeps {len(other)} of the prompt pairs, the base's "
+            f"{len(encoded.pairs)}: they do not tokenise alike; if it was fine-tuned with the "
+            "base's tokenizer, save that one beside it"
         )

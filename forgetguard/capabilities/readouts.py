@@ -1,5 +1,5 @@
 """Readouts F: graded scores, in nats, of one model on one prompt; what counts as right by each; and
-whether the answer is the most likely of all tokens.
+which token is the most likely of all.
 
 Users add a readout by adding a record to READOUTS. torch is imported where tensors are touched.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from forgetguard.errors import CapabilityError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from forgetguard.capabilities.batches import Batch, Logits, Targets
@@ -83,9 +83,13 @@ READOUTS: dict[str, Readout] = {
 }
 
 
-def is_top1(logits: Logits, answer: Targets) -> Bool[Tensor, "row"]:
-    """Whether every token of the answer is the most likely one of the whole vocabulary."""
-    return (logits.argmax(dim=-1) == answer).all(dim=1)
+def most_likely(logits: Logits, answer: Targets) -> tuple[Bool[Tensor, "row"], Int[Tensor, "row"]]:
+    """(whether every token of the answer is the most likely one of the whole vocabulary; the most
+    likely token where that first is another than the answer's, else the answer's last)."""
+    first = logits.argmax(dim=-1)
+    same = first == answer
+    until = same.long().cumprod(dim=1).sum(dim=1, keepdim=True).clamp(max=answer.shape[1] - 1)
+    return same.all(dim=1), first.gather(1, until).squeeze(1)
 
 
 def score(

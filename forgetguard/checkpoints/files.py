@@ -86,14 +86,33 @@ def find_weights(directory: Path, *, adapter: bool, allow_pickle: bool) -> Weigh
         if is_pickled and not allow_pickle:
             raise CheckpointError(
                 f"{directory} has its weights only as {files[0].name}, a pickle, which can run "
-                f"code when it is read: save it again with save_pretrained(..., "
-                f"safe_serialization=True), or pass allow_pickle=True if you trust its origin"
+                f"code when it is read: save it again with save_pretrained, which writes "
+                f"safetensors, or allow it if you trust its origin: --forgetguard-allow-pickle; in "
+                f"Python allow_pickle=True"
             )
         return WeightFiles(files, is_pickled)
+    gguf = gguf_in(directory)
+    if gguf is not None:
+        raise CheckpointError(f"{directory} holds no weights but {gguf.name}: {gguf_step(gguf)}")
     found = ", ".join(sorted(p.name for p in directory.iterdir())[:12]) or "nothing"
     raise CheckpointError(
         f"{directory} holds no weights: {safe} was looked for (or its shards with "
         f"{safe}{INDEX_SUFFIX}), found: {found}. Save the model there with save_pretrained"
+    )
+
+
+def gguf_in(directory: Path) -> Path | None:
+    """The first GGUF file of a directory, if it has one."""
+    return min(directory.glob("*.gguf"), default=None)
+
+
+def gguf_step(file: Path) -> str:
+    """What a GGUF file is, and how to go on from it."""
+    return (
+        f"GGUF is the format of llama.cpp, which no head can be patched in. Give the checkpoint it "
+        f"was made from, or convert it once (pip install gguf): "
+        f"AutoModelForCausalLM.from_pretrained({str(file.parent)!r}, gguf_file={file.name!r})"
+        f".save_pretrained(FOLDER), and AutoTokenizer likewise"
     )
 
 

@@ -22,12 +22,16 @@ def foreign_errors(specs: Sequence[CheckpointSpec], done: str) -> Iterator[None]
     except ForgetguardError:
         raise
     except Exception as error:
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
         named = ", ".join(f"{spec} ({_architecture(spec)})" for spec in specs)
         raise CheckpointError(
-            f"{named} cannot be {done} ({type(error).__name__}: {what}). Check that transformers "
-            f"loads each of them; if it does, this is a fault of forgetguard: please report it"
+            f"{named} cannot be {done} ({type(error).__name__}: {first_line(error)}). Check that "
+            f"transformers loads each of them; if it does, this is a fault of forgetguard: please report it"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, at its shortest; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _architecture(spec: CheckpointSpec) -> str:

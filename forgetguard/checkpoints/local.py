@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve_directory
 from forgetguard.errors import CheckpointError
@@ -57,13 +58,9 @@ def _snapshot(spec: CheckpointSpec, patterns: list[str]) -> Path:
             what = "it is not in the local Hugging Face cache, and HF_HUB_OFFLINE is set"
             step = "unset HF_HUB_OFFLINE, fetch it once with `hf download`"
         else:
-            what = f"the Hugging Face hub did not give it ({_first_line(error)})"
+            what = f"the Hugging Face hub did not give it ({first_line(error)})"
             step = "check its name and revision, and log in with `hf auth login` if it is gated"
         raise CheckpointError(
             f"{spec.role}={spec.given}: no such directory here, and as a hub id {what}: {step}, "
             f"or give a directory"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -38,6 +38,9 @@ _FORWARD = frozenset(
         "embedding_multiplier", "final_logit_softcapping", "logit_scale", "logits_scaling",
         "partial_rotary_factor", "query_pre_attn_scalar", "residual_multiplier",
         "rope_local_base_freq", "rotary_pct", "sliding_window",
+        # Always written, and differing from family to family, so that a lost one is another's.
+        "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "num_experts_per_tok",
+        "rms_norm_eps", "routed_scaling_factor",
     }
 )  # fmt: skip
 _NEUTRAL = (None, False, 1)

@@ -22,6 +22,7 @@ _FULL_WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./-]*))?")
+_OF_HUB_CACHE = "models--"
 _LISTED = 12
 
 
@@ -75,6 +76,10 @@ def resolve(given: str, role: str) -> CheckpointSpec:
     path = Path(text).expanduser()
     if path.is_dir():
         return resolve_directory(path, given=text, role=role)
+    if path.suffix == ".gguf" and path.is_file():
+        from forgetguard.checkpoints.files import gguf_step
+
+        raise CheckpointError(f"{role}={text} is no checkpoint: {gguf_step(path.resolve())}")
     if path.exists():
         raise CheckpointError(
             f"{role}={text} is a file; a checkpoint is the directory that holds config.json "
@@ -110,10 +115,32 @@ def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
         return CheckpointSpec(role, given, "adapter", location, base=base)
     if CONFIG in names:
         return CheckpointSpec(role, given, "directory", location)
-    raise CheckpointError(
-        f"{role}={given}: {location} holds no checkpoint. Found: {_listing(names)}. Needed: "
-        f"config.json with model.safetensors (or its shards and index), or a peft adapter's "
-        f"{ADAPTER_CONFIG} with adapter_model.safetensors{_inner_checkpoint(path, role)}"
+    raise CheckpointError(f"{role}={given}: {_no_checkpoint(path, names, role)}")
+
+
+def _no_checkpoint(path: Path, names: list[str], role: str) -> str:
+    """Why a directory is none, and what to give instead."""
+    from forgetguard.checkpoints.files import gguf_in, gguf_step
+
+    location, gguf = _absolute(path), gguf_in(path)
+    if gguf is not None:
+        return f"{location} holds no checkpoint but {gguf.name}: {gguf_step(gguf.resolve())}"
+    ids = [_hub_id_of(name) for name in names if name.startswith(_OF_HUB_CACHE)]
+    if ids:
+        return (
+            f"{location} is a cache of the Hugging Face hub: give the model by its hub id, such as "
+            f"{role}={ids[0]} (there are {_listing(ids)})"
+        )
+    inner = _inner_checkpoint(path)
+    if path.resolve().name.startswith(_OF_HUB_CACHE) and inner is not None:
+        return (
+            f"{location} is a model's folder in the cache of the Hugging Face hub: give the "
+            f"snapshot in it, {role}={inner}, or {role}={_hub_id_of(path.resolve().name)}"
+        )
+    return (
+        f"{location} holds no checkpoint. Found: {_listing(names)}. Needed: config.json with "
+        f"model.safetensors (or its shards and index), or a peft adapter's {ADAPTER_CONFIG} with "
+        f"adapter_model.safetensors{f'; did you mean {role}={inner}?' if inner else ''}"
     )
 
 
@@ -170,14 +197,22 @@ def _nearest(path: Path) -> str:
     return f"{parent} has the directories: {_listing(names)}"
 
 
-def _inner_checkpoint(path: Path, role: str) -> str:
-    """Point at `checkpoint-500/` and the like, when a training output directory was given."""
+def _hub_id_of(name: str) -> str:
+    """`org/name` of the folder `models--org--name`."""
+    return name.removeprefix(_OF_HUB_CACHE).replace("--", "/", 1)
+
+
+def _inner_checkpoint(path: Path) -> Path | None:
+    """`checkpoint-500/` and the like, when a training output directory was given; the snapshot that
+    `main` is, or else the newest, of a model's folder in the hub's cache."""
     inner = [
         child
-        for child in sorted(path.iterdir(), key=lambda child: child.stat().st_mtime)
+        for child in (*path.glob("*"), *path.glob("snapshots/*"))
         if child.is_dir() and ((child / CONFIG).is_file() or (child / ADAPTER_CONFIG).is_file())
     ]
-    return f"; did you mean {role}={inner[-1]}?" if inner else ""
+    main = path / "refs" / "main"
+    current = main.read_text(errors="replace").strip() if main.is_file() else ""
+    return max(inner, key=lambda one: (one.name == current, one.stat().st_mtime), default=None)
 
 
 def _listing(names: list[str]) -> str:

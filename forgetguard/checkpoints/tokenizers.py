@@ -13,6 +13,7 @@ from forgetguard.checkpoints.fingerprint import (
     digest_files,
     tokenizer_fingerprint,
 )
+from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
@@ -90,8 +91,9 @@ def _auto(spec: CheckpointSpec, directory: Path, options: LoadOptions) -> PreTra
         if fallback is not None:
             return fallback
         raise CheckpointError(
-            f"{spec}: the tokenizer in {directory} cannot be loaded ({_first_line(error)}): save "
-            f"it again with save_pretrained, or set trust_remote_code if it brings its own code"
+            f"{spec}: the tokenizer in {directory} cannot be loaded ({first_line(error)}): save "
+            f"it again with save_pretrained, or allow the code that it brings, if you trust it: "
+            f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
         ) from error
 
 
@@ -108,7 +110,7 @@ def _general(spec: CheckpointSpec, directory: Path) -> PreTrainedTokenizerBase |
         return loaded
     except Exception as error:
         raise CheckpointError(
-            f"{spec}: {directory / 'tokenizer.json'} cannot be loaded ({_first_line(error)}): "
+            f"{spec}: {directory / 'tokenizer.json'} cannot be loaded ({first_line(error)}): "
             f"save the tokenizer again with save_pretrained"
         ) from error
 
@@ -129,7 +131,3 @@ def _probe_text(directory: Path) -> str:
         return _PLAIN
     own = [word for word in words if word not in special][:_PROBE_WORDS]
     return " ".join([*own, _PLAIN])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

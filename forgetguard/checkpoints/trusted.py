@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import CheckpointError
@@ -61,7 +62,7 @@ def explained(spec: CheckpointSpec, options: LoadOptions) -> Iterator[None]:
             raise _out_of_memory(spec, options) from error
         raise CheckpointError(
             f"{spec}: {spec.location} cannot be loaded ({type(error).__name__}: "
-            f"{_first_line(error)}). {_next_step(error, options)}"
+            f"{first_line(error)}). {_next_step(error, options)}"
         ) from error
 
 
@@ -80,7 +81,10 @@ def _out_of_memory(spec: CheckpointSpec, options: LoadOptions) -> CheckpointErro
 def _next_step(error: Exception, options: LoadOptions) -> str:
     text = str(error)
     if "trust_remote_code" in text and not options.trust_remote_code:
-        return "It brings its own code: read it, and set trust_remote_code if you trust it"
+        return (
+            "It brings its own code: read it, and allow it if you trust it: "
+            "--forgetguard-trust-remote-code; in Python trust_remote_code=True"
+        )
     if "Unrecognized configuration class" in text or "does not recognize this architecture" in text:
         return "A decoder-only language model of an architecture that transformers knows is needed"
     if "accelerate" in text:
@@ -92,7 +96,3 @@ def some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

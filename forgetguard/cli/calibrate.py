@@ -28,7 +28,7 @@ from forgetguard.cli.values import new_file, read_whole, written
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import is_bundled
 from forgetguard.gate.declaration import GateSpec
-from forgetguard.whole_files import write_text
+from forgetguard.whole_files import write_result, write_text
 
 if TYPE_CHECKING:
     from forgetguard.calibration.calibrating import Calibration
@@ -150,10 +150,10 @@ def calibrate_all(plan: Plan) -> int:
         return INTERRUPTED
     for note in (*found.refused, *found.notes):
         say(f"forgetguard calibrate: {note}")
+    sys.stdout.write(f"{calibration_text(found)}\n")
     if plan.out is not None:
         document = calibration_dict(found, _asked(plan))
-        write_text(plan.out, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    sys.stdout.write(f"{calibration_text(found)}\n")
+        write_result(plan.out, json.dumps(document, indent=2, allow_nan=False) + "\n")
     _propose(plan, _edits(found))
     return DONE
 

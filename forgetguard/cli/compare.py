@@ -26,7 +26,7 @@ from forgetguard.cli.values import check_choice, new_file, read_settings, read_w
 from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import READOUTS
-from forgetguard.whole_files import write_text
+from forgetguard.whole_files import write_result
 
 if TYPE_CHECKING:
     from forgetguard.capabilities.capability import Capability
@@ -194,9 +194,9 @@ def compare_all(plan: Plan) -> int:
         kept = "finished work is kept, and the same command goes on from there"
         say(f"forgetguard compare: interrupted; {kept if plan.keep else 'nothing was kept'}")
         return INTERRUPTED
-    if plan.out is not None:
-        write_text(plan.out, comparisons_json(found))
     sys.stdout.write("\n\n".join(comparison_text(one) for one in found) + "\n")
+    if plan.out is not None:
+        write_result(plan.out, comparisons_json(found))
     return DONE
 
 

@@ -143,11 +143,13 @@ def summary(plan: Plan, found: Found, spec: GateSpec, suggestion: Suggestion | N
     lines = [
         "",
         f"{spec.capability} in {plan.base.given}: {len(found.circuit)} of {curve.members} {what}, "
-        f"by {found.ranking.method}",
-        f"  faithfulness {found.faithfulness:.2f} on {curve.pairs} held-out pairs (asked for: "
-        f"{found.faithful:g}), the rest ablated by {curve.ablation}",
-        f"  accuracy of the base {found.accuracy:.0%}, on {found.pairs + curve.pairs} pairs",
+        f"by {found.ranking.method}{_chosen(found)}",
+        f"  faithfulness {found.faithfulness:.2f}, with confidence at least {found.low:.2f}, on "
+        f"{curve.pairs} held-out pairs (asked for: {found.faithful:g}), the rest ablated by "
+        f"{curve.ablation}",
+        f"  accuracy of the base {found.accuracy:.0%}, on {found.pairs} pairs",
         f"  scores: {_scores(found)}",
+        *(f"  {line}" for line in _remarks(found)),
         f"  limits to review: {_limits(spec)}"
         f"{' (not from this base: --no-noise)' if suggestion is None else ''}",
     ]
@@ -163,6 +165,36 @@ def summary(plan: Plan, found: Found, spec: GateSpec, suggestion: Suggestion | N
     ]
     done = f"written to {plan.out}" if plan.out else f"save it as {file}"
     return "\n".join([*lines, f"{done}; gate with:", f"  {shlex.join(arguments)}"])
+
+
+def _chosen(found: Found) -> str:
+    """Why that method, where nobody named one."""
+    if found.chosen is None:
+        return ""
+    seconds, within = found.chosen["exact_seconds"], found.chosen["within"]
+    relation = "within" if seconds <= within else "beyond"
+    return f" (patching every one: about {seconds:.0f} s, {relation} the {within:.0f} s of auto)"
+
+
+def _remarks(found: Found) -> list[str]:
+    """How stable the ranking is, where its curve dips, and what works against the capability."""
+    lines = []
+    if found.stability is not None:
+        one = found.stability
+        lines.append(
+            f"stability: two halves of {one.pairs} pairs share {one.of_top:.0%} of their first "
+            f"{one.top} (Jaccard), {one.of_circuit:.0%} of circuits of this size"
+        )
+    if found.dip is not None:
+        dip = found.dip
+        lines.append(
+            f"note: the curve reaches {found.faithful:g} at {dip.reached} and falls to "
+            f"{dip.lowest:.2f} at {dip.at}"
+        )
+    if found.against:
+        members = ", ".join(f"{one} {score:.3g}" for one, score in found.against.items())
+        lines.append(f"note: against the capability work {members}")
+    return lines
 
 
 def _scores(found: Found) -> str:

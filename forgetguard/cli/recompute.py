@@ -19,7 +19,16 @@ from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import InlinePairs, Limit, Prompts
 from forgetguard.gate.session import GateSession
-from forgetguard.measures.samples import BASELINE, CORRECT, TOP1, Key, Samples, Unit, texts
+from forgetguard.measures.samples import (
+    BASELINE,
+    CORRECT,
+    SAID,
+    TOP1,
+    Key,
+    Samples,
+    Unit,
+    texts,
+)
 from forgetguard.report.recheck import Measured, circuits_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +37,7 @@ FloatArray = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """How far a readout or a drop of it may be from what is written, in nats, and on which share of
-    the pairs right and wrong may differ."""
+    the pairs right and wrong, and the likeliest token, may differ."""
 
     nats: float
     flips: float
@@ -127,14 +136,14 @@ def _given(units: Sequence[Unit]) -> InlinePairs | Prompts | None:
     return Prompts(prompts) if prompts else None
 
 
-_YES_OR_NO = (CORRECT, TOP1)
+_NO_AMOUNTS = (CORRECT, TOP1, SAID)
 
 
 def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[str]:
     """Every number of every unit that was measured again and is not as written."""
     for key, written, again in _arrays(one, found):
         apart = np.abs(written - again)
-        if key.quantity in _YES_OR_NO:
+        if key.quantity in _NO_AMOUNTS:
             flips = int((apart != 0).sum())
             if flips > tolerance.flips * len(apart):
                 yield f"{key}: {flips} of {len(apart)} pairs"
@@ -158,7 +167,7 @@ def _largest(one: Measured, found: Samples) -> float:
         (
             float(np.abs(written - again).max(initial=0.0))
             for key, written, again in _arrays(one, found)
-            if key.quantity not in _YES_OR_NO
+            if key.quantity not in _NO_AMOUNTS
         ),
         default=0.0,
     )

@@ -178,7 +178,7 @@ def _encoded(pair: ModelPair, capability: Capability) -> EncodedCapability:
     encoded = capability.encoded(pair.base.tokenizer)
     for checkpoint in pair.checkpoints[1:]:
         theirs = capability.encoded(checkpoint.tokenizer)
-        check_same_ids(encoded.encoded, theirs.encoded.pairs, checkpoint.role)
+        check_same_ids(encoded.encoded, theirs.encoded.pairs, str(checkpoint.spec))
     if len(pair.checkpoints) < 2:
         raise SpecificationError("there is nothing to compare the base with: give tuned=...")
     return encoded

@@ -13,7 +13,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import exchange_prompts
-from forgetguard.discovery.ranking import Progress, Ranking, by_size
+from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import Intervention, Saved, intervene
@@ -55,9 +55,11 @@ def activation_patching(
         saved=saved,
     )
     lost = result.clean.readout[None] - result.readout
-    means = (lost if noising else -lost).mean(axis=1)
+    effects = lost if noising else -lost
     return Ranking(
-        by_size(dict(zip(members, means.tolist(), strict=True))),
+        by_size(dict(zip(members, effects.mean(axis=1).tolist(), strict=True))),
         "activation_patching",
         {"direction": direction},
+        patched=frozenset(members),
+        by_half=from_halves(members, effects),
     )

@@ -1,12 +1,14 @@
 """Attribution patching: every member's effect to first order, then the top of the ranking exactly,
-and a random sample of the rest, so that what the approximation misses is measured.
+as far down as it holds effects, and a random sample of the rest, so that what the approximation
+misses is measured.
 
     AtP_h = - mean_i sum_{pos, dim} dF/da_h (x_i) . ( a_h(x'_i) - a_h(x_i) )
 
 which approximates the noising importance I_h = mean_i[ F(x_i) - F(x_i with a_h from x'_i) ] (Nanda,
 "Attribution patching", 2023; Kramar et al., AtP*, arXiv 2403.00745). a_h is z of a head, so its own
 softmax is crossed exactly, or an MLP's output. Cost: one forward and one backward pass of the clean
-prompts, one forward pass of the counterfactual ones, whatever the number of members.
+prompts, one forward pass of the counterfactual ones, whatever the number of members. The check
+costs what exact patching of as many members does.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
-from forgetguard.discovery.ranking import Progress, Ranking, by_size
+from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
@@ -58,6 +60,10 @@ from forgetguard.patching.gradients import (
 
 NODES = ("output", "qkv")
 FEWEST_VERIFIED = 8
+# Members verified at once: each step reads the clean and the counterfactual prompts again.
+_STEP = 16
+# Verification goes down the ranking until a step holds no effect of this share of the whole.
+SETTLED_SHARE = 0.025
 # An unverified member counts as missed from this share on of the whole effect F(all) - F(none), or
 # of the largest single effect where members work against each other and that is larger.
 MISSED_SHARE = 0.1
@@ -90,8 +96,9 @@ def attribution_patching(
         qk_fix: with `qkv`, compute the attention weights anew for a query or key of the
             counterfactual prompt (AtP*), instead of linearising the softmax. Nothing else of AtP*
             is done: no GradDrop.
-        verify: the share of the ranking, from the top, that is patched exactly; at least
-            8 members, unless it is 0.
+        verify: the most that is patched exactly, from the top of the ranking, as a share; at least
+            8 members, unless it is 0. It ends before, at 16 members or a multiple, where none of
+            the last 16 has an effect of 2.5 % of the whole.
         audit: how many of the others, drawn at random, are patched exactly too.
 
     Returns:
@@ -116,23 +123,34 @@ def attribution_patching(
     _check_settings(nodes, verify, audit)
     anatomy.check(members)
     settings = {"nodes": nodes, "qk_fix": qk_fix, "verify": verify, "audit": audit}
+    findings: dict[str, object] = {}
     if nodes == "output":
-        scores, findings = _by_output(anatomy, capability, members, saved, progress), {}
+        values = _by_output(anatomy, capability, members, saved, progress)
         settings.pop("qk_fix")
     else:
-        by_input = _by_input(anatomy, capability, members, qk_fix, saved, progress)
-        scores = {one: math.fsum(parts) for one, parts in by_input.items()}
+        values, by_input = _by_input(anatomy, capability, members, qk_fix, saved, progress)
         findings = {"nodes": _named(by_input)}
-    ranked = by_size(scores)
+    ranked = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
     if not (verify or audit):
-        return Ranking(ranked, "attribution_patching", settings, findings=findings)
-    chosen = _choose(list(ranked), verify, audit, seed)
-    check = _patch_exactly(anatomy, capability, members, chosen, saved, progress)
+        return Ranking(
+            ranked,
+            "attribution_patching",
+            settings,
+            findings=findings,
+            by_half=from_halves(members, values),
+        )
+    checking = _Checking(anatomy, capability, members, saved, progress)
+    chosen = checking.down(list(ranked), verify, audit, seed)
+    check = checking.done()
+    for one, effects in checking.effects.items():
+        values[members.index(one)] = effects
     return Ranking(
         _merged(ranked, chosen, check),
         "attribution_patching",
         settings,
         findings={**_findings(ranked, chosen, check), **findings},
+        patched=frozenset(check.exact),
+        by_half=from_halves(members, values),
     )
 
 
@@ -204,15 +222,16 @@ def _by_output(
     members: Sequence[Member],
     saved: Saved | None,
     progress: Progress | None,
-) -> dict[Member, float]:
+) -> FloatArray:
+    """Attributions to the outputs, [member, pair]."""
+
     def work(batch: Batch, rows: slice, read: Read) -> Tensor:
         after = activations(anatomy, batch.counterfactual[rows], batch.positions, members)
         before, gradient = gradients(anatomy, batch.clean[rows], batch.positions, members, read)
         return attributed(anatomy, members, gradient, after.minus(before))
 
     name = f"attribution_patching;output;{names(members)}"
-    values = per_pair(anatomy, capability, len(members), work, name, saved, progress)
-    return dict(zip(members, (-values.mean(axis=1)).tolist(), strict=True))
+    return -per_pair(anatomy, capability, len(members), work, name, saved, progress)
 
 
 def _by_input(
@@ -222,8 +241,9 @@ def _by_input(
     qk_fix: bool,
     saved: Saved | None,
     progress: Progress | None,
-) -> dict[Member, tuple[float, ...]]:
-    """Attributions to query, key and value of each head; to its output of each MLP."""
+) -> tuple[FloatArray, dict[Member, tuple[float, ...]]]:
+    """Their sums, [member, pair], and the mean attributions to query, key and value of each head;
+    to its output of each MLP."""
     heads = [one for one in members if isinstance(one, Head)]
     mlps = [one for one in members if isinstance(one, Mlp)]
 
@@ -232,14 +252,13 @@ def _by_input(
 
     name = f"attribution_patching;qkv;{qk_fix};{names(members)}"
     entries = len(INPUTS) * len(heads) + len(mlps)
-    values = per_pair(anatomy, capability, entries, work, name, saved, progress)
-    means = -values.mean(axis=1)
-    of_heads = means[: entries - len(mlps)].reshape(len(INPUTS), len(heads)).T.tolist()
-    found: dict[Member, tuple[float, ...]] = {
-        head: tuple(parts) for head, parts in zip(heads, of_heads, strict=True)
-    }
-    of_mlps = means[entries - len(mlps) :].tolist()
-    return {**found, **{mlp: (value,) for mlp, value in zip(mlps, of_mlps, strict=True)}}
+    values = -per_pair(anatomy, capability, entries, work, name, saved, progress)
+    parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), -1)
+    by_member: dict[Member, FloatArray] = dict(zip(heads, parts.transpose(1, 0, 2), strict=True))
+    of_mlps = zip(mlps, values[entries - len(mlps) :], strict=True)
+    by_member |= {mlp: row[None] for mlp, row in of_mlps}
+    sums = np.array([by_member[one].sum(axis=0) for one in members])
+    return sums, {one: tuple(rows.mean(axis=1).tolist()) for one, rows in by_member.items()}
 
 
 def _input_attributions(
@@ -318,34 +337,65 @@ class _Check:
     missed_from: float
 
 
-def _choose(order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
-    n = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
-    verified, rest = tuple(order[:n]), sorted(order[n:])
-    drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
-    return _Choice(verified, tuple(sorted(drawn)), len(rest))
+class _Checking:
+    """Patches members alone, exactly, in steps."""
 
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        capability: EncodedCapability,
+        members: Sequence[Member],
+        saved: Saved | None,
+        progress: Progress | None,
+    ) -> None:
+        self._seen = anatomy, capability, members, saved, progress
+        self._whole = math.nan
+        self.effects: dict[Member, FloatArray] = {}  # [pair]
 
-def _patch_exactly(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    members: Sequence[Member],
-    chosen: _Choice,
-    saved: Saved | None,
-    progress: Progress | None,
-) -> _Check:
-    """Patch each of `chosen` alone, and all members together, in one wavefront."""
-    single = [*chosen.verified, *chosen.audited]
-    result = intervene(
-        anatomy,
-        capability,
-        [*(Intervention((one,)) for one in single), Intervention(tuple(members))],
-        ablation(anatomy, capability, members),
-        progress=None if progress is None else lambda n, of: progress("patching exactly", n, of),
-        saved=saved,
-    )
-    *lost, whole = (result.clean.readout[None] - result.readout).mean(axis=1).tolist()
-    exact = dict(zip(single, lost, strict=True))
-    return _Check(exact, MISSED_SHARE * max(abs(value) for value in (whole, *exact.values())))
+    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
+        """Patch the top of `order` until a step holds no effect, and a sample of the rest."""
+        most = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
+        n = min(_STEP, most)
+        rest = sorted(order[n:])
+        drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
+        self.patch([*order[:n], *drawn])
+        while n < most and self._holds_effects(order[n - _STEP : n]):
+            step = order[n : min(n + _STEP, most)]
+            self.patch([one for one in step if one not in self.effects])
+            n += len(step)
+        # What is left of the sample when more was verified is a sample of what is left.
+        audited = tuple(one for one in sorted(drawn) if one in order[n:])
+        return _Choice(tuple(order[:n]), audited, len(order) - n)
+
+    def patch(self, chosen: Sequence[Member]) -> None:
+        """Each of `chosen` alone, and at first all members together, in one wavefront."""
+        if self.effects and not chosen:
+            return
+        anatomy, capability, members, saved, progress = self._seen
+        together = [] if self.effects else [Intervention(tuple(members))]
+        result = intervene(
+            anatomy,
+            capability,
+            [*(Intervention((one,)) for one in chosen), *together],
+            ablation(anatomy, capability, members),
+            progress=None
+            if progress is None
+            else lambda done, total: progress("patching exactly", done, total),
+            saved=saved,
+        )
+        lost = result.clean.readout[None] - result.readout
+        if together:
+            self._whole = float(lost[-1].mean())
+        self.effects |= dict(zip(chosen, lost, strict=False))
+
+    def done(self) -> _Check:
+        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
+        sizes = [abs(self._whole), *(abs(value) for value in exact.values())]
+        return _Check(exact, MISSED_SHARE * max(sizes))
+
+    def _holds_effects(self, step: Sequence[Member]) -> bool:
+        least = SETTLED_SHARE * abs(self._whole)
+        return any(abs(float(self.effects[one].mean())) >= least for one in step)
 
 
 def _missed(chosen: _Choice, check: _Check) -> list[Member]:

@@ -1,5 +1,10 @@
 """Faithfulness over the size of a circuit, and the smallest circuit that is faithful enough.
 
+A size suffices where the lower confidence bound of faithfulness is at least the mark, at it and at
+every larger size that was read: a curve may reach the mark and fall again where members that work
+against the capability come in. Read from all members down this is a sequence of tests in a fixed
+order, so the level of each is that of the whole (Maurer et al., 1995).
+
 CPR is the area under the curve over the share of members kept, CMD that between the curve and 1,
 both by the trapezoid rule. They are MIB's, which begins at 0.1 % of the members; here they begin at
 none, where faithfulness is 0 by definition.
@@ -8,10 +13,11 @@ none, where faithfulness is 0 by definition.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
@@ -22,30 +28,43 @@ from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.interventions import FloatArray, Saved
 
 ALL_SIZES_UP_TO = 64  # members; beyond it the curve is drawn at sizes of a geometric grid
-_GRID = 24
-_PARTS = 8  # sizes read at once while the search closes in
+CONFIDENCE = 0.95  # one-sided, of each lower bound
+_GRID = 16
+_PARTS = 4  # sizes read at once while the search closes in
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """f of the first k members of a ranking, for k in `sizes` (ascending, without 0), out of
-    `members` in all; the rest ablated by `ablation`. `whole` is F(all) - F(none) in nats."""
+    `members` in all; the rest ablated by `ablation`. `low` are its lower bounds, `whole` is
+    F(all) - F(none) in nats."""
 
     sizes: tuple[int, ...]
     faithfulness: tuple[float, ...]
+    low: tuple[float, ...]
     members: int
     ablation: str
     whole: float
     pairs: int
 
-    def smallest(self, faithful: float) -> int | None:
+    def first(self, faithful: float) -> int | None:
         """The smallest size read whose faithfulness is at least `faithful`."""
         reached = zip(self.sizes, self.faithfulness, strict=True)
         return next((size for size, value in reached if value >= faithful), None)
 
+    def smallest(self, faithful: float, *, at_least: int = 1) -> int | None:
+        """The smallest size read, of `at_least` members, from which on the lower bound of
+        faithfulness is at least `faithful` at every size read; None where there is none."""
+        lows = dict(zip(self.sizes, self.low, strict=True))
+        return _smallest(lows, faithful, at_least)
+
     def at(self, size: int) -> float:
         """f at one of `sizes`."""
         return self.faithfulness[self.sizes.index(size)]
+
+    def low_at(self, size: int) -> float:
+        """The lower bound of f at one of `sizes`."""
+        return self.low[self.sizes.index(size)]
 
     @property
     def cpr(self) -> float:
@@ -62,7 +81,7 @@ class Curve:
     def _on_grid(self) -> tuple[FloatArray, FloatArray]:
         """Shares of the members and f there, at the grid's sizes alone: those that the search for a
         circuit added would make areas depend on what was searched for."""
-        at = [size for size in _grid(self.members) if size in self.sizes]
+        at = [size for size in grid(self.members) if size in self.sizes]
         values = np.array([0.0, *(self.at(size) for size in at)])
         return np.array([0, *at]) / self.members, values
 
@@ -73,6 +92,8 @@ def faithfulness_curve(
     order: Sequence[Member],
     *,
     faithful: float | None = None,
+    at_least: Callable[[float], int] | None = None,
+    sizes: Sequence[int] | None = None,
     kind: str = "counterfactual",
     progress: Progress | None = None,
     saved: Saved | None = None,
@@ -80,13 +101,18 @@ def faithfulness_curve(
     """The curve of the ranking `order`, and what the model does on the pairs.
 
     Up to 64 members every size is read; beyond, a geometric grid, and where `faithful` is given the
-    sizes around the first that reaches it, until the one before it is known not to.
+    sizes around the smallest that suffices, until the one before it is known not to.
+
+    Args:
+        at_least: from F(all) - F(none) in nats, the fewest members that a circuit may have.
+        sizes: read these alone.
 
     Raises:
         MeasurementError: ablating every member loses nothing.
     """
     n = len(order)
     known: dict[int, float] = {}
+    lows: dict[int, float] = {}
     whole, clean = 0.0, None
 
     def read(sizes: Sequence[int]) -> None:
@@ -103,31 +129,64 @@ def faithfulness_curve(
             saved=saved,
         )
         known.update(zip(sizes, found.values.tolist(), strict=True))
+        gained = found.clean.readout - found.nothing
+        for size, kept in zip(sizes, found.circuits, strict=True):
+            lows[size] = lower_bound(kept - found.nothing, gained)
         whole, clean = found.whole, found.clean
 
-    read(_grid(n))
-    while faithful is not None and (between := _bracket(known, faithful)):
-        read(between)
+    read(grid(n) if sizes is None else sizes)
+    if faithful is not None and sizes is None:
+        fewest = 1 if at_least is None else at_least(whole)
+        while between := _bracket(lows, faithful, fewest):
+            read(between)
     assert clean is not None
-    sizes = tuple(sorted(known))
-    values = tuple(known[size] for size in sizes)
-    return Curve(sizes, values, n, kind, whole, capability.n_pairs), clean
+    read_at = tuple(sorted(known))
+    values, bounds = (tuple(of[size] for size in read_at) for of in (known, lows))
+    return Curve(read_at, values, bounds, n, kind, whole, capability.n_pairs), clean
 
 
-def _grid(n: int) -> list[int]:
+def lower_bound(kept: FloatArray, whole: FloatArray) -> float:
+    """The lower confidence bound of mean(kept) / mean(whole), both [pair] and paired: Fieller's,
+    the smallest ratio r that a t test of kept - r whole on the pairs does not reject. -inf where
+    the whole effect itself cannot be told from 0."""
+    n = len(whole)
+    if np.array_equal(kept, whole):
+        return 1.0
+    if n < 2:
+        return -math.inf
+    cut = float(stdtrit(n - 1, CONFIDENCE)) ** 2 / n
+    (var_kept, both), (_, var_whole) = np.cov(kept, whole)
+    a = whole.mean() ** 2 - cut * var_whole
+    if a <= 0 or whole.mean() < 0:
+        return -math.inf
+    b = kept.mean() * whole.mean() - cut * both
+    c = kept.mean() ** 2 - cut * var_kept
+    return float((b - math.sqrt(max(0.0, b * b - a * c))) / a)
+
+
+def grid(n: int) -> list[int]:
+    """The sizes that are read first, of `n` members."""
     if n <= ALL_SIZES_UP_TO:
         return list(range(1, n + 1))
     return sorted({round(math.exp(math.log(n) * i / (_GRID - 1))) for i in range(_GRID)})
 
 
-def _bracket(known: dict[int, float], faithful: float) -> list[int]:
-    """Sizes to read next, between the first known size that is faithful enough and the one before;
-    none where they are neighbours."""
-    sizes = sorted(known)
-    first = next((size for size in sizes if known[size] >= faithful), None)
+def _smallest(lows: dict[int, float], faithful: float, at_least: int) -> int | None:
+    found = None
+    for size in sorted(lows, reverse=True):
+        if size < at_least or lows[size] < faithful:
+            break
+        found = size
+    return found
+
+
+def _bracket(lows: dict[int, float], faithful: float, at_least: int) -> list[int]:
+    """Sizes to read next, between the smallest that suffices and the one before; none where they
+    are neighbours, or no smaller one may be a circuit."""
+    first = _smallest(lows, faithful, at_least)
     if first is None:
         return []
-    before = max((size for size in sizes if size < first), default=0)
+    before = max([size for size in lows if size < first] + [at_least - 1])
     inside = range(before + 1, first)
     step = max(1, math.ceil(len(inside) / _PARTS))
     return list(inside[::step])

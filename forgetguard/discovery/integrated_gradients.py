@@ -28,7 +28,7 @@ from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.attribution_patching import names, per_pair
-from forgetguard.discovery.ranking import Progress, Ranking, by_size
+from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Saved
 from forgetguard.patching.gradients import (
@@ -69,7 +69,10 @@ def integrated_gradients(
     values = per_pair(anatomy, capability, len(members), work, name, saved, progress)
     means = (-values.mean(axis=1)).tolist()
     return Ranking(
-        by_size(dict(zip(members, means, strict=True))), "integrated_gradients", {"steps": steps}
+        by_size(dict(zip(members, means, strict=True))),
+        "integrated_gradients",
+        {"steps": steps},
+        by_half=from_halves(members, -values),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.discovery.circuit import FAITHFUL, Found, find_circuit
+from forgetguard.discovery.cost import exact_seconds
 from forgetguard.discovery.methods import full_name, method
 from forgetguard.discovery.ranking import Progress
 from forgetguard.discovery.store import Store, identity
@@ -23,17 +24,17 @@ from forgetguard.patching.selfcheck import check_patching, check_sums
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
 
-# Exact patching is the default up to this product of heads and parameters: about five minutes for
-# 64 pairs of 32 tokens on two CPU cores. Beyond it attribution patching screens first.
-_EXACT_UP_TO = 3e10
+# Seconds (of processor time, on a CPU) that exact patching may take where nobody names a method.
+EXACT_WITHIN = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """How a circuit is looked for.
 
-    method: a name of discovery/methods.py, or `auto`: exact activation patching where the model is
-        small enough, else attribution patching with its top verified exactly.
+    method: a name of discovery/methods.py, or `auto`: exact activation patching where it is
+        estimated to take at most `exact_within` seconds (discovery/cost.py), else attribution
+        patching with its top verified exactly. What is kept of `auto` is taken up whichever it was.
     faithful: the faithfulness that the circuit must reach on held-out pairs, in (0, 1].
     ablation: what takes the rest of the model away.
     mlps: whether MLP layers may be members.
@@ -50,6 +51,7 @@ class Search:
     mlps: bool = False
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    exact_within: float = EXACT_WITHIN
 
     def __post_init__(self) -> None:
         if self.method == "auto":
@@ -92,11 +94,11 @@ def discover_on(
     with memory_errors(f"discovering {capability.name}"), base.open() as model:
         anatomy = locate(model)
         members = anatomy.members(mlps=search.mlps)
-        name = _resolve(search.method, anatomy, len(members))
-        store = _store(base, anatomy, encoded, members, search, name, cache) if keep else None
+        store = _store(base, anatomy, encoded, members, search, cache) if keep else None
         found = None if store is None else store.load_found()
         if found is None:
             check(anatomy, encoded, members)
+            name, why = _resolve(search, anatomy, encoded, members)
             found = find_circuit(
                 anatomy,
                 encoded,
@@ -108,6 +110,7 @@ def discover_on(
                 progress=progress,
                 saved=store,
             )
+            found = replace(found, chosen=why)
             if store is not None:
                 store.save_found(found)
     return found
@@ -129,12 +132,15 @@ def check(anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, .
     )
 
 
-def _resolve(name: str, anatomy: Anatomy, n_members: int) -> str:
-    if name != "auto":
-        return full_name(name)
-    parameters = sum(parameter.numel() for parameter in anatomy.model.parameters())
-    small = n_members * parameters <= _EXACT_UP_TO
-    return "activation_patching" if small else "attribution_patching"
+def _resolve(
+    search: Search, anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]
+) -> tuple[str, dict[str, float] | None]:
+    """The method's full name, and for `auto` the numbers that chose it."""
+    if search.method != "auto":
+        return full_name(search.method), None
+    seconds = exact_seconds(anatomy, encoded, members)
+    name = "activation_patching" if seconds <= search.exact_within else "attribution_patching"
+    return name, {"exact_seconds": seconds, "within": search.exact_within}
 
 
 def _store(
@@ -143,7 +149,6 @@ def _store(
     encoded: EncodedCapability,
     members: tuple[Member, ...],
     search: Search,
-    name: str,
     cache: Path | None,
 ) -> Store:
     parameter = next(anatomy.model.parameters())
@@ -153,7 +158,8 @@ def _store(
         "device": parameter.device.type,
     }
     settings = {
-        "method": name,
+        "method": search.method if search.method == "auto" else full_name(search.method),
+        "cut": 2,  # by lower bounds
         "faithful": search.faithful,
         "ablation": search.ablation,
         "seed": search.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +20,7 @@ import numpy as np
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.discovery.circuit import Found
+from forgetguard.discovery.circuit import Found, Stability
 from forgetguard.discovery.curve import Curve
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.errors import MeasurementError
@@ -125,12 +125,16 @@ def found_to_dict(found: Found) -> dict[str, Any]:
         "scores": {str(member): score for member, score in ranking.scores.items()},
         "selected": None if selected is None else [str(member) for member in selected],
         "findings": dict(ranking.findings),
+        "patched": sorted(map(str, ranking.patched)),
         "curve": {name: getattr(curve, name) for name in Curve.__dataclass_fields__},
         "circuit": [str(member) for member in found.circuit],
         "faithful": found.faithful,
         "accuracy": found.accuracy,
         "pairs": found.pairs,
         "seed": found.seed,
+        "signed": found.signed,
+        "stability": None if found.stability is None else asdict(found.stability),
+        "chosen": None if found.chosen is None else dict(found.chosen),
     }
 
 
@@ -143,11 +147,21 @@ def found_from_dict(data: Mapping[str, Any]) -> Found:
         data["settings"],
         None if selected is None else tuple(map(parse_member, selected)),
         data["findings"],
+        frozenset(map(parse_member, data["patched"])),
     )
     read = dict(data["curve"])
-    curve = Curve(
-        **{**read, "sizes": tuple(read["sizes"]), "faithfulness": tuple(read["faithfulness"])}
-    )
+    curve = Curve(**{**read, **{of: tuple(read[of]) for of in ("sizes", "faithfulness", "low")}})
     circuit = tuple(map(parse_member, data["circuit"]))
     numbers = float(data["faithful"]), float(data["accuracy"])
-    return Found(ranking, curve, circuit, *numbers, int(data["pairs"]), int(data["seed"]))
+    stability = data["stability"]
+    return Found(
+        ranking,
+        curve,
+        circuit,
+        *numbers,
+        int(data["pairs"]),
+        int(data["seed"]),
+        bool(data["signed"]),
+        None if stability is None else Stability(**stability),
+        data["chosen"],
+    )

@@ -218,6 +218,7 @@ def attach(
     return replace(
         samples.with_arrays(arrays),
         exact={**samples.exact, **exact},
+        tokens={**then.tokens, **samples.tokens},
         notes=samples.notes + _warnings(baseline, entry, samples, then),
     )
 

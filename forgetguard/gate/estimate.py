@@ -168,6 +168,12 @@ class Case:
             held[place] = held[place].or_more(harm)
         return held
 
+    def accuracy(self, right: FloatArray) -> Estimate:
+        """The share of [n] pairs that are answered right, with its interval at the gate's
+        confidence."""
+        clusters = self.clusters if self.has_templates else None
+        return accuracy.accuracy(right != 0, confidence=self.spec.confidence, clusters=clusters)
+
     def proportion_drop(
         self, before: FloatArray, now: FloatArray, failing: float | None = None
     ) -> Bounds:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from forgetguard.gate import studentised
+from forgetguard.gate import slices, studentised
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.family import subject_bounds, worst_first
 from forgetguard.gate.verdict import ControlEvidence, SubjectEvidence, UnitEvidence
 from forgetguard.measures import registry
+from forgetguard.measures.measure import Estimator
 from forgetguard.measures.samples import (
     BASE,
     BASELINE,
@@ -18,9 +19,11 @@ from forgetguard.measures.samples import (
     IMPORTANCE,
     READOUT,
     REFERENCE,
+    SAID,
     TUNED,
     FloatArray,
     Note,
+    Samples,
 )
 
 BESIDE = "dcv.head"  # what stands beside every limit of a circuit
@@ -49,11 +52,18 @@ def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEviden
 
 
 def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
-    """The units that lost most, first. Units that lost nothing are no evidence."""
+    """The units that lost most, first; of a proportion those of them that changed sides for the
+    worse. Units that lost nothing are no evidence."""
     loss = limit.measure.hurt(case.data)
     if loss is None:
         return ()
-    order = [int(at) for at in np.argsort(-loss, kind="stable") if loss[at] > 0]
+    hurt = loss > 0
+    if limit.measure.estimator is Estimator.PROPORTION:
+        sides = slices.lost(case, limit)
+        if sides is None:
+            return ()
+        hurt = sides[0] > 0
+    order = [int(at) for at in np.argsort(-loss, kind="stable") if hurt[at]]
     return tuple(_unit(case, at, float(loss[at])) for at in order[:most])
 
 
@@ -73,7 +83,15 @@ def _unit(case: Case, at: int, loss: float) -> UnitEvidence:
         base=base,
         patched=None if base is None or damage is None else base - damage,
         tuned=read(data.get(READOUT)),
+        base_says=_says(data, at, BASE),
+        tuned_says=_says(data, at, TUNED),
     )
+
+
+def _says(data: Samples, at: int, role: str) -> str | None:
+    """The text of the token that a model finds likeliest on a unit; None where it is not known."""
+    found = data.get(SAID, role=role)
+    return None if found is None else data.tokens.get(int(found[at]))
 
 
 def controls(case: Case, limit: Limit) -> tuple[ControlEvidence, ...]:
@@ -111,6 +129,8 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         stage = data.stages.index(case.count) + 1
         facts = {"units": case.count, "most": data.stages[-1]}
         found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
+    found += slices.said_instead(case, limit)
+    found += slices.by_template(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.members import Member
@@ -38,6 +39,7 @@ def describe(found: Found) -> dict[str, Any]:
     return {
         "method": ranking.method,
         **({"settings": _plain(ranking.settings)} if ranking.settings else {}),
+        **({"chosen": _plain(dict(found.chosen))} if found.chosen else {}),
         "pairs": {"ranked_on": found.pairs, "held_out": curve.pairs},
         "seed": found.seed,
         "accuracy": round(found.accuracy, 4),
@@ -46,15 +48,33 @@ def describe(found: Found) -> dict[str, Any]:
         "ablation": curve.ablation,
         "faithful": found.faithful,
         "faithfulness": round(found.faithfulness, 4),
+        "lower_bound": round(found.low, 4),
+        "order": "signed" if found.signed else "size",
         "whole_effect": _rounded(curve.whole),
         "curve": {
             at: round(curve.at(at), 3) for at in _spread(curve.sizes, _SHOWN_SIZES, always=size)
         },
+        **({"dip": _plain(asdict(found.dip))} if found.dip is not None else {}),
+        **_stability(found),
+        **({"against": _plain(_scores(found.against))} if found.against else {}),
         "cpr": round(curve.cpr, 4),
         "cmd": round(curve.cmd, 4),
         **({"selected": _names(ranking.selected)} if ranking.selected is not None else {}),
         **({"findings": _plain(ranking.findings)} if ranking.findings else {}),
     }
+
+
+def _stability(found: Found) -> dict[str, Any]:
+    """Jaccard overlaps between halves of the pairs that were ranked on."""
+    one = found.stability
+    if one is None:
+        return {}
+    overlaps = {f"top_{one.top}": round(one.of_top, 3), "circuit": round(one.of_circuit, 3)}
+    return {"stability": {"halves_of": one.pairs, **overlaps}}
+
+
+def _scores(scores: Mapping[Member, float]) -> dict[str, float]:
+    return {str(one): score for one, score in scores.items()}
 
 
 def _names(members: Iterable[Member]) -> list[str]:

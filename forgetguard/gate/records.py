@@ -11,7 +11,7 @@ import enum
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -225,6 +225,7 @@ class _Read:
     notes: tuple[Note, ...]
     stages: tuple[int, ...]
     controls: tuple[Control, ...]
+    tokens: dict[int, str] = field(default_factory=dict)
 
 
 def samples_to_dict(samples: Samples) -> dict[str, Any]:
@@ -238,6 +239,7 @@ def samples_to_dict(samples: Samples) -> dict[str, Any]:
         "notes": [dump(note) for note in samples.notes],
         "stages": [int(stage) for stage in samples.stages],
         "controls": [dump(control) for control in samples.controls],
+        "tokens": {str(token): text for token, text in sorted(samples.tokens.items())},
     }
 
 
@@ -263,6 +265,7 @@ def samples_from_dict(data: Mapping[str, Any]) -> Samples:
         found.notes,
         found.stages,
         found.controls,
+        found.tokens,
     )
 
 

@@ -194,11 +194,10 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
     for name, values in requirements(readout, *read).items():
-        found = case.mean(values)
-        if not found.low > 0:
-            zero = readout.chance if name == "right" else 0.0
-            facts = {key: value + zero for key, value in found.facts.items()}
-            return _abstain(_BASE_CANNOT[name], count=case.count, **facts)
+        zero = readout.chance if name == "right" else 0.0
+        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
+        if not found.low > zero:
+            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
     return None
 
 
@@ -285,6 +284,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
+        facts |= {"lost": lost, "won": won}
         if not case.has_templates or lost + won == 0:  # else pairs are not independent
             failing = case.levels.failing
             shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)

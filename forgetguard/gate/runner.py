@@ -34,6 +34,7 @@ from forgetguard.measures.samples import (
     IMPORTANCE,
     OWN_DAMAGE,
     READOUT,
+    SAID,
     TOP1,
     WHOLE,
     FloatArray,
@@ -218,6 +219,7 @@ def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
         Key(READOUT, WHOLE, role): found.readout,
         Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
         Key(TOP1, WHOLE, role): found.top1.astype(np.float64),
+        Key(SAID, WHOLE, role): found.said.astype(np.float64),
     }
 
 

@@ -45,7 +45,9 @@ from forgetguard.measures.measure import Measure
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import detach_attention
 from forgetguard.measures.samples import (
+    BASE,
     DAMAGE,
+    SAID,
     TUNED,
     Control,
     Key,
@@ -58,6 +60,8 @@ from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -265,6 +269,7 @@ class GateSession:
 
     def _read_others(self) -> None:
         """Encode every file's prompts; read what it needs from every model but the base."""
+        self._report("encoding prompts", 0, 1)
         self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._sound():
             with self._blame(plan):
@@ -278,6 +283,7 @@ class GateSession:
         self._read_all = True
 
     def _read_one(self, checkpoint: Checkpoint) -> None:
+        self._report(f"opening {checkpoint.role}", 0, 1)
         with checkpoint.open() as model:
             anatomy = locate(model)
             self._choose_others(anatomy)
@@ -302,16 +308,15 @@ class GateSession:
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
-        for plan in self._sound():
-            if not plan.spec.auto:
-                continue
+        wanted = [plan for plan in self._sound() if plan.spec.auto]
+        for plan in wanted:
             with self._blame(plan):
                 capability, notes = discovery_pairs(plan.spec)
                 try:
                     found = discover_on(
                         self._pair.base,
                         capability,
-                        Search(),
+                        Search(exact_within=_EXACT_WITHIN / len(wanted)),
                         cache=self._cache,
                         progress=self._progress,
                     )
@@ -373,11 +378,14 @@ class GateSession:
         part, spec = plan.stages.parts[number], plan.spec
         if not part.units:
             return Samples((), {}, notes=plan.notes)
+        if BASE not in self._summed:
+            self._report("opening base", 0, 1)
         with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
             anatomy = locate(model)
             self._check_prompts("base", anatomy, plan)
             if spec.members:
                 self._check_patching(anatomy, spec, capability_of(part))
+                self._report(f"patching {spec.name}", 0, 1)
             readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
@@ -389,6 +397,7 @@ class GateSession:
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
+        samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         readings.clear()  # what crossed from the other models is not needed again
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
         notes = loaded + plan.notes + part_notes(plan.whole) + prompt_notes(spec)
@@ -495,8 +504,9 @@ class GateSession:
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
-_DISCOVERY_PAIRS = 128
+_DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
+_EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
 
 
 def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
@@ -520,9 +530,36 @@ def auto_note(found: Found) -> Note:
             "method": found.ranking.method,
             "of": found.curve.members,
             "faithfulness": float(found.faithfulness),
+            "low": float(found.low),
+            **_screened(found),
             "held_out": found.curve.pairs,
         },
     )
+
+
+def _screened(found: Found) -> dict[str, object]:
+    """Why not every head was patched, where `auto` decided that."""
+    chosen = found.chosen
+    if chosen is None or chosen["exact_seconds"] <= chosen["within"]:
+        return {}
+    return {"chosen": dict(chosen)}
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples) -> dict[int, str]:
+    """The text of every token that a model found likeliest, as it stands after a prompt: by itself
+    many a tokenizer leaves out the space before it."""
+    found: dict[int, str] = {}
+    for key, values in samples.arrays.items():
+        if key.quantity != SAID:
+            continue
+        for pair, token in zip(capability_of(part).encoded.pairs, values.astype(int), strict=True):
+            if int(token) not in found:
+                before, whole = (
+                    str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+                    for ids in ([pair.clean[-1]], [pair.clean[-1], int(token)])
+                )
+                found[int(token)] = whole.removeprefix(before)
+    return found
 
 
 def _control_note(one: OtherHeads) -> Note | None:

@@ -8,7 +8,8 @@ every stage reads what a fixed count of as many pairs would read.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,12 +66,23 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
         empty = Part((), ())
         return Stages(empty, (empty,))
     capability = as_capability(spec)
-    encoded = capability.encoded(base.tokenizer)
+    with _whose(base):
+        encoded = capability.encoded(base.tokenizer)
     for other in others:
         if other.tokenizer is not base.tokenizer:
-            theirs = capability.encoded(other.tokenizer)
-            check_same_ids(encoded.encoded, theirs.encoded.pairs, other.role)
+            with _whose(other):
+                theirs = capability.encoded(other.tokenizer)
+            check_same_ids(encoded.encoded, theirs.encoded.pairs, str(other.spec))
     return stages_of(spec, encoded)
+
+
+@contextmanager
+def _whose(checkpoint: Checkpoint) -> Iterator[None]:
+    """Inside, an error of a tokenizer says which checkpoint's it is."""
+    try:
+        yield
+    except CapabilityError as error:
+        raise type(error)(f"{error} (the tokenizer of {checkpoint.spec})") from error
 
 
 def as_capability(spec: GateSpec) -> Capability:
@@ -151,16 +163,18 @@ def _of_prompts(
     found = []
     chosen = _drawn(spec, prompts.prompts, prompts.count)
     for prompt in chosen:
-        ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
+        with _whose(base):
+            ids = encode_prompt(prompt, base.tokenizer, chat_template=spec.chat_template)
         for other in others:
             if other.tokenizer is base.tokenizer:
                 continue
-            theirs = encode_prompt(prompt, other.tokenizer, chat_template=spec.chat_template)
+            with _whose(other):
+                theirs = encode_prompt(prompt, other.tokenizer, chat_template=spec.chat_template)
             if theirs != ids:
                 raise CapabilityError(
-                    f"{spec.where(prompt.line or prompts.line)}: the {other.role} checkpoint's "
-                    f"tokenizer gives other ids than the base's on {prompt.clean!r}: the two "
-                    "cannot be compared on it"
+                    f"{spec.where(prompt.line or prompts.line)}: the tokenizer of {other.spec} "
+                    f"gives other ids than the base's on {prompt.clean!r}: the two cannot be "
+                    "compared on it"
                 )
         found.append(passage(*ids))
     part = Part(chosen, tuple(found))

@@ -108,6 +108,8 @@ class UnitEvidence:
     base: float | None = None  # F(base, x)
     patched: float | None = None
     tuned: float | None = None  # F(tuned, x)
+    base_says: str | None = None  # the token that it finds likeliest
+    tuned_says: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

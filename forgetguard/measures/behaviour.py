@@ -14,7 +14,7 @@ from torch import Tensor
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.capabilities.readouts import READOUTS, Readout, is_top1, score
+from forgetguard.capabilities.readouts import READOUTS, Readout, most_likely, score
 from forgetguard.errors import CapabilityError
 from forgetguard.patching.forward import check_finite, forward
 
@@ -22,11 +22,13 @@ from forgetguard.patching.forward import check_finite, forward
 @dataclass(frozen=True, slots=True, eq=False)
 class Behaviour:
     """F(model, x), float64 [pair]; whether the model answers right, as the readout says, and
-    whether the answer is the most likely of all tokens, bool [pair]."""
+    whether the answer is the most likely of all tokens, bool [pair]; the most likely token where it
+    first is another than the answer's, int64 [pair]."""
 
     readout: npt.NDArray[np.float64]
     correct: npt.NDArray[np.bool_]
     top1: npt.NDArray[np.bool_]
+    said: npt.NDArray[np.int64]
 
 
 def read_batch(
@@ -45,10 +47,11 @@ def read_batch(
     where = list(batch.pairs)
     readout = READOUTS[capability.capability.readout]
     values = _scored(readout, batch, logits, "a clean prompt")
-    top1 = is_top1(logits, batch.answer.to(logits.device))
+    top1, said = most_likely(logits, batch.answer.to(logits.device))
     into.readout[where] = values.double().cpu().numpy()
     into.correct[where] = readout.right(values, top1).cpu().numpy()
     into.top1[where] = top1.cpu().numpy()
+    into.said[where] = said.cpu().numpy()
 
 
 def read_counterfactual(
@@ -71,9 +74,8 @@ def _scored(readout: Readout, batch: Batch, logits: Tensor, what: str) -> Float[
 
 def empty_behaviour(n_pairs: int) -> Behaviour:
     """Room for `n_pairs` results; NaN until they are there."""
-    return Behaviour(
-        np.full(n_pairs, np.nan), np.zeros(n_pairs, np.bool_), np.zeros(n_pairs, np.bool_)
-    )
+    no = np.zeros(n_pairs, np.bool_)
+    return Behaviour(np.full(n_pairs, np.nan), no, no.copy(), np.full(n_pairs, -1))
 
 
 def behaviour(

@@ -18,6 +18,7 @@ from forgetguard.measures.samples import (
     IMPORTANCE,
     OWN_DAMAGE,
     READOUT,
+    SAID,
     TOP1,
 )
 
@@ -36,7 +37,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "rotation": "forgetguard.measures.rotation",
 }
 # Names that samples already have.
-TAKEN = (READOUT, CORRECT, TOP1, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)
+TAKEN = (READOUT, CORRECT, TOP1, SAID, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)
 MODIFIERS: Mapping[str, str] = {  # suffix: what it makes of any measure
     "reference": "tuned minus the reference, on the same samples",
     "baseline": "tuned minus what the baseline recorded, on the same samples",

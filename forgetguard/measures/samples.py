@@ -23,6 +23,7 @@ CIRCUIT, ALL_HEADS = "circuit", "all"
 
 # What is read of every model on prompt pairs, whatever is measured.
 READOUT, CORRECT, TOP1 = "readout", "correct", "top1"
+SAID = "said"  # the id of the token that the model finds likeliest, exact in a float64
 COUNTERFACTUAL = "counterfactual"  # F of the same answers on the counterfactual prompts; of base
 # What patching a set of members costs: from the counterfactual, from another model, and the part of
 # the latter that the members do themselves.
@@ -71,7 +72,8 @@ class Samples:
 
     units: [n]. arrays: float64 [n] each, in the order of `units`. exact: numbers that are not
     sampled over units. dropped: pairs that did not align, left out already. stages: where drawing
-    is sequential, how many units there are at each stage; n is one of them.
+    is sequential, how many units there are at each stage; n is one of them. tokens: the text of
+    every token id that SAID holds.
     """
 
     units: tuple[Unit, ...]
@@ -81,6 +83,7 @@ class Samples:
     notes: tuple[Note, ...] = ()
     stages: tuple[int, ...] = ()
     controls: tuple[Control, ...] = ()
+    tokens: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -191,7 +194,12 @@ def joined(parts: Iterable[Samples]) -> Samples:
         for key in last.arrays
         if all(_keys(one, key.quantity) == _keys(last, key.quantity) for one in listed)
     }
-    return replace(last, units=tuple(unit for one in listed for unit in one.units), arrays=arrays)
+    return replace(
+        last,
+        units=tuple(unit for one in listed for unit in one.units),
+        arrays=arrays,
+        tokens={token: text for one in listed for token, text in one.tokens.items()},
+    )
 
 
 def _keys(one: Samples, quantity: str) -> set[Key]:

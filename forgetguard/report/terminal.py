@@ -23,9 +23,11 @@ LABELS = {
     "error": "ERROR",
     "skipped": "SKIPPED",
     "recorded": "RECORDED",
+    "not_had": "NOT HAD",
     "ungated": "UNGATED",
 }
 WORST_SHOWN = 5
+UNITS_SHOWN = 3
 _TEXT_WIDTH = 160
 _OF_A_PASS = ("fixed_prompts",)  # what a failure rests on, whoever has seen the prompts
 
@@ -51,9 +53,9 @@ def headline(verdict: Verdict) -> str:
 
 
 def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
-    """The verdict with its evidence: worst heads, the prompt pairs hurt most (not where there is no
-    value: then nothing was there to be hurt), notes, where the limit was declared and, where given,
-    the command that runs only this again."""
+    """The verdict with its evidence: worst heads, notes, the prompt pairs hurt most (none where
+    there is no value: then nothing was there to be hurt), where the limit was declared and, where
+    given, the command that runs only this again."""
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {reason(verdict)}")
@@ -63,17 +65,14 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
         lines.append(f"  {', '.join(part for part in (capability, basis) if part)}")
     lines += [f"  {line}" for line in (_power(verdict), controls(verdict)) if line]
     if verdict.subjects:
-        heads = "heads" if verdict.subjects[0].scale is not None else units_title(verdict)
-        lines += ["", f"  worst {heads}{_shown(verdict.subjects)}"]
-        lines += _subject_lines(verdict)
-    if verdict.units and verdict.estimate is not None:
-        what = "prompt pairs" if verdict.units[0].answer is not None else "prompts"
-        lines += ["", f"  {what} hurt most{_shown(verdict.units)}"]
-        for unit in verdict.units[:WORST_SHOWN]:
-            lines += _unit_lines(unit)
+        lines += ["", *_subject_lines(verdict)]
     notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
     if notes:
         lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
+    if verdict.units and verdict.estimate is not None:
+        lines += ["", f"  {_units_title(verdict)}"]
+        for unit in verdict.units[:UNITS_SHOWN]:
+            lines += _unit_lines(unit)
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]
@@ -108,13 +107,24 @@ def _power(verdict: Verdict) -> str:
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}"
 
 
-def _shown(evidence: Sequence[object]) -> str:
-    return f" ({WORST_SHOWN} of {len(evidence)})" if len(evidence) > WORST_SHOWN else ""
+def _units_title(verdict: Verdict) -> str:
+    what = "prompt pairs" if verdict.units[0].answer is not None else "prompts"
+    lost = verdict.facts.get("lost")
+    if lost is None:
+        return f"{what} hurt most"
+    shown = min(len(verdict.units), UNITS_SHOWN)
+    return f"{what} that are no longer answered right ({shown} of {lost})"
 
 
 def _subject_lines(verdict: Verdict) -> list[str]:
+    """The worst of them; those that lost exactly nothing are only counted."""
     heads = verdict.subjects[0].scale is not None
     what = "DCV" if heads else quantity(verdict.limit)
+    touched = [one for one in verdict.subjects if one.value is None or any(one.value.interval)]
+    untouched = len(verdict.subjects) - len(touched)
+    count = f" ({WORST_SHOWN} of {len(touched)})" if len(touched) > WORST_SHOWN else ""
+    none = f"; {untouched} lost nothing" if untouched else ""
+    title = f"  worst {'heads' if heads else units_title(verdict)}{count}{none}"
     rows = [
         (
             one.subject,
@@ -123,27 +133,30 @@ def _subject_lines(verdict: Verdict) -> list[str]:
             f"importance {interval(one.scale)}" if one.scale else "",
             "; ".join(note(each) for each in one.notes),
         )
-        for one in verdict.subjects[:WORST_SHOWN]
+        for one in touched[:WORST_SHOWN]
     ]
-    return [f"    {line}" for line in aligned(rows)]
+    return [title, *(f"    {line}" for line in (aligned(rows) if rows else ()))]
 
 
 def _unit_lines(unit: UnitEvidence) -> list[str]:
     if unit.base is None or unit.tuned is None or unit.answer is None:
         return [f"    {number(unit.loss)}  {quoted(unit.clean)}"]
-    now = f"{number(unit.tuned)} (loses {number(unit.loss)})"
-    if unit.patched is not None:
-        now = (
-            f"{number(unit.patched)} with the tuned heads (loses "
-            f"{number(unit.base - unit.patched)}; the tuned model reads {number(unit.tuned)})"
-        )
     against = f" against {quoted(unit.distractor)}" if unit.distractor is not None else ""
+    now, alone = number(unit.tuned), "" if unit.patched is None else number(unit.patched)
+    heads = f" ({alone} with only its heads)" if alone not in ("", now) else ""
     return [
-        f"    readout {number(unit.base)} -> {now}",
-        f"      clean          {quoted(unit.clean)}",
-        f"      counterfactual {quoted(unit.counterfactual or '')}",
-        f"      answer         {quoted(unit.answer)}{against}",
+        f"    {quoted(unit.clean)}",
+        f"      answer {quoted(unit.answer)}{against}: readout {number(unit.base)} -> {now}{heads}",
+        *_says(unit),
     ]
+
+
+def _says(unit: UnitEvidence) -> list[str]:
+    if unit.base_says is None or unit.tuned_says is None:
+        return []
+    if unit.base_says == unit.tuned_says:
+        return [f"      both say {quoted(unit.tuned_says)}"]
+    return [f"      base says {quoted(unit.base_says)}, tuned {quoted(unit.tuned_says)}"]
 
 
 def quoted(text: str) -> str:

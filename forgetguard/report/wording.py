@@ -11,6 +11,7 @@ from forgetguard.measures import registry
 from forgetguard.measures.samples import CIRCUIT, Note
 
 _LARGE = 1000.0
+_MOST_WANTED = 10_000  # units that a gate could be given
 Facts = Mapping[str, Any]
 
 
@@ -84,8 +85,9 @@ def _subject(verdict: Verdict) -> str:
     facts, over = verdict.facts, _over(verdict.limit)
     measure = registry.split(verdict.limit)[0]
     dcv = "|DCV|" if facts.get("against") else "DCV"
-    if measure == "accuracy.drop":
-        return f"accuracy {facts['before']:.1%} to {facts['now']:.1%}, a drop of"
+    if measure in _PROPORTIONS:
+        what = _PROPORTIONS[measure]
+        return f"{what} {facts['before']:.1%} to {facts['now']:.1%}{_sides(facts)}, a drop of"
     if verdict.subject:
         kind = facts.get("over", "itself")
         if kind == "itself":
@@ -100,6 +102,14 @@ def _subject(verdict: Verdict) -> str:
         "dcv.all": f"{dcv} of all heads{over}",
         "readout.drop": f"relative drop of the readout{over}",
     }.get(measure, f"{quantity(measure)}{over}")
+
+
+_PROPORTIONS = {"accuracy.drop": "accuracy", "top1.drop": "answers likeliest of all tokens"}
+
+
+def _sides(facts: Facts) -> str:
+    counts = [f"{facts[name]} {name}" for name in ("lost", "won") if facts.get(name)]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 # --- why -----------------------------------------------------------------------------------------
@@ -158,7 +168,7 @@ def _undecided(verdict: Verdict) -> str:
 def _wanted(verdict: Verdict) -> str:
     count = verdict.facts.get("wanted")
     units = units_of(verdict.limit)
-    if count is None:
+    if count is None or count > _MOST_WANTED:
         return f"it lies too near the limit for any number of {units} to be named"
     return f"about {count} {units} would decide if the value stays"
 
@@ -320,14 +330,37 @@ def _auto(facts: Facts) -> str:
     members = facts["members"]
     return (
         f"circuit: auto is {names(members)} ({facts['method']}; {len(members)} of {facts['of']} "
-        f"heads, faithfulness {facts['faithfulness']:.2f} on {facts['held_out']} held-out pairs)"
+        f"heads, faithfulness {facts['faithfulness']:.2f}{_low_and_why(facts)})"
     )
+
+
+def _low_and_why(facts: Facts) -> str:
+    low, chosen = facts.get("low"), facts.get("chosen")
+    bound = "" if low is None else f", with confidence at least {low:.2f},"
+    text = f"{bound} on {facts['held_out']} held-out pairs"
+    if chosen is not None:
+        text += (
+            f"; screened, as patching every head would take about {chosen['exact_seconds']:.0f} s "
+            f"and {chosen['within']:.0f} s are given to it"
+        )
+    return text
 
 
 def _templates(facts: Facts) -> str:
     count = facts["templates"]
     return (
         f"the pairs come from {count} template{'s' * (count > 1)}: the interval speaks of no others"
+    )
+
+
+def _said_instead(facts: Facts) -> str:
+    changed, confused = facts["changed"], facts["distractor"]
+    tokens = [f"the distractor on {confused}"] * (confused > 0)
+    tokens += [f"{text!r} on {count}" for text, count in facts["tokens"]]
+    return (
+        f"the base finds the answer likeliest of all tokens on {facts['before']} pairs, tuned "
+        f"another on {changed} of these{': ' * bool(tokens)}{', '.join(tokens)} (and still answers "
+        f"right on {facts['right']})"
     )
 
 
@@ -352,6 +385,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
+    "template_carries": lambda facts: (
+        f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
+        f"{facts['units']} of {facts['of']} {units_of(facts['measure'])} "
+        f"({quantity(facts['measure'])} {number(facts['value'])} on them alone)"
+    ),
+    "said_instead": _said_instead,
     # of the circuit
     "auto": _auto,
     "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",

@@ -10,7 +10,7 @@ from pytest_forgetguard import collection, distributed, finish, preflight, termi
 from pytest_forgetguard.backend import ModelBackend
 from pytest_forgetguard.keys import is_worker
 from pytest_forgetguard.measuring import Measurements
-from pytest_forgetguard.progress import live_line
+from pytest_forgetguard.progress import progress_of
 from pytest_forgetguard.reports import Reports
 from pytest_forgetguard.settings import Settings
 from pytest_forgetguard.state import RUN, Run
@@ -23,7 +23,7 @@ def activate(config: pytest.Config, settings: Settings) -> None:
     run = config.stash[RUN] = Run(
         settings=settings,
         backend=backend,
-        measurements=Measurements(backend, live_line(config)),
+        measurements=Measurements(backend, progress_of(config)),
         worker=is_worker(config),
         selection=selection(config),
     )

@@ -24,7 +24,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> CircuitFil
     """Circuit files under the given paths."""
     if not file_path.name.endswith(SUFFIXES):
         return None
-    node: CircuitFile = CircuitFile.from_parent(parent, path=file_path)
+    named: dict[str, Any] = {}
+    if not file_path.is_relative_to(parent.config.rootpath):  # pytest would leave out the file
+        named["nodeid"] = _node_id(_relative(file_path, parent.config.rootpath))
+    node: CircuitFile = CircuitFile.from_parent(parent, path=file_path, **named)
     return node
 
 
@@ -120,7 +123,7 @@ def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) ->
     files, known = run.backend.bundled()
     run.circuits_from = "those bundled with forgetguard"
     for path in files:
-        items += _generate(session, path, f"{BUNDLED}/{path.name}")
+        items += _generate(session, path, f"{BUNDLED}/{path.name}", default=True)
     only_last_failed = session.config.getoption("lf", False) and items
     if not files and not only_last_failed:
         where = ", ".join(str(arg) for arg in session.config.args)
@@ -131,8 +134,12 @@ def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) ->
         )
 
 
-def _generate(session: pytest.Session, path: Path, nodeid: str) -> Iterable[pytest.Item]:
-    node = CircuitFile.from_parent(session, path=path, name=nodeid, nodeid=_node_id(nodeid))
+def _generate(
+    session: pytest.Session, path: Path, nodeid: str, *, default: bool = False
+) -> Iterable[pytest.Item]:
+    node: CircuitFile = CircuitFile.from_parent(
+        session, path=path, name=nodeid, nodeid=_node_id(nodeid), default=default
+    )
     yield from session.genitems(node)
 
 

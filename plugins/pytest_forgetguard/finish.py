@@ -35,6 +35,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     unwritten = results_file.end(run, status)
     if unwritten is not None:
         run.problems.append(unwritten)
+        run.unwritten = True
         status = status or int(pytest.ExitCode.USAGE_ERROR)
     session.exitstatus = status
 
@@ -63,7 +64,7 @@ def decide(status: int, run: Run, *, verbose: bool = False) -> int:
     unpassed = [
         f"{nodeid} ({result.outcome})"
         for nodeid, result in run.results.items()
-        if result.outcome not in ("pass", "ungated") and nodeid not in allowed
+        if result.outcome not in ("pass", "ungated", "not_had") and nodeid not in allowed
     ]
     if unpassed:
         run.problems.append(f"not passed: {listed(unpassed, verbose=verbose)}")
@@ -72,6 +73,9 @@ def decide(status: int, run: Run, *, verbose: bool = False) -> int:
             "no gate asserted a limit that was kept: nothing was shown to be kept; use "
             "forgetguard.assert_limit or forgetguard.check"
             if run.ungated
+            else "the base has none of the capabilities of the bundled circuits: nothing was shown "
+            "to be kept; write a circuit file for what it can do (forgetguard discover)"
+            if run.not_had
             else "every gate abstained: nothing was shown to be kept"
         )
     return int(pytest.ExitCode.TESTS_FAILED if unpassed or run.problems else pytest.ExitCode.OK)

@@ -11,6 +11,7 @@ import pytest
 from pytest_forgetguard.baseline import recorded_only
 from pytest_forgetguard.failure import GateFailure, Recorded, without_traceback
 from pytest_forgetguard.keys import MARKER
+from pytest_forgetguard.not_had import NotHad, base_has_not
 from pytest_forgetguard.rerun import rerun_command
 from pytest_forgetguard.state import RUN
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class CircuitFile(pytest.File):
-    """A `*.circuit.yaml` or `*.gate.yaml` (or `.yml`) file."""
+    """A `*.circuit.yaml` or `*.gate.yaml` (or `.yml`) file; `default`: a bundled one that runs
+    because nobody named any."""
+
+    def __init__(self, *, default: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.default = default
 
     def collect(self) -> Iterable[CircuitNode]:
         """Read the file. Raises SpecificationError with its line."""
@@ -32,7 +38,7 @@ class CircuitFile(pytest.File):
                 f"{self.path}:1: declares no limits, so there is nothing to gate on; add one "
                 f"under `limits:`"
             )
-        yield CircuitNode.from_parent(self, name=spec.name, spec=spec)
+        yield CircuitNode.from_parent(self, name=spec.name, spec=spec, default=self.default)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
         """A bad circuit file is told by its message alone."""
@@ -46,28 +52,32 @@ class CircuitFile(pytest.File):
 class CircuitNode(pytest.Collector):
     """The circuit that a file declares."""
 
-    def __init__(self, *, spec: GateSpec, **kwargs: Any) -> None:
+    def __init__(self, *, spec: GateSpec, default: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.spec = spec
+        self.spec, self.default = spec, default
 
     def collect(self) -> Iterable[LimitItem]:
         """One item per limit."""
         for limit in self.spec.limits:
-            yield LimitItem.from_parent(self, name=limit.key, spec=self.spec, limit=limit)
+            yield LimitItem.from_parent(
+                self, name=limit.key, spec=self.spec, limit=limit, default=self.default
+            )
 
 
 class LimitItem(pytest.Item):
     """One declared limit: measured, judged, and passed only by a passing verdict."""
 
-    def __init__(self, *, spec: GateSpec, limit: Limit, **kwargs: Any) -> None:
+    def __init__(
+        self, *, spec: GateSpec, limit: Limit, default: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.spec = spec
-        self.limit = limit
+        self.spec, self.limit, self.default = spec, limit, default
         self.add_marker(MARKER)
 
     def runtest(self) -> None:
         """Judge the limit. Raises GateFailure unless the verdict is a pass, or it abstains and may;
-        Recorded where this run records what the limit compares with."""
+        Recorded where this run records what the limit compares with; NotHad for a bundled default
+        on what the base cannot do."""
         from forgetguard.gate.verdict import Outcome
 
         run = self.config.stash[RUN]
@@ -77,6 +87,8 @@ class LimitItem(pytest.Item):
         verdict = run.measurements.judge(self.spec, self.limit)
         run.measurements.record(verdict)
         self.user_properties += verdict_properties(verdict)
+        if self.default and base_has_not(verdict):
+            raise NotHad(verdict)
         may_abstain = run.settings.allow_abstain and verdict.outcome is Outcome.ABSTAIN
         if verdict.outcome is not Outcome.PASS and not may_abstain:
             raise GateFailure(verdict, rerun=self.rerun)

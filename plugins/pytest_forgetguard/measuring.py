@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from forgetguard.measures.samples import Samples
-    from pytest_forgetguard.backend import Backend, Measuring, Progress
+    from pytest_forgetguard.backend import Backend, Measuring
+    from pytest_forgetguard.progress import Progress
 
 
 class Measurements:
     """Lazily one session over the circuits of all selected gates, and the verdicts it gave."""
 
-    def __init__(self, backend: Backend, progress: Progress | None) -> None:
+    def __init__(self, backend: Backend, progress: Progress) -> None:
         self._backend = backend
         self._progress = progress
         self._circuits: dict[GateSpec, None] = {}
@@ -38,19 +39,21 @@ class Measurements:
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """The verdict on one limit, `own` of which stand for one of the run's. Raises
         ForgetguardError."""
-        session = self._session(circuit)
-        try:
-            return session.judge(circuit, limit, own=own)
-        finally:
-            self._note(circuit, session)
+        with self._progress.during():
+            session = self._session(circuit)
+            try:
+                return session.judge(circuit, limit, own=own)
+            finally:
+                self._note(circuit, session)
 
     def measure(self, circuit: GateSpec) -> None:
         """Measure a circuit without judging it. Raises ForgetguardError."""
-        session = self._session(circuit)
-        try:
-            session.measurement(circuit)
-        finally:
-            self._note(circuit, session)
+        with self._progress.during():
+            session = self._session(circuit)
+            try:
+                session.measurement(circuit)
+            finally:
+                self._note(circuit, session)
 
     def record(self, verdict: Verdict) -> None:
         """Count the verdict as a gate's: it goes into the report of the running test. It says by a

@@ -11,6 +11,7 @@ import pytest
 from pytest_forgetguard.failure import GateFailure, Recorded
 from pytest_forgetguard.items import CircuitFile
 from pytest_forgetguard.keys import is_gate
+from pytest_forgetguard.not_had import NotHad
 from pytest_forgetguard.state import OUTCOMES, Result, worst
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Reports:
         outcome: str,
     ) -> str:
         """Why pytest is to call this gate skipped, in a run where it may be neither."""
-        if call.excinfo is not None and isinstance(call.excinfo.value, Recorded):
+        if call.excinfo is not None and isinstance(call.excinfo.value, (Recorded, NotHad)):
             return str(call.excinfo.value)
         allowed = self._run.settings.allow_abstain and report.passed and outcome == "abstain"
         return f"ABSTAIN, allowed: {item.nodeid}" if allowed else ""
@@ -139,6 +140,8 @@ def _outcome(
     error = call.excinfo.value if call.excinfo is not None else None
     if isinstance(error, Recorded):
         found.append("recorded")
+    elif isinstance(error, NotHad):
+        found = ["not_had"]  # of a verdict that abstains because of the base
     elif report.skipped:  # an expected failure, too, is a gate that was not passed
         found.append("skipped")
     elif report.failed:

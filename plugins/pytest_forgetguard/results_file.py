@@ -32,7 +32,8 @@ def begin(run: Run) -> None:
         json_file.write(path, document(run, None))
     except OSError as error:
         raise SpecificationError(
-            f"cannot write the results file {path}: {error.strerror or error}; name another path"
+            f"cannot write the results file {path}: {error.strerror or error}; make room, or name "
+            f"another path"
         ) from error
 
 
@@ -46,7 +47,10 @@ def end(run: Run, exit_status: int) -> str | None:
     try:
         json_file.write(path, document(run, exit_status))
     except OSError as error:
-        return f"the results file {path} was not written: {error.strerror or error}"
+        return (
+            f"the results file {path} was not written: {error.strerror or error}; what it says now "
+            f"is that the run has no end: make room and run again"
+        )
     return None
 
 
@@ -79,6 +83,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "circuits": run.circuits_in_order(),
         "not_run": run.not_run,
         "allowed_to_abstain": run.allowed_to_abstain,
+        "not_had": run.not_had,
         "ungated": run.ungated,
         "deselected": list(run.deselected),
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_forgetguard.settings import Settings
 
 # From best to worst: of several reports on one gate, and of several attempts, the worst counts.
-OUTCOMES = ("pass", "ungated", "recorded", "skipped", "abstain", "fail", "error")
+OUTCOMES = ("pass", "ungated", "not_had", "recorded", "skipped", "abstain", "fail", "error")
 
 
 def worst(outcomes: Iterable[str]) -> str:
@@ -71,6 +71,7 @@ class Run:
     problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
     selection: dict[str, Any] = field(default_factory=dict)  # how some gates were chosen
     baseline: dict[str, Any] = field(default_factory=dict)  # its entries at the start, plain
+    unwritten: bool = False  # the results file
     recorded: str = ""  # what became of the baseline
     misnamed: str = ""  # files under the paths that look like gate files and are none by name
 
@@ -92,6 +93,11 @@ class Run:
         if not self.settings.allow_abstain:
             return []
         return [nodeid for nodeid, result in self.in_order() if result.outcome == "abstain"]
+
+    @property
+    def not_had(self) -> list[str]:
+        """Limits of bundled defaults on what the base cannot do: they judge nothing."""
+        return [nodeid for nodeid, result in self.in_order() if result.outcome == "not_had"]
 
     @property
     def ungated(self) -> list[str]:

@@ -57,7 +57,12 @@ def pytest_terminal_summary(
     if config.option.collectonly:
         return
     verbosity = config.option.verbose
-    rows = [row for nodeid, result in run.in_order() for row in _rows(nodeid, result)]
+    rows = [
+        row
+        for nodeid, result in run.in_order()
+        if result.outcome != "not_had"
+        for row in _rows(nodeid, result)
+    ]
     lines: list[str] = []
     if rows and verbosity >= 0:
         lines += [*table(rows), ""]
@@ -76,6 +81,13 @@ def pytest_terminal_summary(
         terminalreporter.write_line(
             f"forgetguard: ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by "
             f"nothing: {listed(allowed, verbose=verbosity > 0)}",
+            yellow=True,
+            bold=True,
+        )
+    if run.not_had:
+        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
+        terminalreporter.write_line(
+            f"forgetguard: NOT JUDGED, the base cannot do it: {', '.join(names)}",
             yellow=True,
             bold=True,
         )
@@ -150,7 +162,7 @@ def _remarks(run: Run) -> list[str]:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):
         lines.append("--lf: only gates that failed last time were run")
-    if run.settings.json is not None:
+    if run.settings.json is not None and not run.unwritten:
         lines.append(f"results: {run.settings.json}")
     return lines
 

@@ -172,7 +172,9 @@ def test_all_members_are_worth_exactly_one_and_none_exactly_nothing(
 def test_all_members_are_worth_exactly_one_for_any_number_of_pairs(pairs: int) -> None:
     rng = np.random.default_rng(pairs)
     clean, nothing = rng.normal(3, 1, pairs), rng.normal(0, 1, pairs)
-    behaviour = Behaviour(clean, np.ones(pairs, dtype=bool), np.ones(pairs, dtype=bool))
+    behaviour = Behaviour(
+        clean, np.ones(pairs, dtype=bool), np.ones(pairs, dtype=bool), np.zeros(pairs, dtype=int)
+    )
     found = Faithfulness("zero", behaviour, nothing, np.stack([clean, nothing, clean]))
     assert found.values.tolist() == [1.0, 0.0, 1.0]
 
@@ -197,7 +199,7 @@ def test_what_no_ablation_lowers_cannot_be_faithful() -> None:
 
 
 def test_no_effect_at_all_cannot_be_faithful_either() -> None:
-    same = Behaviour(np.ones(4), np.ones(4, dtype=bool), np.ones(4, dtype=bool))
+    same = Behaviour(np.ones(4), np.ones(4, bool), np.ones(4, bool), np.zeros(4, int))
     with pytest.raises(MeasurementError, match="does not rest on what the ablation takes away"):
         _ = Faithfulness("mean", same, np.ones(4), np.ones((1, 4))).values
 

@@ -1,6 +1,7 @@
 """A conftest.py for test projects: verdicts by the circuit's name, without any model.
 
-A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `broken` raises a
+A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `lacking` abstains as
+the base has not the capability, `broken` raises a
 MeasurementError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
 KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and on `tuned`.
 """
@@ -73,13 +74,15 @@ def fake_verdict(circuit, limit, kind, family):
     )
     from forgetguard.measures.samples import Note
 
-    outcome = {"bad": Outcome.FAIL, "vague": Outcome.ABSTAIN}.get(kind, Outcome.PASS)
+    abstaining = dict.fromkeys(("vague", "lacking"), Outcome.ABSTAIN)
+    outcome = {"bad": Outcome.FAIL, **abstaining}.get(kind, Outcome.PASS)
     low = 0.5 if outcome is Outcome.FAIL else -0.02
     estimate = Estimate(low + 0.05, low, low + 0.1, coverage=0.9, n=64)
     head = SubjectEvidence("L2H2", estimate, Estimate(1.2, 1.0, 1.4, 0.9, 64))
     pair = UnitEvidence("When Mary", 2.9, "When John", " John", " Mary", 4.1, 1.2, 0.9)
     codes = {Outcome.PASS: Code.WITHIN, Outcome.FAIL: Code.BEYOND, Outcome.ABSTAIN: Code.TOO_FEW}
-    facts = {"corrected_low": low, "before": 1.0, "now": 0.9}
+    code = Code.BASE_WRONG if kind == "lacking" else codes[outcome]
+    facts = {"corrected_low": low, "before": 1.0, "now": 0.9, "value": 0.1, "low": 0.0, "high": 0.2}
     return Verdict(
         circuit=circuit.name,
         capability=circuit.capability,
@@ -87,7 +90,7 @@ def fake_verdict(circuit, limit, kind, family):
         bound=limit.maximum,
         outcome=outcome,
         estimate=None if outcome is Outcome.ABSTAIN else estimate,
-        code=codes[outcome],
+        code=code,
         facts=facts | {"dropped": 2, "count": 3, "least": 8},
         subjects=(head,),
         units=(pair,),

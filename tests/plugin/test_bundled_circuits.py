@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from exit_table import documented
 
 BUNDLED = "forgetguard_circuits/good.circuit.yaml::good::dcv.circuit"
 
@@ -72,3 +73,50 @@ def test_from_another_folder_than_the_root_they_run_too(empty, monkeypatch) -> N
     monkeypatch.chdir(empty.path / "here")
     assert empty.gate().ret == 0
     assert empty.judged() == ["good dcv.circuit"]
+
+
+LACKING = "forgetguard_circuits/lacking.circuit.yaml::lacking::dcv.circuit"
+
+
+def test_what_the_base_has_not_is_skipped_with_one_line(empty, workers: int) -> None:
+    empty.circuit("fits/lacking.circuit.yaml")
+    result = empty.gate("--forgetguard-json=out.json", workers=workers)
+    assert result.ret == documented(
+        "bundled circuits that nobody named: the base has not a capability, and the others are kept"
+    )
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["forgetguard: NOT JUDGED, the base cannot do it: lacking"])
+    results = empty.results()
+    assert results["not_had"] == [LACKING]
+    assert {one["id"]: one["outcome"] for one in results["results"]} == {
+        BUNDLED: "pass",
+        LACKING: "not_had",
+    }
+
+
+def test_a_base_that_has_none_of_them_is_no_pass(empty, workers: int) -> None:
+    (empty.path / "fits/good.circuit.yaml").unlink()
+    empty.circuit("fits/lacking.circuit.yaml")
+    result = empty.gate(workers=workers)
+    assert result.ret == documented("the base has the capability of no bundled circuit")
+    result.stdout.fnmatch_lines(["forgetguard: the base has none of the capabilities*"])
+
+
+def test_other_abstentions_of_bundled_circuits_fail_the_run(empty) -> None:
+    empty.circuit("fits/vague.circuit.yaml")
+    assert empty.gate().ret == 1
+
+
+@pytest.mark.parametrize("given", ["fits", "--forgetguard-circuits=fits"])
+def test_a_circuit_that_somebody_named_is_no_default(empty, given: str) -> None:
+    """Its file says that a release must keep the capability."""
+    empty.circuit("fits/lacking.circuit.yaml")
+    assert empty.gate(given, "-p", "no:cacheprovider").ret == documented(
+        "a verdict abstains: not measurable, or not decided"
+    )
+
+
+def test_a_failure_beside_what_the_base_has_not_fails_the_run(empty) -> None:
+    empty.circuit("fits/lacking.circuit.yaml")
+    empty.circuit("fits/bad.circuit.yaml")
+    assert empty.gate().ret == 1

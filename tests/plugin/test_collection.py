@@ -86,3 +86,23 @@ def test_an_unreadable_file_counts_even_if_the_others_are_run(project) -> None:
     result = project.gate("--continue-on-collection-errors")
     assert project.judged() == ["good dcv.circuit"]
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize("given", ["file", "folder", "gate"])
+def test_a_circuit_file_outside_of_the_root_folder_keeps_its_name(
+    project, workers: int, given: str
+) -> None:
+    outside = project.circuit("elsewhere/good.circuit.yaml")
+    (project.path / "root").mkdir()
+    gate = f"{outside.as_posix()}::good::dcv.circuit"
+    result = project.gate(
+        f"--rootdir={project.path / 'root'}",
+        f"--confcutdir={project.path}",
+        "--forgetguard-json=out.json",
+        {"file": str(outside), "folder": str(outside.parent), "gate": gate}[given],
+        workers=workers,
+    )
+    assert result.ret == 0
+    results = project.results()
+    assert [one["id"] for one in results["results"]] == [gate]
+    assert results["not_run"] == []

@@ -21,10 +21,10 @@ def test_it_shows_limit_number_heads_prompts_and_place(failing, workers: int) ->
             "*64 prompt pairs, 90 % interval",
             "*worst heads",
             "*L2H2  DCV 0.55 [[]0.5, 0.6[]]  importance 1.2 [[]1, 1.4[]]",
-            "*prompt pairs hurt most",
-            "*4.1 -> 1.2*",
-            "*clean * 'When Mary'",
             "*2 of 66*",
+            "*prompt pairs hurt most",
+            "*'When Mary'",
+            "*answer ' John' against ' Mary': readout 4.1 -> 0.9 (1.2 *",
             "*declared in *bad.circuit.yaml:8",
             "*run only this: pytest --forgetguard base=b tuned=t "
             "circuits/bad.circuit.yaml::bad::dcv.circuit",

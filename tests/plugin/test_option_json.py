@@ -74,6 +74,31 @@ def test_a_file_that_cannot_be_written_at_the_end_is_no_pass(project) -> None:
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stdout.fnmatch_lines(["forgetguard: the results file *out.json was not written:*"])
+    result.stdout.no_fnmatch_line("results: *")
+
+
+def test_a_disk_that_fills_up_is_told_in_one_line_and_the_verdicts_stay(
+    project, workers: int
+) -> None:
+    project.circuit("bad.circuit.yaml")
+    project.more_conftest(
+        "import errno, forgetguard.report.json_file as file\n"
+        "def full(path, text, plain=file.write_text, calls=[]):\n"
+        "    calls.append(path)\n"
+        "    if len(calls) > 1:\n"
+        "        raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    plain(path, text)\n"
+        "file.write_text = full\n"
+    )
+    result = project.gate_in_subprocess(
+        "--forgetguard-json=out.json", *(["-n", str(workers)] if workers else [])
+    )
+    result.assert_outcomes(failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert sum("No space left on device" in line for line in result.outlines) == 1
+    result.stdout.fnmatch_lines(["bad * dcv.circuit * FAIL"])
+    assert project.results()["exit_status"] is None
+    assert [file.name for file in project.path.glob("*out.json*")] == ["out.json"]
 
 
 def test_the_path_is_relative_to_where_pytest_was_started(project, monkeypatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_forgetguard import progress
+
 TABLE = [
     "*= forgetguard: base=b tuned=t =*",
     "circuit * limit * measured * allowed * verdict",
@@ -66,10 +68,50 @@ def test_many_gates_that_did_not_run_are_counted_unless_v(mixed) -> None:
     assert f"forgetguard: not run: {', '.join(ids)}" in whole
 
 
-def test_no_progress_is_written_where_there_is_no_terminal(mixed) -> None:
+def test_a_quick_run_writes_no_progress_where_there_is_no_terminal(mixed) -> None:
     result = mixed.gate()
     assert "\x1b" not in result.stdout.str() + result.stderr.str()
     assert "capturing tuned" not in result.stdout.str() + result.stderr.str()
+
+
+SLOW = """
+from pytest_forgetguard import progress
+progress._QUIET = 0.0
+"""
+
+
+@pytest.fixture
+def slow(mixed, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "_QUIET", 0.0)
+    return mixed
+
+
+def test_a_log_has_a_line_for_a_stage_and_the_letters_go_on_behind_the_file(slow) -> None:
+    slow.circuit("good.circuit.yaml", dcv_circuit=0.1, dcv_head=0.1)
+    lines = slow.gate("good.circuit.yaml").outlines
+    (line,) = [line for line in lines if line.startswith("forgetguard: 0 s: ")]
+    assert line == "forgetguard: 0 s: capturing tuned 1/2"
+    place = lines.index(line)
+    assert lines[place - 1].split() == ["good.circuit.yaml"]
+    assert lines[place + 1].split()[:2] == ["good.circuit.yaml", ".."]
+
+
+@pytest.mark.parametrize("quieter", ["-v", "-q", "-s"])
+def test_progress_in_a_log_stands_on_lines_of_its_own(slow, quieter: str) -> None:
+    lines = slow.gate(quieter).outlines
+    assert lines.count("forgetguard: 0 s: capturing tuned 1/2") == 1
+    assert sum("capturing tuned" in line for line in lines) == 1
+
+
+def test_qq_writes_no_progress(slow) -> None:
+    assert "capturing tuned" not in slow.gate("-qq").stdout.str()
+
+
+def test_of_several_workers_one_tells_of_its_stages(mixed) -> None:
+    mixed.more_conftest(SLOW)
+    result = mixed.gate_in_subprocess("-n", "2")
+    told = [line for line in result.errlines if "capturing tuned" in line]
+    assert told == ["forgetguard: 0 s: capturing tuned 1/2"]
 
 
 def test_progress_is_one_live_line_on_a_terminal(mixed) -> None:

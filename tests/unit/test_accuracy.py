@@ -81,3 +81,16 @@ def test_the_number_of_pairs_that_would_decide_an_accuracy_does() -> None:
     assert wanted == 149
     assert accuracy.accuracy_drop(*correct(149, 0, 0)).high <= 0.02
     assert accuracy.accuracy_drop(*correct(148, 0, 0)).high > 0.02
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3, 30])
+def test_a_share_of_right_answers_has_wilsons_interval(wrong: int) -> None:
+    right = np.arange(64) >= wrong
+    found = accuracy.accuracy(right)
+    exact = stats.binomtest(64 - wrong, 64).proportion_ci(0.9, method="wilson")
+    assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    # In one template of eight, or in all of them: then pairs tell less.
+    together, apart = np.arange(64) // 8, np.arange(64) % 8
+    if wrong == 3:
+        lows = [accuracy.accuracy(right, clusters=one).low for one in (together, apart)]
+        assert 0.5 < lows[0] < lows[1] <= found.low

@@ -169,6 +169,14 @@ def test_a_scale_that_only_one_has_is_noted(home: Path, tmp_path: Path) -> None:
     assert _check(base, home / "tuned") == ()
 
 
+def test_an_epsilon_that_was_lost_is_noted(home: Path, tmp_path: Path) -> None:
+    lost = copy(home / "tuned", tmp_path / "lost")
+    config = json.loads((lost / "config.json").read_text())
+    before = config.pop("rms_norm_eps")
+    (lost / "config.json").write_text(json.dumps(config))
+    assert f"rms_norm_eps {json.dumps(before)} -> nothing" in _check(home / "base", lost)[0]
+
+
 # --- Text alone ---------------------------------------------------------------------------------
 
 

@@ -402,7 +402,9 @@ def test_pickled_weights_are_refused_unless_allowed(home: Path, tmp_path: Path) 
     other = _damaged(home, tmp_path)
     (other / "model.safetensors").unlink()
     torch.save({}, other / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin, a pickle.*allow_pickle"):
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model\.bin, a pickle.*--forgetguard-allow-pickle"
+    ):
         _check(home / "base", other)
     (note,) = _check(home / "base", other, options=LoadOptions(allow_pickle=True))
     assert "pickled" in note

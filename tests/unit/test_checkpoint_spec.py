@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from forgetguard.checkpoints.files import find_weights
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import CheckpointError, SpecificationError
@@ -53,6 +54,32 @@ def test_a_weight_file_is_pointed_to_its_directory(tmp_path: Path) -> None:
     full = _directory(tmp_path / "full", "config.json", "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"is a file.*give base={full}"):
         resolve(str(full / "model.safetensors"), "base")
+
+
+@pytest.mark.parametrize("inside", ["only", "beside a configuration", "the file itself"])
+def test_a_gguf_file_is_called_one_with_the_way_to_convert_it(tmp_path: Path, inside: str) -> None:
+    names = ["config.json"] * (inside == "beside a configuration")
+    folder = _directory(tmp_path / "quantised", "model-Q4_K_M.gguf", *names)
+    given = folder / "model-Q4_K_M.gguf" if inside == "the file itself" else folder
+    way = rf"from_pretrained\('{folder}', gguf_file='model-Q4_K_M.gguf'\)"
+    with pytest.raises(CheckpointError, match=way):
+        spec = resolve(str(given), "base")
+        find_weights(spec.directory, adapter=False, allow_pickle=False)
+
+
+def test_a_models_folder_in_the_hubs_cache_is_pointed_to_the_snapshot_that_main_is(
+    tmp_path: Path,
+) -> None:
+    cache = tmp_path / "hub"
+    model = _directory(cache / "models--org--some--name", "blobs")
+    current = _directory(model / "snapshots" / "abc", "config.json")
+    _directory(model / "snapshots" / "newer", "config.json")
+    _directory(model / "refs", "main")
+    (model / "refs" / "main").write_text("abc")
+    with pytest.raises(CheckpointError, match=rf"tuned={current}, or tuned=org/some--name$"):
+        resolve(str(model), "tuned")
+    with pytest.raises(CheckpointError, match=r"such as tuned=org/some--name "):
+        resolve(str(cache), "tuned")
 
 
 @pytest.mark.parametrize("given", ["./nope", "../nope", "~/nope-nope", "/nope", "a/b/c", "runs/"])

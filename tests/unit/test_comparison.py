@@ -66,8 +66,9 @@ def reading(
     circuits = tuple(dict.fromkeys(map(circuit_of, [*masks, *base])))
     sizes = np.array([[float(len(circuit))] * PAIRS for circuit in circuits])
     right = np.array([True, True, True, False])
-    clean = Behaviour(np.full(PAIRS, nothing + whole), right, right)
-    logprob = Behaviour(np.log([0.9, 0.7, 0.5, 0.3]), right, right)
+    said = np.zeros(PAIRS, dtype=int)
+    clean = Behaviour(np.full(PAIRS, nothing + whole), right, right, said)
+    logprob = Behaviour(np.log([0.9, 0.7, 0.5, 0.3]), right, right, said)
     return Reading(
         role,
         f"the {role}",
@@ -249,7 +250,7 @@ def test_where_the_heads_do_nothing_faithfulness_and_necessity_are_undefined() -
 
 def test_no_probability_at_all_leaves_the_ratio_undefined() -> None:
     no = np.zeros(PAIRS, dtype=np.bool_)
-    never = Behaviour(np.full(PAIRS, -1e5), no, no)
+    never = Behaviour(np.full(PAIRS, -1e5), no, no, np.zeros(PAIRS, int))
     lost = replace(TUNED, alone_logprob=replace(TUNED.alone_logprob, clean=never))
     tuned = found(BASE, lost).columns[1]
     assert tuned.paper_faithfulness is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetguard.capabilities.readouts import READOUTS, is_top1, logit_diff, logprob
+from forgetguard.capabilities.readouts import READOUTS, logit_diff, logprob, most_likely
 from forgetguard.errors import CapabilityError
 
 LOGITS = torch.tensor([[[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]]])
@@ -34,8 +34,17 @@ def test_a_hopeless_token_is_not_left_out_of_the_mean() -> None:
 
 
 def test_top1_needs_every_token_to_be_the_most_likely() -> None:
-    assert is_top1(LOGITS, torch.tensor([[2, 0]])).item()
-    assert not is_top1(LOGITS, torch.tensor([[2, 1]])).item()
+    assert most_likely(LOGITS, torch.tensor([[2, 0]]))[0].item()
+    assert not most_likely(LOGITS, torch.tensor([[2, 1]]))[0].item()
+
+
+@pytest.mark.parametrize(
+    ("answer", "token"), [((2, 0), 0), ((2, 1), 0), ((1, 0), 2), ((1, 1), 2)], ids=str
+)
+def test_what_is_said_is_the_first_token_that_is_not_the_answers(
+    answer: tuple[int, int], token: int
+) -> None:
+    assert most_likely(LOGITS, torch.tensor([answer]))[1].item() == token
 
 
 @pytest.mark.parametrize(

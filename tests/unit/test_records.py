@@ -82,7 +82,8 @@ def filled(pairs: int = 5, members: tuple[Any, ...] = MEMBERS, seed: int = 0) ->
         stages=(2, pairs),
         controls={"random 1": ((Head(1, 1),), some()), "b": ((), None)},
     )
-    return replace(found, exact={Key("rotation", "layer 3", "tuned"): 1 / 3})
+    exact = {Key("rotation", "layer 3", "tuned"): 1 / 3}
+    return replace(found, exact=exact, tokens={11: " the", 0: "\n\ufffd"})
 
 
 def through_json(value: Any) -> Any:

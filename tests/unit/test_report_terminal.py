@@ -115,11 +115,40 @@ def test_prompts_without_an_answer_are_one_line_each() -> None:
 def test_prompts_stay_on_one_line_and_show_their_end() -> None:
     pair = UnitEvidence("a\n" + "x" * 500 + " end", 0.5, "b", " y", None, 2.0, 1.5, 1.0)
     lines = terminal.failure_lines(dataclasses.replace(VERDICT, units=(pair,)))
-    [clean] = [line for line in lines if "clean" in line]
-    assert clean.endswith(" end'")
+    [clean] = [line for line in lines if line.endswith(" end'")]
+    assert len(clean) < 200
     assert "against" not in "\n".join(lines)
-    assert any("loses 0.5" in line for line in lines)
+    assert any(" 2 -> 1 (1.5 " in line for line in lines)
     assert all("\n" not in line for line in lines)
+
+
+def test_what_the_models_say_stands_beside_a_pair() -> None:
+    pair = UnitEvidence("a", 0.5, "b", " y", " z", 2.0, 1.0, 1.0, " y", " the")
+    assert "base says ' y', tuned ' the'" in text(units=(pair,))
+    same = dataclasses.replace(pair, tuned_says=" y")
+    assert "both say ' y'" in text(units=(same,))
+    unknown = dataclasses.replace(pair, base_says=None)
+    assert "say" not in text(units=(unknown,)).partition("'a'")[2]
+
+
+def test_pairs_that_changed_sides_are_called_so_and_counted() -> None:
+    pairs = tuple(UnitEvidence(f"{i}", 0.5, "b", " y", " z", 2.0, None, -1.0) for i in range(5))
+    facts = VERDICT.facts | {"before": 1.0, "now": 0.6, "lost": 24, "won": 2}
+    shown = text(units=pairs, limit="accuracy.drop", facts=facts)
+    assert "(3 of 24)" in shown
+    assert "(24 lost, 2 won)" in shown
+
+
+def test_heads_that_lost_nothing_are_only_counted() -> None:
+    nothing = dataclasses.replace(ESTIMATE, value=0.0, low=0.0, high=0.0)
+    heads = (
+        SubjectEvidence("L1H1", ESTIMATE, ESTIMATE),
+        SubjectEvidence("L1H2", nothing, ESTIMATE),
+    )
+    shown = text(subjects=heads)
+    assert "; 1 lost nothing" in shown
+    assert "L1H1 " in shown
+    assert "L1H2" not in shown
 
 
 def test_the_place_and_the_command_come_last() -> None:

@@ -29,6 +29,23 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "few_exist": ({"count": 9, "asked": 64}, "9 of the 64"),
     "dropped": ({"dropped": 6, "of": 70}, "6 of 70"),
     "few_templates": ({"templates": 7}, "7 templates"),
+    "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
+    "drawn_prompts": ({"seed": 41}, "41"),
+    "template_carries": (
+        {
+            "template": "met-baba",
+            "share": 0.62,
+            "units": 8,
+            "of": 64,
+            "measure": "readout.drop",
+            "value": 0.9,
+        },
+        "'met-baba' carries 62 % of the loss on 8 of 64 pairs",
+    ),
+    "said_instead": (
+        {"changed": 25, "before": 60, "right": 24, "distractor": 1, "tokens": [[" the", 20]]},
+        "' the' on 20",
+    ),
     "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
     "auto": (
         {"members": ["L0H4"], "method": "m", "of": 24, "faithfulness": 0.812, "held_out": 32},

@@ -19,7 +19,7 @@ from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import exchange_answers, exchange_prompts, take
-from forgetguard.discovery.circuit import Found
+from forgetguard.discovery.circuit import Found, Stability
 from forgetguard.discovery.curve import Curve
 from forgetguard.discovery.ranking import Ranking
 from forgetguard.discovery.store import (
@@ -49,9 +49,11 @@ def results(draw: st.DrawFn) -> Found:
     size = draw(st.integers(1, n))
     selected = draw(st.none() | st.just(tuple(sorted(members[:size]))))
     plain = st.dictionaries(st.text(), PLAIN, max_size=3)
-    ranking = Ranking(scores, draw(st.text()), draw(plain), selected, draw(plain))
+    patched = frozenset(members[: draw(st.integers(0, n))])
+    ranking = Ranking(scores, draw(st.text()), draw(plain), selected, draw(plain), patched)
     curve = Curve(
         tuple(range(1, n + 1)),
+        tuple(draw(st.lists(FLOATS, min_size=n, max_size=n))),
         tuple(draw(st.lists(FLOATS, min_size=n, max_size=n))),
         n,
         draw(st.sampled_from(["counterfactual", "mean", "zero"])),
@@ -60,13 +62,15 @@ def results(draw: st.DrawFn) -> Found:
     )
     circuit = tuple(sorted(members[:size]))
     numbers = draw(FLOATS), draw(FLOATS), draw(st.integers(8, 999)), draw(st.integers(0))
-    return Found(ranking, curve, circuit, *numbers)
+    stability = draw(st.none() | st.builds(Stability, st.integers(), st.integers(), FLOATS, FLOATS))
+    chosen = draw(st.none() | st.just({"exact_seconds": 1.5, "within": 300.0}))
+    return Found(ranking, curve, circuit, *numbers, draw(st.booleans()), stability, chosen)
 
 
 def some_result() -> Found:
     members: tuple[Member, ...] = (Head(1, 0), Mlp(0))
     ranking = Ranking(dict.fromkeys(members, 0.5), "activation_patching", {"direction": "noising"})
-    curve = Curve((1, 2), (0.9, 1.0), 2, "counterfactual", 3.0, 8)
+    curve = Curve((1, 2), (0.9, 1.0), (0.8, 1.0), 2, "counterfactual", 3.0, 8)
     return Found(ranking, curve, members[:1], 0.8, 1.0, 8, 0)
 
 

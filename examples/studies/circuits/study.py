@@ -6,7 +6,6 @@ half, and its circuit is cut on the other. For the first split the halves are ex
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +22,7 @@ from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.variants import halves
 from forgetguard.discovery.circuit import FAITHFUL, Found
+from forgetguard.discovery.cost import clock
 from forgetguard.discovery.curve import Curve, faithfulness_curve
 from forgetguard.discovery.methods import METHODS, method
 from forgetguard.discovery.on_checkpoint import check
@@ -276,11 +276,11 @@ def _find(
     store: Store,
 ) -> tuple[Found, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     interrupted = any(store.folder.glob("*.npy"))
-    clock = _clock(work.anatomy)
-    began = clock()
+    now = clock(work.anatomy)
+    began = now()
     rank = method(one.method, one.settings)
     ranking = rank(work.anatomy, split.ranked_on, work.members, seed=split.seed, saved=store)
-    ranked = clock()
+    ranked = now()
     curve = curves.get(ranking.order) or _curve(work, split, ranking, store)
     selected = np.nan
     if ranking.selected is not None:
@@ -288,19 +288,13 @@ def _find(
             work.anatomy, split.held_out, [ranking.selected], work.members, saved=store
         )
         selected = float(alone.values[0])
-    size = curve.smallest(FAITHFUL) or len(ranking.order)
+    size = curve.first(FAITHFUL) or len(ranking.order)
     circuit = tuple(sorted(ranking.order[:size]))
-    done = clock()
+    done = now()
     times = [np.nan if interrupted else ranked - began, done - ranked]
     n = split.ranked_on.n_pairs
     found = Found(ranking, curve, circuit, FAITHFUL, accuracy, n, split.seed)
     return found, np.array([*times, selected])
-
-
-def _clock(anatomy: Anatomy) -> Callable[[], float]:
-    """Processor time where the processor does the work: other programs do not stretch it."""
-    on_cpu = next(anatomy.model.parameters()).device.type == "cpu"
-    return time.process_time if on_cpu else time.perf_counter
 
 
 def _curve(work: _Work, split: _Split, ranking: Ranking, store: Store) -> Curve:

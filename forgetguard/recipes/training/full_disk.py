@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forgetguard.checkpoints.foreign import first_line
 from forgetguard.errors import CheckpointError
 from forgetguard.recipes.training import saved_states
 
@@ -36,10 +37,6 @@ def explained(run: Path) -> Iterator[None]:
             kept = f"the checkpoint of step {state.step} is complete and kept"
         raise CheckpointError(
             f"output {run}: a file could not be written, as when the disk is full or a quota is "
-            f"reached ({_first_line(error)}); {kept}. Free some space and run the same again: it "
+            f"reached ({first_line(error)}); {kept}. Free some space and run the same again: it "
             f"goes on from there"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,128 @@
+"""Beside a loss stands where it lies: the pairs that changed sides, what is said on them, and the
+template that carries it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from known_samples import changed, measured, read, spec
+
+from forgetguard.gate.declaration import Limit
+from forgetguard.gate.records import samples_from_dict, samples_to_dict
+from forgetguard.gate.rule import judge
+from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.samples import Note, Samples
+
+PAIRS = 64
+TEXTS = {0: " y", 1: " the", 2: " n", 3: " a"}  # answer, another, distractor, a third
+
+
+def verdict(key: str, data: Samples, maximum: float = 0.1) -> Verdict:
+    return judge(spec(), Limit(key, maximum, 7), data)
+
+
+def noted(found: Verdict, code: str) -> list[Note]:
+    return [note for note in found.notes if note.code == code]
+
+
+def lost(where: np.ndarray, *, said: int = 1, right: bool = False, templates: int = 0) -> Samples:
+    """A tuned model that says another token `where` asked, and is wrong there, if not `right`."""
+    data = measured(PAIRS, templates=templates)
+    readout = read(data, "base_readout")
+    data = changed(
+        data,
+        base_top1=np.ones(PAIRS),
+        tuned_top1=~where,
+        base_said=np.zeros(PAIRS),
+        tuned_said=np.where(where, said, 0),
+        tuned_correct=np.ones(PAIRS) if right else ~where,
+        tuned_readout=readout - np.where(where, 0.5 if right else 9.0, 0.01),
+    )
+    return replace(data, tokens=TEXTS)
+
+
+def every(step: int) -> np.ndarray:
+    return np.arange(PAIRS) % step == 0
+
+
+@pytest.mark.parametrize("key", ["accuracy.drop", "top1.drop"])
+def test_an_accuracy_failure_shows_pairs_that_changed_sides_and_no_others(key: str) -> None:
+    data = lost(every(4))
+    # One that stays right loses most.
+    data = changed(data, tuned_readout=read(data, "tuned_readout") - 20.0 * (np.arange(PAIRS) == 1))
+    found = verdict(key, data)
+    assert (found.facts["lost"], found.facts["won"]) == (16, 0)
+    assert {int(unit.clean.split()[1]) % 4 for unit in found.units} == {0}
+    assert {(unit.base_says, unit.tuned_says) for unit in found.units} == {(" y", " the")}
+    assert verdict("readout.drop", data).units[0].clean == "clean 001"
+
+
+def test_pairs_that_came_to_be_right_are_counted_and_not_shown() -> None:
+    data = lost(every(4))
+    data = changed(data, base_correct=~every(8), tuned_correct=every(8) | ~every(4))
+    found = verdict("accuracy.drop", data)
+    assert (found.facts["lost"], found.facts["won"]) == (8, 8)
+    assert {int(unit.clean.split()[1]) % 8 for unit in found.units} == {4}
+
+
+def test_units_that_lost_nothing_are_never_shown() -> None:
+    data = measured(PAIRS)
+    data = changed(data, tuned_readout=read(data, "base_readout") + 0.5)
+    assert verdict("readout.drop", data).units == ()
+    assert verdict("accuracy.drop", data).units == ()
+
+
+def test_what_tuned_says_in_place_of_the_answer_is_told_even_where_names_stay() -> None:
+    (note,) = noted(verdict("accuracy.drop", lost(every(4), right=True)), "said_instead")
+    assert note.facts == {
+        "changed": 16,
+        "before": PAIRS,
+        "right": 16,
+        "distractor": 0,
+        "tokens": [[" the", 16]],
+    }
+    (note,) = noted(verdict("top1.drop", lost(every(4), said=2)), "said_instead")
+    assert (note.facts["distractor"], note.facts["right"], note.facts["tokens"]) == (16, 0, [])
+
+
+def test_what_hardly_ever_changes_is_not_told() -> None:
+    assert not noted(verdict("accuracy.drop", lost(every(16))), "said_instead")
+    assert not noted(verdict("readout.drop", lost(every(4))), "said_instead")
+
+
+@pytest.mark.parametrize("key", ["accuracy.drop", "readout.drop"])
+def test_the_template_that_carries_the_loss_is_named(key: str) -> None:
+    units = measured(PAIRS, templates=8).units
+    broken = units[0].template
+    data = lost(np.array([unit.template == broken for unit in units]), templates=8)
+    (note,) = noted(verdict(key, data), "template_carries")
+    assert (note.facts["template"], note.facts["units"], note.facts["of"]) == (broken, 8, PAIRS)
+    assert note.facts["share"] == pytest.approx(1.0, abs=0.02)
+    assert note.facts["value"] > 0.5
+
+
+@pytest.mark.parametrize("key", ["accuracy.drop", "readout.drop", "dcv.circuit"])
+def test_a_loss_that_is_spread_evenly_has_no_template(key: str) -> None:
+    spread = np.arange(PAIRS) // 8 % 2 == 0  # half of the pairs of every template
+    assert not noted(verdict(key, lost(spread, templates=8)), "template_carries")
+
+
+def test_a_template_within_the_limit_or_of_one_pair_is_not_named() -> None:
+    data = lost(every(8), templates=8)
+    first = data.units[0].template
+    here = np.array([unit.template == first for unit in data.units])
+    mild = changed(data, tuned_readout=read(data, "base_readout") - np.where(here, 0.2, 0.0))
+    assert not noted(verdict("readout.drop", mild), "template_carries")
+    single = measured(PAIRS)
+    units = tuple(replace(unit, template=f"{i}") for i, unit in enumerate(single.units))
+    data = replace(lost(np.arange(PAIRS) == 3), units=units)
+    assert not noted(verdict("readout.drop", data), "template_carries")
+
+
+def test_what_is_said_survives_the_results_file() -> None:
+    data = lost(every(4))
+    again = samples_from_dict(samples_to_dict(data))
+    assert again.tokens == TEXTS
+    assert verdict("accuracy.drop", again) == verdict("accuracy.drop", data)
