@@ -25,7 +25,8 @@ def foreign_errors(specs: Sequence[CheckpointSpec], done: str) -> Iterator[None]
         named = ", ".join(f"{spec} ({_architecture(spec)})" for spec in specs)
         raise CheckpointError(
             f"{named} cannot be {done} ({type(error).__name__}: {first_line(error)}). Check that "
-            f"transformers loads each of them; if it does, this is a fault of forgetguard: please report it"
+            f"transformers loads each of them; if it does, this is a fault of forgetguard: please "
+            f"report it"
         ) from error
 
 
