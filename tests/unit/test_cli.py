@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import examples.studies.sensitivity.__main__ as sensitivity
 from forgetguard.capabilities.tasks import find_task, task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli import main, tasks
@@ -393,5 +394,5 @@ def test_the_same_model_twice_is_refused_without_an_option_that_there_is_not(
 def test_heads_that_the_base_does_not_have_are_misuse(
     head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status("sensitivity", "base=tiny:base", "--heads", f"L3H5,{head}") == 2
+    assert sensitivity.main(["base=tiny:base", "--heads", f"L3H5,{head}"]) == 2
     assert f"--heads: base=tiny:base has no {head}" in capsys.readouterr().err

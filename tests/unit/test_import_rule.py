@@ -62,9 +62,11 @@ BEFORE_MODELS = (
     "examples.studies.calibration",
     "examples.studies.command",
     "examples.studies.estimate",
+    "examples.studies.reference.__main__",
     "examples.studies.reference.plan",
     "examples.studies.reference.splitting",
     "examples.studies.reference.workers",
+    "examples.studies.sensitivity.__main__",
     "examples.studies.statistics.page",
 )
 NOT_IMPORTED_YET: set[str] = set()
