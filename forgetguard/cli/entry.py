@@ -8,7 +8,6 @@ from typing import Any
 
 from forgetguard.cli import (
     calibrate,
-    compare,
     discover,
     measures,
     tasks,
@@ -20,7 +19,6 @@ from forgetguard.errors import ForgetguardError, SpecificationError
 
 COMMANDS: tuple[Command, ...] = (
     discover.COMMAND,
-    compare.COMMAND,
     calibrate.COMMAND,
     verify.COMMAND,
     measures.COMMAND,
