@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import subspace_angles
 
+from examples.studies.drift.representations import linear_cka
 from examples.studies.drift.sampled import Scores, sampled_divergence
 from forgetguard.measures.divergence import token_divergence
 from forgetguard.measures.parameter_drift import Drift, together
-from forgetguard.measures.representation_drift import linear_cka
 from forgetguard.measures.singular_rotation import rotation
 
 FloatArray = npt.NDArray[np.float64]
