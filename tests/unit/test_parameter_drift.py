@@ -84,7 +84,7 @@ def test_every_tensor_agrees_with_torch(home: Path) -> None:
     whole = torch.cat([(theirs[name].double() - ours[name].double()).flatten() for name in ours])
     assert found.total.change == pytest.approx(whole.norm().item(), rel=1e-12)
     assert found.total.entries == whole.numel()
-    assert found.changed_share(total) == pytest.approx(whole.count_nonzero().item() / len(whole))
+    assert changed_share(found.total) == pytest.approx(whole.count_nonzero().item() / len(whole))
 
 
 def test_a_copy_has_not_moved(home: Path, tmp_path: Path) -> None:
