@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 import forgetguard
 from examples.studies.tiny import vocabulary
+from forgetguard.capabilities import tasks
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.tasks import TASKS, find_task, task_names
 from forgetguard.errors import CapabilityError, SpecificationError
@@ -48,7 +49,7 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a distribution on the path: its metadata and, beside them, its one module."""
     site = tmp_path / "site"
 
@@ -62,8 +63,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (site / f"{module}.py").write_text(source)
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.syspath_prepend(site)
+        tasks._entry_points.cache_clear()
 
-    return put
+    yield put
+    tasks._entry_points.cache_clear()
 
 
 def test_without_entry_points_there_are_the_bundled_tasks() -> None:
