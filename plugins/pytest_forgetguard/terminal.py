@@ -27,7 +27,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [
         f"forgetguard: {_checkpoints(run)}",
         f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}"
-        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else ""),
+        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else "")
+        + (f", a family of {given} limits" if (given := settings.family) is not None else ""),
     ]
     return lines + [f"forgetguard: note: {note}" for note in run.notes]
 
