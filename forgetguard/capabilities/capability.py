@@ -21,7 +21,8 @@ class Capability:
 
     Either `pairs` are given, or `task` names a generator (capabilities/tasks, or an entry point's)
     from which `count` pairs that suit the tokenizer are drawn with `seed`: with `held_out` from all
-    of its words and sentence frames, without from those that are public.
+    of its words and sentence frames, without from those that are public; none whose clean prompt is
+    among `without`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Capability:
     seed: int = 0
     chat_template: ChatTemplate = field(default=False, hash=False)
     held_out: bool = False
+    without: frozenset[str] = frozenset()
 
     def encoded(self, tokenizer: Any) -> EncodedCapability:
         """The capability in the tokens of one model.
@@ -65,7 +67,8 @@ class Capability:
             held_out=self.held_out,
             chat=bool(self.chat_template),
         )
-        return _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
+        drawn = _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
+        return (pair for pair in drawn if pair.clean not in self.without)
 
     @property
     def _single_token(self) -> bool:

@@ -35,14 +35,17 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
     "drawn_prompts": ({"seed": 41}, "41"),
-    "template_carries": (
+    "slice_carries": (
         {
-            "template": "met-baba",
+            "kind": "template",
+            "slice": "met-baba",
             "share": 0.62,
             "units": 8,
             "of": 64,
             "measure": "readout.drop",
             "value": 0.9,
+            "chance": 0.0002,
+            "slices": 31,
         },
         "'met-baba' carries 62 % of the loss on 8 of 64 pairs",
     ),

@@ -22,6 +22,7 @@ from forgetguard.gate.schema import (
     load_gate_file,
     parse_gate,
 )
+from forgetguard.gate.stages import as_capability
 from forgetguard.gate.suitability import check_fits
 
 GOOD = """\
@@ -260,7 +261,12 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 3}"))
     spec = load_gate_file(file)
     assert isinstance(spec.pairs, FilePairs)
-    assert [pair.line for pair in spec.pairs.pairs] == [1, 2, 3]
+    assert [pair.line for pair in as_capability(spec).pairs] == [1, 2, 3]
+    # A run with a prompt seed draws from all of the file.
+    seeded = [as_capability(replace(spec, prompt_seed=seed)).pairs for seed in range(9)]
+    assert {len(pairs) for pairs in seeded} == {3}
+    drawn = {pair.line for pairs in seeded for pair in pairs}
+    assert drawn == {1, 2, 3, 4, 5}
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
         load_gate_file(file)
@@ -285,9 +291,7 @@ def test_pairs_may_be_drawn_stage_by_stage(tmp_path: Path) -> None:
     )
     file = tmp_path / "x.circuit.yaml"
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 4}"))
-    pairs = load_gate_file(file).pairs
-    assert isinstance(pairs, FilePairs)
-    assert [pair.line for pair in pairs.pairs] == [1, 2, 3, 4]
+    assert [pair.line for pair in as_capability(load_gate_file(file)).pairs] == [1, 2, 3, 4]
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
         load_gate_file(file)
