@@ -447,6 +447,33 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     assert "../p.jsonl" in (tmp_path / "deep" / "c2.circuit.yaml").read_text()
 
 
+def test_inline_pairs_keep_their_classes(tmp_path: Path) -> None:
+    given = {"order": "abba", "count": "3"}
+    pairs = InlinePairs((
+        PromptPair("a", "b", " 1", " 2", classes=given), PromptPair("c", "d", " 1", " 2"),
+    ))  # fmt: skip
+    schema.save(replace(parse(), pairs=pairs), tmp_path / "x.circuit.yaml")
+    read = load_gate_file(tmp_path / "x.circuit.yaml").pairs
+    assert isinstance(read, InlinePairs)
+    assert [pair.classes for pair in read.pairs] == [given, {}]
+
+
+@pytest.mark.parametrize(
+    ("classes", "complaint"),
+    [("abba", "classes: must be a mapping"), ("{order: 3}", "order must be text"),
+     ("{order: [a]}", "order must be text"), ("{'': a}", "must have a name")],
+)  # fmt: skip
+def test_classes_that_are_no_texts_are_told_with_their_line(classes: str, complaint: str) -> None:
+    entry = (
+        f"  - {{clean: a, counterfactual: b, answer: ' x', distractor: ' y', classes: {classes}}}"
+    )
+    second = "  - {clean: c, counterfactual: d, answer: ' x', distractor: ' y'}"
+    with pytest.raises(SpecificationError) as caught:
+        parse(changed(3, f"pairs:\n{entry}\n{second}"))
+    assert ":4: pairs: classes" in str(caught.value)
+    assert complaint in str(caught.value)
+
+
 def test_a_circuit_that_cannot_be_gated_leaves_the_old_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "ioi.circuit.yaml"
     file.write_text(GOOD)

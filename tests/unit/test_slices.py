@@ -202,7 +202,7 @@ def test_the_classes_survive_the_results_file_and_are_no_part_of_what_a_prompt_s
     plain = samples_to_dict(lost(every(4)))
     assert written["prompts_sha256"] == plain["prompts_sha256"]
     assert written["units"] == plain["units"]
-    with pytest.raises(SpecificationError, match="classes.order"):
+    with pytest.raises(SpecificationError, match=r"classes\.order"):
         samples_from_dict(written | {"classes": {"order": ["abba"]}})
 
 
