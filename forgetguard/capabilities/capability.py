@@ -97,6 +97,11 @@ def _distinct(task: str, pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
                 f"task {task!r} must yield forgetguard.capabilities.pairs.PromptPair, "
                 f"got {type(pair).__name__}"
             )
+        texts = (*pair.classes, *pair.classes.values())
+        if not all(isinstance(one, str) and one for one in texts):
+            raise CapabilityError(
+                f"task {task!r} must give its pairs' classes as texts by name, got {pair.classes!r}"
+            )
         key = (pair.clean, pair.counterfactual)
         repeats = repeats + 1 if key in seen else 0
         if repeats > 1000:

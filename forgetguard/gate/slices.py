@@ -39,6 +39,7 @@ TEMPLATE = "template"
 # A slice carries the loss where all of this holds of its units, and by themselves they lost more
 # than the limit allows:
 LEAST_UNITS = 3
+LEAST_CARRIED = 0.5  # of the loss: as much as all other units together
 MORE_THAN_OTHERS = 2.0  # times the mean loss of all others, gains counted as none
 CHANCE = 0.01  # that any slice at all stands out as far where losses are dealt out at random
 _DEALS, _MOST_DEALT = 1999, 20_000_000  # fewer of very many units, though no fewer than 199
@@ -130,7 +131,8 @@ def _carries(
 ) -> bool:
     mean, only = float(scale[here].mean()), np.maximum(loss, 0)
     beyond = mean != 0 and float(loss[here].mean()) / mean > maximum
-    return beyond and bool(only[here].mean() >= MORE_THAN_OTHERS * only[~here].mean())
+    most = only[here].sum() >= LEAST_CARRIED * only.sum()
+    return beyond and bool(most and only[here].mean() >= MORE_THAN_OTHERS * only[~here].mean())
 
 
 def said_instead(case: Case, limit: Limit) -> list[Note]:

@@ -161,6 +161,12 @@ def test_half_of_the_pairs_can_carry_the_loss_of_a_class() -> None:
     assert note.facts["share"] == 24 / 25
 
 
+def test_a_class_with_less_than_half_of_the_loss_does_not_carry_it() -> None:
+    data = classed(lost(every(2)), part=["a"] * 8 + ["b"] * (PAIRS - 8))
+    worse = read(data, "tuned_readout") - 9.0 * (np.arange(PAIRS) < 8)
+    assert not noted(verdict("readout.drop", changed(data, tuned_readout=worse)), "slice_carries")
+
+
 def test_labels_that_hold_the_same_units_are_one_slice_under_the_template() -> None:
     units = measured(PAIRS, templates=8).units
     broken = units[0].template
