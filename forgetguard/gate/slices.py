@@ -3,10 +3,11 @@ instead of the answer. It decides nothing.
 
 A slice is the units of one template, or those with one value of one class (`PromptPair.classes`).
 There are dozens, so some slice always stands out. How far the one that stands out most does by
-chance is found by dealing the losses out anew among the units (a permutation test; the largest of
-all slices' statistics is compared, as in Westfall & Young 1993, Resampling-Based Multiple Testing):
-where a loss has nothing to do with any label, a slice is named in at most `CHANCE` of all verdicts,
-whatever the losses' distribution and however many slices there are and overlap.
+chance is found by dealing the losses out anew among the units (a permutation test): each slice has
+a p-value of its own, as small slices of uneven losses stray further than large ones, and what is
+compared is the smallest of all slices' (min-P; Westfall & Young 1993, Resampling-Based Multiple
+Testing, chapter 2). Where a loss has nothing to do with any label, a slice is named in at most
+`CHANCE` of all verdicts, whatever the losses' distribution and however many slices there are.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ LEAST_UNITS = 3
 LEAST_CARRIED = 0.5  # of the loss: as much as all other units together
 MORE_THAN_OTHERS = 2.0  # times the mean loss of all others, gains counted as none
 CHANCE = 0.01  # that any slice at all stands out as far where losses are dealt out at random
-_DEALS, _MOST_DEALT = 1999, 20_000_000  # fewer of very many units, though no fewer than 199
+_DEALS = 9999  # of a hundred slices some one is the first of so many in 1 %
+_CHUNK = 2_000_000  # losses dealt at a time
 
 LEAST_CHANGED = 0.1  # share of the pairs, from which on what is said instead is worth a line
 _SHOWN = 3  # tokens
@@ -106,10 +108,9 @@ def carrying(case: Case, limit: Limit) -> list[Note]:
     chosen = [one for one in every if _carries(loss, scale, one.here, limit.maximum)]
     if not chosen:
         return []
-    which = np.stack([one.here for one in every])
-    found = _apart(loss[None], which)[0]
-    best = max(chosen, key=lambda one: found[every.index(one)])
-    chance = _chance(loss, which, float(found[every.index(best)]))
+    own, chances = _chances(loss, np.stack([one.here for one in every]))
+    best = min(chosen, key=lambda one: own[every.index(one)])
+    chance = float(chances[every.index(best)])
     if chance > CHANCE:
         return []
     facts = {
@@ -173,10 +174,17 @@ def _apart(loss: FloatArray, which: npt.NDArray[np.bool_]) -> FloatArray:
     return np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
 
 
-def _chance(loss: FloatArray, which: npt.NDArray[np.bool_], found: float) -> float:
-    """In which share of deals of the losses any slice stands out as far as `found`; this one is
-    among them."""
-    deals = max(199, min(_DEALS, _MOST_DEALT // len(loss)))
-    dealt = np.random.default_rng(0).permuted(np.tile(np.sort(loss), (deals, 1)), axis=1)
-    reached = _apart(dealt, which).max(axis=1) >= found - 1e-9
-    return float((1 + reached.sum()) / (1 + deals))
+def _chances(loss: FloatArray, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Of each slice: in which share of deals of the losses it stands out as far as it does, and in
+    which any slice does, by its own measure; [slice] and [slice]. What is there is one deal."""
+    order, step = np.sort(loss), max(1, _CHUNK // len(loss))
+    rng, found = np.random.default_rng(0), [_apart(loss[None], which)]
+    for start in range(0, _DEALS, step):
+        dealt = np.tile(order, (min(step, _DEALS - start), 1))
+        found.append(_apart(rng.permuted(dealt, axis=1), which))
+    apart = np.round(np.concatenate(found), 9)  # equal but for rounding: as far
+    reached = np.empty_like(apart)
+    for column, values in zip(reached.T, apart.T, strict=True):
+        column[:] = np.searchsorted(np.sort(-values), -values, side="right") / len(values)
+    least = np.sort(reached.min(axis=1))
+    return reached[0], np.searchsorted(least, reached[0], side="right") / len(least)

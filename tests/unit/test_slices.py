@@ -148,7 +148,7 @@ def test_the_class_that_carries_the_loss_is_named_across_templates(key: str) -> 
     )  # fmt: skip
     # Eight templates, two classes of two; `answer` is of all pairs, and says nothing.
     assert note.facts["slices"] == 12
-    assert note.facts["chance"] == 1 / 2000
+    assert 1e-4 <= note.facts["chance"] <= 12e-4  # none of 9999 deals, by any of 12
 
 
 def test_half_of_the_pairs_can_carry_the_loss_of_a_class() -> None:
@@ -177,25 +177,40 @@ def test_labels_that_hold_the_same_units_are_one_slice_under_the_template() -> N
 
 
 @pytest.mark.parametrize("kind", ["normal", "yes or no", "lognormal"])
-@pytest.mark.parametrize("count", [8, 40])
 def test_a_class_is_named_by_chance_in_as_many_verdicts_as_is_said(
-    kind: str, count: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses that have nothing to do with any of many overlapping labels."""
-    monkeypatch.setattr(slices, "_DEALS", 199)
-    rng, named, runs = np.random.default_rng(count), 0, 300
+    monkeypatch.setattr(slices, "_DEALS", 999)
+    rng, named, runs = np.random.default_rng(1), 0, 120
     for _ in range(runs):
-        which = rng.random((count, PAIRS)) < rng.uniform(0.05, 0.5, size=(count, 1))
+        which = rng.random((20, PAIRS)) < rng.uniform(0.05, 0.5, size=(20, 1))
         which = which[which.sum(axis=1) >= 3]
         loss = {
             "normal": rng.normal(size=PAIRS),
             "yes or no": (rng.random(PAIRS) < 0.1).astype(float),
             "lognormal": rng.lognormal(sigma=1.5, size=PAIRS),
         }[kind]
-        found = slices._apart(loss[None], which)[0].max()
-        named += slices._chance(loss, which, float(found)) <= 0.05
-    # 5 % of 300 are 15; more than 27 would come by chance in 1 of 1000.
-    assert named <= 27
+        named += min(slices._chances(loss, which)[1]) <= 0.05
+    # 5 % of 120 are 6; more than 14 would come by chance in 1 of 1000.
+    assert named <= 14
+
+
+def test_a_large_slice_is_not_held_to_what_small_ones_do_by_chance() -> None:
+    """Where a few pairs carry most of the loss, slices of three stray by far more standard errors
+    than one of half of the pairs does: each is compared with itself."""
+    rng = np.random.default_rng(0)
+    which = np.zeros((31, PAIRS), dtype=bool)
+    which[0, : PAIRS // 2] = True
+    for row in which[1:]:
+        row[rng.choice(PAIRS, 3, replace=False)] = True
+    loss = np.where(which[0], rng.lognormal(sigma=1.3, size=PAIRS), 0.0)
+    own, chances = slices._chances(loss, which)
+    alone = slices._chances(loss, which[:1])
+    assert own[0] == alone[0][0] == alone[1][0]
+    # 31 slices: at most 31 times as often as one of them.
+    assert own[0] <= chances[0] <= 31 * own[0] + 1e-9
+    assert chances[0] < slices.CHANCE
 
 
 def test_the_classes_survive_the_results_file_and_are_no_part_of_what_a_prompt_set_is() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import astuple
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -335,6 +336,14 @@ def test_pairs_say_their_classes_and_some_of_them_differ(task: str) -> None:
     )
     public = {pair.classes["frame"] for pair in drawn(task, 0, 300)}
     assert public == {"public"}
+
+
+@tasks
+def test_the_documentation_names_every_class(task: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "capabilities.md").read_text("utf-8")
+    table = page.partition("## Classes")[2].partition("\n## ")[0]
+    for name in {name for pair in drawn(task, 0, 50, HeldOut()) for name in pair.classes}:
+        assert f"`{name.removesuffix(' word')}`" in table
 
 
 def test_the_classes_of_words_are_the_lists_and_parts_that_they_are_of() -> None:
