@@ -42,8 +42,8 @@ TEMPLATE = "template"
 LEAST_UNITS = 3
 LEAST_CARRIED = 0.5  # of the loss: as much as all other units together
 MORE_THAN_OTHERS = 2.0  # times the mean loss of all others, gains counted as none
-CHANCE = 0.01  # that any slice at all stands out as far where losses are dealt out at random
-_DEALS = 9999  # of a hundred slices some one is the first of so many in 1 %
+CHANCE = 0.05  # that any slice at all stands out as far where losses are dealt out at random
+_DEALS = 9999  # in 1 % of which one of a hundred slices stands out most of all
 _CHUNK = 2_000_000  # losses dealt at a time
 
 LEAST_CHANGED = 0.1  # share of the pairs, from which on what is said instead is worth a line
@@ -99,29 +99,33 @@ def slices(units: Sequence[Unit]) -> list[Slice]:
 
 
 def carrying(case: Case, limit: Limit) -> list[Note]:
-    """The slice, at most one, that clearly carries the loss: of those that do, the one that is
-    furthest from chance."""
+    """The slice, at most one, that clearly carries the loss: of those that do, the one whose share
+    of the loss is furthest above its share of the units."""
     read = lost(case, limit)
     if read is None:
         return []
     (loss, scale), every = read, slices(case.data.units)
-    chosen = [one for one in every if _carries(loss, scale, one.here, limit.maximum)]
+    only = np.maximum(loss, 0)
+    chosen = [at for at, one in enumerate(every) if _carries(loss, scale, one.here, limit.maximum)]
     if not chosen:
         return []
-    own, chances = _chances(loss, np.stack([one.here for one in every]))
-    best = min(chosen, key=lambda one: own[every.index(one)])
-    chance = float(chances[every.index(best)])
-    if chance > CHANCE:
+    chances = _chances(loss, np.stack([one.here for one in every]))
+    shares = {
+        at: float(only[every[at].here].sum() / only.sum()) for at in chosen if chances[at] <= CHANCE
+    }
+    if not shares:
         return []
+    best = max(shares, key=lambda at: shares[at] - every[at].here.mean())
+    here = every[best].here
     facts = {
-        "kind": best.kind,
-        "slice": best.value,
-        "share": float(np.maximum(loss[best.here], 0).sum() / np.maximum(loss, 0).sum()),
-        "units": int(best.here.sum()),
+        "kind": every[best].kind,
+        "slice": every[best].value,
+        "share": shares[best],
+        "units": int(here.sum()),
         "of": case.count,
         "measure": limit.key,
-        "value": float(loss[best.here].mean() / scale[best.here].mean()),
-        "chance": chance,
+        "value": float(loss[here].mean() / scale[here].mean()),
+        "chance": float(chances[best]),
         "slices": len(every),
     }
     return [Note("slice_carries", facts)]
@@ -174,9 +178,9 @@ def _apart(loss: FloatArray, which: npt.NDArray[np.bool_]) -> FloatArray:
     return np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
 
 
-def _chances(loss: FloatArray, which: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Of each slice: in which share of deals of the losses it stands out as far as it does, and in
-    which any slice does, by its own measure; [slice] and [slice]. What is there is one deal."""
+def _chances(loss: FloatArray, which: npt.NDArray[np.bool_]) -> FloatArray:
+    """For each slice, in which share of deals of the losses any slice stands out as far as it does,
+    each by its own measure, [slice]. What is there is one of the deals."""
     order, step = np.sort(loss), max(1, _CHUNK // len(loss))
     rng, found = np.random.default_rng(0), [_apart(loss[None], which)]
     for start in range(0, _DEALS, step):
@@ -187,4 +191,5 @@ def _chances(loss: FloatArray, which: npt.NDArray[np.bool_]) -> tuple[FloatArray
     for column, values in zip(reached.T, apart.T, strict=True):
         column[:] = np.searchsorted(np.sort(-values), -values, side="right") / len(values)
     least = np.sort(reached.min(axis=1))
-    return reached[0], np.searchsorted(least, reached[0], side="right") / len(least)
+    found_as_far: FloatArray = np.searchsorted(least, reached[0], side="right") / len(least)
+    return found_as_far

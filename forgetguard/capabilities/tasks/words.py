@@ -140,7 +140,7 @@ def labels(kinds: str, **slots: str) -> dict[str, str]:
     """The classes of a pair (`PromptPair.classes`) by the words that fill its slots: for each, of
     which of the lists named it is, and whether of its common head, what follows, or what is held
     out."""
-    found = {}
+    found: dict[str, str] = {}
     for slot, word in slots.items():
         kind, part = _places(kinds).get(word, ("", ""))
         found |= {slot: kind, f"{slot} word": part} if kind else {}
