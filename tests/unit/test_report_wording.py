@@ -116,6 +116,25 @@ def test_heads_that_are_held_by_something_else_are_named(over: str, floor: float
     assert wording.note(Note("held_by_floor", facts)).count("L0H4, L2H1") == 1
 
 
+@pytest.mark.parametrize(
+    ("found_on", "said"),
+    [
+        (
+            {"kind": "task", "task": "ioi", "seed": 1_000_003, "pairs": 64},
+            "64 other pairs (task ioi",
+        ),
+        ({"kind": "file", "pairs": 48}, "48 other pairs (the file)"),
+    ],
+)
+def test_a_circuit_that_was_looked_for_says_on_which_pairs(
+    found_on: dict[str, Any], said: str
+) -> None:
+    facts = NOTES["auto"][0]
+    assert said in wording.note(Note("auto", facts | {"found_on": found_on}))
+    judged = wording.note(Note("auto", facts | {"found_on": {"kind": "judged", "pairs": 24}}))
+    assert judged == wording.note(Note("auto", facts))
+
+
 def test_a_note_of_another_version_shows_what_it_holds() -> None:
     assert wording.note(Note("unheard_of", {"count": 3})) == "unheard_of: count 3"
 
