@@ -153,7 +153,20 @@ def _beyond(verdict: Verdict) -> str:
     corrected, others = _corrected(verdict), verdict.facts.get("others", ())
     text = f"{_shown(verdict)}{_units(verdict)} is beyond {_limit(verdict)}"
     text += f" ({corrected})" if corrected else ""
-    return text + (f"; so are {names(others)}" if others else "")
+    text += f"; so {'are' if len(others) > 1 else 'is'} {names(others)}" if others else ""
+    return text + _damaged_first(verdict)
+
+
+def _damaged_first(verdict: Verdict) -> str:
+    """Which head to look at, where it is another than the one with the largest value: that one may
+    only inherit what the other does."""
+    first = verdict.subjects[0] if verdict.subject and verdict.subjects else None
+    if first is None or first.subject == verdict.subject or first.own is None:
+        return ""
+    if first.own.low <= 0:
+        return ""
+    own = number(first.own.value)
+    return f"; look at {first.subject} first, which does damage of its own ({own})"
 
 
 def _undecided(verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ import forgetguard
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.records import verdict_from_dict, verdict_to_dict
 from forgetguard.gate.rule import judge
-from forgetguard.gate.verdict import Code, Outcome, Verdict, exactly
+from forgetguard.gate.verdict import Code, Outcome, SubjectEvidence, Verdict, exactly
 from forgetguard.measures import registry
 from forgetguard.measures.samples import Note, Samples
 from forgetguard.report import terminal, wording
@@ -278,6 +278,22 @@ E_CIRCUIT = Verdict(
 )
 
 
+@pytest.mark.parametrize(("low", "told"), [(0.3, True), (-0.1, False)])
+def test_a_head_that_does_the_damage_is_named_beside_one_that_inherits_it(
+    low: float, told: bool
+) -> None:
+    assert E_CIRCUIT.estimate is not None
+    own = replace(E_CIRCUIT.estimate, low=low)
+    heads = (SubjectEvidence("L1H2", own, own=own), SubjectEvidence("L3H4", own))
+    facts = {"corrected_low": 0.2, "of": 2, "others": ["L1H2"]}
+    one = replace(E_CIRCUIT, limit="dcv.head", subject="L3H4", subjects=heads, facts=facts)
+    said = wording.reason(one)
+    assert "; so is L1H2" in said
+    assert ("look at L1H2 first" in said) is told
+    itself = replace(one, subject="L1H2", facts=facts | {"others": ["L3H4", "L5H6"]})
+    assert wording.reason(itself).endswith("; so are L3H4, L5H6")
+
+
 def test_the_sentences_that_people_quote() -> None:
     assert wording.reason(E_CIRCUIT) == (
         "DCV of the circuit 0.314 [0.245, 0.386] on 64 pairs is beyond the limit 0.1 "
@@ -287,7 +303,7 @@ def test_the_sentences_that_people_quote() -> None:
     head = replace(E_CIRCUIT, limit="dcv.head", subject="L2H1", facts=facts, family=1)
     assert wording.reason(head) == (
         "damage of L2H1, as a share of 10 % of the circuit's importance, 0.314 [0.245, 0.386] on "
-        "64 pairs is beyond the limit 0.1 (lower bound corrected for 3 heads 0.2); so are L0H4"
+        "64 pairs is beyond the limit 0.1 (lower bound corrected for 3 heads 0.2); so is L0H4"
     )
     facts = {"before": 1.0, "now": 0.75, "corrected_low": 0.01, "wanted": 149}
     drop = replace(E_CIRCUIT, limit="accuracy.drop", code=Code.UNDECIDED, facts=facts, family=1)
