@@ -309,7 +309,10 @@ def _unit(texts: UnitTexts) -> Unit:
     if len(given) != 5 or len(further) not in (0, 2):
         raise SpecificationError(f"not what was measured: {texts!r} is no prompt and no pair")
     distractor = given[3] if texts[3] is not None else None
-    return PromptPair(given[0], given[1], given[2], distractor, given[4], None, *further)
+    answers, distractors = further or ((), ())
+    return PromptPair(
+        given[0], given[1], given[2], distractor, given[4], None, answers, distractors
+    )
 
 
 def _classes(units: Sequence[Unit]) -> dict[str, list[str | None]]:

@@ -175,7 +175,8 @@ def _apart(loss: FloatArray, which: npt.NDArray[np.bool_]) -> FloatArray:
     sizes, count = which.sum(axis=1), which.shape[1]
     spread = loss.std(axis=1, ddof=1)[:, None] * np.sqrt((1 - sizes / count) / sizes)
     above = loss @ (which / sizes[:, None]).T - loss.mean(axis=1)[:, None]
-    return np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
+    found: FloatArray = np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
+    return found
 
 
 def _chances(loss: FloatArray, which: npt.NDArray[np.bool_]) -> FloatArray:
