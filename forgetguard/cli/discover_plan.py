@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.tasks import task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
@@ -21,6 +22,7 @@ from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import READOUTS, SUFFIXES, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.yaml_lines import nearest
 
 # As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.
 FAITHFUL = 0.8
@@ -125,6 +127,11 @@ def _prompts(asked: Namespace) -> tuple[PromptPair, ...]:
     _enough("--pairs", asked.pairs, FEWEST_PAIRS, "it is found on one half, and cut on the other")
     _enough("--gate-pairs", asked.gate_pairs, FEWEST_GATE_PAIRS, "no verdict rests on fewer")
     if asked.task:
+        if asked.task not in task_names():
+            raise SpecificationError(
+                f"--task: unknown task {asked.task!r}: {nearest(asked.task, task_names())} "
+                "(forgetguard tasks lists them)"
+            )
         return ()
     if asked.gate_pairs is not None:
         raise SpecificationError(

@@ -135,7 +135,7 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         facts = {"units": case.count, "most": data.stages[-1]}
         found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
     found += slices.said_instead(case, limit)
-    found += slices.by_template(case, limit)
+    found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))

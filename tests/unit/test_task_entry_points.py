@@ -90,6 +90,14 @@ def test_a_users_task_is_drawn_from_like_a_bundled_one(install: Install, tmp_pat
     assert load_gate_file(file).pairs.task == "reversals"
 
 
+@pytest.mark.parametrize("classes", ['{"order": 1}', '{"order": ""}', '{1: "abba"}'])
+def test_a_users_task_labels_its_pairs_with_texts(install: Install, classes: str) -> None:
+    given = MODULE.replace('"friends",\n', f'"friends", classes={classes},\n')
+    install({"reversals": "my_tasks:reversals"}, source=given)
+    with pytest.raises(CapabilityError, match="task 'reversals' must give its pairs' classes as"):
+        Capability("mine", task="reversals", count=16).encoded(vocabulary.tokenizer())
+
+
 def test_a_users_task_is_not_imported_before_it_is_asked_for(install: Install) -> None:
     install({"broken": "my_tasks:reversals"}, source="raise RuntimeError('no licence')")
     assert "broken" in task_names()
