@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,9 +48,15 @@ def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEviden
     )
     if not names or not studentised.measurable(case.mean(importance)):
         return ()
-    case = replace(case, members=names)
-    found = subject_bounds(case, registry.find(BESIDE), limit.over, limit.floor)
-    return worst_first(found, limit.over, limit.floor)
+    return _members(case, names, limit.over, limit.floor)
+
+
+@lru_cache(maxsize=4)  # the same beside every limit of a file
+def _members(
+    case: Case, names: tuple[str, ...], over: str, floor: float
+) -> tuple[SubjectEvidence, ...]:
+    found = subject_bounds(replace(case, members=names), registry.find(BESIDE), over, floor)
+    return worst_first(found, over, floor)
 
 
 def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
@@ -130,7 +137,7 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         facts = {"units": case.count, "most": data.stages[-1]}
         found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
     found += slices.said_instead(case, limit)
-    found += slices.by_template(case, limit)
+    found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
