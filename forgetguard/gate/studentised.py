@@ -15,16 +15,17 @@ beyond 2.5 % taken to be heavier, against Student's t, than it is there: eight t
 size cannot show it.
 
 Of fewer than `FEWEST_RESAMPLED` templates nothing is resampled: their quantile is Student's t, with
-one degree of freedom less than there are (fewer where they are of uneven size), and several heads
-share the level evenly (Bonferroni). Taking their pairs for independent would miss 15 to 45 times
-in 100 where half of the spread lies between templates.
+one degree of freedom less than there are (fewer where they are of uneven size), and the tails of
+several heads add up to the level (Bonferroni). Taking their pairs for independent would miss 15 to
+45 times in 100 where half of the spread lies between templates.
 
 For several heads one critical value serves all: the quantile of the largest T over the heads, in
 draws of pairs that all heads share (single-step max-T; Westfall & Young 1993, Resampling-Based
 Multiple Testing, chapter 2). It needs no far tail of any single head, which few pairs cannot show,
-and it does not pay for heads that go together. Where whole templates are drawn it is at most the
-Student's t that Bonferroni asks for: draws of eight templates that hold few of them have next to
-no spread, and with many heads some always has one.
+and it does not pay for heads that go together, nor for heads that are surely within
+(gate/two_step.py). Where whole templates are drawn it is at most the Student's t that Bonferroni
+asks for: draws of eight templates that hold few of them have next to no spread, and with many heads
+some always has one.
 
 Fieller's T(L) has the spread at L in it, not at the ratio: it is never more than the denominator's
 own t, so with few templates, at the level that many limits and heads leave, the bound of a head
@@ -47,6 +48,7 @@ import numpy.typing as npt
 from scipy import special
 
 from forgetguard.errors import MeasurementError
+from forgetguard.gate import two_step
 from forgetguard.gate.resampling import (
     FEWEST_RESAMPLED,
     RESAMPLES,
@@ -115,20 +117,17 @@ def ratios(
     together = alpha if fail_alpha is None else fail_alpha
     form = LinearForm.of(numerators, denominators, clusters)
     known = form.known() & (clusters is not None and len(form.values) > 1)
+    draws = None
     if clusters is not None and form.units < FEWEST_RESAMPLED:
         below = above = np.full(len(form.values), student_quantile(alpha, form.freedom))
-        largest = student_quantile(together / len(form.values), form.freedom)
     else:
         wanted = enough_resamples(resamples, min(alpha, together))
         draws = resampled_t(form, form.values, wanted, seed)
         below = quantiles(draws, alpha, form.freedom)
         above = quantiles(-draws, alpha, form.freedom)
         draws = with_known(form, known, draws, seed)
-        largest = float(quantiles(draws.max(axis=0, keepdims=True), together, form.freedom)[0])
-        if clusters is not None and len(draws) > 1:
-            largest = min(largest, student_quantile(together / len(draws), form.freedom))
     low, high = form.lower(below), form.upper(-above)
-    corrected = common_lower(form, known, np.full(len(low), largest))
+    corrected = common_lower(form, known, draws, together, by_cluster=clusters is not None)
     estimates = tuple(
         Estimate(float(value), float(least), float(most), coverage(confidence), pairs)
         for value, least, most in zip(form.values, low, high, strict=True)
@@ -261,6 +260,13 @@ class LinearForm:
         found: FloatArray = np.where(self.exact, 0.0, spread)
         return found
 
+    def errors_at(self, ratio: float) -> FloatArray:
+        """Standard errors of numerator - ratio * denominator, over the denominator, [heads]."""
+        residuals = self.residuals(np.full(len(self.values), ratio))
+        squares = (self.deviations(residuals) ** 2).sum(axis=1)
+        found: FloatArray = np.sqrt(squares * self.units / (self.units - 1))
+        return found / self.denominators.sum(axis=1)
+
     def known(self) -> npt.NDArray[np.bool_]:
         """Whether the mean of the denominators, which vary, lies `KNOWN` errors from 0, [heads]."""
         squares = (self.deviations(self.denominators) ** 2).sum(axis=1)
@@ -359,14 +365,42 @@ def with_known(
 
 
 def common_lower(
-    form: LinearForm, known: npt.NDArray[np.bool_], critical: FloatArray
+    form: LinearForm,
+    known: npt.NDArray[np.bool_],
+    draws: FloatArray | None,
+    level: float,
+    *,
+    by_cluster: bool,
 ) -> FloatArray:
-    """The lower bounds at critical values, [heads]: Fieller's, or the ratio's own where it is
-    `known`."""
-    found = form.lower(critical)
-    own = known & np.isfinite(critical)
-    found[own] = form.values[own] - critical[own] * form.errors()[own]
-    return found
+    """Lower bounds that hold for all heads at once, [heads] (gate/two_step.py): Fieller's, or the
+    ratio's own where it is `known`. `draws`, [heads, resamples]: of T; None: Student's t alone."""
+    if level <= 0:
+        return np.where(form.exact, form.values, -math.inf)
+    student = two_step.student_critical(form.freedom)
+
+    def largest(shifts: FloatArray, at: float) -> float:
+        if draws is None:
+            return student(shifts, at)
+        # A T that stays below every quantile that is looked at decides nothing.
+        near = draws.max(axis=1) + shifts > student_quantile(max(at, SHOWN), form.freedom)
+        top = (draws[near] + shifts[near, None]).max(axis=0, keepdims=True, initial=-math.inf)
+        found = float(quantiles(top, at, form.freedom)[0])
+        return min(found, student(shifts, at)) if by_cluster and len(draws) > 1 else found
+
+    lowest = two_step.SPENT * level
+    least = student(np.zeros(len(form.values)), lowest)
+    if draws is not None and len(draws) > 1:
+        shown = float(quantiles(-draws.min(axis=0, keepdims=True), lowest, form.freedom)[0])
+        least = min(shown, least) if by_cluster else shown
+
+    def bound(critical: FloatArray) -> FloatArray:
+        upper = critical < 0
+        found = np.where(upper, form.upper(critical), form.lower(critical))
+        own = known & np.isfinite(critical)
+        found[own] = form.values[own] - critical[own] * form.errors()[own]
+        return found
+
+    return two_step.lower_bounds(form, known, level, largest, -least, bound)
 
 
 def quantiles(draws: FloatArray, alpha: float, freedom: float) -> FloatArray:
