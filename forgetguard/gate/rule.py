@@ -378,12 +378,14 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
                 )
     if undecided:
         facts["wanted"] = wanted
+    notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
+    facts |= _sparse(case, limit, [held])
     return Decision(
         outcome,
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
-        notes=_far_below(limit, found.subjects) + _cannot_fail(case, limit, facts),
+        notes=notes,
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -396,8 +398,10 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts = {"subjects": [one.subject for one in judged], "count": case.count}
         return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
     seen = [_detectable(case, one.held, limit.maximum) for one in judged]
+    decided = _decided(case, limit, judged)
     return replace(
-        _decided(case, limit, judged),
+        decided,
+        facts=decided.facts | _sparse(case, limit, [one.held for one in judged]),
         subjects=shown,
         notes=_floor_notes(case, limit, judged) + _far_below(limit, judged),
         # What is seen in whichever subject it happens.
@@ -488,8 +492,31 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
         held.error or _error_of_drop(estimate, case),
         maximum,
         freedom=held.freedom,
-        growth=case.growth,
+        growth=power.growth(case.count, case.drawn),
     )
+
+
+def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
+    """What is detectable even of damage that a few pairs carry, whichever subject it happens to;
+    nothing where a pair's loss has no bound, or where not even the loss of all would be seen."""
+    if limit.measure.estimator is not Estimator.RATIO:
+        return {}
+    # An answer that flips loses what the readout was, twice.
+    loss = 1.0 if limit.measure.needs_circuit else 2.0
+    found = [
+        power.detectable_sparse(
+            one.estimate.value - one.corrected_low,
+            one.error,
+            limit.maximum,
+            pairs=case.count,
+            loss=loss,
+            freedom=one.freedom,
+            templates=case.drawn,
+        )
+        for one in held
+    ]
+    known = [one for one in found if one is not None]
+    return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
 
 
 def _error_of_drop(estimate: Estimate, case: Case) -> float:

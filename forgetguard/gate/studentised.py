@@ -116,9 +116,10 @@ def ratios(
     alpha = 1 - confidence
     together = alpha if fail_alpha is None else fail_alpha
     form = LinearForm.of(numerators, denominators, clusters)
-    known = form.known() & (clusters is not None and len(form.values) > 1)
+    by_cluster = form.units < pairs  # and not each pair its own
+    known = form.known() & (by_cluster and len(form.values) > 1)
     draws = None
-    if clusters is not None and form.units < FEWEST_RESAMPLED:
+    if by_cluster and form.units < FEWEST_RESAMPLED:
         below = above = np.full(len(form.values), student_quantile(alpha, form.freedom))
     else:
         wanted = enough_resamples(resamples, min(alpha, together))
@@ -127,7 +128,7 @@ def ratios(
         above = quantiles(-draws, alpha, form.freedom)
         draws = with_known(form, known, draws, seed)
     low, high = form.lower(below), form.upper(-above)
-    corrected = common_lower(form, known, draws, together, by_cluster=clusters is not None)
+    corrected = common_lower(form, known, draws, together, by_cluster=by_cluster)
     estimates = tuple(
         Estimate(float(value), float(least), float(most), coverage(confidence), pairs)
         for value, least, most in zip(form.values, low, high, strict=True)

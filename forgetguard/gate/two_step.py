@@ -69,13 +69,14 @@ def lower_bounds(
     if heads == 1 or not math.isfinite(lowest):
         return low
     most = bound(np.full(heads, lowest))
-    moving = np.isfinite(low) & ~form.exact
+    # Below every upper bound nothing is left out.
+    moving = np.isfinite(low) & ~form.exact & (low > most.min())
     for _ in range(_STEPS):
         before = low.copy()
         for head in np.flatnonzero(moving):
             critical[head] = highest(_shifts(form, known, most, float(low[head])), rest)
         low = np.maximum(before, bound(critical))
-        moving &= low > before + _SETTLED * (1 + np.abs(before))
+        moving[moving] = low[moving] - before[moving] > _SETTLED * (1 + np.abs(before[moving]))
         if not moving.any():
             break
     return low

@@ -21,7 +21,7 @@ forgetguard: 2
 capability: ioi
 pairs: {task: ioi, count: 16, seed: 3}
 readout: logit_diff
-limits: {margin.drop: LIMIT}
+limits: {margin.drop: {max: LIMIT}}
 """
 
 
@@ -45,7 +45,7 @@ def shrunk_final_norm(tensors: dict[str, Tensor]) -> None:
 
 
 def test_it_is_the_mean_of_what_a_loop_over_the_vocabulary_gives() -> None:
-    verdicts, samples = gated(GATE.replace("LIMIT", "{max: 0.01}"), tuned="tiny:sft")
+    verdicts, samples = gated(GATE.replace("LIMIT", "0.01"), tuned="tiny:sft")
     expected = []
     for pair in samples.units:
         answer = ids_of(f"{pair.clean}{pair.answer}")[0, -1].item()

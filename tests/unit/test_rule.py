@@ -99,19 +99,26 @@ def test_heads_within_the_limit_pass_and_the_nearest_is_named() -> None:
     assert (found.subject, found.facts["others"]) == ("L2H1", [])
 
 
-def test_a_head_that_would_fail_alone_is_undecided_among_many() -> None:
+@pytest.mark.parametrize(
+    ("others", "outcome"), [(0.25, Outcome.ABSTAIN), (0.0, Outcome.FAIL), (-0.2, Outcome.FAIL)]
+)
+def test_a_head_that_fails_alone_is_undecided_only_among_many_that_may_be_at_the_limit(
+    others: float, outcome: Outcome
+) -> None:
     many = tuple(Head(layer, index) for layer in range(6) for index in range(6))
     rng = np.random.default_rng(0)
     data = measured(32)
     importance = {head: 1 + 0.2 * rng.standard_normal(32) for head in many}
-    damage = {head: 0.1 * rng.standard_normal(32) for head in many}
+    damage = {
+        head: others * scale + 0.1 * rng.standard_normal(32) for head, scale in importance.items()
+    }
     spread = rng.standard_normal(32)
     damage[many[0]] = 0.45 * importance[many[0]] + 0.5 * (spread - spread.mean()) / spread.std()
     data = changed(data, head_importance=importance, head_damage=damage)
     alone = verdict("dcv.head", 0.25, data, spec=spec(many[:1]))
     among = verdict("dcv.head", 0.25, data, spec=spec(many))
     assert alone.outcome is Outcome.FAIL
-    assert among.outcome is Outcome.ABSTAIN
+    assert among.outcome is outcome
     assert (among.subject, among.facts["of"]) == (str(many[0]), 36)
     assert among.estimate is not None
     assert among.facts["corrected_low"] < among.estimate.low

@@ -38,6 +38,7 @@ class Rows:
             "resamples": self.resamples,
             "seed": self.seed,
             "clusters": self.clusters,
+            "fail_alpha": 0,  # rows are data sets, and no family
         }
 
     def units(self) -> tuple[FloatArray, FloatArray]:
