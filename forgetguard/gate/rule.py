@@ -213,11 +213,10 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
         return None
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
-    for name, values in requirements(readout, *read).items():
-        zero = readout.chance if name == "right" else 0.0
-        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
-        if not found.low > zero:
-            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
+    for one in requirements(readout, *read):
+        found = case.accuracy(one.values) if one.proportion else case.mean(one.values)
+        if not found.low > one.above:
+            return _abstain(_BASE_CANNOT[one.name], count=case.count, **found.facts)
     return None
 
 

@@ -193,6 +193,20 @@ def test_a_capability_the_base_cannot_do_abstains(key: str) -> None:
     assert found.facts["value"] == pytest.approx(-0.01)
 
 
+@pytest.mark.parametrize("key", ["dcv.circuit", "accuracy.drop", "readout.drop"])
+def test_a_base_that_answers_the_counterfactuals_all_but_alike_is_said_to_answer_from_a_prior(
+    key: str,
+) -> None:
+    data = measured(dcv=0.05)
+    readout = read(data, "base_readout")
+    for effect, said in ((0.05, True), (0.11, False)):
+        found = verdict(key, 0.5, changed(data, base_counterfactual=(1 - effect) * readout))
+        notes = [one for one in found.notes if one.code == "answers_from_prior"]
+        assert bool(notes) is said
+        for one in notes:
+            assert one.facts["effect"] == pytest.approx(0.05 * readout.mean())
+
+
 def test_a_base_that_says_a_filler_word_first_has_the_capability() -> None:
     data = changed(measured(dcv=0.6), base_top1=np.zeros(64), tuned_top1=np.zeros(64))
     assert verdict("dcv.circuit", 0.1, data).outcome is Outcome.FAIL

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from examples.studies.pages import fill_blocks
+from examples.studies.statistics import few_templates, guards, whole_runs
 from examples.studies.statistics.doses import dose_of
 from examples.studies.statistics.families import CORRECTIONS, KINDS
 from examples.studies.statistics.intervals import INTERVALS
@@ -39,6 +42,33 @@ def bare(data: Data) -> str:
 def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
     """The records with these values."""
     return [one for one in records if all(one[key] == value for key, value in wanted.items())]
+
+
+# --- how sure the numbers are ---------------------------------------------------------------------
+
+
+def _sizes_of_study(data: Data) -> str:
+    """The standard error of a rate of 5 %, and of 80 %, by what was repeated how often."""
+    settings, words = data["settings"], _REPEATED
+    rows = []
+    for key, what in words.items():
+        count = settings[key]
+        errors = (100 * math.sqrt(rate * (1 - rate) / count) for rate in (0.05, 0.80))
+        rows.append([what, str(count), *(f"{one:.1f}" for one in errors)])
+    return _table(["tables", "repetitions a cell", "SE at 5 %", "SE at 80 %"], rows)
+
+
+_REPEATED: Mapping[str, str] = {
+    "data_sets": "coverage, few templates, accuracy by template",
+    "judged": "whole runs by the gate's judge (runs; limits are twice as many)",
+    "runs": "whole runs of the tiny family (a quarter for the last two columns)",
+    "families": "eight heads",
+    "doses": "power over dose",
+    "heads": "lost heads",
+    "guards": "guards",
+    "draws": "subsamples of the tiny family (half as many for `detectable`)",
+    "sequences": "sequential drawing (a quarter where the truth is not at the limit)",
+}
 
 
 # --- intervals ------------------------------------------------------------------------------------
@@ -124,7 +154,7 @@ def _accuracy_templates(data: Data) -> str:
 
 def _tiny_data(data: Data) -> str:
     rows = []
-    for one in data["tiny"]["shapes"]:
+    for one in data["tiny_data"]:
         rows.append(
             [
                 one["circuit"],
@@ -149,9 +179,9 @@ def _tiny_coverage(data: Data) -> str:
         for what in ("circuit", "head"):
             row = [str(pairs), f"{what}s"]
             for way in ("pairs", "templates"):
-                one = select(data["tiny"]["coverage"], pairs=pairs, what=what, resampled=way)[0]
+                one = select(data["tiny_coverage"], pairs=pairs, what=what, resampled=way)[0]
                 row += [f"{one['low']:.1f} / {one['high']:.1f}", f"{one['holds']:.1f}"]
-            one = select(data["tiny"]["coverage"], pairs=pairs, what=what, resampled="pairs")[0]
+            one = select(data["tiny_coverage"], pairs=pairs, what=what, resampled="pairs")[0]
             rows.append([*row, f"{one['worst']:.1f}"])
     head = "n|what|pairs resampled|95 % holds|templates resampled|95 % holds|worst bound"
     return _table(head.split("|"), rows)
@@ -176,19 +206,43 @@ def _corrections(data: Data) -> str:
 
 def _gates(data: Data) -> str:
     rows = []
-    for one in [*data["tiny"]["gates"], *data["gates"]]:
-        others = [f"{one[key]['any']:.1f}" if key in one else "-" for key in ("templates", "alone")]
+    for one in select(data["tiny_gates"], way="runs"):
+        same = {key: one[key] for key in ("data", "pairs")}
+        others = [
+            select(data["tiny_gates"], way=way, **same)[0] for way in ("templates", "alone")
+        ]
         rows.append(
             [
-                KINDS.get(one["data"], f"`{one['data']}`"),
+                f"`{one['data']}`",
                 str(one["pairs"]),
                 str(one["runs"]),
                 f"**{one['any']:.1f}**",
                 *(f"{one[key]:.2f}" for key in ("circuit", "head", "accuracy")),
-                *others,
+                *(f"{other['any']:.1f}" for other in others),
             ]
         )
     head = "data|n|runs|any limit|circuit|heads|accuracy|any, by template|any, uncorrected"
+    return _table(head.split("|"), rows)
+
+
+def _whole_runs(data: Data) -> str:
+    """Of what stands at its limit and what is intact: false alarms, and passes of each limit."""
+    keys = list(whole_runs.LIMITS)
+    rows = []
+    for one in sorted(data["whole_runs"], key=lambda one: not one["edge"]):
+        what = whole_runs.KINDS[one["data"]]
+        rows.append(
+            [
+                what if one["edge"] else "intact: noise only",
+                f"{one['pairs']} of {one['templates'] or 'no'} templates",
+                f"**{one['any']:.1f}**",
+                " / ".join(f"{one['fails'][key]:.1f}" for key in keys),
+                " / ".join(f"{one['passes'][key]:.1f}" for key in keys),
+                f"{one['guessed']:.1f}",
+            ]
+        )
+    limits = " / ".join(keys)
+    head = f"truth|pairs|any fails|each fails: {limits}|each passes|a guess is judged"
     return _table(head.split("|"), rows)
 
 
@@ -198,7 +252,7 @@ def _gates(data: Data) -> str:
 def _power(data: Data) -> str:
     """Where 80 % are reached, and what the verdict says."""
     rows = []
-    circuits, heads = data["doses"]["circuits"], data["doses"]["heads"]
+    circuits, heads = data["circuits"], data["heads"]
     for pairs in _sizes(data):
         alone = select(circuits, pairs=pairs, limits=1)
         many = select(circuits, pairs=pairs, limits=LIMITS)
@@ -221,6 +275,142 @@ def _power(data: Data) -> str:
         "said (harmless / at the limit)|heads pass up to|heads fail from"
     )
     return _table(head.split("|"), rows)
+
+
+def _detectable(data: Data) -> str:
+    def spread(found: Sequence[float]) -> str:
+        return f"{median(found):.0f} ({min(found):.0f} to {max(found):.0f})" if found else "-"
+
+    rows = [
+        [
+            one["circuit"],
+            one["checkpoint"],
+            f"{one['dcv']:.2f}",
+            *(spread(one[key]) for key in ("itself", "less", "sparse")),
+        ]
+        for one in data["detectable"]
+    ]
+    head = "circuit|checkpoint|lost|by itself|by one that lost less|the same, if sparse"
+    return _table(head.split("|"), rows)
+
+
+def _lost_heads(data: Data) -> str:
+    rows = []
+    for one in select(data["lost_heads"], whole=False):
+        name = one["circuit"] or (
+            "made up, the intact lose 1e-7" if one["rounding"] else "made up"
+        )
+        same = {key: one[key] for key in ("circuit", "rounding")}
+        ways = [one, select(data["lost_heads"], whole=True, **same)[0]]
+        shares = [f"{way[key]:.0f}" for way in ways for key in ("seen", "false", "passed")]
+        rows.append([name, str(one["heads"]), *shares])
+    head = (
+        "circuit|heads|lost 70 % fails|false alarm|intact pass|"
+        "by template: lost 70 % fails|false alarm|intact pass"
+    )
+    return _table(head.split("|"), rows)
+
+
+def _few_templates(data: Data) -> str:
+    rows = [
+        [
+            few_templates.KINDS[one["data"]],
+            str(one["templates"]),
+            *(f"{one[f'{name}low']:.1f} / {one[f'{name}high']:.1f}" for name in ("", "alone_")),
+        ]
+        for one in data["few_templates"]
+    ]
+    head = "templates' losses|templates|as clusters, Student's t|pairs as if independent"
+    return _table(head.split("|"), rows)
+
+
+def _guards(data: Data) -> str:
+    """Passes without a guard and with each, and below them false fails."""
+    sizes = sorted({one["pairs"] for one in data["guards"]})
+    rows = []
+    for kind, words in {**guards.AT_LIMIT, **guards.BELOW}.items():
+        found = [select(data["guards"], data=kind, pairs=pairs)[0] for pairs in sizes]
+        rows.append([words, *(" / ".join(f"{one:.1f}" for one in row["passes"]) for row in found)])
+    for kind, words in guards.AT_LIMIT.items():
+        found = [select(data["guards"], data=kind, pairs=pairs)[0] for pairs in sizes]
+        rows.append([f"fails, {words.split(':')[0]}", *(f"{row['fails']:.1f}" for row in found)])
+    return _table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
+
+
+def _worst(data: Data) -> str:
+    """The worst rates seen, each with what it rests on."""
+    rows = []
+    for words, on, at, found in _worst_cells(data):
+        value, where = max(found, key=lambda one: one[0])
+        rows.append([words, f"**{value:.1f}**", at, where, on])
+    return _table(["what", "worst seen, %", "nominal, %", "where", "rests on"], rows)
+
+
+_Cells = list[tuple[float, str]]
+
+
+def _worst_cells(data: Data) -> list[tuple[str, str, str, _Cells]]:
+    fieller = select(data["coverage"], interval="fieller")
+    plain = [one for one in fieller if one["scenario"] in _SPREAD]
+    skewed = [one for one in fieller if one["scenario"] in ("log_normal", "improving")]
+
+    def cells(records: Sequence[Record], key: str) -> _Cells:
+        words = {name: one.words.split(":")[0] for name, one in SCENARIOS.items()}
+        return [(one[key], f"{words[one['scenario']]}, n = {one['pairs']}") for one in records]
+
+    def guarded(place: int) -> _Cells:
+        chosen = [one for one in data["guards"] if one["data"] in ("tenth", "fifth", "twentieth")]
+        return [
+            (one["passes"][place], f"{guards.AT_LIMIT[one['data']]}, n = {one['pairs']}")
+            for one in chosen
+        ]
+
+    def few(kind: str) -> _Cells:
+        chosen = select(data["few_templates"], data=kind)
+        return [(one["high"], f"{one['templates']} templates") for one in chosen]
+
+    runs = [
+        (one["any"], f"{whole_runs.KINDS[one['data']]}, {one['pairs']} pairs of "
+         f"{one['templates'] or 'no'} templates")
+        for one in select(data["whole_runs"], edge=True)
+    ]  # fmt: skip
+    tiny = [
+        (one["any"], f"{one['data']}, n = {one['pairs']}")
+        for one in data["tiny_gates"]
+        if one["way"] != "alone"
+    ]
+    spread = "damage lies on most pairs, skewness up to about 2; templates as the future ones"
+    told = {name: [one for one in data["accuracy_templates"]] for name in ("high", "low")}
+    return [
+        ("wrong pass", spread, "5", cells(plain, "high")),
+        ("wrong pass, strong skew", "nothing more: a few pairs lose much", "5",
+         cells(skewed, "high")),
+        ("wrong pass, few pairs carry all", "that the sample holds some of them", "5", guarded(0)),
+        ("the same with `guard: 1`", "no pair loses more than one importance", "5", guarded(1)),
+        ("the same with `guard: 2`", "no pair loses more than two", "5", guarded(2)),
+        ("wrong pass, 2 to 7 templates", "templates' means about normal", "5", few("normal")),
+        ("wrong pass, 2 to 7 templates, a few lose much", "nothing more", "5", few("skewed")),
+        ("wrong pass of accuracy, templates differ", "at least 8 templates", "5",
+         [(one["high"], f"{one['pairs']} pairs of {one['templates']} templates, correlation "
+           f"{one['together']:g}") for one in told["high"]]),
+        ("false alarm of one limit", spread, "5", cells(plain, "low")),
+        ("false alarm of one limit, a few pairs improve much", "nothing more", "5",
+         cells(skewed, "low")),
+        ("a run of the tiny family fails falsely", "pairs as drawn", "5", tiny),
+        ("a made-up run fails falsely", "as said in the cell", "5", runs),
+    ]  # fmt: skip
+
+
+_SPREAD = (
+    "symmetric",
+    "gamma",
+    "log_normal_half",
+    "heavy",
+    "weak",
+    "at_floor",
+    "templates",
+    "few_templates",
+)
 
 
 def _at_limit(records: Sequence[Record]) -> Record:
@@ -251,6 +441,8 @@ def _sequences(data: Data) -> str:
 
 _WORDS: Mapping[str, str] = {"pocock": "Pocock-like", "obrien_fleming": "O'Brien-Fleming-like"}
 BLOCKS: Mapping[str, Callable[[Data], str]] = {
+    "worst": _worst,
+    "sizes": _sizes_of_study,
     "one_sided": _one_sided,
     "two_sided": _two_sided,
     "intervals": _intervals,
@@ -260,7 +452,12 @@ BLOCKS: Mapping[str, Callable[[Data], str]] = {
     "tiny_coverage": _tiny_coverage,
     "corrections": _corrections,
     "gates": _gates,
+    "whole_runs": _whole_runs,
     "power": _power,
+    "detectable": _detectable,
+    "lost_heads": _lost_heads,
+    "few_templates": _few_templates,
+    "guards": _guards,
     "sequences": _sequences,
 }
 FIGURES = ("coverage", "alarms", "power", "sequences")

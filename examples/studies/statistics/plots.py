@@ -80,7 +80,7 @@ def power(data: Data) -> Figure:
     }
     for panel, (part, (limit, label)) in zip(panels, parts.items(), strict=True):
         for place, pairs in enumerate(data["settings"]["pairs"]):
-            rows = select(data["doses"][part], pairs=pairs, limits=LIMITS)
+            rows = select(data[part], pairs=pairs, limits=LIMITS)
             at = [one["dose"] for one in rows]
             colour = _COLOURS[place + 1]
             fails = [one["fails"] for one in rows]
