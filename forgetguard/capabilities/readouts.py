@@ -91,9 +91,7 @@ def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float
     return lead(logits, answer.unsqueeze(2))[:, 0]
 
 
-def lead(
-    logits: Logits, valid: Int[Tensor, "row readout option"]
-) -> Float[Tensor, "row readout"]:
+def lead(logits: Logits, valid: Int[Tensor, "row readout option"]) -> Float[Tensor, "row readout"]:
     """The largest logit of the `valid` tokens minus that of all others, in standard deviations of
     the logits over the vocabulary. Negative ids are no tokens."""
     import torch

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import accuracy, guard, power, spending, studentised
+from forgetguard.gate import accuracy, guard, spending, studentised
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate, exactly

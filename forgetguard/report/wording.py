@@ -503,8 +503,9 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "answers_from_prior": lambda facts: (
         f"WARNING: the base reads {number(facts['readout'])} on the clean prompts and only "
-        f"{number(facts['effect'])} less of the same answers on the counterfactual ones: it answers "
-        "from a prior, so what it may lose here is that prior, and no circuit that reads the prompt"
+        f"{number(facts['effect'])} less of the same answers on the counterfactual ones: it "
+        "answers from a prior, so what it may lose here is that, and no circuit that reads the "
+        "prompt"
     ),
     "held_by_floor": _held_by_floor,
     "share_of_readout": _share_of_readout,

@@ -1,4 +1,4 @@
-"""Common lower bounds: what is surely within costs nothing, and no family errs more than it says."""
+"""Common lower bounds: what is surely within costs nothing, and no family errs more than said."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def jobs(settings: Settings, tiny: Path, others: tuple[Path, ...]) -> list[Job]:
     return [partial(_records, place, settings, tiny, others) for place in chosen]
 
 
-def _records(
-    place: int, settings: Settings, tiny: Path, others: tuple[Path, ...]
-) -> list[Record]:
+def _records(place: int, settings: Settings, tiny: Path, others: tuple[Path, ...]) -> list[Record]:
     """In per cent, how often the limit fails, by number of pairs, limits of the run and whether
     whole templates are drawn; where there is such a limit above 0. `itself`: `detectable` said by
     the checkpoint that has the damage; `less`: by the one of the same base that lost the most of

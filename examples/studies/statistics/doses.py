@@ -63,9 +63,7 @@ def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
             power.detectable(*row, CIRCUIT_LIMIT, **model)
             for row in zip(value, value - low, bounds.errors, strict=True)
         ]
-        room = [
-            power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)
-        ]
+        room = [power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
         found.append(
             {
                 "pairs": pairs,

@@ -51,8 +51,7 @@ def _records(kind: str, pairs: int, settings: Settings) -> list[Record]:
     )
     low, high = of_family(bounds)
     guarded = [
-        np.maximum(high, guard.upper(damage, importance, loss=loss, alpha=ALPHA))
-        for loss in LOSSES
+        np.maximum(high, guard.upper(damage, importance, loss=loss, alpha=ALPHA)) for loss in LOSSES
     ]
     passes = [percent(most <= CIRCUIT_LIMIT) for most in (high, *guarded)]
     return [{"data": kind, "pairs": pairs, "passes": passes, "fails": percent(low > CIRCUIT_LIMIT)}]

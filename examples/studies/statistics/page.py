@@ -208,9 +208,7 @@ def _gates(data: Data) -> str:
     rows = []
     for one in select(data["tiny_gates"], way="runs"):
         same = {key: one[key] for key in ("data", "pairs")}
-        others = [
-            select(data["tiny_gates"], way=way, **same)[0] for way in ("templates", "alone")
-        ]
+        others = [select(data["tiny_gates"], way=way, **same)[0] for way in ("templates", "alone")]
         rows.append(
             [
                 f"`{one['data']}`",
@@ -297,9 +295,7 @@ def _detectable(data: Data) -> str:
 def _lost_heads(data: Data) -> str:
     rows = []
     for one in select(data["lost_heads"], whole=False):
-        name = one["circuit"] or (
-            "made up, the intact lose 1e-7" if one["rounding"] else "made up"
-        )
+        name = one["circuit"] or ("made up, the intact lose 1e-7" if one["rounding"] else "made up")
         same = {key: one[key] for key in ("circuit", "rounding")}
         ways = [one, select(data["lost_heads"], whole=True, **same)[0]]
         shares = [f"{way[key]:.0f}" for way in ways for key in ("seen", "false", "passed")]
@@ -380,7 +376,7 @@ def _worst_cells(data: Data) -> list[tuple[str, str, str, _Cells]]:
         if one["way"] != "alone"
     ]
     spread = "damage lies on most pairs, skewness up to about 2; templates as the future ones"
-    told = {name: [one for one in data["accuracy_templates"]] for name in ("high", "low")}
+    told = data["accuracy_templates"]
     return [
         ("wrong pass", spread, "5", cells(plain, "high")),
         ("wrong pass, strong skew", "nothing more: a few pairs lose much", "5",
@@ -392,7 +388,7 @@ def _worst_cells(data: Data) -> list[tuple[str, str, str, _Cells]]:
         ("wrong pass, 2 to 7 templates, a few lose much", "nothing more", "5", few("skewed")),
         ("wrong pass of accuracy, templates differ", "at least 8 templates", "5",
          [(one["high"], f"{one['pairs']} pairs of {one['templates']} templates, correlation "
-           f"{one['together']:g}") for one in told["high"]]),
+           f"{one['together']:g}") for one in told]),
         ("false alarm of one limit", spread, "5", cells(plain, "low")),
         ("false alarm of one limit, a few pairs improve much", "nothing more", "5",
          cells(skewed, "low")),

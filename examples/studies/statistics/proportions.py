@@ -64,9 +64,9 @@ def template_jobs(settings: Settings) -> list[Job]:
 
 
 def _by_template(pairs: int, templates: int, together: float, tried: int) -> list[Record]:
-    """A record at a true drop of `DROP_LIMIT`: how often, in per cent, the lower bound lies above it (`low`, and `low_of_many`
-    at the level of one limit of fifteen) and the upper one below it (`high`), of the gate's bounds
-    and, as `alone_...`, of those that take pairs for independent."""
+    """A record at a true drop of `DROP_LIMIT`: how often, in per cent, the lower bound lies above
+    it (`low`, and `low_of_many` at the level of one limit of fifteen) and the upper one below it
+    (`high`), of the gate's bounds and, as `alone_...`, of those that take pairs for independent."""
     rng = np.random.default_rng((pairs, templates, round(100 * together)))
     codes = np.arange(pairs) % templates
     sets = [_missed(_losses(rng, codes, together), codes) for _ in range(tried)]

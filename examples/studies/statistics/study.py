@@ -64,9 +64,7 @@ def study(
     return {"settings": asdict(settings), **found}
 
 
-def _jobs(
-    settings: Settings, large: Path, others: tuple[Path, ...]
-) -> Mapping[str, Sequence[Job]]:
+def _jobs(settings: Settings, large: Path, others: tuple[Path, ...]) -> Mapping[str, Sequence[Job]]:
     """By the name of what they measure; those that take longest first, for they end last."""
     return {
         "whole_runs": whole_runs.jobs(settings),

@@ -85,11 +85,16 @@ def _records(kind: str, pairs: int, templates: int, edge: bool, runs: int) -> li
     for run in range(runs):
         rng = np.random.default_rng((run, pairs, templates, edge))
         cases = [
-            (_spec(f"c{place}"), _samples(kind, rng, pairs, templates, able=place < _ABLE, edge=edge))
+            (
+                _spec(f"c{place}"),
+                _samples(kind, rng, pairs, templates, able=place < _ABLE, edge=edge),
+            )
             for place in range(_ABLE + _GUESSED)
         ]
         # All limits of a circuit need the same of the base.
-        able = [can_be_judged(spec, Limit("dcv.circuit", 0.1), samples=data) for spec, data in cases]
+        able = [
+            can_be_judged(spec, Limit("dcv.circuit", 0.1), samples=data) for spec, data in cases
+        ]
         guessed.append(any(able[_ABLE:]))
         family, failed = max(1, len(LIMITS) * sum(able)), False
         for (spec, data), key in itertools.product(cases[:_ABLE], LIMITS):
