@@ -11,11 +11,13 @@ from typing import Any
 
 from examples.studies import statistics
 from examples.studies.command import Say, carry_out, check_matplotlib, compact, write_study
+from forgetguard.whole_files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure how often verdicts err; write statistics/study.json, the figures in statistics/ and
-    the numbers in statistics.md. About half an hour of one core, or three minutes of 16."""
+    the numbers in statistics.md, and in the README beside that folder. About half an hour of one
+    core, or three minutes of 16."""
     asked = _options().parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return carry_out(lambda say: _run(asked, say))
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(asked: argparse.Namespace, say: Say) -> None:
     # Heavy imports wait until the options are known to be right.
+    from examples.studies.statistics import page
     from examples.studies.statistics.settings import SMALL, Settings
     from examples.studies.statistics.study import study
 
@@ -34,6 +37,9 @@ def _run(asked: argparse.Namespace, say: Say) -> None:
     )
     at = write_study(data, asked.out, statistics, lines(data), plots=not asked.no_plots)
     say(f"written: {at}")
+    readme = asked.out.parent / "README.md"
+    if readme.is_file() and "<!-- statistics: " in readme.read_text("utf-8"):
+        write_text(readme, page.fill(readme.read_text("utf-8"), data))
 
 
 def lines(data: Mapping[str, Any]) -> str:

@@ -94,10 +94,8 @@ class _Cell:
         return 100 * float((low > least).mean())
 
     def _drawn(self, said: Real) -> tuple[IntArray, IntArray | None]:
-        draws = self.settings.draws // 2
-        return subsamples(
-            said.templates, self.pairs, draws, round(1 / self.alpha), whole=self.whole
-        )
+        draws, seed = self.settings.detected, round(1 / self.alpha)
+        return subsamples(said.templates, self.pairs, draws, seed, whole=self.whole)
 
     def _bounds(
         self, one: Real, at: IntArray, codes: IntArray | None

@@ -88,8 +88,8 @@ def _heads(pairs: int, dose: float, settings: Settings) -> list[Record]:
     """The limit of 0.25 on every head of eight, of which one is damaged, in a run of fifteen
     limits. It passes when all heads do, and fails when any does."""
     blocks = [
-        _judge_heads(pairs, dose, block, min(_BLOCK, settings.doses), settings.resamples)
-        for block in range(max(1, settings.doses // _BLOCK))
+        _judge_heads(pairs, dose, block, min(_BLOCK, settings.head_doses), settings.resamples)
+        for block in range(max(1, settings.head_doses // _BLOCK))
     ]
     passes, fails = (np.concatenate(part) for part in zip(*blocks, strict=True))
     rates = {"passes": percent(passes), "fails": percent(fails)}

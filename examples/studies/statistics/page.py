@@ -63,10 +63,12 @@ _REPEATED: Mapping[str, str] = {
     "judged": "whole runs by the gate's judge (runs; limits are twice as many)",
     "runs": "whole runs of the tiny family (a quarter for the last two columns)",
     "families": "eight heads",
-    "doses": "power over dose",
+    "doses": "power over dose, circuits",
+    "head_doses": "power over dose, heads",
     "heads": "lost heads",
     "guards": "guards",
-    "draws": "subsamples of the tiny family (half as many for `detectable`)",
+    "draws": "subsamples of the tiny family (a quarter where templates are resampled)",
+    "detected": "what `detectable` delivers",
     "sequences": "sequential drawing (a quarter where the truth is not at the limit)",
 }
 
@@ -342,6 +344,19 @@ def _worst(data: Data) -> str:
     return _table(["what", "worst seen, %", "nominal, %", "where", "rests on"], rows)
 
 
+def _readme(data: Data) -> str:
+    """The worst rates in two sentences."""
+    found = {words: max(cells)[0] for words, _, _, cells in _worst_cells(data)}
+    return (
+        "Worst rates seen where the truth stands at the limit ([docs/statistics.md]"
+        "(docs/statistics.md)): a pass is wrong "
+        f"{found['wrong pass']:.0f} times in 100 where damage is spread over the pairs, and "
+        f"{found['wrong pass, few pairs carry all']:.0f} times where one pair in twenty carries all "
+        f"of it ({found['the same with `guard: 2`']:.0f} with `guard: 2`); a run of the tiny family "
+        f"fails falsely {found['a run of the tiny family fails falsely']:.0f} times in 100."
+    )
+
+
 _Cells = list[tuple[float, str]]
 
 
@@ -437,6 +452,7 @@ def _sequences(data: Data) -> str:
 
 _WORDS: Mapping[str, str] = {"pocock": "Pocock-like", "obrien_fleming": "O'Brien-Fleming-like"}
 BLOCKS: Mapping[str, Callable[[Data], str]] = {
+    "readme": _readme,
     "worst": _worst,
     "sizes": _sizes_of_study,
     "one_sided": _one_sided,

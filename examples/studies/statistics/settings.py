@@ -17,18 +17,20 @@ class Settings:
 
     pairs: tuple[int, ...] = (16, 32, 64, 128)
     repeated: int = 1  # how many times as many repetitions as by default
-    data_sets: int = 600  # for each scenario and number of pairs, in blocks with their own draws
-    block: int = 200
+    data_sets: int = 2000  # for each scenario and number of pairs, in blocks with their own draws
+    block: int = 500
     resamples: int = 1999
     runs: int = 200  # null runs of the tiny family's gate
     judged: int = 30  # runs through the gate's own judge
     families: int = 250  # of heads, to compare corrections
-    doses: int = 200  # data sets a dose
-    sequences: int = 600  # sequential runs a true value
+    doses: int = 400  # data sets a dose of a circuit
+    head_doses: int = 200  # and of a head
+    sequences: int = 2000  # sequential runs a true value
     heads: int = 100  # families of which one head lost much
     guards: int = 500  # data sets for a limit with a guard
     large: int = 2000  # pairs of the large set
-    draws: int = 100  # subsamples of it
+    draws: int = 300  # subsamples of it
+    detected: int = 60  # subsamples of a damage that is called detectable
     circuits: tuple[str, ...] = field(
         default=("fact_recall", "greater_than", "induction", "ioi", "key_value")
     )
@@ -46,10 +48,12 @@ _REPETITIONS = (
     "judged",
     "families",
     "doses",
+    "head_doses",
     "sequences",
     "heads",
     "guards",
     "draws",
+    "detected",
 )
 
 
@@ -62,11 +66,13 @@ SMALL = Settings(
     judged=2,
     families=6,
     doses=20,
+    head_doses=20,
     sequences=20,
     heads=6,
     guards=20,
     large=48,
     draws=6,
+    detected=4,
     circuits=("ioi",),
     checkpoints=("tiny:sft",),
 )
