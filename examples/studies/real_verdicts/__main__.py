@@ -23,10 +23,11 @@ def main() -> int:
     parser.add_argument("model", type=Path, help="as `make real` makes it")
     parser.add_argument("results", type=Path)
     parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("--workers", type=int, default=1, help="processes (1)")
     given = parser.parse_args()
 
     def run(say: Say) -> None:
-        study.run(given.model, given.results, say, given.name)
+        study.run(given.model, given.results, say, given.name, given.workers)
         found = json.loads(given.results.read_text("utf-8"))
         shape = Shape.of(json.loads((given.model / "config.json").read_text("utf-8")))
         text = (DOCS / "real.md").read_text("utf-8")

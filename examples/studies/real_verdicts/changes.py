@@ -65,15 +65,15 @@ def slice_of(weights: Weights, shape: Shape, layer: int, part: str, head: int) -
 
 
 def damaged(shape: Shape, layer: int, head: int, part: str, way: str) -> Edit:
-    """A head's part is zeroed, drowned in noise of three times its spread, or exchanged with that
-    of the layer's head farthest away."""
+    """A head's part is zeroed, replaced by noise of its spread, or exchanged with that of the
+    layer's head farthest away. (Noise that is added leaves what the part computes in place.)"""
 
     def edit(weights: Weights) -> None:
         mine = slice_of(weights, shape, layer, part, head)
         if way == "zeroed":
             mine.zero_()
         elif way == "noised":
-            mine += 3 * mine.std() * noise(mine.shape, seed=layer * 100 + head)
+            mine.copy_(mine.std() * noise(mine.shape, seed=layer * 100 + head))
         else:
             away = (head + shape.heads // 2) % shape.heads
             other = slice_of(weights, shape, layer, part, away)
@@ -91,24 +91,25 @@ def noise(shape: Sequence[int], seed: int) -> Tensor:
 
 
 def head_plants(shape: Shape, capability: str, heads: Sequence[tuple[int, int]]) -> list[Change]:
-    """Ten of one capability: the four parts of its most important heads, in three ways."""
-    first, second = heads[0], heads[min(1, len(heads) - 1)]
+    """Ten of one capability: the four parts of its important heads in three ways, the heads by
+    turns, the most important one first."""
     plan = [
-        (first, "q", "zeroed"), (first, "k", "zeroed"), (first, "v", "zeroed"),
-        (first, "o", "zeroed"), (second, "o", "zeroed"), (first, "q", "noised"),
-        (first, "v", "noised"), (second, "o", "noised"), (first, "q", "swapped"),
-        (first, "o", "swapped"),
+        ("o", "zeroed"), ("q", "zeroed"), ("v", "zeroed"), ("k", "zeroed"), ("o", "noised"),
+        ("q", "noised"), ("v", "noised"), ("k", "noised"), ("o", "swapped"), ("q", "swapped"),
     ]  # fmt: skip
-    return [
-        Change(
-            f"{capability}: {part} of L{head[0]}H{head[1]} {way}",
-            "head",
-            damaged(shape, *head, part, way),
-            head,
-            capability,
+    found = []
+    for number, (part, way) in enumerate(plan):
+        head = heads[number % len(heads)]
+        found.append(
+            Change(
+                f"{capability}: {part} of L{head[0]}H{head[1]} {way}",
+                "head",
+                damaged(shape, *head, part, way),
+                head,
+                capability,
+            )
         )
-        for head, part, way in plan
-    ]
+    return found
 
 
 # --- no harm -------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,70 +29,115 @@ from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Verdict
 
-CAPABILITIES = ("ioi", "agreement", "fact_recall", "key_value")
-WHOLE = CAPABILITIES[:3]  # what copies are judged by whose damage is in no one circuit
+WHOLE = ("ioi", "agreement", "fact_recall", "induction")
+"""What copies are judged by whose damage is in no one circuit."""
+IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
+PREFIX = "smollm2-135m-instruct-"
 
 Data = dict[str, Any]
 
 
-def circuits() -> dict[str, GateSpec]:
-    """The bundled circuits of this model, by capability, on prompts that no file fixes."""
-    found = {}
-    for path in bundled_files():
-        if path.name.startswith("smollm2-135m-instruct-"):
-            spec = load_gate_file(path)
-            found[spec.capability] = replace(spec, prompt_seed=PROMPT_SEED)
-    return {name: found[name] for name in CAPABILITIES}
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is judged by what: the circuits on prompts that no file fixes, other prompts of the same
+    tasks, the base's behaviour on those, the limits of a default run, and every change by name."""
 
+    model: Path
+    specs: Mapping[str, GateSpec]
+    others: Mapping[str, EncodedCapability]
+    base: Mapping[str, Data]
+    family: int
+    changes: Mapping[str, Change]
 
-def run(model: Path, out: Path, say: Say, only: str = "") -> None:
-    """Judge every change whose name holds `only`; what is in `out` already is not done again."""
-    specs = circuits()
-    shape = Shape.of(json.loads((model / "config.json").read_text()))
-    others = {name: other_prompts(model, spec) for name, spec in specs.items()}
-    done: Data = json.loads(out.read_text()) if out.exists() else {}
-    base = plain(model, others)
-    family = sum(len(spec.limits) for spec in specs.values())
-    for change in planned(specs, shape, others):
-        if change.name in done or only not in change.name:
-            continue
-        with tempfile.TemporaryDirectory(dir=out.parent) as work:
-            tuned = copy(model, Path(work) / "tuned", change)
-            names = (change.capability,) if change.capability else WHOLE
-            chosen = {name: specs[name] for name in names}
-            verdicts = judged(model, tuned, chosen, family=family)
-            found = plain(tuned, {name: others[name] for name in chosen}, base=model)
-        done[change.name] = {
+    @classmethod
+    def of(cls, model: Path, base: Mapping[str, Data] | None = None) -> Plan:
+        shape = Shape.of(json.loads((model / "config.json").read_text()))
+        specs = circuits()
+        others = {name: other_prompts(model, spec) for name, spec in specs.items()}
+        made = []
+        for name, spec in specs.items():
+            if heads := important(spec):
+                made += changes.head_plants(shape, name, heads)
+        pairs = others["ioi"].encoded.pairs
+        words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
+        made += [*changes.harmless(shape), *changes.outside(shape, words)]
+        return cls(
+            model,
+            specs,
+            others,
+            base or plain(model, others),
+            sum(len(spec.limits) for spec in specs.values()),
+            {one.name: one for one in made},
+        )
+
+    def judge(self, name: str) -> Data:
+        """Make the copy, gate it, and measure beside it what it lost."""
+        change = self.changes[name]
+        chosen = (change.capability,) if change.capability else WHOLE
+        specs = {each: self.specs[each] for each in chosen}
+        with tempfile.TemporaryDirectory() as work:
+            tuned = copy(self.model, Path(work) / "tuned", change)
+            verdicts = judged(self.model, tuned, specs, self.family)
+            found = plain(tuned, {each: self.others[each] for each in chosen}, base=self.model)
+        return {
             "kind": change.kind,
             "head": list(change.head or ()),
             "limits": [told(one) for one in verdicts],
-            "behaviour": {name: {"base": base[name], "tuned": found[name]} for name in chosen},
+            "behaviour": {each: {"base": self.base[each], "tuned": found[each]} for each in chosen},
         }
-        out.write_text(json.dumps(done, indent=1))
-        say(f"{change.name}: {', '.join(sorted({one.outcome.value for one in verdicts}))}")
 
 
-def planned(
-    specs: Mapping[str, GateSpec], shape: Shape, others: Mapping[str, EncodedCapability]
-) -> list[Change]:
-    """Every change, in a fixed order."""
-    found = []
-    for name, spec in specs.items():
-        found += changes.head_plants(shape, name, important(spec))
-    pairs = others["ioi"].encoded.pairs
-    words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
-    return [*found, *changes.harmless(shape), *changes.outside(shape, words)]
+def circuits() -> dict[str, GateSpec]:
+    """The bundled circuits of this model, by capability; those of `WHOLE` first."""
+    found = {}
+    for path in bundled_files():
+        if path.name.startswith(PREFIX):
+            spec = load_gate_file(path)
+            found[spec.capability] = replace(spec, prompt_seed=PROMPT_SEED)
+    return {name: found[name] for name in [*WHOLE, *sorted(set(found) - set(WHOLE))]}
 
 
 def important(spec: GateSpec) -> list[tuple[int, int]]:
-    """The circuit's heads as (layer, head), the most important first."""
-    scores: Mapping[str, float] = (spec.found or {})["scores"]
-    heads = [str(one) for one in spec.members if "H" in str(one)]
+    """The circuit's important heads as (layer, head), the most important first."""
+    found: Mapping[str, Any] = spec.found or {}
+    scores: Mapping[str, float] = found["scores"]
+    heads = [name for name in scores if scores[name] >= IMPORTANT * found["whole_effect"]]
     ranked = sorted(heads, key=lambda one: -scores[one])
     return [(int(layer), int(head)) for layer, head in (one[1:].split("H") for one in ranked)]
+
+
+def run(model: Path, out: Path, say: Say, only: str = "", workers: int = 1) -> None:
+    """Judge every change whose name holds `only`, in as many processes; what is in `out` already is
+    not done again."""
+    plan = Plan.of(model)
+    done: Data = json.loads(out.read_text()) if out.exists() else {}
+    todo = [name for name in plan.changes if only in name and name not in done]
+    say(f"{len(todo)} copies to judge, {len(done)} are done")
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(model, plan.base)
+    ) as pool:
+        started = {pool.submit(_judge, name): name for name in todo}
+        for future in as_completed(started):
+            name = started[future]
+            done[name] = future.result()
+            ordered = {each: done[each] for each in plan.changes if each in done}
+            out.write_text(json.dumps(ordered, indent=1))
+            outcomes = sorted({one["outcome"] for one in done[name]["limits"]})
+            say(f"{name}: {', '.join(outcomes)}")
+
+
+_PLAN: list[Plan] = []  # of a worker
+
+
+def _begin(model: Path, base: Mapping[str, Data]) -> None:
+    _PLAN[:] = [Plan.of(model, base)]
+
+
+def _judge(name: str) -> Data:
+    return _PLAN[0].judge(name)
 
 
 # --- the gate ------------------------------------------------------------------------------------
@@ -190,12 +237,14 @@ def plain(
         loaded: Any = PeftModel.from_pretrained(plainly, str(model))
     else:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded.to(device)
     found = {}
     for name, capability in prompts.items():
         margins = []
         for one in capability.encoded.pairs:
             with torch.no_grad():
-                logits = loaded(torch.tensor([one.clean])).logits[0, -1]
+                logits = loaded(torch.tensor([one.clean], device=device)).logits[0, -1]
             margins.append(float(logits[one.answer[0]] - logits[one.distractor[0]]))
         values = np.array(margins)
         found[name] = {"margin": float(values.mean()), "right": float((values > 0).mean())}
