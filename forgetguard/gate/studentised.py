@@ -265,8 +265,9 @@ class LinearForm:
         """Standard errors of numerator - ratio * denominator, over the denominator, [heads]."""
         residuals = self.residuals(np.full(len(self.values), ratio))
         squares = (self.deviations(residuals) ** 2).sum(axis=1)
-        found: FloatArray = np.sqrt(squares * self.units / (self.units - 1))
-        return found / self.denominators.sum(axis=1)
+        spread = np.sqrt(squares * self.units / (self.units - 1))
+        found: FloatArray = spread / self.denominators.sum(axis=1)
+        return found
 
     def known(self) -> npt.NDArray[np.bool_]:
         """Whether the mean of the denominators, which vary, lies `KNOWN` errors from 0, [heads]."""

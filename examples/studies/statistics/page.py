@@ -346,14 +346,21 @@ def _worst(data: Data) -> str:
 
 def _readme(data: Data) -> str:
     """The worst rates in two sentences."""
-    found = {words: max(cells)[0] for words, _, _, cells in _worst_cells(data)}
+    most = {words: max(cells)[0] for words, _, _, cells in _worst_cells(data)}
+    spread, few, guarded, run = (
+        f"{most[one]:.0f}"
+        for one in (
+            "wrong pass",
+            "wrong pass, few pairs carry all",
+            "the same with `guard: 2`",
+            "a run of the tiny family fails falsely",
+        )
+    )
     return (
         "Worst rates seen where the truth stands at the limit ([docs/statistics.md]"
-        "(docs/statistics.md)): a pass is wrong "
-        f"{found['wrong pass']:.0f} times in 100 where damage is spread over the pairs, and "
-        f"{found['wrong pass, few pairs carry all']:.0f} times where one pair in twenty carries all "
-        f"of it ({found['the same with `guard: 2`']:.0f} with `guard: 2`); a run of the tiny family "
-        f"fails falsely {found['a run of the tiny family fails falsely']:.0f} times in 100."
+        f"(docs/statistics.md)): a pass is wrong {spread} times in 100 where damage is spread over "
+        f"the pairs, {few} times where few pairs carry all of it ({guarded} with `guard: 2`); a "
+        f"run of the tiny family fails falsely {run} times in 100."
     )
 
 

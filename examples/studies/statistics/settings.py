@@ -20,11 +20,11 @@ class Settings:
     data_sets: int = 2000  # for each scenario and number of pairs, in blocks with their own draws
     block: int = 500
     resamples: int = 1999
-    runs: int = 200  # null runs of the tiny family's gate
+    runs: int = 100  # null runs of the tiny family's gate
     judged: int = 30  # runs through the gate's own judge
     families: int = 250  # of heads, to compare corrections
     doses: int = 400  # data sets a dose of a circuit
-    head_doses: int = 200  # and of a head
+    head_doses: int = 100  # and of a head
     sequences: int = 2000  # sequential runs a true value
     heads: int = 100  # families of which one head lost much
     guards: int = 500  # data sets for a limit with a guard
