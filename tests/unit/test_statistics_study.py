@@ -17,6 +17,7 @@ from examples.studies.statistics.intervals import INTERVALS
 from examples.studies.statistics.jobs import carry_out
 from examples.studies.statistics.scenarios import RATIO, SCENARIOS
 from examples.studies.statistics.settings import Settings
+from examples.studies.statistics.tables import select
 from examples.studies.statistics.tiny_family import read, shapes
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import spending, studentised
@@ -75,12 +76,12 @@ def test_what_the_issue_asked_for_holds_on_the_published_tiny_family(published: 
     for one in published["tiny_gates"]:
         if one["way"] != "alone":
             assert one["any"] <= 5.0
-    for one in page.select(published["tiny_coverage"], resampled="pairs", what="circuit"):
+    for one in select(published["tiny_coverage"], resampled="pairs", what="circuit"):
         assert page.WIDTH[0] <= one["holds"] <= page.WIDTH[1]
 
 
 def test_a_head_that_lost_70_percent_fails_and_intact_heads_pass(published: dict) -> None:
-    for one in page.select(published["lost_heads"], whole=False):
+    for one in select(published["lost_heads"], whole=False):
         assert one["seen"] >= 90
         assert one["passed"] >= 90
         assert one["false"] <= 3  # of 100, nominal 0.33

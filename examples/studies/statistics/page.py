@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from examples.studies.pages import fill_blocks
-from examples.studies.statistics import few_templates, guards, whole_runs
+from examples.studies.statistics import few_templates, guards, whole_runs, worst
 from examples.studies.statistics.doses import dose_of
 from examples.studies.statistics.families import CORRECTIONS, KINDS
 from examples.studies.statistics.intervals import INTERVALS
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, LIMITS
+from examples.studies.statistics.tables import Data, Record, select, table
 
-Data = Mapping[str, Any]
-Record = Mapping[str, Any]
 WIDTH = (93.0, 97.0)  # what a nominal 95 % should cover
 
 
@@ -39,11 +37,6 @@ def bare(data: Data) -> str:
     return fill("\n\n".join(parts) + "\n", data)
 
 
-def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The records with these values."""
-    return [one for one in records if all(one[key] == value for key, value in wanted.items())]
-
-
 # --- how sure the numbers are ---------------------------------------------------------------------
 
 
@@ -55,7 +48,7 @@ def _sizes_of_study(data: Data) -> str:
         count = settings[key]
         errors = (100 * math.sqrt(rate * (1 - rate) / count) for rate in (0.05, 0.80))
         rows.append([what, str(count), *(f"{one:.1f}" for one in errors)])
-    return _table(["tables", "repetitions a cell", "SE at 5 %", "SE at 80 %"], rows)
+    return table(["tables", "repetitions a cell", "SE at 5 %", "SE at 80 %"], rows)
 
 
 _REPEATED: Mapping[str, str] = {
@@ -106,7 +99,7 @@ def _by_scenario(data: Data, cell: Callable[[Record], str]) -> str:
             for pairs in sizes
         ]
         rows.append([scenario.words, *map(cell, found)])
-    return _table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
+    return table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
 
 
 def _intervals(data: Data) -> str:
@@ -120,7 +113,7 @@ def _intervals(data: Data) -> str:
                 one = select(data["coverage"], scenario=name, pairs=pairs, interval=key)[0]
                 row.append(f"{one['low']:.1f} / {one['high']:.1f}, {one['holds']:.1f}")
             rows.append(row)
-    return _table(["data", "n", *(words for words, _ in INTERVALS.values())], rows)
+    return table(["data", "n", *(words for words, _ in INTERVALS.values())], rows)
 
 
 def _accuracy(data: Data) -> str:
@@ -134,7 +127,7 @@ def _accuracy(data: Data) -> str:
         for one in data["accuracy"]
     ]
     head = ["n", "wrong pass (5 %)", "false alarm, alone (5 %)", "one of fifteen (0.33 %)"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _accuracy_templates(data: Data) -> str:
@@ -148,7 +141,7 @@ def _accuracy_templates(data: Data) -> str:
         for one in data["accuracy_templates"]
     ]
     head = "pairs|correlation|as if independent|the gate's|of fifteen, as if independent|the gate's"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 # --- the tiny family ------------------------------------------------------------------------------
@@ -172,7 +165,7 @@ def _tiny_data(data: Data) -> str:
             ]
         )
     head = "circuit|tuned|pairs|templates|DCV|worst head|skewness|excess kurtosis|correlation"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _tiny_coverage(data: Data) -> str:
@@ -186,7 +179,7 @@ def _tiny_coverage(data: Data) -> str:
             one = select(data["tiny_coverage"], pairs=pairs, what=what, resampled="pairs")[0]
             rows.append([*row, f"{one['worst']:.1f}"])
     head = "n|what|pairs resampled|95 % holds|templates resampled|95 % holds|worst bound"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 # --- false alarms ---------------------------------------------------------------------------------
@@ -203,7 +196,7 @@ def _corrections(data: Data) -> str:
         ]
         for one in sorted(data["corrections"], key=lambda one: one["limits"])
     ]
-    return _table(["data", "n", "nominal", "families", *CORRECTIONS.values()], rows)
+    return table(["data", "n", "nominal", "families", *CORRECTIONS.values()], rows)
 
 
 def _gates(data: Data) -> str:
@@ -222,7 +215,7 @@ def _gates(data: Data) -> str:
             ]
         )
     head = "data|n|runs|any limit|circuit|heads|accuracy|any, by template|any, uncorrected"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _whole_runs(data: Data) -> str:
@@ -243,7 +236,7 @@ def _whole_runs(data: Data) -> str:
         )
     limits = " / ".join(keys)
     head = f"truth|pairs|any fails|each fails: {limits}|each passes|a guess is judged"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 # --- power ----------------------------------------------------------------------------------------
@@ -274,7 +267,7 @@ def _power(data: Data) -> str:
         "n|circuit passes up to|said|circuit fails from, alone|said|one of fifteen|"
         "said (harmless / at the limit)|heads pass up to|heads fail from"
     )
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _detectable(data: Data) -> str:
@@ -291,7 +284,7 @@ def _detectable(data: Data) -> str:
         for one in data["detectable"]
     ]
     head = "circuit|checkpoint|lost|by itself|by one that lost less|the same, if sparse"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _lost_heads(data: Data) -> str:
@@ -306,7 +299,7 @@ def _lost_heads(data: Data) -> str:
         "circuit|heads|lost 70 % fails|false alarm|intact pass|"
         "by template: lost 70 % fails|false alarm|intact pass"
     )
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _few_templates(data: Data) -> str:
@@ -319,7 +312,7 @@ def _few_templates(data: Data) -> str:
         for one in data["few_templates"]
     ]
     head = "templates' losses|templates|as clusters, Student's t|pairs as if independent"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _guards(data: Data) -> str:
@@ -332,103 +325,7 @@ def _guards(data: Data) -> str:
     for kind, words in guards.AT_LIMIT.items():
         found = [select(data["guards"], data=kind, pairs=pairs)[0] for pairs in sizes]
         rows.append([f"fails, {words.split(':')[0]}", *(f"{row['fails']:.1f}" for row in found)])
-    return _table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
-
-
-def _worst(data: Data) -> str:
-    """The worst rates seen, each with what it rests on."""
-    rows = []
-    for words, on, at, found in _worst_cells(data):
-        value, where = max(found, key=lambda one: one[0])
-        rows.append([words, f"**{value:.1f}**", at, where, on])
-    return _table(["what", "worst seen, %", "nominal, %", "where", "rests on"], rows)
-
-
-def _readme(data: Data) -> str:
-    """The worst rates in two sentences."""
-    most = {words: max(cells)[0] for words, _, _, cells in _worst_cells(data)}
-    spread, few, guarded, run = (
-        f"{most[one]:.0f}"
-        for one in (
-            "wrong pass",
-            "wrong pass, few pairs carry all",
-            "the same with `guard: 2`",
-            "a run of the tiny family fails falsely",
-        )
-    )
-    return (
-        "Worst rates seen where the truth stands at the limit ([docs/statistics.md]"
-        f"(docs/statistics.md)): a pass is wrong {spread} times in 100 where damage is spread over "
-        f"the pairs, {few} times where few pairs carry all of it ({guarded} with `guard: 2`); a "
-        f"run of the tiny family fails falsely {run} times in 100."
-    )
-
-
-_Cells = list[tuple[float, str]]
-
-
-def _worst_cells(data: Data) -> list[tuple[str, str, str, _Cells]]:
-    fieller = select(data["coverage"], interval="fieller")
-    plain = [one for one in fieller if one["scenario"] in _SPREAD]
-    skewed = [one for one in fieller if one["scenario"] in ("log_normal", "improving")]
-
-    def cells(records: Sequence[Record], key: str) -> _Cells:
-        words = {name: one.words.split(":")[0] for name, one in SCENARIOS.items()}
-        return [(one[key], f"{words[one['scenario']]}, n = {one['pairs']}") for one in records]
-
-    def guarded(place: int) -> _Cells:
-        chosen = [one for one in data["guards"] if one["data"] in ("tenth", "fifth", "twentieth")]
-        return [
-            (one["passes"][place], f"{guards.AT_LIMIT[one['data']]}, n = {one['pairs']}")
-            for one in chosen
-        ]
-
-    def few(kind: str) -> _Cells:
-        chosen = select(data["few_templates"], data=kind)
-        return [(one["high"], f"{one['templates']} templates") for one in chosen]
-
-    runs = [
-        (one["any"], f"{whole_runs.KINDS[one['data']]}, {one['pairs']} pairs of "
-         f"{one['templates'] or 'no'} templates")
-        for one in select(data["whole_runs"], edge=True)
-    ]  # fmt: skip
-    tiny = [
-        (one["any"], f"{one['data']}, n = {one['pairs']}")
-        for one in data["tiny_gates"]
-        if one["way"] != "alone"
-    ]
-    spread = "damage lies on most pairs, skewness up to about 2; templates as the future ones"
-    told = data["accuracy_templates"]
-    return [
-        ("wrong pass", spread, "5", cells(plain, "high")),
-        ("wrong pass, strong skew", "nothing more: a few pairs lose much", "5",
-         cells(skewed, "high")),
-        ("wrong pass, few pairs carry all", "that the sample holds some of them", "5", guarded(0)),
-        ("the same with `guard: 1`", "no pair loses more than one importance", "5", guarded(1)),
-        ("the same with `guard: 2`", "no pair loses more than two", "5", guarded(2)),
-        ("wrong pass, 2 to 7 templates", "templates' means about normal", "5", few("normal")),
-        ("wrong pass, 2 to 7 templates, a few lose much", "nothing more", "5", few("skewed")),
-        ("wrong pass of accuracy, templates differ", "at least 8 templates", "5",
-         [(one["high"], f"{one['pairs']} pairs of {one['templates']} templates, correlation "
-           f"{one['together']:g}") for one in told]),
-        ("false alarm of one limit", spread, "5", cells(plain, "low")),
-        ("false alarm of one limit, a few pairs improve much", "nothing more", "5",
-         cells(skewed, "low")),
-        ("a run of the tiny family fails falsely", "pairs as drawn", "5", tiny),
-        ("a made-up run fails falsely", "as said in the cell", "5", runs),
-    ]  # fmt: skip
-
-
-_SPREAD = (
-    "symmetric",
-    "gamma",
-    "log_normal_half",
-    "heavy",
-    "weak",
-    "at_floor",
-    "templates",
-    "few_templates",
-)
+    return table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
 
 
 def _at_limit(records: Sequence[Record]) -> Record:
@@ -454,13 +351,13 @@ def _sequences(data: Data) -> str:
     head = ["true DCV"]
     for kind in kinds:
         head += [f"{_WORDS[kind]}: pass / fail", "pairs (saved)"]
-    return _table([*head, f"{MOST} at once: pass / fail"], rows)
+    return table([*head, f"{MOST} at once: pass / fail"], rows)
 
 
 _WORDS: Mapping[str, str] = {"pocock": "Pocock-like", "obrien_fleming": "O'Brien-Fleming-like"}
 BLOCKS: Mapping[str, Callable[[Data], str]] = {
-    "readme": _readme,
-    "worst": _worst,
+    "readme": worst.readme,
+    "worst": worst.rendered,
     "sizes": _sizes_of_study,
     "one_sided": _one_sided,
     "two_sided": _two_sided,
@@ -480,8 +377,3 @@ BLOCKS: Mapping[str, Callable[[Data], str]] = {
     "sequences": _sequences,
 }
 FIGURES = ("coverage", "alarms", "power", "sequences")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from examples.studies.statistics.families import CORRECTIONS, KINDS
-from examples.studies.statistics.page import WIDTH, Data, select
+from examples.studies.statistics.page import WIDTH
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, HEAD_LIMIT, LIMITS
+from examples.studies.statistics.tables import Data, select
 from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision.
