@@ -15,8 +15,9 @@ import numpy.typing as npt
 from scipy import special
 
 from forgetguard.errors import MeasurementError
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray, IntArray
-from forgetguard.gate.studentised import LinearForm, coverage
+from forgetguard.gate.studentised import coverage
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.requirements import wilson
 

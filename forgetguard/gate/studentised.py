@@ -49,21 +49,18 @@ from scipy import special
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate import two_step
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import (
     FEWEST_RESAMPLED,
     RESAMPLES,
     FloatArray,
     IntArray,
-    cluster_sums,
     enough_resamples,
     weights_in_chunks,
 )
 from forgetguard.gate.verdict import Estimate
 
-KNOWN = 3.0  # standard errors of a denominator
 SHOWN = 0.025  # the least level at which draws of as few as eight units show their tail
-
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,110 +195,6 @@ def mean(
 def measurable(importance: Estimate) -> bool:
     """Whether an importance can be a denominator: its interval excludes zero, on either side."""
     return importance.low > 0 or importance.high < 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LinearForm:
-    """Rows whose ratio of means is asked for, in units (pairs, or clusters with their sums), turned
-    so that every denominator's mean is positive.
-
-    numerators, denominators: [heads, units]. sizes: [units], the pairs of each. values: [heads],
-    the ratios. exact: [heads], rows in which nothing varies.
-
-    A cluster deviates by what its pairs add to the mean of all pairs, not by how many pairs it has:
-    the linearised variance of a mean over clusters of uneven size (Cochran 1977, Sampling
-    Techniques, section 9A.5).
-    """
-
-    numerators: FloatArray
-    denominators: FloatArray
-    sizes: FloatArray
-    values: FloatArray
-    exact: np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-    @classmethod
-    def of(
-        cls, numerators: FloatArray, denominators: FloatArray, clusters: IntArray | None
-    ) -> LinearForm:
-        sizes = np.ones(numerators.shape[1])
-        if clusters is not None:
-            numerators, denominators = cluster_sums(numerators, denominators, clusters)
-            sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
-        sign = np.sign(denominators.sum(axis=1, keepdims=True))
-        numerators, denominators = numerators * sign, denominators * sign
-        values = numerators.sum(axis=1) / denominators.sum(axis=1) + 0.0  # -0.0 reads as 0.0
-        exact = is_exact(values, numerators, denominators)
-        return cls(numerators, denominators, sizes, values, exact)
-
-    @property
-    def units(self) -> int:
-        """Pairs or clusters."""
-        return len(self.sizes)
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom: units less one; of clusters of uneven size, their effective number
-        less one (Kish 1965, Survey Sampling, section 11.7)."""
-        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) - 1
-
-    def residuals(self, ratios: FloatArray) -> FloatArray:
-        """[heads, units]: numerator - ratio * denominator. Their mean is 0 at `values`."""
-        return self.numerators - ratios[:, None] * self.denominators
-
-    def deviations(self, sums: FloatArray) -> FloatArray:
-        """What [heads, units] adds to the mean of the pairs beyond its share."""
-        share = self.sizes / self.sizes.sum()
-        found: FloatArray = sums - sums.sum(axis=1, keepdims=True) * share
-        return found
-
-    def errors(self) -> FloatArray:
-        """Standard errors of the ratios, by the delta method, [heads]."""
-        squares = (self.deviations(self.residuals(self.values)) ** 2).sum(axis=1)
-        spread = np.sqrt(squares * self.units / (self.units - 1)) / self.denominators.sum(axis=1)
-        found: FloatArray = np.where(self.exact, 0.0, spread)
-        return found
-
-    def errors_at(self, ratio: float) -> FloatArray:
-        """Standard errors of numerator - ratio * denominator, over the denominator, [heads]."""
-        residuals = self.residuals(np.full(len(self.values), ratio))
-        squares = (self.deviations(residuals) ** 2).sum(axis=1)
-        spread = np.sqrt(squares * self.units / (self.units - 1))
-        found: FloatArray = spread / self.denominators.sum(axis=1)
-        return found
-
-    def known(self) -> npt.NDArray[np.bool_]:
-        """Whether the mean of the denominators, which vary, lies `KNOWN` errors from 0, [heads]."""
-        squares = (self.deviations(self.denominators) ** 2).sum(axis=1)
-        error = np.sqrt(squares * self.units / (self.units - 1))
-        total = self.denominators.sum(axis=1)
-        found: npt.NDArray[np.bool_] = (total >= KNOWN * error) & (error > _ROUNDING * total)
-        return found
-
-    def lower(self, quantiles: FloatArray) -> FloatArray:
-        """The least ratio with T at most `quantiles`, [heads], which are not negative; minus
-        infinity where there is none."""
-        return self._solve(quantiles, -1.0)
-
-    def upper(self, quantiles: FloatArray) -> FloatArray:
-        """The largest ratio with T at least `quantiles`, which are not positive, as `lower`."""
-        return self._solve(quantiles, 1.0)
-
-    def _solve(self, quantiles: FloatArray, side: float) -> FloatArray:
-        """The root on `side` of sum(n - L d)^2 = q^2 var(sum(n - L d))."""
-        n, d = self.numerators.sum(axis=1), self.denominators.sum(axis=1)
-        off_n, off_d = self.deviations(self.numerators), self.deviations(self.denominators)
-        with np.errstate(all="ignore"):
-            square = quantiles**2 * self.units / (self.units - 1)
-            a = d**2 - square * (off_d**2).sum(axis=1)
-            b = n * d - square * (off_n * off_d).sum(axis=1)
-            c = n**2 - square * (off_n**2).sum(axis=1)
-            found = (b + side * np.sqrt(np.maximum(b**2 - a * c, 0.0))) / a
-        bounded = (a > 0) & np.isfinite(square)
-        found = np.where(bounded, found, side * math.inf)
-        # The estimate lies within, whatever is rounded.
-        found = np.maximum(found, self.values) if side > 0 else np.minimum(found, self.values)
-        solved: FloatArray = np.where(self.exact, self.values, found) + 0.0
-        return solved
 
 
 def t_statistics(form: LinearForm, ratios: FloatArray) -> FloatArray:
@@ -463,13 +356,3 @@ def check_rows(numerators: FloatArray, denominators: FloatArray, confidence: flo
         raise MeasurementError("a value to be averaged is not finite: check the models' outputs")
     if (denominators.sum(axis=1) == 0).any():
         raise MeasurementError("a denominator's mean is 0: check that it is measurable first")
-
-
-def is_exact(
-    values: FloatArray, numerators: FloatArray, denominators: FloatArray
-) -> npt.NDArray[np.bool_]:
-    """Rows whose numerator is the denominator times a constant: nothing there varies."""
-    expected = values[:, None] * denominators
-    scale = np.maximum(np.abs(numerators), np.abs(expected)).max(axis=1)
-    exact: npt.NDArray[np.bool_] = np.abs(numerators - expected).max(axis=1) <= _ROUNDING * scale
-    return exact

@@ -32,8 +32,8 @@ import numpy.typing as npt
 from scipy import special
 
 if TYPE_CHECKING:
+    from forgetguard.gate.linear_form import LinearForm
     from forgetguard.gate.resampling import FloatArray
-    from forgetguard.gate.studentised import LinearForm
 
 SPENT = 0.1  # of the level, on upper bounds
 _STEPS = 20  # at most: each is a valid bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,4 +59,5 @@ def _low(one: Requirement) -> float:
     n, mean = len(one.values), float(one.values.mean())
     if one.proportion:
         return wilson(mean, n, float(ndtri(CONFIDENCE)))[0]
-    return mean - float(stdtrit(n - 1, CONFIDENCE) * one.values.std(ddof=1)) / n**0.5
+    error = float(one.values.std(ddof=1)) / math.sqrt(n)
+    return mean - float(stdtrit(n - 1, CONFIDENCE)) * error

@@ -10,8 +10,9 @@ from scipy import optimize, stats
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate import studentised
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray
-from forgetguard.gate.studentised import LinearForm, ratios
+from forgetguard.gate.studentised import ratios
 
 
 def data(seed: int, pairs: int, heads: int = 1) -> tuple[FloatArray, FloatArray]:

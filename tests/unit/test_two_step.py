@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from forgetguard.gate import studentised, two_step
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray, IntArray
 
 PAIRS, LIMIT = 64, 0.25
@@ -63,7 +64,7 @@ def test_heads_that_lost_nothing_cost_a_head_that_did_next_to_nothing(
 
 def test_the_bound_knows_of_no_limit_and_is_never_below_that_of_all_heads() -> None:
     damage, importance = (one[0] for one in drawn(8, 1, 4, None))
-    form = studentised.LinearForm.of(damage, importance, None)
+    form = LinearForm.of(damage, importance, None)
     draws = studentised.resampled_t(form, form.values, 1999, 0)
     critical = studentised.quantiles(draws.max(axis=0, keepdims=True), 0.9 * 0.05, form.freedom)
     plain = form.lower(np.repeat(critical, 8))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.real import Real, read, subsamples
 from examples.studies.statistics.settings import ALPHA, LIMITS, Settings
 from forgetguard.gate import power, studentised
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray, IntArray
 
 LEAST = 0.03  # a damage that is worth a limit
@@ -73,13 +73,23 @@ class _Cell:
 
         def stated(limit: float) -> float:
             if sparse:
-                kept = {"pairs": self.pairs, "templates": templates, "loss": loss}
-                say: Callable[..., float | None] = partial(power.detectable_sparse, **kept)
-                found = [say(*row[1:], limit, freedom=form.freedom) for row in rows]
+                found = [
+                    power.detectable_sparse(
+                        *row[1:],
+                        limit,
+                        pairs=self.pairs,
+                        loss=loss,
+                        freedom=form.freedom,
+                        templates=templates,
+                    )
+                    for row in rows
+                ]
             else:
                 growth = power.growth(self.pairs, templates)
-                say = partial(power.detectable, freedom=form.freedom, growth=growth)
-                found = [say(*row, limit) for row in rows]
+                found = [
+                    power.detectable(*row, limit, freedom=form.freedom, growth=growth)
+                    for row in rows
+                ]
             return float(np.median([math.inf if one is None else one for one in found]))
 
         least, most = 0.0, self.hurt.value
@@ -99,8 +109,8 @@ class _Cell:
 
     def _bounds(
         self, one: Real, at: IntArray, codes: IntArray | None
-    ) -> tuple[studentised.LinearForm, FloatArray]:
-        form = studentised.LinearForm.of(one.damage[0][at], one.importance[0][at], codes)
+    ) -> tuple[LinearForm, FloatArray]:
+        form = LinearForm.of(one.damage[0][at], one.importance[0][at], codes)
         wanted = max(self.settings.resamples, round(10 / self.alpha))
         drawn = studentised.resampled_t(form, form.values, wanted, 1)
         return form, form.lower(studentised.quantiles(drawn, self.alpha, form.freedom))

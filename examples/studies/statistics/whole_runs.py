@@ -178,4 +178,5 @@ def _damage(
     # `form` is standard normal, so that both skewed ones have mean 0.
     skew = np.exp(0.8 * form - 0.32) - 1
     off = {"normal": form, "worsening": skew, "improving": -skew}[kind]
-    return limit * scale + 0.2 * scale.mean() * off
+    drawn: FloatArray = limit * scale + 0.2 * scale.mean() * off
+    return drawn
