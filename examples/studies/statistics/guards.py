@@ -28,7 +28,7 @@ BELOW: Mapping[str, str] = {
     "half": "every pair about 0.05: truth 0.05",
     "near": "every pair about 0.07: truth 0.07",
 }
-SPARSE = ("tenth", "fifth", "twentieth")
+SPARSE = ("tenth", "fifth", "twentieth")  # the last loses more than one importance
 LOSSES = (1, 2)
 
 

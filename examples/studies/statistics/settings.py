@@ -20,7 +20,7 @@ class Settings:
     data_sets: int = 2000  # for each scenario and number of pairs, in blocks with their own draws
     block: int = 500
     resamples: int = 1999
-    runs: int = 100  # null runs of the tiny family's gate
+    runs: int = 200  # null runs of the tiny family's gate
     judged: int = 30  # runs through the gate's own judge
     families: int = 250  # of heads, to compare corrections
     doses: int = 400  # data sets a dose of a circuit
