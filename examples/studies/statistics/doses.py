@@ -71,11 +71,17 @@ def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
                 "dose": dose,
                 "passes": percent(high <= CIRCUIT_LIMIT),
                 "fails": percent(low > CIRCUIT_LIMIT),
-                "detectable": round(float(np.median([one or np.inf for one in said])), 4),
-                "passable": round(float(np.median([one or -np.inf for one in room])), 4),
+                "detectable": _median(said, np.inf),
+                "passable": _median(room, -np.inf),
             }
         )
     return found
+
+
+def _median(values: Sequence[float | None], missing: float) -> float | None:
+    """The median, where what is not known counts as `missing`, which is infinite; None for that."""
+    found = float(np.median([missing if one is None else one for one in values]))
+    return round(found, 4) if np.isfinite(found) else None
 
 
 def head_jobs(settings: Settings) -> list[Job]:
