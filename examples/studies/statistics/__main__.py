@@ -16,8 +16,8 @@ from forgetguard.whole_files import write_text
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure how often verdicts err; write statistics/study.json, the figures in statistics/ and
-    the numbers in statistics.md, and in the README beside that folder. About half an hour of one
-    core, or three minutes of 16."""
+    the numbers in statistics.md, and in the README beside that folder. About ten minutes of one
+    idle core."""
     asked = _options().parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return carry_out(lambda say: _run(asked, say))
