@@ -18,6 +18,7 @@ from forgetguard.measures.samples import (
     BASE,
     BASELINE,
     CIRCUIT,
+    COUNTERFACTUAL,
     DAMAGE,
     IMPORTANCE,
     READOUT,
@@ -31,6 +32,7 @@ from forgetguard.measures.samples import (
 
 BESIDE = "dcv.head"  # what stands beside every limit of a circuit
 SMALL_CIRCUIT = 0.1  # share of the readout below which a circuit hardly carries the capability
+SMALL_EFFECT = 0.1  # of the readout, below which the base hardly reads the prompt
 
 
 def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEvidence, ...]:
@@ -139,6 +141,8 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
     found += slices.said_instead(case, limit)
     found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
+    if limit.measure.needs_capability and readout is not None:
+        found += _from_a_prior(readout, data.get(COUNTERFACTUAL, role=BASE))
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
     now = data.get(READOUT)
@@ -176,6 +180,17 @@ def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:
         facts = case.ratio(damage, loss).estimate.facts
         found.append(Note("share_of_loss", facts | {"lost": lost.facts}))
     return found
+
+
+def _from_a_prior(readout: FloatArray, counterfactual: FloatArray | None) -> list[Note]:
+    """That the base answers all but alike when the prompt asks for something else: then drops of
+    readout and accuracy hold no circuit that reads it."""
+    if counterfactual is None:
+        return []
+    mean, effect = float(readout.mean()), float((readout - counterfactual).mean())
+    if effect >= SMALL_EFFECT * abs(mean):
+        return []
+    return [Note("answers_from_prior", {"readout": mean, "effect": effect})]
 
 
 def _weight(importance: float, readout: float) -> list[Note]:

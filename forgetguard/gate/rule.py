@@ -243,11 +243,10 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
         return None
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
-    for name, values in requirements(readout, *read).items():
-        zero = readout.chance if name == "right" else 0.0
-        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
-        if not found.low > zero:
-            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
+    for one in requirements(readout, *read):
+        found = case.accuracy(one.values) if one.proportion else case.mean(one.values)
+        if not found.low > one.above:
+            return _abstain(_BASE_CANNOT[one.name], count=case.count, **found.facts)
     return None
 
 
@@ -408,12 +407,14 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
                 )
     if undecided:
         facts["wanted"] = wanted
+    notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
+    facts |= _sparse(case, limit, [held])
     return Decision(
         outcome,
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
-        notes=_far_below(limit, found.subjects) + _cannot_fail(case, limit, facts),
+        notes=notes,
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -426,8 +427,10 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts = {"subjects": [one.subject for one in judged], "count": case.count}
         return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
     seen = [_detectable(case, one.held, limit.maximum) for one in judged]
+    decided = _decided(case, limit, judged)
     return replace(
-        _decided(case, limit, judged),
+        decided,
+        facts=decided.facts | _sparse(case, limit, [one.held for one in judged]),
         subjects=shown,
         notes=_alone(case, limit, judged)
         + _floor_notes(case, limit, judged)
@@ -528,8 +531,31 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
         held.error or _error_of_drop(estimate, case),
         maximum,
         freedom=held.freedom,
-        growth=case.growth,
+        growth=power.growth(case.count, case.drawn),
     )
+
+
+def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
+    """What is detectable even of damage that a few pairs carry, whichever subject it happens to;
+    nothing where a pair's loss has no bound, or where not even the loss of all would be seen."""
+    if limit.measure.estimator is not Estimator.RATIO:
+        return {}
+    # An answer that flips loses what the readout was, twice.
+    loss = 1.0 if limit.measure.needs_circuit else 2.0
+    found = [
+        power.detectable_sparse(
+            one.estimate.value - one.corrected_low,
+            one.error,
+            limit.maximum,
+            pairs=case.count,
+            loss=loss,
+            freedom=one.freedom,
+            templates=case.drawn,
+        )
+        for one in held
+    ]
+    known = [one for one in found if one is not None]
+    return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
 
 
 def _error_of_drop(estimate: Estimate, case: Case) -> float:

@@ -98,6 +98,7 @@ def _subject(verdict: Verdict) -> str:
         part = f"{share(facts['floor'])} of " * (facts["floor"] > 0)
         return f"damage of {verdict.subject}{over}, as a share of {part}the circuit's importance,"
     return {
+        "margin.drop": f"lead of the answer lost{over}, in SDs of the logits,",
         "dcv.circuit": f"{dcv} of the circuit{over}",
         "dcv.all": f"{dcv} of all heads{over}",
         "readout.drop": f"relative drop of the readout{over}",
@@ -537,6 +538,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "small_circuit": lambda facts: (
         f"the circuit carries {share(facts['share'])} of the readout: most of the capability lies "
         "elsewhere"
+    ),
+    "answers_from_prior": lambda facts: (
+        f"WARNING: the base reads {number(facts['readout'])} on the clean prompts and only "
+        f"{number(facts['effect'])} less of the same answers on the counterfactual ones: it "
+        "answers from a prior, so what it may lose here is that, and no circuit that reads the "
+        "prompt"
     ),
     "held_by_floor": _held_by_floor,
     "share_of_readout": _share_of_readout,

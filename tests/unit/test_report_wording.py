@@ -62,6 +62,7 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "found_on_gated_pairs": ({}, "gated"),
     "circuit_works_against": ({}, "RAISES"),
     "small_circuit": ({"share": 0.05}, "5 %"),
+    "answers_from_prior": ({"readout": 4.0, "effect": 0.2}, "only 0.2 less"),
     "share_of_readout": ({**BOUNDS, "lost": 0.82}, "0.82"),
     "share_of_loss": ({**BOUNDS, "lost": BOUNDS}, "0.1 [-0.05, 0.25]"),
     "far_below": ({"subjects": ["L0H4"], "least": "L0H4", **BOUNDS}, "L0H4"),
