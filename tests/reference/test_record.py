@@ -36,7 +36,8 @@ def test_one_bit_less_or_another_verdict_is_a_difference(record: dict[str, Any])
     runs = record["runs"]
     changed = deepcopy(runs)
     circuit = changed["sft"]["circuits"]["tiny-ioi"]
-    circuit["arrays"]["head_damage/L0H1"][3] += 1e-15
+    name = next(name for name in circuit["arrays"] if name.startswith("head_damage/"))
+    circuit["arrays"][name][3] += 1e-15
     circuit["limits"]["dcv.head"]["outcome"] = "abstain"
     del circuit["limits"]["accuracy.drop"]
     assert len(list(differences(runs, changed))) == 3

@@ -121,8 +121,11 @@ def test_a_file_of_equal_lines_is_read_in_time_that_grows_with_it(tmp_path: Path
     taken = {}
     for count in (2_000, 16_000):
         file = write(tmp_path, *[GOOD[0]] * count)
-        start = time.process_time()
-        with pytest.raises(SpecificationError, match=f"{count - MOST_SHOWN - 1:,} more"):
-            read_prompt_file(file)
-        taken[count] = time.process_time() - start
+        times = []
+        for _ in range(3):  # the quickest: a busy machine slows down some
+            start = time.process_time()
+            with pytest.raises(SpecificationError, match=f"{count - MOST_SHOWN - 1:,} more"):
+                read_prompt_file(file)
+            times.append(time.process_time() - start)
+        taken[count] = min(times)
     assert taken[16_000] < 30 * taken[2_000]  # 64 times where it grows with the square
