@@ -108,9 +108,7 @@ def compare(
                         prompts,
                         masking,
                         [circuit_of(mask) for mask in readings[0].masks] if readings else [],
-                        _stores(pair, checkpoint, anatomy, cut)
-                        if keep and not is_off()
-                        else _nowhere,
+                        _stores(pair, checkpoint, anatomy, cut) if keep else _nowhere,
                         progress,
                     )
                 )
