@@ -20,6 +20,8 @@ from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.schema import parse_gate
 from forgetguard.gate.session import GateSession
 
+pytestmark = pytest.mark.slow
+
 GATE = """\
 forgetguard: 2
 capability: {task}
