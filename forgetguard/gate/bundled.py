@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -56,6 +56,11 @@ def bundled_for(
     ]
     own = [one for one in fitting if one[1].fits is None or not one[1].fits.any_base]
     return tuple(own or fitting)
+
+
+def core(found: Sequence[tuple[Path, GateSpec]]) -> tuple[tuple[Path, GateSpec], ...]:
+    """Of the bundled circuits of a base, those marked `core: true`; all where none is."""
+    return tuple(one for one in found if one[1].core) or tuple(found)
 
 
 def _needs_reference(spec: GateSpec) -> bool:
