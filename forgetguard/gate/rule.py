@@ -322,8 +322,16 @@ def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int =
     """Whether anything can be said of a sampled limit, as far as the base's behaviour tells: one
     that no checkpoint can fail is no member of the run's family (errors as `judge`)."""
     case, measure = Case.of(spec, samples, seed=seed, family=1), limit.measure
-    reasons = _too_few(case), _base_cannot(case, measure), _no_circuit(case, measure)
-    return not any(reasons)
+    more = bool(samples.stages) and samples.count < samples.stages[-1]
+    too_few = None if more else _too_few(case)
+    return not any((too_few, _base_cannot(case, measure), _no_circuit(case, measure)))
+
+
+def more_may_decide(verdict: Verdict) -> bool:
+    """Whether a limit that was judged at one stage is judged at the next. Not where it left the
+    run's family at the first (`can_be_judged`): it can then fail at none."""
+    left = {*_BASE_CANNOT.values(), Code.NO_CIRCUIT}
+    return verdict.outcome is Outcome.ABSTAIN and verdict.code not in left
 
 
 def ruled(held: Bounds, maximum: float) -> Outcome:

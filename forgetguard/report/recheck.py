@@ -148,7 +148,7 @@ def _judged(spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: i
     """The verdict of the first stage that decides, as the session reaches it."""
     for stage in [stage for stage in samples.stages if stage < samples.count]:
         verdict = rule.judge(spec, limit, samples.at(slice(stage)), seed=seed, family=family)
-        if verdict.outcome is not Outcome.ABSTAIN:
+        if not rule.more_may_decide(verdict):
             return verdict
     return rule.judge(spec, limit, samples, seed=seed, family=family)
 
