@@ -36,6 +36,7 @@ PLANTED = (*WHOLE, "in_context_rule", "key_value", "repetition")
 """Whose important heads are damaged."""
 IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
+FAMILY = 24  # limits, of a run over the core circuits
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
 PREFIX = "smollm2-135m-instruct-"
@@ -73,7 +74,7 @@ class Plan:
             specs,
             others,
             base or plain(model, others),
-            sum(len(spec.limits) for spec in specs.values()),
+            FAMILY,
             {one.name: one for one in made},
         )
 
@@ -154,7 +155,7 @@ def judged(base: Path, tuned: Path, specs: Mapping[str, GateSpec], family: int) 
     """Every limit, as `pytest --forgetguard` judges it."""
     roles = {"base": base, "tuned": tuned}
     pair = ModelPair({role: resolve(str(path), role) for role, path in roles.items()})
-    session = GateSession(pair, list(specs.values()), family=family)
+    session = GateSession(pair, list(specs.values()), family=family, keep=True)
     try:
         return [session.judge(spec, limit) for spec in specs.values() for limit in spec.limits]
     finally:
