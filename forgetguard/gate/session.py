@@ -92,6 +92,7 @@ class _Planned:
     exact: dict[Key, float] = field(default_factory=dict)
     failed: Exception | None = None
     unmeasured: dict[str, ForgetguardError] = field(default_factory=dict)
+    has_failed: dict[tuple[int, int], bool] = field(default_factory=dict)  # by stage and family
     notes: tuple[Note, ...] = ()
 
     @property
@@ -116,12 +117,13 @@ class GateSession:
     its limits.
 
     What passes needs no more than the whole circuit and the members that are judged one by one. For
-    a file with a limit that does not, every member is patched alone, and own damage read, so that
-    the verdict says where.
+    a file with a limit that fails, or that is undecided with no more pairs to draw than the first,
+    every member is patched alone, and own damage read, so that the verdict says where.
 
     Where a file gives `most`, all models are read stage by stage until the limit that is asked for
-    is decided. Each limit has the verdict of its own first deciding stage, so it depends on no
-    other limit. The other models are opened once for a stage, for all files then undecided.
+    is decided, or any limit of the file has failed. That is worked out from all of them, so a
+    verdict depends on no order. The other models are opened once for a stage, for all files that
+    are then undecided.
 
     Args:
         family: the number of limits of the whole run, which share its false-alarm rate.
@@ -199,13 +201,24 @@ class GateSession:
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
             verdict = judge(samples)
-            if not rule.more_may_decide(verdict):
+            if stage == last or not rule.more_may_decide(verdict):
                 break
-        if verdict.outcome is not Outcome.PASS and verdict.estimate is not None:
+            if self._has_failed(plan, stage, family * own):
+                break
+        amiss = verdict.outcome is not Outcome.PASS and verdict.estimate is not None
+        if amiss and (stage == 0 or self._has_failed(plan, stage, family * own)):
             verdict = judge(self._up_to(plan, stage, located=True))
         if self._recording:  # a later run may draw them all
             self._up_to(plan, last, located=True)
         return verdict
+
+    def _has_failed(self, plan: _Planned, stage: int, family: int) -> bool:
+        """Whether a limit of the file fails at a stage that was measured."""
+        if (stage, family) not in plan.has_failed:
+            samples = self._with_exact(plan, stage)
+            found = rule.has_failed(plan.spec, samples, seed=self._seed, family=family)
+            plan.has_failed[stage, family] = found
+        return plan.has_failed[stage, family]
 
     def measurement(self, circuit: GateSpec) -> Samples:
         """What was read of the gate file; where pairs are drawn stage by stage, that of the first,
@@ -412,7 +425,7 @@ class GateSession:
         if self._recording:
             return True
         samples = self._with_exact(plan, number - 1)
-        return any(
+        return not self._has_failed(plan, number - 1, self._family) and any(
             rule.more_may_decide(
                 rule.judge(plan.spec, limit, samples, seed=self._seed, family=self._family)
             )

@@ -64,6 +64,8 @@ class Plan:
         plants = {
             name: changes.head_plants(shape, name, important(specs[name])) for name in PLANTED
         }
+        known = dict(base or {})
+        missing = {name: one for name, one in others.items() if name not in known}
         pairs = others["ioi"].encoded.pairs
         words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
         made = [one for name in WHOLE for one in plants.pop(name)]
@@ -73,7 +75,7 @@ class Plan:
             model,
             specs,
             others,
-            base or plain(model, others),
+            {**known, **plain(model, missing)} if missing else known,
             FAMILY,
             {one.name: one for one in made},
         )
@@ -119,7 +121,10 @@ def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int
     `out` already is not done again, and `out` is whole after every copy."""
     done: Data = json.loads(out.read_text()) if out.exists() else {}
     say(f"{len(done)} copies are done; the base is measured")
-    plan = Plan.of(model)
+    plan = Plan.of(
+        model,
+        {name: one["base"] for row in done.values() for name, one in row["behaviour"].items()},
+    )
     wanted = [name for name in plan.changes if any(one in name for one in only or [""])]
     todo = [name for name in wanted if name not in done]
     say(f"{len(todo)} copies to judge")
