@@ -58,9 +58,12 @@ def bundled_for(
     return tuple(own or fitting)
 
 
-def core(found: Sequence[tuple[Path, GateSpec]]) -> tuple[tuple[Path, GateSpec], ...]:
-    """Of the bundled circuits of a base, those marked `core: true`; all where none is."""
-    return tuple(one for one in found if one[1].core) or tuple(found)
+def divided(found: Sequence[tuple[Path, GateSpec]], *, core: bool) -> tuple[list[Path], list[str]]:
+    """Of the bundled circuits of a base, the files to judge and the names of the others: where
+    `core`, and some are marked so, those are judged; else all."""
+    marked = [path for path, spec in found if spec.core] if core else []
+    judged = marked or [path for path, _ in found]
+    return judged, [spec.name for path, spec in found if path not in judged]
 
 
 def _needs_reference(spec: GateSpec) -> bool:

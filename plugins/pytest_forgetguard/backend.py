@@ -120,15 +120,14 @@ class ModelBackend:
             schema.check_baseline(circuits)
 
     def bundled(self) -> tuple[list[Path], list[str], int]:
-        from forgetguard.gate.bundled import bundled_files, bundled_for, core
+        from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 
         found = bundled_for(
             self._specs()["base"],
             self._load_options(),
             reference=self._settings.reference is not None,
         )
-        judged = [path for path, _ in (core(found) if self._settings.bundled == "core" else found)]
-        left = [spec.name for path, spec in found if path not in judged]
+        judged, left = divided(found, core=self._settings.bundled == "core")
         return judged, left, len(list(bundled_files()))
 
     def limit(self, key: str, maximum: float) -> Limit:
