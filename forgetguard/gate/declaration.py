@@ -157,8 +157,9 @@ class GateSpec:
     `one_by_one`: the members that limits on each member judge, or "all"; None: see `judged_alone`.
     `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
     `core`: of the bundled circuits of one base, whether it is among those that a run judges where
-    nobody names any. `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out words and templates
-    too), others of a file that holds more than are drawn; None: those that the file fixes.
+    nobody names any. `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out
+    words and templates too), others of a file that holds more than are drawn; None: those that the
+    file fixes.
     """
 
     name: str
