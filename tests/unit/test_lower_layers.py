@@ -1,5 +1,5 @@
-"""The clean run below the first patched layer: kept, it changes no bit of any number, and nothing of
-another model or other prompts is taken up."""
+"""The clean run below the first patched layer: kept, it changes no bit of any number, and nothing
+of another model or other prompts is taken up."""
 
 from __future__ import annotations
 
