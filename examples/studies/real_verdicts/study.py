@@ -36,6 +36,7 @@ PLANTED = (*WHOLE, "in_context_rule", "key_value", "repetition")
 """Whose important heads are damaged."""
 IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
+FAMILY = 24  # limits, of a run over the core circuits
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
 PREFIX = "smollm2-135m-instruct-"
@@ -63,6 +64,8 @@ class Plan:
         plants = {
             name: changes.head_plants(shape, name, important(specs[name])) for name in PLANTED
         }
+        known = dict(base or {})
+        missing = {name: one for name, one in others.items() if name not in known}
         pairs = others["ioi"].encoded.pairs
         words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
         made = [one for name in WHOLE for one in plants.pop(name)]
@@ -72,8 +75,8 @@ class Plan:
             model,
             specs,
             others,
-            base or plain(model, others),
-            sum(len(spec.limits) for spec in specs.values()),
+            {**known, **plain(model, missing)} if missing else known,
+            FAMILY,
             {one.name: one for one in made},
         )
 
@@ -118,7 +121,10 @@ def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int
     `out` already is not done again, and `out` is whole after every copy."""
     done: Data = json.loads(out.read_text()) if out.exists() else {}
     say(f"{len(done)} copies are done; the base is measured")
-    plan = Plan.of(model)
+    plan = Plan.of(
+        model,
+        {name: one["base"] for row in done.values() for name, one in row["behaviour"].items()},
+    )
     wanted = [name for name in plan.changes if any(one in name for one in only or [""])]
     todo = [name for name in wanted if name not in done]
     say(f"{len(todo)} copies to judge")
@@ -154,7 +160,7 @@ def judged(base: Path, tuned: Path, specs: Mapping[str, GateSpec], family: int) 
     """Every limit, as `pytest --forgetguard` judges it."""
     roles = {"base": base, "tuned": tuned}
     pair = ModelPair({role: resolve(str(path), role) for role, path in roles.items()})
-    session = GateSession(pair, list(specs.values()), family=family)
+    session = GateSession(pair, list(specs.values()), family=family, keep=True)
     try:
         return [session.judge(spec, limit) for spec in specs.values() for limit in spec.limits]
     finally:
