@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import beta
+from scipy.special import betaincinv  # scipy.stats takes a second to import
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
@@ -434,7 +434,7 @@ def _at_most(missed: int, audited: int, unverified: int) -> float | None:
         return missed / unverified if unverified else 0.0  # nothing was left to chance
     if audited == 0:
         return None
-    return float(beta.ppf(0.95, missed + 1, audited - missed)) if missed < audited else 1.0
+    return float(betaincinv(missed + 1, audited - missed, 0.95)) if missed < audited else 1.0
 
 
 def _correlation(approximate: Sequence[float], exact: Sequence[float]) -> float | None:

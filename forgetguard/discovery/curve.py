@@ -12,6 +12,7 @@ none, where faithfulness is 0 by definition.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ _PARTS = 8  # sizes read at once while the search closes in
 _COARSE_GRID = 10
 _COARSE_PARTS = 3
 _SLACK = 0.1  # of the size that suffices
-_COARSE_FROM = 6  # fewer members are read only where so many suffice
+# Fewer members than each of these are read only where all sizes above suffice: what is smaller than
+# one that does not is no circuit.
+_COARSE_FROM = (30, 15, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +153,15 @@ def faithfulness_curve(
         whole, clean = found.whole, found.clean
 
     first = grid(n, _COARSE_GRID if coarse else _GRID) if sizes is None else list(sizes)
-    small = [size for size in first if coarse and size < _COARSE_FROM < n]
-    read([size for size in first if size not in small])
+    cuts = faithful is not None and sizes is None
+    steps = [step for step in _COARSE_FROM if coarse and cuts and step < n]
+    read([size for size in first if size >= max(steps, default=0)])
     if faithful is not None and sizes is None:
         fewest = 1 if at_least is None else at_least(whole)
-        if small and _smallest(lows, faithful, fewest) == min(lows):
-            read(small)
+        for above, step in itertools.pairwise([*steps, 0]):
+            between = [size for size in first if step <= size < above]
+            if between and _smallest(lows, faithful, fewest) == min(lows):
+                read(between)
         while between := _bracket(lows, faithful, fewest, coarse=coarse):
             read(between)
     assert clean is not None
