@@ -123,6 +123,7 @@ WORDS_OF_TINY = {*TASKS_OF_TINY, "repetition"}
 # Those that draw from fewer than ten thousand prompts, or nearly so.
 SMALL = {"agreement", "refusal", "refusal_plain", "greater_than_year"}
 tasks = pytest.mark.parametrize("task", TASKS)
+BY_VARIANT = {"induction", "repetition", "symbol_binding", "symbol_binding_text"}
 
 
 def everything(word: str, before: str | None = None) -> int:
@@ -358,9 +359,9 @@ def test_the_classes_of_words_are_the_lists_and_parts_that_they_are_of() -> None
     assert {order for order, _ in orders} == {"abba", "baba"}
 
 
-@pytest.mark.parametrize("task", sorted(set(TASKS) - {"symbol_binding", "symbol_binding_text"}))
+@pytest.mark.parametrize("task", sorted(set(TASKS) - BY_VARIANT))
 def test_pairs_of_one_frame_are_of_one_template(task: str) -> None:
-    """Whatever their order, length, sign or mapping: they are no independent draws
+    """Whatever their order, number, sign or mapping: they are no independent draws
     (docs/statistics.md)."""
     assert len({pair.template for pair in drawn(task, 0, 4000)}) == 16
     assert len({pair.template for pair in drawn(task, 0, 4000, HeldOut())}) == 24
