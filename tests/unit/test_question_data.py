@@ -13,9 +13,8 @@ import pytest
 from examples.studies.tiny import vocabulary
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data import substances
-from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
-from forgetguard.recipes.data.sciknoweval import bias, label_counts, read_questions
+from forgetguard.recipes.data.sciknoweval import read_questions
 from forgetguard.recipes.data.substances import PROPERTIES, SUBSTANCES, is_held_out
 
 CHOICE: dict[str, Any] = {
@@ -188,22 +187,6 @@ def test_a_filling_row_with_valid_answers_is_open(tmp_path: Path) -> None:
     question = read_questions(file)[1]
     assert (question.kind, question.answer) == ("open", " honey")
     assert question.valid == set(valid)
-
-
-def choices(*labels: str) -> list[Question]:
-    return [Question("", f" {one}", frozenset({one}), "choice", tuple("ABCD")) for one in labels]
-
-
-def test_labels_are_counted_and_a_constant_answer_is_told() -> None:
-    assert label_counts(choices("A", "A", "C")) == {"A": 2, "B": 0, "C": 1, "D": 0}
-    assert bias(choices(*"ABCD" * 5)) is None
-    assert bias(choices(*"AAAB")) is None, "too few to judge"
-    assert bias([Question("", " x", frozenset("x"), "text")]) is None
-    message = bias(choices(*"AABACADAAB" * 2))
-    assert message is not None
-    assert message.startswith(
-        "12 of 20 choices have the answer 'A': always answering it scores 60%"
-    )
 
 
 PARTS: tuple[substances.Part, ...] = ("training", "validation", "evaluation")
