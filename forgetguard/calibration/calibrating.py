@@ -216,7 +216,7 @@ def _changes(pair: ModelPair) -> dict[str, Moved] | None:
     if len(pair.checkpoints) == 1:
         return None
     describe_plain(pair.base.spec, pair.options)
-    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options).pairs)
+    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
 
 
 def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
