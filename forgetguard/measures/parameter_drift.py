@@ -22,13 +22,12 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.sameness import is_second_copy
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.errors import CheckpointError, MeasurementError
+from forgetguard.errors import CheckpointError, MeasurementError, some
 
 _BLOCK = 1 << 22  # entries read at once: 32 MB in float64, of each side
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Constants that older versions of transformers saved with the weights.
 _CONSTANTS = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(masked_)?bias|attention\.(masked_)?bias)$")
-_SHOWN = 3
 
 
 # --- What the two checkpoints hold under one name ------------------------------------------------
@@ -212,8 +211,7 @@ def _only(
     here: Mapping[str, TensorEntry], there: Mapping[str, TensorEntry], spec: CheckpointSpec
 ) -> str:
     names = sorted(here.keys() - there.keys())
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"only {spec} has {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+    return f"only {spec} has {some(names)}"
 
 
 # --- LoRA ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from forgetguard.anatomy.contributions import check_sum_of_heads, output_slices
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member
-from forgetguard.errors import AnatomyError, ForgetguardError, MeasurementError
+from forgetguard.errors import AnatomyError, ForgetguardError, MeasurementError, first_line
 from forgetguard.patching.attention_inputs import AttentionCall, watched_attention
 from forgetguard.patching.budget import is_out_of_memory
 from forgetguard.patching.capture import capture
@@ -156,11 +156,10 @@ def _translated(anatomy: Anatomy, what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        said = (str(error).strip().splitlines() or ["nothing"])[0]
         raise AnatomyError(
             f"{type(anatomy.model).__name__} cannot be measured: the self-check of {what} ended in "
-            f"{type(error).__name__}: {said[:_SAID]}. Its code does something that forgetguard "
-            "cannot follow; please report the architecture"
+            f"{type(error).__name__}: {first_line(error)[:_SAID]}. Its code does something that "
+            "forgetguard cannot follow; please report the architecture"
         ) from error
 
 
