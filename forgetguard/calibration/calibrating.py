@@ -39,7 +39,8 @@ from forgetguard.calibration.nulls import (
     read_tuned,
 )
 from forgetguard.calibration.perturbation import Moved, moved
-from forgetguard.calibration.prepared import Prepared, Progress, prepare
+from forgetguard.calibration.prepared import Prepared, prepare
+from forgetguard.discovery.ranking import Progress
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.suggestion import TOO_MUCH

@@ -22,9 +22,10 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.calibration.copies import temporary_copy
 from forgetguard.calibration.perturbation import Moved, perturbation
-from forgetguard.calibration.prepared import Prepared, Progress, measured, read_others
+from forgetguard.calibration.prepared import Prepared, measured, read_others
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import first_line
 from forgetguard.gate.runner import OtherReading
 from forgetguard.gate.stages import Part
