@@ -276,24 +276,25 @@ def _build(given: dict[str, _Given], problems: Problems) -> TrainingSettings:
     return TrainingSettings(**values)
 
 
+class _At(Problems):
+    """Problems of one value, told under the place where it was written."""
+
+    def __init__(self, place: str, told: list[str]) -> None:
+        super().__init__(place)
+        self._told = told
+
+    def add(self, line: int, message: str) -> None:
+        self._told.append(f"{self.file}: {message}")
+
+
 def _read(key: str, one: _Given, found: list[str]) -> Any:
-    """One value, or None and an entry in `found`."""
-    problems = Problems(one.place)
+    """One value; what is wrong with it goes to `found`."""
+    problems = _At(one.place, found)
     if key == "circuit":
-        value: Any = _read_circuit(one, problems)
-    elif key in _NULLABLE and lines.is_null(one.node):
+        return _read_circuit(one, problems)
+    if key in _NULLABLE and lines.is_null(one.node):
         return None
-    else:
-        value = _READERS[_plain_type(key)](one.node, key, problems)
-    if problems:
-        found += [_placed(line, one.place) for line in str(problems).split("\n")]
-    return value
-
-
-def _placed(message: str, place: str) -> str:
-    """A problem under its own place, without the line that `Problems` adds to it."""
-    rest = message.removeprefix(f"{place}:")
-    return f"{place}:{rest.partition(':')[2]}" if rest != message else message
+    return _READERS[_plain_type(key)](one.node, key, problems)
 
 
 def _read_adapter(given: Mapping[str, _Given], found: list[str]) -> AdapterSettings | None:
@@ -302,9 +303,8 @@ def _read_adapter(given: Mapping[str, _Given], found: list[str]) -> AdapterSetti
     if whole is not None and whole.place.startswith("override"):
         if lines.is_null(whole.node):
             return None
-        problems = Problems(whole.place)
-        inner = lines.mapping(whole.node, "adapter", problems, known=_ADAPTER_KEYS)
-        found += [_placed(line, whole.place) for line in str(problems).split("\n") if problems]
+        at = _At(whole.place, found)
+        inner = lines.mapping(whole.node, "adapter", at, known=_ADAPTER_KEYS)
         parts |= {key: _Given(node, whole.place, whole.folder) for key, node in inner.items()}
     if not parts:
         return None
