@@ -32,6 +32,7 @@ from forgetguard.gate.runner import (
     checked,
     guarded,
     read_base,
+    read_behaviour,
     read_members,
     read_other,
 )
@@ -631,8 +632,8 @@ class GateSession:
         """The limits that share the run's false-alarm rate: without those that cannot be measured.
 
         The base alone says which, by what it does on the prompts of every file of the run: those
-        that are measured here are so now, the others are read in a plain pass. So every worker of a
-        run counts the same, whichever limits it judges.
+        that are measured here are so now; of the others it is what an earlier run kept, or read in
+        a plain pass. So every worker of a run counts the same, whichever limits it judges.
         """
         if self._limits:
             by_file: dict[GateSpec, list[Limit]] = {}
@@ -658,20 +659,20 @@ class GateSession:
         assert plan.stages is not None
         able: list[bool] = []
         with self._blame(plan):
-            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan, asked)
+            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
             able += [judge(limit) for limit in sampled]
         return exact + sum(able) if able else 0
 
-    def _behaviour(self, plan: _Planned, asked: GateSpec) -> Samples:
+    def _behaviour(self, plan: _Planned) -> Samples:
         """What the base does on the first pairs of a file, without patching."""
         assert plan.stages is not None
         part = plan.stages.parts[0]
         with self._pair.base.open() as model:
             anatomy = locate(model)
             kept = self._kept(anatomy)
-            found, _ = read_base(anatomy, asked, part, {}, vocabulary=self._vocabulary, saved=kept)
-        return found
+            found = read_behaviour(anatomy, part, vocabulary=self._vocabulary, saved=kept)
+        return replace(found, stages=plan.stages.counts)
 
     def _encoded(self, spec: GateSpec) -> _Planned:
         """A file of the run that this session does not measure."""
