@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from examples.studies.tiny import vocabulary
 from examples.studies.tiny_prompts import TASKS_OF_TINY
-from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, EncodedCapability, TokenizerFits
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import (
     TASKS,
@@ -699,11 +699,11 @@ def byte_pairs(size: int) -> PreTrainedTokenizerFast:
 
 
 def test_the_small_vocabulary_has_most_words_in_several_tokens() -> None:
-    fits = fits_tokenizer(byte_pairs(600), single_token=False)
+    fits = TokenizerFits(byte_pairs(600), single_token=False)
     every = {word for listed in DRAWN.values() for word in listed}
     several = [word for word in every if fits(word) > 1]
     assert 0.8 * len(every) < len(several) < len(every)
-    assert all(fits_tokenizer(byte_pairs(600))(word) == 0 for word in several)
+    assert all(TokenizerFits(byte_pairs(600))(word) == 0 for word in several)
 
 
 @tasks
@@ -738,11 +738,11 @@ def test_where_too_few_words_are_one_token_logit_diff_names_the_other_readout() 
 
 def test_fits_is_asked_in_running_text_or_after_a_text() -> None:
     tokenizer = byte_pairs(2000)
-    fits = fits_tokenizer(tokenizer, single_token=False)
+    fits = TokenizerFits(tokenizer, single_token=False)
     assert fits("Mary") == len(tokenizer.tokenize(" Mary"))
     assert fits("32", "the year 17") == 1
     assert fits("ary", "the M") == 0  # merges with what stands before it
-    assert fits_tokenizer(vocabulary.tokenizer(), single_token=False)("zebra") == 0  # unknown
+    assert TokenizerFits(vocabulary.tokenizer(), single_token=False)("zebra") == 0  # unknown
 
 
 def test_a_task_that_yields_something_else_than_pairs_is_named(monkeypatch) -> None:
