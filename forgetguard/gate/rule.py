@@ -20,6 +20,7 @@ import numpy as np
 
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.capabilities.readouts import READOUTS
+from forgetguard.errors import ForgetguardError
 from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
@@ -322,8 +323,31 @@ def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int =
     """Whether anything can be said of a sampled limit, as far as the base's behaviour tells: one
     that no checkpoint can fail is no member of the run's family (errors as `judge`)."""
     case, measure = Case.of(spec, samples, seed=seed, family=1), limit.measure
-    reasons = _too_few(case), _base_cannot(case, measure), _no_circuit(case, measure)
-    return not any(reasons)
+    more = bool(samples.stages) and samples.count < samples.stages[-1]
+    too_few = None if more else _too_few(case)
+    return not any((too_few, _base_cannot(case, measure), _no_circuit(case, measure)))
+
+
+def has_failed(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
+    """Whether a sampled limit that the file declares fails on these units: then no more are drawn
+    for its others. All of them are asked, so no verdict depends on which the run wants."""
+    for limit in spec.limits:
+        if limit.measure.estimator is Estimator.EXACT:
+            continue
+        try:
+            verdict = judge(spec, limit, samples, seed=seed, family=family)
+        except ForgetguardError:  # a measure that failed says nothing: it is told as its limit's
+            continue
+        if verdict.outcome is Outcome.FAIL:
+            return True
+    return False
+
+
+def more_may_decide(verdict: Verdict) -> bool:
+    """Whether a limit that was judged at one stage is judged at the next. Not where it left the
+    run's family at the first (`can_be_judged`): it can then fail at none."""
+    left = {*_BASE_CANNOT.values(), Code.NO_CIRCUIT}
+    return verdict.outcome is Outcome.ABSTAIN and verdict.code not in left
 
 
 def ruled(held: Bounds, maximum: float) -> Outcome:

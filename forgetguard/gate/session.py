@@ -92,6 +92,7 @@ class _Planned:
     exact: dict[Key, float] = field(default_factory=dict)
     failed: Exception | None = None
     unmeasured: dict[str, ForgetguardError] = field(default_factory=dict)
+    has_failed: dict[tuple[int, int], bool] = field(default_factory=dict)  # by stage and family
     notes: tuple[Note, ...] = ()
 
     @property
@@ -110,17 +111,19 @@ class GateSession:
 
     The first measurement opens the tuned model (and the reference) once and reads from it what
     every file needs; after that only the base is needed. So two models never need to be in memory
-    together, and none is loaded twice, but where parts of one have other names than in the base
-    (gate/same_function.py). What is wrong with one file (its prompts do not suit the tokenizer,
-    say) is raised for that file only, and what one measure cannot do for its limits.
+    together, and none is loaded twice, but where more pairs are drawn, and where parts of one have
+    other names than in the base (gate/same_function.py). What is wrong with one file (its prompts
+    do not suit the tokenizer, say) is raised for that file only, and what one measure cannot do for
+    its limits.
 
     What passes needs no more than the whole circuit and the members that are judged one by one. For
-    a file with a limit that does not, every member is patched alone, and own damage read, so that
-    the verdict says where.
+    a file with a limit that fails, or that is undecided with no more pairs to draw than the first,
+    every member is patched alone, and own damage read, so that the verdict says where.
 
-    Where a file gives `most`, the other models are read on all those pairs at once, which is cheap,
-    and the base is patched stage by stage until the limit that is asked for is decided. Each limit
-    has the verdict of its own first deciding stage, so it depends on no other limit.
+    Where a file gives `most`, all models are read stage by stage until the limit that is asked for
+    is decided, or any limit of the file has failed. That is worked out from all of them, so a
+    verdict depends on no order. The other models are opened once for a stage, for all files that
+    are then undecided.
 
     Args:
         family: the number of limits of the whole run, which share its false-alarm rate.
@@ -174,6 +177,7 @@ class GateSession:
         self._read_all = False
         self._failed: Exception | None = None
         self._summed: set[str] = set()
+        self._matched: dict[str, dict[Head, Head]] = {}  # by role, heads that have moved
         self._patched: ForgetguardError | bool | None = None  # what the check of patching said
         self._vocabulary: int | None = None
 
@@ -197,13 +201,24 @@ class GateSession:
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
             verdict = judge(samples)
-            if verdict.outcome is not Outcome.ABSTAIN:
+            if stage == last or not rule.more_may_decide(verdict):
                 break
-        if verdict.outcome is not Outcome.PASS and verdict.estimate is not None:
+            if self._has_failed(plan, stage, family * own):
+                break
+        amiss = verdict.outcome is not Outcome.PASS and verdict.estimate is not None
+        if amiss and (stage == 0 or self._has_failed(plan, stage, family * own)):
             verdict = judge(self._up_to(plan, stage, located=True))
         if self._recording:  # a later run may draw them all
             self._up_to(plan, last, located=True)
         return verdict
+
+    def _has_failed(self, plan: _Planned, stage: int, family: int) -> bool:
+        """Whether a limit of the file fails at a stage that was measured."""
+        if (stage, family) not in plan.has_failed:
+            samples = self._with_exact(plan, stage)
+            found = rule.has_failed(plan.spec, samples, seed=self._seed, family=family)
+            plan.has_failed[stage, family] = found
+        return plan.has_failed[stage, family]
 
     def measurement(self, circuit: GateSpec) -> Samples:
         """What was read of the gate file; where pairs are drawn stage by stage, that of the first,
@@ -252,6 +267,7 @@ class GateSession:
         while len(plan.parts) <= stage:
             with self._blame(plan):
                 number = len(plan.parts)
+                self._read_further(plan, number)
                 part = self._measure(plan, number)
                 if plan.located:
                     part = part.with_arrays(self._members(plan, number))
@@ -338,11 +354,8 @@ class GateSession:
         with checkpoint.open() as model:
             anatomy = locate(model)
             self._choose_others(anatomy)
-            for number, plan in enumerate(self._plans.values()):
-                self._report(f"reading {checkpoint.role}", number, len(self._plans))
-                if plan.failed is None and plan.whole.units:
-                    with self._blame(plan):
-                        self._read(plan, anatomy, checkpoint.role)
+            plans = [plan for plan in self._sound() if plan.whole.units]
+            self._read(plans, 0, anatomy, checkpoint.role)
             layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
             self._keep_attention(checkpoint.role, detach_attention(anatomy, sorted(layers)))
 
@@ -350,12 +363,10 @@ class GateSession:
         """Keep, for own damage, the attention of every circuit's layers beside its heads."""
         for plan in self._sound():
             layers = {head.layer for head in heads_of(plan.spec.members)}
-            for readings in plan.readings if layers else ():
-                reading = readings[role]
-                if reading.heads is not None:
-                    its = {layer: attention[layer] for layer in layers}
-                    heads = replace(reading.heads, attention=its)
-                    readings[role] = replace(reading, heads=heads)
+            reading = plan.readings[0].get(role)
+            if layers and reading is not None and reading.heads is not None:
+                its = {layer: attention[layer] for layer in layers}
+                plan.readings[0][role] = _with_attention(reading, its)
 
     def _match_heads(self) -> None:
         """Where heads of another model were put into another order, read it again under the names
@@ -368,28 +379,59 @@ class GateSession:
                 attention.setdefault(role, {}).update(its or {})
         if not any(attention.values()):
             return
-        matched: dict[str, dict[Head, Head]] = {}
         with self._blame(plans[0]), self._pair.base.open() as model:
             anatomy, batch = locate(model), capability_of(plans[0].whole).batches[0]
             self._check_prompts("base", anatomy, plans[0])
-            matched = {role: matched_heads(anatomy, batch, its) for role, its in attention.items()}
+            self._matched = {
+                role: matched_heads(anatomy, batch, its) for role, its in attention.items()
+            }
         for checkpoint in self._others():
             role = checkpoint.role
-            if matched.get(role):
+            if self._matched.get(role):
                 with checkpoint.open() as model:
-                    self._read_matched(locate(model), role, matched[role])
+                    self._read_matched(locate(model), role)
                 self._keep_attention(role, attention[role])
 
-    def _read_matched(self, anatomy: Anatomy, role: str, matched: dict[Head, Head]) -> None:
+    def _read_matched(self, anatomy: Anatomy, role: str) -> None:
+        matched = self._matched[role]
         for plan in self._sound():
-            heads = heads_of(plan.spec.members)
-            others = heads_of(member for one in plan.others for member in one.members)
-            moved = {str(one): str(matched[one]) for one in heads if one in matched}
-            if moved:
+            heads = [one for one in heads_of(plan.spec.members) if one in matched]
+            if heads:
+                moved = {str(one): str(matched[one]) for one in heads}
                 plan.notes += (Note("heads_matched", {"role": role, "heads": moved}),)
-            if not matched.keys().isdisjoint({*heads, *others}):
-                with self._blame(plan):
-                    self._read(plan, anatomy, role, matched)
+        again = [plan for plan in self._sound() if self._moved(plan, role) is not None]
+        self._read(again, 0, anatomy, role)
+
+    def _read_further(self, asked: _Planned, number: int) -> None:
+        """Read the other models on the pairs that a stage adds: of the file that is asked for, and
+        of all that the stage before has left undecided, so that they are opened once."""
+        if asked.readings[number] or not asked.whole.units:
+            return
+        plans = [plan for plan in self._sound() if plan is asked or self._goes_on(plan, number)]
+        for checkpoint in self._others():
+            role = checkpoint.role
+            with checkpoint.open() as model:
+                self._read(plans, number, locate(model), role)
+            for plan in plans:
+                first, reading = plan.readings[0][role], plan.readings[number].get(role)
+                if first.heads is not None and reading is not None:
+                    its = _with_attention(reading, first.heads.attention)
+                    plan.readings[number][role] = its
+
+    def _goes_on(self, plan: _Planned, number: int) -> bool:
+        """Whether a limit of a file is surely asked for on the pairs of a stage not read yet."""
+        if len(plan.parts) != number or len(plan.readings) <= number or plan.readings[number]:
+            return False
+        if self._recording:
+            return True
+        samples = self._with_exact(plan, number - 1)
+        return not self._has_failed(plan, number - 1, self._family) and any(
+            rule.more_may_decide(
+                rule.judge(plan.spec, limit, samples, seed=self._seed, family=self._family)
+            )
+            for limit in plan.spec.limits
+            if limit.measure.key not in plan.unmeasured
+        )
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""
@@ -448,27 +490,33 @@ class GateSession:
                     if other != name
                 )
 
-    def _read(
-        self,
-        plan: _Planned,
-        anatomy: Anatomy,
-        role: str,
-        matched: dict[Head, Head] | None = None,
-    ) -> None:
+    def _read(self, plans: Sequence[_Planned], number: int, anatomy: Anatomy, role: str) -> None:
+        """Read an open model on one part of each file."""
+        for done, plan in enumerate(plans):
+            self._report(f"reading {role}", done, len(plans))
+            with self._blame(plan):
+                self._read_part(plan, number, anatomy, role)
+
+    def _moved(self, plan: _Planned, role: str) -> dict[Head, Head] | None:
+        """The heads of another model that stand for the base's, where any is read for this file."""
+        matched = self._matched.get(role, {})
+        members = [*plan.spec.members, *(member for one in plan.others for member in one.members)]
+        return None if matched.keys().isdisjoint(heads_of(members)) else matched
+
+    def _read_part(self, plan: _Planned, number: int, anatomy: Anatomy, role: str) -> None:
         assert plan.stages is not None
         self._check_prompts(role, anatomy, plan)
         also = [member for other in plan.others for member in other.members] * (role == TUNED)
         with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
-            for part, readings in zip(plan.stages.parts, plan.readings, strict=True):
-                readings[role] = read_other(
-                    anatomy,
-                    plan.spec,
-                    part,
-                    role,
-                    vocabulary=self._vocabulary,
-                    also=also,
-                    matched=matched,
-                )
+            plan.readings[number][role] = read_other(
+                anatomy,
+                plan.spec,
+                plan.stages.parts[number],
+                role,
+                vocabulary=self._vocabulary,
+                also=also,
+                matched=self._moved(plan, role),
+            )
 
     # --- the base ----------------------------------------------------------------------------
 
@@ -709,6 +757,15 @@ class GateSession:
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(what, done, total)
+
+
+def _with_attention(
+    reading: OtherReading, attention: Mapping[int, Detached] | None
+) -> OtherReading:
+    """A reading that keeps, for own damage, the attention of its circuit's layers."""
+    if reading.heads is None or attention is None:
+        return reading
+    return replace(reading, heads=replace(reading.heads, attention=attention))
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.

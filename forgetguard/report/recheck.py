@@ -146,11 +146,13 @@ def _limit(spec: GateSpec, written: Mapping[str, Any]) -> Limit:
 
 def _judged(spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int) -> Verdict:
     """The verdict of the first stage that decides, as the session reaches it."""
+    of_run = {"seed": seed, "family": family}
     for stage in [stage for stage in samples.stages if stage < samples.count]:
-        verdict = rule.judge(spec, limit, samples.at(slice(stage)), seed=seed, family=family)
-        if verdict.outcome is not Outcome.ABSTAIN:
+        so_far = samples.at(slice(stage))
+        verdict = rule.judge(spec, limit, so_far, **of_run)
+        if not rule.more_may_decide(verdict) or rule.has_failed(spec, so_far, **of_run):
             return verdict
-    return rule.judge(spec, limit, samples, seed=seed, family=family)
+    return rule.judge(spec, limit, samples, **of_run)
 
 
 def _compared(where: str, name: str, written: Any, found: Any) -> Iterator[Difference]:

@@ -13,6 +13,7 @@ from pytest_forgetguard.keys import is_gate
 from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
+    from forgetguard.measures.samples import Note
     from forgetguard.report.terminal import Row
     from pytest_forgetguard.state import Result, Run
 
@@ -147,6 +148,11 @@ def _shortened(message: str) -> str:
 _IN_DETAIL = ("share_of_readout", "share_of_loss", "unguarded", "held_by_floor", "judged_alone")
 
 
+def _as_usual(note: Note) -> bool:
+    """Whether a note says only that the first pairs of several stages have decided."""
+    return note.code == "drawn" and note.facts["stage"] == 1
+
+
 # Without these a pass would be taken for more than it is.
 _EVEN_QUIET = ("fixed_prompts", "cannot_fail", "far_below", "no_effect")
 
@@ -170,7 +176,7 @@ def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list
                     continue
                 if one.code == "templates_unseen":
                     unseen.append(one)
-                elif verbose or one.code not in _IN_DETAIL:
+                elif verbose or not (one.code in _IN_DETAIL or _as_usual(one)):
                     found.setdefault(note(one), {})[verdict["circuit"]] = None
     if unseen:
         most = max(unseen, key=lambda one: float(one.facts["missed"]))

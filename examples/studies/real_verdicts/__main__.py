@@ -1,6 +1,6 @@
-"""`python -m examples.studies.real_verdicts MODEL RESULTS.json [NAME]`: gate the copies of a model
-whose names hold NAME (all; what is in the results already is left), and write docs/real.md's
-tables."""
+"""`python -m examples.studies.real_verdicts MODEL RESULTS.json [NAME ...]`: gate the copies of a
+model whose names hold one of the NAMEs (all; what is in the results already is left), and write
+docs/real.md's tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.studies.real_verdicts")
     parser.add_argument("model", type=Path, help="as `make real` makes it")
     parser.add_argument("results", type=Path)
-    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
     given = parser.parse_args()
 
     def run(say: Say) -> None:
-        study.run(given.model, given.results, say, given.name, given.workers)
+        study.run(given.model, given.results, say, given.names, given.workers)
         found = json.loads(given.results.read_text("utf-8"))
         shape = Shape.of(json.loads((given.model / "config.json").read_text("utf-8")))
         text = (DOCS / "real.md").read_text("utf-8")

@@ -8,10 +8,22 @@ from typing import Any
 from examples.studies.real_verdicts.changes import Shape
 
 Data = Mapping[str, Any]
-KINDS = {
-    "head": "one head damaged",
-    "harmless": "nothing lost",
-    "outside": "damage outside attention",
+LARGE = 0.2  # of the margin: the default limit of readout.drop
+ESTIMATES = ("readout.drop", "dcv.circuit", "dcv.head")
+
+
+def _much(one: Data) -> bool:
+    return lost(one)[0] > LARGE
+
+
+KINDS: Mapping[str, Callable[[Data], bool]] = {
+    "one head damaged": lambda one: one["kind"] == "head",
+    "of these, lost more than 20 % of the margin on other prompts": lambda one: (
+        one["kind"] == "head" and _much(one)
+    ),
+    "of these, lost less": lambda one: one["kind"] == "head" and not _much(one),
+    "nothing lost": lambda one: one["kind"] == "harmless",
+    "damage outside attention": lambda one: one["kind"] == "outside",
 }
 
 
@@ -47,8 +59,8 @@ def named(one: Data, shape: Shape) -> str:
 
 def _summary(found: Data, shape: Shape) -> str:
     rows = ["| copies | | fail | abstain | pass | named first |", "|---|---|---|---|---|---|"]
-    for kind, title in KINDS.items():
-        of = [one for one in found.values() if one["kind"] == kind]
+    for title, among in KINDS.items():
+        of = [one for one in found.values() if among(one)]
         told = [outcome(one) for one in of]
         places = [named(one, shape) for one in of if one["head"]]
         right = sum(place in ("head", "group", "layer") for place in places)
@@ -61,8 +73,9 @@ def _summary(found: Data, shape: Shape) -> str:
 
 def _all(found: Data, shape: Shape) -> str:
     rows = [
-        "| copy | verdict | margin lost | points lost | limits that fail | named first |",
-        "|---|---|---|---|---|---|",
+        "| copy | verdict | margin lost | points lost | readout.drop | dcv.circuit | dcv.head | "
+        "limits that fail | named first |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in found.items():
         margin, points = lost(one)
@@ -72,10 +85,22 @@ def _all(found: Data, shape: Shape) -> str:
             if each["outcome"] == "fail"
         ]
         place = named(one, shape) if one["head"] else ""
+        values = " | ".join(largest(one, limit) for limit in ESTIMATES)
         rows.append(
-            f"| {name} | {outcome(one)} | {margin:.2f} | {points:.2f} | {_few(failing)} | {place} |"
+            f"| {name} | {outcome(one)} | {margin:.2f} | {points:.2f} | {values} | "
+            f"{_few(failing)} | {place} |"
         )
     return "\n".join(rows)
+
+
+def largest(one: Data, limit: str) -> str:
+    """`0.25 [0.21, 0.29]`: a limit's estimate with its interval, in the circuit where it is
+    largest; `-` where it has none."""
+    values = [each["value"] for each in one["limits"] if each["limit"] == limit and each["value"]]
+    if not values:
+        return "-"
+    value, low, high = max(values)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -28,11 +28,15 @@ from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Verdict
+from forgetguard.whole_files import write_text
 
 WHOLE = ("ioi", "agreement", "fact_recall", "induction")
 """What copies are judged by whose damage is in no one circuit."""
+PLANTED = (*WHOLE, "in_context_rule", "key_value", "repetition")
+"""Whose important heads are damaged."""
 IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
+FAMILY = 24  # limits, of a run over the core circuits
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
 PREFIX = "smollm2-135m-instruct-"
@@ -56,23 +60,23 @@ class Plan:
     def of(cls, model: Path, base: Mapping[str, Data] | None = None) -> Plan:
         shape = Shape.of(json.loads((model / "config.json").read_text()))
         specs = circuits()
-        others = {name: other_prompts(model, spec) for name, spec in specs.items()}
+        others = {name: other_prompts(model, specs[name]) for name in PLANTED}
         plants = {
-            name: changes.head_plants(shape, name, heads)
-            for name, spec in specs.items()
-            if (heads := important(spec))
+            name: changes.head_plants(shape, name, important(specs[name])) for name in PLANTED
         }
+        known = dict(base or {})
+        missing = {name: one for name, one in others.items() if name not in known}
         pairs = others["ioi"].encoded.pairs
         words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
-        made = [one for name in WHOLE for one in plants.pop(name, ())]
+        made = [one for name in WHOLE for one in plants.pop(name)]
         made += [*changes.harmless(shape), *changes.outside(shape, words)]
         made += [one for each in plants.values() for one in each]
         return cls(
             model,
             specs,
             others,
-            base or plain(model, others),
-            sum(len(spec.limits) for spec in specs.values()),
+            {**known, **plain(model, missing)} if missing else known,
+            FAMILY,
             {one.name: one for one in made},
         )
 
@@ -112,24 +116,30 @@ def important(spec: GateSpec) -> list[tuple[int, int]]:
     return [(int(layer), int(head)) for layer, head in (one[1:].split("H") for one in ranked)]
 
 
-def run(model: Path, out: Path, say: Say, only: str = "", workers: int = 1) -> None:
-    """Judge every change whose name holds `only`, in as many processes; what is in `out` already is
-    not done again."""
-    plan = Plan.of(model)
+def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int = 1) -> None:
+    """Judge every change whose name holds one of `only` (all), in as many processes; what is in
+    `out` already is not done again, and `out` is whole after every copy."""
     done: Data = json.loads(out.read_text()) if out.exists() else {}
-    todo = [name for name in plan.changes if only in name and name not in done]
-    say(f"{len(todo)} copies to judge, {len(done)} are done")
+    say(f"{len(done)} copies are done; the base is measured")
+    plan = Plan.of(
+        model,
+        {name: one["base"] for row in done.values() for name, one in row["behaviour"].items()},
+    )
+    wanted = [name for name in plan.changes if any(one in name for one in only or [""])]
+    todo = [name for name in wanted if name not in done]
+    say(f"{len(todo)} copies to judge")
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(model, plan.base)
     ) as pool:
         started = {pool.submit(_judge, name): name for name in todo}
-        for future in as_completed(started):
+        for number, future in enumerate(as_completed(started), 1):
             name = started[future]
             done[name] = future.result()
-            ordered = {each: done[each] for each in plan.changes if each in done}
-            out.write_text(json.dumps(ordered, indent=1))
+            order = [*plan.changes, *(each for each in done if each not in plan.changes)]
+            ordered = {each: done[each] for each in order if each in done}
+            write_text(out, json.dumps(ordered, indent=1))
             outcomes = sorted({one["outcome"] for one in done[name]["limits"]})
-            say(f"{name}: {', '.join(outcomes)}")
+            say(f"{number} of {len(todo)}, {name}: {', '.join(outcomes)}")
 
 
 _PLAN: list[Plan] = []  # of a worker
@@ -150,7 +160,7 @@ def judged(base: Path, tuned: Path, specs: Mapping[str, GateSpec], family: int) 
     """Every limit, as `pytest --forgetguard` judges it."""
     roles = {"base": base, "tuned": tuned}
     pair = ModelPair({role: resolve(str(path), role) for role, path in roles.items()})
-    session = GateSession(pair, list(specs.values()), family=family)
+    session = GateSession(pair, list(specs.values()), family=family, keep=True)
     try:
         return [session.judge(spec, limit) for spec in specs.values() for limit in spec.limits]
     finally:
@@ -158,7 +168,8 @@ def judged(base: Path, tuned: Path, specs: Mapping[str, GateSpec], family: int) 
 
 
 def told(verdict: Verdict) -> Data:
-    """What the table needs of a verdict."""
+    """What the tables need of a verdict; `value`: the estimate with its interval, of the part that
+    decided (`subject`) in a limit on each part."""
     estimate = verdict.estimate
     return {
         "circuit": verdict.circuit,
@@ -166,6 +177,7 @@ def told(verdict: Verdict) -> Data:
         "outcome": verdict.outcome.value,
         "code": verdict.code.value,
         "value": None if estimate is None else [estimate.value, estimate.low, estimate.high],
+        "subject": verdict.subject,
         "subjects": [one.subject for one in verdict.subjects[:3]],
     }
 
