@@ -1,10 +1,12 @@
 """Keeps between runs what depends on the base and the prompts alone: importance, and what the base
-reads on counterfactual prompts.
+reads on clean and on counterfactual prompts.
 
 An entry is found by everything that its numbers depend on, and beside that by what the base at hand
 has just read on the clean prompts, bit for bit: no other model's numbers, and none of another
-machine that rounds otherwise, can be taken for this one's. Entries carry their hash: one that was
-damaged, or half written, is measured again. Nothing here can fail a run.
+machine that rounds otherwise, can be taken for this one's. What it reads on the clean prompts
+themselves is held against a batch of them, and serves the run's family alone, never a verdict's
+numbers. Entries carry their hash: one that was damaged, or half written, is measured again. Nothing
+here can fail a run.
 """
 
 from __future__ import annotations

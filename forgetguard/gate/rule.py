@@ -11,7 +11,8 @@ not show may be lost all the same. Numbers that are not finite are errors, never
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +25,13 @@ from forgetguard.errors import ForgetguardError
 from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
-from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
+from forgetguard.gate.family import (
+    Denominator,
+    SubjectBounds,
+    foremost,
+    subject_bounds,
+    worst_first,
+)
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Subjects
@@ -113,11 +120,13 @@ def judge(
     """
     case = _case(spec, samples, seed, family)
     decision = decide(case, limit)
-    data, subjects = case.data, decision.subjects
     # Where something is amiss, all that was patched one by one says where.
-    amiss = decision.outcome is not Outcome.PASS and decision.estimate is not None
+    amiss = is_located(decision, case.data)
+    whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
+    if decision.outcome is Outcome.FAIL and limit.measure.has_floor:
+        decision = decide(whole, limit)  # the same, and own damage says which head to name
+    data, subjects = case.data, decision.subjects
     if not subjects or (amiss and limit.measure.has_floor):
-        whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
         subjects = evidence.members_beside(whole, limit, FEWEST_PAIRS)
     return Verdict(
         circuit=spec.name,
@@ -328,19 +337,36 @@ def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int =
     return not any((too_few, _base_cannot(case, measure), _no_circuit(case, measure)))
 
 
+def is_located(judged: Decision | Verdict, data: Samples) -> bool:
+    """Whether every member is read alone, to say where a loss is: for a fail, and for what the
+    first units leave undecided. On all pairs of several stages it would cost more than the verdict,
+    for parts too small to decide it."""
+    if judged.outcome is Outcome.ABSTAIN:
+        first = not data.stages or data.count == data.stages[0]
+        return first and judged.estimate is not None
+    return judged.outcome is Outcome.FAIL
+
+
 def has_failed(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
     """Whether a sampled limit that the file declares fails on these units: then no more are drawn
     for its others. All of them are asked, so no verdict depends on which the run wants."""
+    verdicts = _of_the_file(spec, samples, seed, family)
+    return any(one.outcome is Outcome.FAIL for one in verdicts)
+
+
+def goes_on(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
+    """Whether more units may decide a limit of the file, none of which has failed."""
+    verdicts = list(_of_the_file(spec, samples, seed, family))
+    failed = any(one.outcome is Outcome.FAIL for one in verdicts)
+    return not failed and any(map(more_may_decide, verdicts))
+
+
+def _of_the_file(spec: GateSpec, samples: Samples, seed: int, family: int) -> Iterator[Verdict]:
+    """Of all its sampled limits; a measure that failed has none, which is told as its limit's."""
     for limit in spec.limits:
-        if limit.measure.estimator is Estimator.EXACT:
-            continue
-        try:
-            verdict = judge(spec, limit, samples, seed=seed, family=family)
-        except ForgetguardError:  # a measure that failed says nothing: it is told as its limit's
-            continue
-        if verdict.outcome is Outcome.FAIL:
-            return True
-    return False
+        if limit.measure.estimator is not Estimator.EXACT:
+            with suppress(ForgetguardError):
+                yield judge(spec, limit, samples, seed=seed, family=family)
 
 
 def more_may_decide(verdict: Verdict) -> bool:
@@ -471,7 +497,9 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     outcome = next(one for one in (Outcome.FAIL, Outcome.ABSTAIN, Outcome.PASS) if by_outcome[one])
     chosen = by_outcome[outcome]  # largest first
     first = chosen[0]
-    if outcome is Outcome.PASS:
+    if outcome is Outcome.FAIL:
+        first = foremost(chosen)
+    elif outcome is Outcome.PASS:
         first = max(judged, key=lambda one: one.held.high)
     others = [one.subject for one in chosen if one is not first] * (outcome is not Outcome.PASS)
     facts: dict[str, Any] = {

@@ -188,6 +188,11 @@ def read_key(capability: EncodedCapability, vocabulary: int | None, readout: Flo
     return _digest((_asked(capability, vocabulary), "counterfactual", readout.tobytes()))
 
 
+def behaviour_key(capability: EncodedCapability, vocabulary: int | None) -> str:
+    """Under which a model's behaviour on the clean prompts is kept."""
+    return _digest((_asked(capability, vocabulary), "behaviour"))
+
+
 def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.

@@ -3,7 +3,7 @@ and what a run costs, counted in forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from forgetguard.checkpoints.fingerprint import Fingerprint
 from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate import kept
+from forgetguard.gate.declaration import FilePairs, InlinePairs
 from forgetguard.gate.schema import GateSpec, Limit, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
@@ -82,7 +83,7 @@ def test_another_base_is_never_served_what_was_kept_of_this_one(
     assert same(run(cache)[1], mine)
     before = len(entries(cache))
     assert same(run(cache, base=other)[1], theirs)
-    assert len(entries(cache)) == 2 * before
+    assert len(entries(cache)) == 2 * before - 1  # what a base reads on clean prompts: overwritten
     assert not same(theirs, mine)
 
 
@@ -157,6 +158,63 @@ def test_the_run_s_family_costs_no_pass(tmp_path: Path) -> None:
     one, _ = passes(None, SPEC, CIRCUIT)
     several, _ = passes(None, SPEC, CIRCUIT, HEAD)
     assert one == several
+
+
+INDUCTION = load_gate_file(CIRCUITS / "tiny-induction.circuit.yaml")
+
+
+def swapped(spec: GateSpec) -> GateSpec:
+    """The file with each pair's answer and distractor in each other's place: no base does that."""
+    assert isinstance(spec.pairs, FilePairs)
+    pairs = [replace(one, answer=one.distractor, distractor=one.answer) for one in spec.pairs.pairs]
+    return replace(spec, name="swapped", pairs=InlinePairs(tuple(pairs)))
+
+
+def family_of(
+    cache: Path | None, measured: Sequence[GateSpec], run_s: Sequence[GateSpec], base: Path = BASE
+) -> tuple[int, int]:
+    """Of a run over all of `run_s` of which only `measured` are selected: the family, and the
+    forward passes of the base until a limit of the first is judged."""
+    pair, counted = pair_of(base, "tiny:sft"), []
+    with pair.base.open() as model:
+        model.register_forward_pre_hook(lambda *_: counted.append(1))
+    limits = [(spec, limit) for spec in run_s for limit in (CIRCUIT, HEAD)]
+    keep = cache is not None
+    session = GateSession(pair, measured, cache=cache, keep=keep, family=len(limits), limits=limits)
+    verdict = session.judge(measured[0], CIRCUIT)
+    return verdict.family, len(counted)
+
+
+def test_a_selection_has_the_family_of_the_run_and_reads_one_batch_of_each_other_file(
+    tmp_path: Path,
+) -> None:
+    files = [replace(one, fits=None) for one in (SPEC, INDUCTION, swapped(INDUCTION))]
+    alone, bare = family_of(None, files[:1], files[:1])
+    unkept, costly = family_of(None, files[:1], files)
+    whole, _ = family_of(tmp_path, files, files)
+    part, cheap = family_of(tmp_path, files[:1], files)
+    assert (alone, unkept, whole, part) == (2, 4, 4, 4)
+    assert costly > bare + 2
+    assert cheap == family_of(tmp_path, files[:1], files[:1])[1] + 2
+
+
+def test_what_another_base_can_do_is_not_taken_for_this_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [replace(one, fits=None) for one in (SPEC, INDUCTION)]
+
+    def silent(weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in weights.items():
+            if name.endswith("o_proj.weight"):
+                weight.zero_()
+
+    other = copy_of_base(tmp_path, silent)
+    unable, _ = family_of(None, files[:1], files, base=other)
+    equal = Fingerprint("0" * 64, "0" * 64, "0" * 64)
+    monkeypatch.setattr(Checkpoint, "fingerprint", property(lambda _: equal))
+    cache = tmp_path / "cache"
+    assert family_of(cache, files, files)[0] == 4
+    assert family_of(cache, files[:1], files, base=other)[0] == unable == 1
 
 
 def test_only_a_limit_that_does_not_pass_has_every_member_patched_alone(tmp_path: Path) -> None:
