@@ -1,5 +1,6 @@
-"""Keeps between runs what depends on the base and the prompts alone: importance, and what the base
-reads on clean and on counterfactual prompts.
+"""Keeps between runs what depends on the base and the prompts alone: importance, what the base
+reads on clean and on counterfactual prompts, and its clean run below the circuit
+(measures/lower_layers.py).
 
 An entry is found by everything that its numbers depend on, and beside that by what the base at hand
 has just read on the clean prompts, bit for bit: no other model's numbers, and none of another
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
 
 ENGINE = 1  # raised where the engine's numbers change
-MOST_BYTES = 64 << 20  # of one cache folder; the entries used least lately go first
+MOST_BYTES = 256 << 20  # of one cache folder; the entries used least lately go first
 _PACKAGES = ("forgetguard", "torch", "transformers")
 
 
@@ -58,7 +59,9 @@ class Kept:
             "options": asdict(base.options),
             "dtype": str(parameter.dtype),
             "device": device.type,
-            "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            "processor": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "attention": getattr(anatomy.model.config, "_attn_implementation", ""),
         }

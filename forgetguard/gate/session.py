@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Head, heads_of
+from forgetguard.anatomy.members import Head, Member, heads_of
 from forgetguard.cache_folder import cache_folder, is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
-from forgetguard.discovery.on_checkpoint import Search, discover_on
+from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.errors import BaseCannotError, ForgetguardError, SpecificationError
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
@@ -178,6 +178,7 @@ class GateSession:
         self._read_all = False
         self._failed: Exception | None = None
         self._summed: set[str] = set()
+        self._searched = False  # whether every head of the base was checked, to look for circuits
         self._matched: dict[str, dict[Head, Head]] = {}  # by role, heads that have moved
         self._patched: ForgetguardError | bool | None = None  # what the check of patching said
         self._vocabulary: int | None = None
@@ -445,6 +446,7 @@ class GateSession:
                         keep=self._cache is not None,
                         cache=self._cache,
                         progress=self._progress,
+                        checks=self._check_search,
                     )
                 except BaseCannotError as error:
                     plan.notes = (Note("not_looked_for", {"why": str(error)}),)
@@ -726,6 +728,17 @@ class GateSession:
         if plan.pairs is not None and role not in self._summed:
             check_sums(anatomy, plan.pairs.batches[0].clean[:1])
             self._summed.add(role)
+
+    def _check_search(
+        self, anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]
+    ) -> None:
+        """Before circuits are looked for: the prompts of each, and the model once."""
+        if self._searched:
+            lengths = (batch.clean.shape[1] for batch in encoded.batches)
+            check_length(anatomy, encoded.capability.name, lengths)
+        else:
+            check(anatomy, encoded, members)
+            self._searched = True
 
     def _check_patching(self, anatomy: Anatomy) -> None:
         """Once, for the members of all circuits together: it is the model that is checked."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
+from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.fingerprint import Fingerprint
 from forgetguard.checkpoints.placement import Checkpoint, ModelPair
@@ -55,6 +56,71 @@ def run(
 def same(one: Samples, other: Samples) -> bool:
     assert one.arrays.keys() == other.arrays.keys()
     return all(np.array_equal(values, other.arrays[key]) for key, values in one.arrays.items())
+
+
+# Its first head is in layer 1, so that there are layers below it.
+UPPER = replace(
+    SPEC,
+    fits=None,
+    members=tuple(one for one in SPEC.members if one.layer),
+    one_by_one=(Head(1, 4), Head(2, 2)),
+)
+
+
+def embedding_scaled(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.embed_tokens.weight"] *= 1.01
+
+
+def test_the_layers_below_a_circuit_are_run_once_and_no_bit_depends_on_it(tmp_path: Path) -> None:
+    """Of the clean prompts layer 0 of the base then sees one, by which what was kept is known."""
+    spec, found = UPPER, []
+    for cache in (None, tmp_path, tmp_path):
+        pair = pair_of(BASE, "tiny:sft")
+        ran: list[int] = []
+        with pair.base.open() as model:
+            part = model.get_submodule("model.layers.0.self_attn")
+            part.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        session = GateSession(pair, [spec], cache=cache, keep=cache is not None)
+        verdicts = [session.judge(spec, limit) for limit in (CIRCUIT, HEAD)]
+        found.append((verdicts, session.measurement(spec), len(ran)))
+    (verdicts, samples, plain), (cold, first, computed), (warm, again, saved) = found
+    assert verdicts == cold == warm
+    assert same(samples, first)
+    assert same(samples, again)
+    batches = session._plans[spec.name].whole.pairs
+    assert batches is not None
+    assert saved <= plain - len(batches.batches) < computed
+
+
+def test_what_lies_below_is_not_served_to_a_base_that_differs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where its files could not be told apart."""
+    other = copy_of_base(tmp_path, embedding_scaled)
+    equal = Fingerprint("0" * 64, "0" * 64, "0" * 64)
+    monkeypatch.setattr(Checkpoint, "fingerprint", property(lambda _: equal))
+    cache = tmp_path / "cache"
+
+    def measured(base: Path, cache: Path | None) -> Samples:
+        keep = cache is not None
+        session = GateSession(pair_of(base, "tiny:sft"), [UPPER], cache=cache, keep=keep)
+        return session.measurement(UPPER)
+
+    measured(BASE, cache)
+    assert same(measured(other, cache), measured(other, None))
+
+
+def test_another_number_of_threads_is_another_base(tmp_path: Path) -> None:
+    """It may round otherwise."""
+    with pair_of(BASE, "tiny:sft") as pair, pair.base.open() as model:
+        anatomy = locate(model)
+        names = set()
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found = kept.Kept.of(pair.base, anatomy, tmp_path)
+            assert found is not None
+            names.add(found.name)
+    assert len(names) == 2
 
 
 def entries(cache: Path) -> list[Path]:
