@@ -270,7 +270,7 @@ def found() -> Sensitivity:
         [circuit("ioi", 32)],
         plants=("mixture", "scale"),
         doses=(0.25, 0.5, 1.0),
-        draws=10,
+        draws=5,
     )
 
 
@@ -329,7 +329,7 @@ def test_one_seed_gives_one_answer(found: Sensitivity) -> None:
         [circuit("ioi", 32)],
         plants=("scale",),
         doses=(0.5,),
-        draws=10,
+        draws=5,
     )
     ours = next(point for point in found.curves[1].points if point.dose == 0.5)
     theirs = next(point for point in again.curves[0].points if point.dose == 0.5)
