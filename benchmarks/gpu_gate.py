@@ -282,12 +282,12 @@ def training(folder: Path, steps: Mapping[str, int]) -> dict[str, Any]:
     """Seconds an update of the recipes `sft` and `rl` on the bundled tiny model."""
     from itertools import islice
 
-    from forgetguard.recipes.data.substances import stream
+    from forgetguard.recipes.data.substances import training_questions
     from forgetguard.recipes.training.rl import train_rl
     from forgetguard.recipes.training.settings import TrainingSettings
     from forgetguard.recipes.training.sft import train_sft
 
-    questions = list(islice(stream("open", "training", 0), 512))
+    questions = list(islice(training_questions(0), 512))
     common: dict[str, Any] = {"base": "tiny:base", "learning_rate": 1e-3, "max_length": 64}
     found: dict[str, Any] = {}
     for recipe, own, train in (

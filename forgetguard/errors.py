@@ -6,6 +6,8 @@ Each message says what is wrong, where, what was received and what to do next, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ForgetguardError(Exception):
     """Anything that stops forgetguard and that its user can mend."""
@@ -33,3 +35,14 @@ class BaseCannotError(CapabilityError):
 
 class MeasurementError(ForgetguardError):
     """A number came out that cannot be right (not finite, out of memory, a failed self-check)."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, at its shortest; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:most]) or "nothing"
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.studies.pages import fill_blocks
-from forgetguard.capabilities.capability import Capability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, TokenizerFits
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.capabilities.tasks.words import listed
 from forgetguard.errors import CapabilityError
@@ -89,9 +89,9 @@ def _words(tokenizers: dict[str, Any]) -> str:
     for kind in LISTS:
         cells = []
         for tokenizer in tokenizers.values():
-            fits = fits_tokenizer(tokenizer, held_out=True)
+            fits = TokenizerFits(tokenizer, held_out=True)
             every = [word for word in listed(kind, fits) if fits(word)]
-            public = set(listed(kind, fits_tokenizer(tokenizer)))
+            public = set(listed(kind, TokenizerFits(tokenizer)))
             cells.append(f"{len(every)} ({sum(word not in public for word in every)})")
         rows.append([kind, str(len(listed(kind, fits))), *cells])
     return _table(["list", "words", *tokenizers], rows)

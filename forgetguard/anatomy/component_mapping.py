@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from forgetguard.anatomy.structure import LayerParts, Parts
-from forgetguard.errors import AnatomyError
+from forgetguard.errors import AnatomyError, first_line
 
 _SAID = 120  # characters of another library's message
 
@@ -74,12 +74,9 @@ def _component_mapping(model: nn.Module) -> tuple[dict[str, Any], int]:
         raise AnatomyError(
             f"the attention heads of {type(model).__name__} cannot be found: forgetguard does not "
             "know its modules' names, and TransformerLens has no adapter that fits "
-            f"({_said(error)}); the architectures it knows: transformer_lens.supported_models"
+            f"({type(error).__name__}: {first_line(error)[:_SAID]}); the architectures it knows: "
+            "transformer_lens.supported_models"
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:_SAID]}"
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

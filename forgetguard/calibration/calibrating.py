@@ -39,7 +39,8 @@ from forgetguard.calibration.nulls import (
     read_tuned,
 )
 from forgetguard.calibration.perturbation import Moved, moved
-from forgetguard.calibration.prepared import Prepared, Progress, prepare
+from forgetguard.calibration.prepared import Prepared, prepare
+from forgetguard.discovery.ranking import Progress
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.suggestion import TOO_MUCH
@@ -216,7 +217,7 @@ def _changes(pair: ModelPair) -> dict[str, Moved] | None:
     if len(pair.checkpoints) == 1:
         return None
     describe_plain(pair.base.spec, pair.options)
-    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options).pairs)
+    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
 
 
 def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:

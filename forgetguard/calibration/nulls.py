@@ -22,9 +22,11 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.calibration.copies import temporary_copy
 from forgetguard.calibration.perturbation import Moved, perturbation
-from forgetguard.calibration.prepared import Prepared, Progress, measured, read_others
+from forgetguard.calibration.prepared import Prepared, measured, read_others
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.discovery.ranking import Progress
+from forgetguard.errors import first_line
 from forgetguard.gate.runner import OtherReading
 from forgetguard.gate.stages import Part
 from forgetguard.gate.suggestion import base_alone, other_dtype
@@ -106,7 +108,7 @@ def read_kernel(setting: Setting) -> Read | str:
         try:
             model.set_attn_implementation(name)
         except (ValueError, ImportError, NotImplementedError) as error:
-            return f"no other attention kernel was read: {str(error).splitlines()[0]}"
+            return f"no other attention kernel was read: {first_line(error)}"
         if config._attn_implementation != name:
             return f"no other attention kernel was read: the model keeps {now}"
         return Null(KERNEL, f"{name} against {now}"), _heads(setting, model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forgetguard.calibration.copies import Change
-from forgetguard.errors import MeasurementError
 from forgetguard.gate.resampling import derive_seed
-from forgetguard.measures.parameter_drift import WeightPair
+from forgetguard.measures.parameter_drift import WeightPair, norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +30,8 @@ def moved(pairs: Iterable[WeightPair]) -> dict[str, Moved]:
         MeasurementError: a change is not finite.
         CheckpointError: a file cannot be read.
     """
-    found = {}
-    for pair in pairs:
-        parts = [torch.linalg.vector_norm(block.change) for block in pair.blocks()]
-        norm = float(torch.linalg.vector_norm(torch.stack(parts)))
-        if not math.isfinite(norm):
-            raise MeasurementError(
-                f"{pair.name} holds NaN or infinite values in one of the checkpoints: save it again"
-            )
-        if norm > 0:
-            found[pair.name] = Moved(norm, pair.shape)
-    return found
+    found = {pair.name: Moved(norms(pair)[0], pair.shape) for pair in pairs}
+    return {name: one for name, one in found.items() if one.norm > 0}
 
 
 def matched(direction: Float[Tensor, "*shape"], norm: float) -> Float[Tensor, "*shape"]:

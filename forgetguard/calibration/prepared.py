@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.discovery.on_checkpoint import Search, check, discover_on
+from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate import stages
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
@@ -24,8 +25,6 @@ from forgetguard.patching.budget import memory_errors
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
-
-Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True, slots=True, eq=False)

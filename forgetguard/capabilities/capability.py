@@ -61,7 +61,7 @@ class Capability:
     def _source(self, tokenizer: Any) -> Iterable[PromptPair]:
         if self.task is None:
             return self.pairs
-        fits = fits_tokenizer(
+        fits = TokenizerFits(
             tokenizer,
             single_token=self._single_token,
             held_out=self.held_out,
@@ -109,13 +109,6 @@ def _distinct(task: str, pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
         if not repeats:
             seen.add(key)
             yield pair
-
-
-def fits_tokenizer(
-    tokenizer: Any, *, single_token: bool = True, held_out: bool = False, chat: bool = False
-) -> TokenizerFits:
-    """What a task's generator asks the tokenizer at hand."""
-    return TokenizerFits(tokenizer, single_token, held_out, chat)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,7 +37,7 @@ _OUTSIDE = frozenset(
 # (PiSSA's fast one: logits of tiny:base were off by 8.7).
 _NOT_REPEATABLE = re.compile(r"corda|lora_ga|pissa_niter_\d+", re.I)
 # Those that leave the base's weights alone: a product B A of zero then changes nothing.
-_PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _PREFIX = "base_model.model."
 _A_SIDE = ("lora_A", "lora_embedding_A")
 _OUTPUT_MODULES = ("lm_head", "embed_out")
@@ -169,7 +169,7 @@ def check_fit(
         if name.endswith(".weight"):
             weights.setdefault(_local_name(name.removesuffix(".weight")), []).append(entry.shape)
     for name, entry in sorted(tensors.items()):
-        module, _, part = _split(name)
+        module, part = lora_part(name)
         if part is None or "expert" in module:  # mixtures of experts are renamed when loaded
             continue
         shapes = weights.get(_local_name(module))
@@ -192,12 +192,12 @@ def is_idle(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> bo
     Only what the files alone can tell: not where the base's weights were changed at the start, nor
     where more than A and B is stored.
     """
-    plain = config.get("init_lora_weights") in _PLAIN_INITS and not config.get("kasa_config")
+    plain = config.get("init_lora_weights") in PLAIN_INITS and not config.get("kasa_config")
     if str(config.get("peft_type")).upper() != "LORA" or not plain:
         return False
     sides: dict[str, list[TensorEntry]] = {}
     for name, entry in tensors.items():
-        module, _, part = _split(name)
+        module, part = lora_part(name)
         if part is None:
             return False
         sides.setdefault(module, []).append(entry)
@@ -212,13 +212,12 @@ def _is_zero(entry: TensorEntry) -> bool:
         return not any(stream.read(entry.end - entry.start))
 
 
-def _split(name: str) -> tuple[str, str, str | None]:
-    """Module, full name and part (`lora_A`, ...) of an adapter tensor; part None if not LoRA's."""
+def lora_part(name: str) -> tuple[str, str | None]:
+    """Module and part (`lora_A`, ...) of an adapter's tensor; the part is None if it is not LoRA's,
+    and the module then the whole name without peft's prefix."""
     inner = name.removeprefix(_PREFIX)
     match = re.fullmatch(r"(.+)\.(lora_A|lora_B)\.weight|(.+)\.(lora_embedding_[AB])", inner)
-    if match is None:
-        return inner, name, None
-    return match[1] or match[3], name, match[2] or match[4]
+    return (inner, None) if match is None else (match[1] or match[3], match[2] or match[4])
 
 
 def _local_name(module: str) -> str:

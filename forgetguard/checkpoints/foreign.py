@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from forgetguard.checkpoints.spec import CONFIG, CheckpointSpec
-from forgetguard.errors import CheckpointError, ForgetguardError
+from forgetguard.errors import CheckpointError, ForgetguardError, first_line
 
 
 @contextmanager
@@ -28,11 +28,6 @@ def foreign_errors(specs: Sequence[CheckpointSpec], done: str) -> Iterator[None]
             "transformers loads each of them; if it does, this is a fault of forgetguard: please "
             "report it"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, at its shortest; its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _architecture(spec: CheckpointSpec) -> str:

@@ -17,8 +17,8 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.checkpoints.tokenizers import load_tokenizer
-from forgetguard.checkpoints.trusted import explained, frozen, some
-from forgetguard.errors import CheckpointError
+from forgetguard.checkpoints.trusted import explained, frozen
+from forgetguard.errors import CheckpointError, some
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve_directory
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, first_line
 
 _DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja")
 _WEIGHTS = ("*.safetensors",)

@@ -31,7 +31,7 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.sameness import Same, changed_settings, same
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, some
 
 _EMBEDDINGS = (*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS)
 # `model.language_model.layers.0.`, `language_model.model.layers.0.` and `model.layers.0.` are one.
@@ -154,7 +154,7 @@ def _refuse_same_weights(
             continue
         if not found.settings:
             raise _refusal(a.spec, b.spec, _why_same(a.spec, b.spec, found), allowed_by, beside)
-        names = _some([name for name, _, _ in found.settings])
+        names = some([name for name, _, _ in found.settings], _SHOWN)
         notes.append(
             f"{b.spec}: its weights equal those of {a.spec} in every bit; only its configuration "
             f"makes it another model ({names})"
@@ -176,7 +176,7 @@ def _alike(a: Described, b: Described) -> tuple[Described, Described]:
 def _why_same(a: CheckpointSpec, b: CheckpointSpec, found: Same) -> str:
     if found.larger is None:
         return "their weights are equal in every bit, so nothing could ever be found"
-    extra = _some(found.extra)
+    extra = some(found.extra, _SHOWN)
     if found.larger.spec == a:
         return (
             f"every tensor of {b.role} is in {a.role} too, equal in every bit, and {b.role} only "
@@ -321,7 +321,7 @@ def _tensor_notes(
     ):
         names = sorted(n for n in here.keys() - there.keys() if not n.endswith(_EMBEDDINGS))
         if names:
-            notes.append(f"{text}: {_some(names)}")
+            notes.append(f"{text}: {some(names, _SHOWN)}")
     pairs = {(ours[n].dtype, theirs[n].dtype) for n in ours.keys() & theirs.keys()}
     changed = ", ".join(sorted(f"{a} -> {b}" for a, b in pairs if a != b))
     if changed:
@@ -340,7 +340,7 @@ def _compare_configs(base: _Side, other: _Side) -> list[str]:
         for name, ours, theirs in changed_settings(base.full.config, other.full.config)
         if name not in skipped and not name.endswith("_token_id")
     ]
-    return [f"{other.spec}: config.json differs in {_some(changed)}"] if changed else []
+    return [f"{other.spec}: config.json differs in {some(changed, _SHOWN)}"] if changed else []
 
 
 # --- Adapters -----------------------------------------------------------------------------------
@@ -401,11 +401,6 @@ def _tokenizer_notes(sides: Sequence[_Side]) -> list[str]:
                 f"ids on every prompt"
             )
     return notes
-
-
-def _some(items: Sequence[str]) -> str:
-    shown = ", ".join(items[:_SHOWN])
-    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def _short(value: Any) -> str:

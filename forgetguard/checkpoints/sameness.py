@@ -78,7 +78,7 @@ def same(a: Described, b: Described) -> Same | None:
         return Same(None, (), _settings(a, b)) if _same_files(a, b) else None
     small, large = sorted((a, b), key=lambda side: len(side.tensors))
     extra = sorted(large.tensors.keys() - small.tensors.keys())
-    counted = tuple(name for name in extra if not _is_second_copy(name, large.tensors))
+    counted = tuple(name for name in extra if not is_second_copy(name, large.tensors))
     if counted and (a.is_adapter or any(_is_loaded(name, large, small) for name in counted)):
         return None
     shared = {name: large.tensors[name] for name in small.tensors.keys() & large.tensors.keys()}
@@ -146,7 +146,7 @@ def _same_files(a: Described, b: Described) -> bool:
     return sizes[0] == sizes[1] and digest_files(a.weights.files) == digest_files(b.weights.files)
 
 
-def _is_second_copy(name: str, tensors: Mapping[str, TensorEntry]) -> bool:
+def is_second_copy(name: str, tensors: Mapping[str, TensorEntry]) -> bool:
     """Whether it is an output embedding that says again what the input embedding says. Where the
     two differ transformers loads it, whatever the configuration says of tying."""
     if not name.endswith(OUTPUT_EMBEDDINGS):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, some
 
 Kind = Literal["directory", "hub", "adapter"]
 
@@ -129,7 +129,7 @@ def _no_checkpoint(path: Path, names: list[str], role: str) -> str:
     if ids:
         return (
             f"{location} is a cache of the Hugging Face hub: give the model by its hub id, such as "
-            f"{role}={ids[0]} (there are {_listing(ids)})"
+            f"{role}={ids[0]} (there are {some(ids, _LISTED)})"
         )
     inner = _inner_checkpoint(path)
     if path.resolve().name.startswith(_OF_HUB_CACHE) and inner is not None:
@@ -138,7 +138,7 @@ def _no_checkpoint(path: Path, names: list[str], role: str) -> str:
             f"snapshot in it, {role}={inner}, or {role}={_hub_id_of(path.resolve().name)}"
         )
     return (
-        f"{location} holds no checkpoint. Found: {_listing(names)}. Needed: config.json with "
+        f"{location} holds no checkpoint. Found: {some(names, _LISTED)}. Needed: config.json with "
         f"model.safetensors (or its shards and index), or a peft adapter's {ADAPTER_CONFIG} with "
         f"adapter_model.safetensors{f'; did you mean {role}={inner}?' if inner else ''}"
     )
@@ -194,7 +194,7 @@ def _nearest(path: Path) -> str:
         names = []
     if not names:
         return f"there are no directories in {parent}"
-    return f"{parent} has the directories: {_listing(names)}"
+    return f"{parent} has the directories: {some(names, _LISTED)}"
 
 
 def _hub_id_of(name: str) -> str:
@@ -213,10 +213,3 @@ def _inner_checkpoint(path: Path) -> Path | None:
     main = path / "refs" / "main"
     current = main.read_text(errors="replace").strip() if main.is_file() else ""
     return max(inner, key=lambda one: (one.name == current, one.stat().st_mtime), default=None)
-
-
-def _listing(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    shown = ", ".join(names[:_LISTED])
-    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"

@@ -13,12 +13,11 @@ from forgetguard.checkpoints.fingerprint import (
     digest_files,
     tokenizer_fingerprint,
 )
-from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import CONFIG, CheckpointSpec
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from forgetguard.checkpoints.foreign import first_line
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, first_line, some
 
-_SHOWN = 3
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
 
 
@@ -90,9 +88,3 @@ def _next_step(error: Exception, options: LoadOptions) -> str:
     if "accelerate" in text:
         return "Install accelerate"
     return "Check that it loads with transformers alone; if not, save or download it again"
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

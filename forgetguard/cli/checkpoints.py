@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from forgetguard.checkpoints.options import DTYPES, LoadOptions
 from forgetguard.errors import SpecificationError
@@ -95,15 +96,9 @@ def load_options(asked: Namespace) -> LoadOptions:
 
 def gate_options(options: LoadOptions) -> list[str]:
     """The same options as arguments of pytest, those that are not the default."""
-    values = {"dtype": options.dtype, "device": options.device, "device-map": options.device_map}
-    switches = {
-        "trust-remote-code": options.trust_remote_code,
-        "allow-pickle": options.allow_pickle,
-    }
-    default = {"dtype": DTYPES[0]}
-    given = [
-        f"--forgetguard-{name}={value}"
-        for name, value in values.items()
-        if value is not None and value != default.get(name)
+    default = asdict(LoadOptions())
+    given = {name: value for name, value in asdict(options).items() if value != default[name]}
+    return [
+        f"--forgetguard-{name.replace('_', '-')}" + f"={value}" * (value is not True)
+        for name, value in given.items()
     ]
-    return given + [f"--forgetguard-{name}" for name, on in switches.items() if on]

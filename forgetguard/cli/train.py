@@ -72,13 +72,13 @@ def _check_checkpoints(settings: TrainingSettings) -> None:
 def _questions(given: Sequence[str], count: int | None, seed: int) -> list[Question]:
     """Raises SpecificationError."""
     from forgetguard.recipes.data.sciknoweval import read_questions
-    from forgetguard.recipes.data.substances import stream
+    from forgetguard.recipes.data.substances import training_questions
 
     if MADE_UP not in given:
         return read_questions(*given)[:count] if given else []
     if len(given) > 1:
         raise SpecificationError(f"--data {MADE_UP} cannot be mixed with files: give one of them")
-    return list(islice(stream("open", "training", seed), count or _COUNT))
+    return list(islice(training_questions(seed), count or _COUNT))
 
 
 def _train(

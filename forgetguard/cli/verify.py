@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,10 @@ def _checkpoints(document: Mapping[str, Any], given: Sequence[str]) -> dict[str,
 
 def _loading(document: Mapping[str, Any], device: str | None) -> LoadOptions:
     options: Mapping[str, Any] = document.get("options", {})
+    known = {field.name for field in fields(LoadOptions)}
+    there = {name: value for name, value in options.items() if name in known}
     return LoadOptions(
-        dtype=options.get("dtype", "float32"),
-        device=device or None,
-        device_map=None if device else options.get("device_map"),
-        trust_remote_code=options.get("trust_remote_code", False),
-        allow_pickle=options.get("allow_pickle", False),
-        merge_adapter=options.get("merge_adapter", False),
+        **{**there, "device": device or None, **({"device_map": None} if device else {})}
     )
 
 

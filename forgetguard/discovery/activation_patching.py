@@ -13,7 +13,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import exchange_prompts
-from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
+from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves, of_stage
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import Intervention, Saved, intervene
@@ -49,9 +49,7 @@ def activation_patching(
         seen,
         [Intervention((member,)) for member in members],
         ablation(anatomy, seen, members),
-        progress=None
-        if progress is None
-        else lambda done, total: progress("patching one by one", done, total),
+        progress=of_stage(progress, "patching one by one"),
         saved=saved,
     )
     lost = result.clean.readout[None] - result.readout

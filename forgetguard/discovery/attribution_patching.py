@@ -30,7 +30,7 @@ from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
-from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
+from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves, of_stage
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import FloatArray, Intervention, Passes, Saved, intervene
@@ -122,13 +122,14 @@ def attribution_patching(
     """
     _check_settings(nodes, verify, audit)
     anatomy.check(members)
+    work = Work(anatomy, capability, members, saved, progress)
     settings = {"nodes": nodes, "qk_fix": qk_fix, "verify": verify, "audit": audit}
     findings: dict[str, object] = {}
     if nodes == "output":
-        values = _by_output(anatomy, capability, members, saved, progress)
+        values = _by_output(work)
         settings.pop("qk_fix")
     else:
-        values, by_input = _by_input(anatomy, capability, members, qk_fix, saved, progress)
+        values, by_input = _by_input(work, qk_fix)
         findings = {"nodes": _named(by_input)}
     ranked = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
     if not (verify or audit):
@@ -139,7 +140,7 @@ def attribution_patching(
             findings=findings,
             by_half=from_halves(members, values),
         )
-    checking = _Checking(anatomy, capability, members, saved, progress)
+    checking = _Checking(work)
     chosen = checking.down(list(ranked), verify, audit, seed)
     check = checking.done()
     for one, effects in checking.effects.items():
@@ -166,26 +167,35 @@ def _check_settings(nodes: str, verify: float, audit: int) -> None:
 # --- The approximation ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What is scored, on which prompts, where finished parts are kept, and whom to tell."""
+
+    anatomy: Anatomy
+    capability: EncodedCapability
+    members: Sequence[Member]
+    saved: Saved | None
+    progress: Progress | None
+
+
 def per_pair(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
+    given: Work,
     entries: int,
     work: Callable[[Batch, slice, Read], Float[Tensor, "entry row"]],
     name: str,
-    saved: Saved | None,
-    progress: Progress | None,
 ) -> FloatArray:
     """`work` on every batch, in chunks of its rows that fit into memory, float64 [entry, pair].
 
     `work` gets the batch, which of its rows to do, and how to read their logits. `name` holds all
-    that tells its results from others of the same model and prompts; finished batches are kept in
-    `saved` under it.
+    that tells its results from others of the same model and prompts; finished batches are
+    kept under it.
 
     Raises:
         SpecificationError: there are no entries.
     """
     if not entries:
         raise SpecificationError("there is nothing to score: give at least one head or MLP layer")
+    anatomy, capability, saved = given.anatomy, given.capability, given.saved
     readout = READOUTS[capability.capability.readout]
     values = np.full((entries, capability.n_pairs), np.nan)
     done = 0
@@ -204,8 +214,8 @@ def per_pair(
                 saved.save(key, block)
         values[:, list(batch.pairs)] = block
         done += len(batch.pairs)
-        if progress is not None:
-            progress("taking gradients", done, capability.n_pairs)
+        if given.progress is not None:
+            given.progress("taking gradients", done, capability.n_pairs)
     return values
 
 
@@ -217,43 +227,31 @@ def _key(name: str, batch: Batch) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _by_output(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    members: Sequence[Member],
-    saved: Saved | None,
-    progress: Progress | None,
-) -> FloatArray:
+def _by_output(given: Work) -> FloatArray:
     """Attributions to the outputs, [member, pair]."""
+    anatomy, members = given.anatomy, given.members
 
     def work(batch: Batch, rows: slice, read: Read) -> Tensor:
         after = activations(anatomy, batch.counterfactual[rows], batch.positions, members)
         before, gradient = gradients(anatomy, batch.clean[rows], batch.positions, members, read)
         return attributed(anatomy, members, gradient, after.minus(before))
 
-    name = f"attribution_patching;output;{names(members)}"
-    return -per_pair(anatomy, capability, len(members), work, name, saved, progress)
+    return -per_pair(given, len(members), work, f"attribution_patching;output;{names(members)}")
 
 
-def _by_input(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    members: Sequence[Member],
-    qk_fix: bool,
-    saved: Saved | None,
-    progress: Progress | None,
-) -> tuple[FloatArray, dict[Member, tuple[float, ...]]]:
+def _by_input(given: Work, qk_fix: bool) -> tuple[FloatArray, dict[Member, tuple[float, ...]]]:
     """Their sums, [member, pair], and the mean attributions to query, key and value of each head;
     to its output of each MLP."""
+    members = given.members
     heads = [one for one in members if isinstance(one, Head)]
     mlps = [one for one in members if isinstance(one, Mlp)]
 
     def work(batch: Batch, rows: slice, read: Read) -> Tensor:
-        return _input_attributions(anatomy, batch, rows, read, heads, mlps, qk_fix)
+        return _input_attributions(given.anatomy, batch, rows, read, heads, mlps, qk_fix)
 
     name = f"attribution_patching;qkv;{qk_fix};{names(members)}"
     entries = len(INPUTS) * len(heads) + len(mlps)
-    values = -per_pair(anatomy, capability, entries, work, name, saved, progress)
+    values = -per_pair(given, entries, work, name)
     parts = values[: entries - len(mlps)].reshape(len(INPUTS), len(heads), values.shape[1])
     by_member: dict[Member, FloatArray] = dict(zip(heads, parts.transpose(1, 0, 2), strict=True))
     of_mlps = zip(mlps, values[entries - len(mlps) :], strict=True)
@@ -341,16 +339,9 @@ class _Check:
 class _Checking:
     """Patches members alone, exactly, in steps."""
 
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        capability: EncodedCapability,
-        members: Sequence[Member],
-        saved: Saved | None,
-        progress: Progress | None,
-    ) -> None:
-        self._seen = anatomy, capability, members, saved, progress
-        self._whole, self._passes = math.nan, Passes(members)
+    def __init__(self, given: Work) -> None:
+        self._given = given
+        self._whole, self._passes = math.nan, Passes(given.members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
     def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
@@ -372,17 +363,15 @@ class _Checking:
         """Each of `chosen` alone, and at first all members together, in one wavefront."""
         if self.effects and not chosen:
             return
-        anatomy, capability, members, saved, progress = self._seen
-        together = [] if self.effects else [Intervention(tuple(members))]
+        one = self._given
+        together = [] if self.effects else [Intervention(tuple(one.members))]
         result = intervene(
-            anatomy,
-            capability,
-            [*(Intervention((one,)) for one in chosen), *together],
-            ablation(anatomy, capability, members),
-            progress=None
-            if progress is None
-            else lambda done, total: progress("patching exactly", done, total),
-            saved=saved,
+            one.anatomy,
+            one.capability,
+            [*(Intervention((member,)) for member in chosen), *together],
+            ablation(one.anatomy, one.capability, one.members),
+            progress=of_stage(one.progress, "patching exactly"),
+            saved=one.saved,
             passes=self._passes,
         )
         lost = result.clean.readout[None] - result.readout

@@ -23,7 +23,7 @@ from scipy.special import stdtrit  # scipy.stats takes a second to import
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.discovery.ranking import Progress
+from forgetguard.discovery.ranking import Progress, of_stage
 from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.interventions import FloatArray, Passes, Saved
@@ -138,9 +138,7 @@ def faithfulness_curve(
             [order[:size] for size in sizes],
             order,
             kind=kind,
-            progress=None
-            if progress is None
-            else lambda done, total: progress("drawing the curve", done, total),
+            progress=of_stage(progress, "drawing the curve"),
             saved=saved,
             passes=passes,
             nothing=nothing,

@@ -27,7 +27,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.discovery.attribution_patching import names, per_pair
+from forgetguard.discovery.attribution_patching import Work, names, per_pair
 from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Saved
@@ -65,8 +65,9 @@ def integrated_gradients(
     def work(batch: Batch, rows: slice, read: Read) -> Tensor:
         return _attributions(anatomy, batch, rows, members, read, steps)
 
+    given = Work(anatomy, capability, members, saved, progress)
     name = f"integrated_gradients;{steps};{names(members)}"
-    values = per_pair(anatomy, capability, len(members), work, name, saved, progress)
+    values = per_pair(given, len(members), work, name)
     means = (-values.mean(axis=1)).tolist()
     return Ranking(
         by_size(dict(zip(members, means, strict=True))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from forgetguard.anatomy.locate import Anatomy
@@ -13,6 +14,11 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures.interventions import FloatArray, Saved
 
 Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+def of_stage(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """`progress` of one stage; None where there is nobody to be told."""
+    return None if progress is None else partial(progress, what)
 
 
 @dataclass(frozen=True, slots=True)

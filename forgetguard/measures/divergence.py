@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +20,8 @@ from forgetguard.patching.forward import check_finite, forward
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Side = Literal["base", "tuned"]
 
-MEMORY_BYTES = 4 << 30  # what kept logits may take without a file
+MEMORY_BYTES = 4 << 30  # what kept logits may take
 _BLOCK = 1 << 21  # logits normalised at once, in float64: about 100 MB with all that is derived
 
 
@@ -69,7 +66,7 @@ def passages_of(capability: EncodedCapability) -> tuple[Passage, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What one model predicts: its logits as they are, in its own dtype, on the CPU (or in a file).
+    """What one model predicts: its logits as they are, in its own dtype, on the CPU.
 
     One row a position, passage by passage.
     """
@@ -91,16 +88,12 @@ class Divergence:
         passage: which passage each position is of, int64 [position].
         vocabulary: the ids that both models have. Where one has more (fine-tuning added tokens),
             its logits are cut to these and renormalised.
-        cut_base, cut_tuned: the probability each model had on ids that were cut, [position]; all 0
-            where nothing was.
     """
 
     forward: FloatArray
     reverse: FloatArray
     passage: IntArray
     vocabulary: int
-    cut_base: FloatArray
-    cut_tuned: FloatArray
 
     @property
     def forward_by_passage(self) -> FloatArray:
@@ -113,67 +106,51 @@ class Divergence:
         return by_passage(self.reverse, self.passage) / np.bincount(self.passage)
 
 
-def predict(
-    anatomy: Anatomy,
-    passages: Sequence[Passage],
-    *,
-    file: Path | None = None,
-    memory: int = MEMORY_BYTES,
-) -> Predictions:
+def predict(anatomy: Anatomy, passages: Sequence[Passage]) -> Predictions:
     """Run one model and keep every logit, so that the other can be loaded in its place.
 
     Takes positions x vocabulary x bytes of the model's dtype: at 152,000 ids in bfloat16, 0.3 MB
-    a position. With `file` (which is overwritten, and must stay while the result is in use) it lies
-    on disk.
+    a position.
 
     Raises:
-        MeasurementError: no passages, more than `memory` bytes without a file, logits that are not
-            finite.
+        MeasurementError: no passages, more than `MEMORY_BYTES`, logits that are not finite.
     """
     starts = boundaries(passages)
     kept: Tensor | None = None
     for rows, logits in run_each(anatomy, passages):
         if kept is None:
-            kept = _room((int(starts[-1]), logits.shape[-1]), logits.dtype, file, memory)
+            kept = _room((int(starts[-1]), logits.shape[-1]), logits.dtype)
         for row, found in zip(rows, logits.cpu(), strict=True):
             kept[starts[row] : starts[row + 1]] = found
     assert kept is not None  # there is a passage, or `boundaries` has refused
     return Predictions(tuple(passages), kept)
 
 
-def divergence(
-    kept: Predictions, anatomy: Anatomy, *, kept_is: Side = "base", vocabulary: int | None = None
-) -> Divergence:
-    """Run the other model on the same passages, and compare position by position.
+def divergence(base: Anatomy, kept: Predictions, *, vocabulary: int | None = None) -> Divergence:
+    """Run the base on the passages of `kept`, the tuned model's predictions, and compare position
+    by position.
 
     Exact over the vocabulary; normalised and summed in float64. Bit-for-bit equal logits give
     exactly 0. Only the kept logits are in memory beside the model.
 
     Args:
-        kept: from `predict`, of the model that `kept_is`.
-        anatomy: the other model.
         vocabulary: cut both to so many ids; by default to those that both have.
 
     Raises:
         MeasurementError: logits that are not finite, or a vocabulary that a model does not have.
     """
     starts = boundaries(kept.passages)
-    total = int(starts[-1])
-    forward_kl, reverse_kl, cut_kept, cut_other = (np.empty(total) for _ in range(4))
-    for rows, logits in run_each(anatomy, kept.passages):
+    forward_kl, reverse_kl = (np.empty(int(starts[-1])) for _ in range(2))
+    for rows, logits in run_each(base, kept.passages):
         vocabulary = common_ids(vocabulary, kept.logits.shape[-1], logits.shape[-1])
-        for row, there in zip(rows, logits, strict=True):
+        for row, here in zip(rows, logits, strict=True):
             where = slice(starts[row], starts[row + 1])
-            here = kept.logits[where].to(there.device)
-            base, tuned = (here, there) if kept_is == "base" else (there, here)
-            there_kl, back_kl = token_divergence(base[:, :vocabulary], tuned[:, :vocabulary])
-            forward_kl[where], reverse_kl[where] = there_kl.cpu().numpy(), back_kl.cpu().numpy()
-            cut_kept[where] = _mass_beyond(here, vocabulary)
-            cut_other[where] = _mass_beyond(there, vocabulary)
+            tuned = kept.logits[where].to(here.device)
+            found = token_divergence(here[:, :vocabulary], tuned[:, :vocabulary])
+            forward_kl[where], reverse_kl[where] = (one.cpu().numpy() for one in found)
     assert vocabulary is not None
-    cut_base, cut_tuned = (cut_kept, cut_other) if kept_is == "base" else (cut_other, cut_kept)
     passage_of = np.repeat(np.arange(len(kept.passages)), np.diff(starts))
-    return Divergence(forward_kl, reverse_kl, passage_of, vocabulary, cut_base, cut_tuned)
+    return Divergence(forward_kl, reverse_kl, passage_of, vocabulary)
 
 
 def token_divergence(
@@ -229,16 +206,12 @@ def boundaries(passages: Sequence[Passage]) -> IntArray:
     return np.cumsum([0, *(len(one.positions) for one in passages)])
 
 
-def _room(shape: tuple[int, int], dtype: torch.dtype, file: Path | None, memory: int) -> Tensor:
+def _room(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     size = shape[0] * shape[1] * dtype.itemsize
-    if file is not None:
-        flat = torch.from_file(str(file), shared=True, size=shape[0] * shape[1], dtype=dtype)
-        return flat.view(shape)
-    if size > memory:
+    if size > MEMORY_BYTES:
         raise MeasurementError(
             f"keeping {shape[0]} positions x {shape[1]} logits takes {size / 2**30:.1f} GiB, more "
-            f"than the {memory / 2**30:.1f} GiB allowed: give file=, fewer prompts or positions, "
-            "or a larger memory="
+            f"than the {MEMORY_BYTES / 2**30:.1f} GiB allowed: give fewer or shorter prompts"
         )
     return torch.empty(shape, dtype=dtype)
 
@@ -253,15 +226,6 @@ def common_ids(asked: int | None, *sizes: int) -> int:
             f"vocabulary={asked}, but a model has logits for {min(sizes)} ids: give at most that"
         )
     return asked
-
-
-def _mass_beyond(logits: Float[Tensor, "position vocab"], vocabulary: int) -> FloatArray:
-    """The probability on ids from `vocabulary` on, [position]."""
-    if logits.shape[-1] == vocabulary:
-        return np.zeros(len(logits))
-    beyond = logits.double().log_softmax(-1)[:, vocabulary:].exp().sum(-1)
-    found: FloatArray = beyond.cpu().numpy()
-    return found
 
 
 def by_passage(values: FloatArray, passage_of: IntArray) -> FloatArray:

@@ -27,9 +27,9 @@ def on_disk(
         CheckpointError: the checkpoints' weights do not match, or cannot be read.
         MeasurementError: a weight is NaN or infinite.
     """
-    from forgetguard.measures.parameter_drift import parameter_drift
+    from forgetguard.measures.parameter_drift import relative_drift
 
-    return {WHOLE: parameter_drift(base, other, options).total.relative or 0.0}
+    return {WHOLE: relative_drift(base, other, options)}
 
 
 MEASURE = Measure(

@@ -27,7 +27,7 @@ def divergence(base: Opened, kept: Predictions) -> Divergence:
     """Both directions of KL between the base and another model."""
     from forgetguard.measures.divergence import divergence
 
-    return divergence(kept, base.anatomy, kept_is="tuned", vocabulary=base.vocabulary)
+    return divergence(base.anatomy, kept, vocabulary=base.vocabulary)
 
 
 def read(model: Opened) -> Predictions:

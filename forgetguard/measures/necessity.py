@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.errors import MeasurementError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.faithfulness import check_inside
 from forgetguard.measures.interventions import (
@@ -36,30 +35,6 @@ class Roles:
     lost: FloatArray
     gained: FloatArray
     whole: FloatArray
-
-    @property
-    def necessity(self) -> dict[Member, float]:
-        """By member, as a share of the whole effect.
-
-        Raises:
-            MeasurementError: taking every member away changes nothing, or helps.
-        """
-        return self._share(self.lost)
-
-    @property
-    def sufficiency(self) -> dict[Member, float]:
-        """By member, as a share of the whole effect (raises MeasurementError, as above)."""
-        return self._share(self.gained)
-
-    def _share(self, values: FloatArray) -> dict[Member, float]:
-        whole = self.whole.mean()
-        if not whole > 0:
-            raise MeasurementError(
-                f"taking every member away changes the readout by {-whole:.3g}, so no member has "
-                "a share in what is lost: the readout does not rest on what the ablation takes away"
-            )
-        shares = values.mean(axis=1) / whole
-        return dict(zip(self.members, shares.tolist(), strict=True))
 
 
 def necessity_and_sufficiency(

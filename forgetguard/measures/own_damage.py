@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
 from forgetguard.anatomy.members import Head, Member
-from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked, with_first_tensor
+from forgetguard.patching.hooks import (
+    PostHook,
+    PreHook,
+    first_tensor,
+    hooked,
+    keep_input,
+    with_first_tensor,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,11 +136,7 @@ def own_activations(
 def activations(other: Detached, call: Call) -> Float[Tensor, "row pos heads_x_head_dim"]:
     """z of all heads of a layer, computed by another model's attention from `call`, where that is
     the call of this model's."""
-    found: list[Tensor] = []
-
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(first_tensor(args, kwargs))
-
+    found: dict[str, Tensor] = {}
     args, kwargs = call.args, call.kwargs
     device = first_tensor(args, kwargs).device
     norm = other.norms.get(call.norm)
@@ -141,7 +144,7 @@ def activations(other: Detached, call: Call) -> Float[Tensor, "row pos heads_x_h
         if norm is not None and call.before is not None:
             args, kwargs = with_first_tensor(args, kwargs, norm.to(device)(call.before))
             norm.cpu()
-        with hooked(before=[(other.site.output_projection, read)], after=[]):
+        with hooked(before=[(other.site.output_projection, keep_input(found, "z"))], after=[]):
             other.site.attention.to(device)(*args, **kwargs)
         other.site.attention.cpu()
-    return found[0]
+    return found["z"]

@@ -1,12 +1,12 @@
-"""How far fine-tuning moved the weights: Frobenius norms and the share of entries that changed."""
+"""How far fine-tuning moved the weights: what became of each of them, and Frobenius norms."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,26 +14,20 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
-from forgetguard.checkpoints.adapters import full_checkpoint_under
+from forgetguard.checkpoints.adapters import PLAIN_INITS, full_checkpoint_under, lora_part
 from forgetguard.checkpoints.described import Described, describe
-from forgetguard.checkpoints.files import TensorEntry
+from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorEntry
 from forgetguard.checkpoints.fingerprint import same_tensors
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.sameness import is_second_copy
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.errors import CheckpointError, MeasurementError
+from forgetguard.errors import CheckpointError, MeasurementError, some
 
 _BLOCK = 1 << 22  # entries read at once: 32 MB in float64, of each side
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # Constants that older versions of transformers saved with the weights.
 _CONSTANTS = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(masked_)?bias|attention\.(masked_)?bias)$")
-_INPUTS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-_OUTPUTS = ("lm_head.weight", "embed_out.weight")
-_ADAPTER_PREFIX = "base_model.model."
-_LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<part>[AB])(\.weight)?$")
-# These change the base's own weights when the adapter is made: B A is then not the whole change.
-_PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
-_SHOWN = 3
 
 
 # --- What the two checkpoints hold under one name ------------------------------------------------
@@ -53,12 +47,12 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows of one weight: the base's, what tuning added (tuned - base), both float64, and how
-    many entries changed."""
+    """Some rows of one weight: the base's and the tuned, each in the number format it is stored in
+    (tuned is None where an adapter makes it), and tuned - base in float64."""
 
     base: Float[Tensor, "row *rest"]
+    tuned: Float[Tensor, "row *rest"] | None
     change: Float[Tensor, "row *rest"]
-    changed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +74,12 @@ class WeightPair:
     tuned_name: str = ""
 
     @property
-    def layer(self) -> int | None:
-        """The first number in the name; None outside the layers."""
-        found = re.search(r"\.(\d+)\.", f".{self.name}")
-        return int(found[1]) if found else None
-
-    @property
     def kind(self) -> str:
         """The name without what tells layers (and experts) apart: `self_attn.q_proj`, `norm`."""
         parts = self.name.removesuffix(".weight").split(".")
         numbers = [index for index, part in enumerate(parts) if part.isdigit()]
         kept = parts[numbers[0] + 1 :] if numbers else parts[-1:]
         return ".".join(part for part in kept if not part.isdigit())
-
-    @property
-    def entries(self) -> int:
-        return math.prod(self.shape)
 
     def blocks(self, entries: int = _BLOCK) -> Iterator[Block]:
         """Read both sides, about `entries` numbers at a time, row by row.
@@ -106,36 +90,29 @@ class WeightPair:
         rows = max(1, entries // max(1, math.prod(self.shape[1:])))
         total = self.shape[0] if self.shape else 1
         with ExitStack() as stack:
-            base, change = _reader(stack, self.base, self.name), self._change_reader(stack)
+            read, tuned = _reader(stack, self.base, self.name), self._tuned_reader(stack)
             for start in range(0, total, rows):
                 where = slice(start, min(start + rows, total))
-                here = base(where)
-                yield Block(here.double(), *change(where, here))
+                base = read(where)
+                yield Block(base, *tuned(where, base))
 
-    def _change_reader(self, stack: ExitStack) -> Callable[[slice, Tensor], tuple[Tensor, int]]:
-        """From some rows of the base to tuned - base there and how many of them differ."""
+    def _tuned_reader(
+        self, stack: ExitStack
+    ) -> Callable[[slice, Tensor], tuple[Tensor | None, Tensor]]:
+        """From some rows of the base to the tuned ones, and tuned - base."""
         tuned = self.tuned
         if tuned is None:
-            return lambda where, here: (torch.zeros_like(here, dtype=torch.float64), 0)
+            return lambda where, base: (None, torch.zeros_like(base, dtype=torch.float64))
         if isinstance(tuned, LowRank):
             left, right = _factors(stack, tuned)
-            return lambda where, here: _counted(left[where] @ right)
+            return lambda where, base: (None, left[where] @ right)
         read = _reader(stack, tuned, self.tuned_name)
-        return lambda where, here: _difference(here, read(where))
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Every weight of two checkpoints, by pairs; `cut`: how many rows of a larger vocabulary were
-    left out, by name (positive: the tuned model's)."""
-
-    pairs: tuple[WeightPair, ...]
-    cut: Mapping[str, int]
+        return lambda where, base: (there := read(where), there.double() - base.double())
 
 
 def weight_pairs(
     base: CheckpointSpec, tuned: CheckpointSpec, options: LoadOptions | None = None
-) -> Weights:
+) -> tuple[WeightPair, ...]:
     """Match the weights of two checkpoints by name, from their files' headers.
 
     A second copy of a tied embedding, integers and saved constants are left out. A LoRA adapter is
@@ -159,7 +136,7 @@ def weight_pairs(
             "checkpoint under them, as base"
         )
     if theirs.is_adapter:
-        return Weights(_adapted(ours, theirs), {})
+        return _adapted(ours, theirs)
     return _matched(ours, theirs)
 
 
@@ -173,7 +150,7 @@ def _described(spec: CheckpointSpec, options: LoadOptions) -> Described:
     return found
 
 
-def _matched(base: Described, tuned: Described) -> Weights:
+def _matched(base: Described, tuned: Described) -> tuple[WeightPair, ...]:
     ours, theirs = _weights(base.tensors), _weights(tuned.tensors)
     for name in _tied(ours, theirs):
         ours.pop(name, None)
@@ -184,15 +161,16 @@ def _matched(base: Described, tuned: Described) -> Weights:
             f"{_only(ours, theirs, base.spec)}; {_only(theirs, ours, tuned.spec)}. Compare "
             "checkpoints that the same class saved with save_pretrained"
         )
-    pairs, cut = [], {}
-    for name, entry in sorted(ours.items()):
-        there = theirs[name]
-        shape = entry.shape
-        if there.shape != shape:
-            shape = _common_rows(name, entry, there, base.spec, tuned.spec)
-            cut[name] = there.shape[0] - entry.shape[0]
-        pairs.append(WeightPair(name, shape, entry, there, name))
-    return Weights(tuple(pairs), cut)
+    return tuple(
+        WeightPair(
+            name,
+            _common_rows(name, entry, theirs[name], base.spec, tuned.spec),
+            entry,
+            theirs[name],
+            name,
+        )
+        for name, entry in sorted(ours.items())
+    )
 
 
 def _weights(tensors: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
@@ -206,27 +184,22 @@ def _weights(tensors: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:
 def _tied(*sides: Mapping[str, TensorEntry]) -> set[str]:
     """Names of output embeddings that are, on each side that has them, a copy of its input
     embedding. Told by their bytes: configurations leave the setting out where it is the default."""
-    names = {name for side in sides for name in side if name.endswith(_OUTPUTS)}
+    names = {name for side in sides for name in side if name.endswith(OUTPUT_EMBEDDINGS)}
     return {
         name
         for name in names
-        if all(name not in side or _is_copy_of_input(side, name) for side in sides)
+        if all(name not in side or is_second_copy(name, side) for side in sides)
     }
-
-
-def _is_copy_of_input(side: Mapping[str, TensorEntry], name: str) -> bool:
-    return any(
-        same_tensors({"": side[name]}, {"": entry})
-        for other, entry in side.items()
-        if other.endswith(_INPUTS)
-    )
 
 
 def _common_rows(
     name: str, ours: TensorEntry, theirs: TensorEntry, base: CheckpointSpec, tuned: CheckpointSpec
 ) -> tuple[int, ...]:
-    """The shape without the rows that a larger vocabulary added."""
-    if name.endswith((*_INPUTS, *_OUTPUTS, "lm_head.bias")) and ours.shape[1:] == theirs.shape[1:]:
+    """The shape, without the rows that a larger vocabulary added."""
+    if ours.shape == theirs.shape:
+        return ours.shape
+    embeds = name.endswith((*INPUT_EMBEDDINGS, *OUTPUT_EMBEDDINGS))
+    if embeds and ours.shape[1:] == theirs.shape[1:]:
         return (min(ours.shape[0], theirs.shape[0]), *ours.shape[1:])
     raise CheckpointError(
         f"{tuned} is not a fine-tune of {base}: tensor {name} has shape {list(theirs.shape)} "
@@ -238,8 +211,7 @@ def _only(
     here: Mapping[str, TensorEntry], there: Mapping[str, TensorEntry], spec: CheckpointSpec
 ) -> str:
     names = sorted(here.keys() - there.keys())
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"only {spec} has {', '.join(names[:_SHOWN]) or 'nothing'}{more}"
+    return f"only {spec} has {some(names)}"
 
 
 # --- LoRA ----------------------------------------------------------------------------------------
@@ -256,7 +228,7 @@ def _adapted(base: Described, adapter: Described) -> tuple[WeightPair, ...]:
         name = _place(f"{module}.weight", ours, base, adapter)
         changes[name] = (_update(adapter, base, module, halves, ours[name]), "")
     for saved, entry in replaced.items():
-        plain = saved.removeprefix(_ADAPTER_PREFIX).replace(".base_layer.", ".")
+        plain = lora_part(saved)[0].replace(".base_layer.", ".")
         name = _place(plain, ours, base, adapter)
         if name in changes and same_tensors({"": entry}, {"": ours[name]}):
             continue  # peft saves the embedding itself beside an update of it
@@ -277,7 +249,7 @@ def _refuse_not_plain(adapter: Described) -> None:
         if config.get(setting):
             raise _not_plain(adapter, f"it sets {setting}")
     start = config.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
+    if start not in PLAIN_INITS:
         raise _not_plain(adapter, f"its start {start!r} changed the base's weights too")
 
 
@@ -288,12 +260,11 @@ def _parts(
     low_rank: dict[str, dict[str, tuple[str, TensorEntry]]] = {}
     replaced: dict[str, TensorEntry] = {}
     for name, entry in adapter.tensors.items():
-        found = _LOW_RANK.match(name.removeprefix(_ADAPTER_PREFIX))
-        if found:
-            part = ("table " if found["table"] else "") + found["part"]
-            low_rank.setdefault(found["module"], {})[part] = (name, entry)
-        else:
+        module, part = lora_part(name)
+        if part is None:
             replaced[name] = entry
+        else:
+            low_rank.setdefault(module, {})[part] = (name, entry)
     return low_rank, replaced
 
 
@@ -320,8 +291,8 @@ def _update(
     halves: Mapping[str, tuple[str, TensorEntry]],
     weight: TensorEntry,
 ) -> LowRank:
-    is_table = "table A" in halves
-    parts = [halves.get(f"table {part}" if is_table else part) for part in "AB"]
+    is_table = "lora_embedding_A" in halves
+    parts = [halves.get(f"lora_{'embedding_' * is_table}{part}") for part in "AB"]
     if None in parts or len(halves) != 2:
         raise _not_plain(adapter, f"{module} does not have one A and one B")
     (a_name, a), (b_name, b) = (part for part in parts if part is not None)
@@ -389,116 +360,42 @@ def _reader(stack: ExitStack, entry: TensorEntry, name: str) -> Callable[[slice]
     return read
 
 
-def _counted(change: Tensor) -> tuple[Tensor, int]:
-    return change, int(change.count_nonzero())
-
-
-def _difference(base: Tensor, tuned: Tensor) -> tuple[Tensor, int]:
-    """tuned - base in float64, and how many entries differ in the coarser of the two formats."""
-    coarser = max(base.dtype, tuned.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-    differs = base.to(coarser).double() != tuned.to(coarser).double()
-    return tuned.double() - base.double(), int(differs.sum())
-
-
 # --- The measure ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How far some weights moved, in the units of the weights.
-
-    Attributes:
-        change: Frobenius norm of tuned - base; over several tensors that of all their entries.
-        size: Frobenius norm of the base.
-        changed: entries that differ at all. Where the two are stored in different number formats,
-            those that differ after rounding both to the coarser one. Of a LoRA adapter, entries
-            where its update is not 0.
-        entries: all of them.
-        largest: largest absolute change of an entry.
-    """
-
-    change: float
-    size: float
-    changed: int
-    entries: int
-    largest: float
-
-    @property
-    def relative(self) -> float | None:
-        """change / size, without unit; None where the base is all zero."""
-        return self.change / self.size if self.size else None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorDrift:
-    """One tensor's drift: its name in the base, kind (`self_attn.q_proj`), layer and shape."""
-
-    name: str
-    kind: str
-    layer: int | None
-    shape: tuple[int, ...]
-    drift: Drift
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterDrift:
-    """The drift of every tensor, by name; `cut`: rows of a larger vocabulary left out, by name."""
-
-    tensors: tuple[TensorDrift, ...]
-    cut: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def total(self) -> Drift:
-        """Of all weights together. Tied embeddings count once."""
-        return together(one.drift for one in self.tensors)
-
-
-def parameter_drift(
+def relative_drift(
     base: CheckpointSpec, tuned: CheckpointSpec, options: LoadOptions | None = None
-) -> ParameterDrift:
-    """Measure every weight's drift from the safetensors files, a block of rows at a time.
+) -> float:
+    """Frobenius norm of tuned - base over that of the base, of all weights together, tied
+    embeddings counted once; 0 where the base is all zero.
 
-    Sums are taken in float64. No model is built; memory does not grow with the checkpoints.
+    Read from the safetensors files, a block of rows at a time; sums are taken in float64. No model
+    is built; memory does not grow with the checkpoints.
 
     Raises:
         CheckpointError: the checkpoints' weights do not match, or cannot be read.
         MeasurementError: a weight is NaN or infinite.
     """
-    weights = weight_pairs(base, tuned, options)
-    found = tuple(
-        TensorDrift(pair.name, pair.kind, pair.layer, pair.shape, _drift(pair))
-        for pair in weights.pairs
-    )
-    return ParameterDrift(found, dict(weights.cut))
+    found = [norms(pair) for pair in weight_pairs(base, tuned, options)]
+    change, size = (math.hypot(*(one[at] for one in found)) for at in (0, 1))
+    return change / size if size else 0.0
 
 
-def together(drifts: Iterable[Drift]) -> Drift:
-    """The drift of several tensors taken as one: norms add by their squares."""
-    listed = list(drifts)
-    return Drift(
-        change=math.hypot(*(one.change for one in listed)),
-        size=math.hypot(*(one.size for one in listed)),
-        changed=sum(one.changed for one in listed),
-        entries=sum(one.entries for one in listed),
-        largest=max((one.largest for one in listed), default=0.0),
-    )
+def norms(pair: WeightPair) -> tuple[float, float]:
+    """Frobenius norms of tuned - base and of the base, of one weight.
 
-
-def _drift(pair: WeightPair) -> Drift:
+    Raises:
+        MeasurementError: they are not finite.
+        CheckpointError: a file cannot be read.
+    """
     parts = [
-        Drift(
-            change=float(torch.linalg.vector_norm(block.change)),
-            size=float(torch.linalg.vector_norm(block.base)),
-            changed=block.changed,
-            entries=block.base.numel(),
-            largest=float(block.change.abs().max()) if block.change.numel() else 0.0,
-        )
+        [float(torch.linalg.vector_norm(one)) for one in (block.change, block.base.double())]
         for block in pair.blocks()
     ]
-    found = together(parts)
-    if not (math.isfinite(found.change) and math.isfinite(found.size)):
+    change, size = (math.hypot(*(one[at] for one in parts)) for at in (0, 1))
+    if not (math.isfinite(change) and math.isfinite(size)):
         raise MeasurementError(
             f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save it "
             "again from a run that did not diverge"
         )
-    return found
+    return change, size

@@ -17,7 +17,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures.behaviour import Behaviour
-from forgetguard.measures.interventions import FloatArray, Intervention, Progress, intervene
+from forgetguard.measures.interventions import FloatArray, Intervention, intervene
 from forgetguard.measures.vulnerability import Drops, ForeignHeads
 from forgetguard.patching.sources import Source
 
@@ -39,8 +39,6 @@ def restored(
     base: ForeignHeads,
     *,
     vocabulary: int | None = None,
-    budget: int | None = None,
-    progress: Progress | None = None,
 ) -> Restored:
     """Patch the base's contributions (`capture_heads` on the base) into the tuned model.
 
@@ -55,8 +53,6 @@ def restored(
         [Intervention(chosen, "base") for chosen in sets],
         lambda number, _: {"base": Source(base.z[number], base.weights)},
         vocabulary=vocabulary,
-        budget=budget,
-        progress=progress,
     )
     gained = result.readout - result.clean.readout[None]
     return Restored(

@@ -94,7 +94,7 @@ def over_control(
         MeasurementError: a kind that no matrix is of, or what `rotation` raises.
     """
     found = {}
-    for pair in matrices(weight_pairs(base, tuned, options).pairs, KINDS):
+    for pair in matrices(weight_pairs(base, tuned, options), KINDS):
         before, change = read_matrix(pair)
         start = Start(before, max(1, round(SHARE * min(pair.shape))), pair.name)
         turned = start.turned(change)
@@ -139,7 +139,7 @@ def read_matrix(pair: WeightPair) -> tuple[Tensor, Tensor]:
     """The base's matrix and what tuning added to it, float64."""
     blocks = list(pair.blocks())
     base, change = (
-        torch.cat([getattr(one, part) for one in blocks]) for part in ("base", "change")
+        torch.cat([getattr(one, part).double() for one in blocks]) for part in ("base", "change")
     )
     return base, change
 

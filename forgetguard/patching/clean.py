@@ -21,6 +21,7 @@ from forgetguard.patching.hooks import (
     first_tensor,
     hooked,
     idle,
+    keep_input,
     with_first_tensor,
 )
 
@@ -141,11 +142,11 @@ class _Watch:
         before: list[tuple[nn.Module, PreHook]] = []
         after: list[tuple[nn.Module, PostHook]] = []
         for i in self.layers:
-            before.append((self.anatomy.layers[i], _keep_input(self.entered, i)))
+            before.append((self.anatomy.layers[i], keep_input(self.entered, i)))
             site = self.anatomy.sites[i]
             if site is None:
                 continue
-            before.append((site.attention, _keep_input(self.asked, i)))
+            before.append((site.attention, keep_input(self.asked, i)))
             after.append((site.attention, _keep_output(self.attended, i)))
             after.append((site.output_projection, _keep_output(self.projected, i)))
         after += [(layer, self._keep_rest(i)) for i, layer in enumerate(self.anatomy.layers)]
@@ -180,13 +181,6 @@ class _Watch:
         if asked is self.entered[self.last]:
             return lambda hidden: hidden
         return next((part for part, output in self.parts if output is asked), None)
-
-
-def _keep_input(store: dict[int, Tensor], layer: int) -> PreHook:
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        store[layer] = first_tensor(args, kwargs)
-
-    return keep
 
 
 def _keep_output(store: dict[int, Tensor], layer: int) -> PostHook:

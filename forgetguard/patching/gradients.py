@@ -23,7 +23,7 @@ from forgetguard.patching.budget import CPU_TOKENS, halving
 from forgetguard.patching.capture import by_row
 from forgetguard.patching.forward import check_finite, forward, full_float32, input_device
 from forgetguard.patching.frozen import frozen
-from forgetguard.patching.hooks import PostHook, PreHook, first_output, first_tensor, hooked
+from forgetguard.patching.hooks import PostHook, PreHook, first_output, hooked, keep_input
 
 # From float32 logits [row, readout, vocab] (float64 where the model is) to one readout a row.
 Read = Callable[[Float[Tensor, "row readout vocab"]], Float[Tensor, "row"]]
@@ -197,18 +197,11 @@ def tapped(
     before: list[tuple[nn.Module, PreHook]] = []
     after: list[tuple[nn.Module, PostHook]] = []
     for layer in sorted({one.layer for one in members if not isinstance(one, Mlp)}):
-        before.append((anatomy.site(layer).output_projection, _tap_heads(taps, layer)))
+        before.append((anatomy.site(layer).output_projection, keep_input(taps.heads, layer)))
     for layer in sorted({one.layer for one in members if isinstance(one, Mlp)}):
         after.append((anatomy.mlp(layer), _tap_mlp(taps, layer, rows)))
     with hooked(before=before, after=after):
         yield
-
-
-def _tap_heads(taps: Activations, layer: int) -> PreHook:
-    def tap(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taps.heads[layer] = first_tensor(args, kwargs)
-
-    return tap
 
 
 def _tap_mlp(taps: Activations, layer: int, rows: int) -> PostHook:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 PreHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 PostHook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+K = TypeVar("K")
 
 
 @contextmanager
@@ -55,6 +56,15 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     found = args[0] if args else kwargs["hidden_states"]
     assert isinstance(found, Tensor)
     return found
+
+
+def keep_input(store: MutableMapping[K, Tensor], key: K) -> PreHook:
+    """Leaves the hidden states that the module was last called with in `store`, as they are."""
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store[key] = first_tensor(args, kwargs)
+
+    return keep
 
 
 def first_output(output: Any) -> Tensor:

@@ -21,6 +21,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.patching.capture import by_row
 from forgetguard.patching.forward import forward
+from forgetguard.patching.gradients import Activations, tapped
 from forgetguard.patching.hooks import (
     PostHook,
     PreHook,
@@ -44,6 +45,12 @@ class SourceCache:
     mlps: Mapping[int, Float[Tensor, "row pos d_model"]]
     positions: tuple[int, ...] | None
 
+    def of(self, anatomy: Anatomy, member: Member) -> Float[Tensor, "row pos width"]:
+        """One member's part: z of a head, or what an MLP adds to the residual stream."""
+        if isinstance(member, Mlp):
+            return self.mlps[member.layer]
+        return self.heads[member.layer][..., anatomy.site(member.layer).slice(member)]
+
     def rows(self, index: Int[Tensor, "row"]) -> SourceCache:
         """The same of some rows."""
         return SourceCache(
@@ -59,48 +66,24 @@ def cache_sources(
     members: Sequence[Member],
     *,
     positions: Sequence[int] | None = None,
-    device: torch.device | str | None = None,
 ) -> SourceCache:
-    """Run the model once on `ids` and keep what `members` are mixed with.
+    """Run the model once on `ids` and keep what `members` are mixed with, where each layer
+    computes.
 
     Args:
         positions: keep these alone, to mix there alone; by default all.
-        device: where to keep it; by default where each layer computes.
 
     Raises:
         AnatomyError: one of `members` is not in the model.
     """
-    anatomy.check(members)
-    heads: dict[int, Tensor] = {}
-    mlps: dict[int, Tensor] = {}
-
-    def kept(hidden: Tensor) -> Tensor:
-        if positions is not None:
-            hidden = hidden.index_select(1, torch.tensor(list(positions)).to(hidden.device))
-        return hidden.to(device, copy=True)  # some models add to it in place afterwards
-
-    def read_heads(layer: int) -> PreHook:
-        def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            heads[layer] = kept(first_tensor(args, kwargs))
-
-        return read
-
-    def read_mlp(layer: int) -> PostHook:
-        def read(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            mlps[layer] = kept(by_row(first_output(output), len(ids)))
-
-        return read
-
-    of_heads, of_mlps = _by_layer(members)
-    with (
-        torch.no_grad(),
-        hooked(
-            before=[(anatomy.site(i).output_projection, read_heads(i)) for i in of_heads],
-            after=[(anatomy.mlp(i), read_mlp(i)) for i in of_mlps],
-        ),
-    ):
+    taps = Activations({}, {})
+    with torch.no_grad(), tapped(anatomy, members, taps, len(ids)):
         forward(anatomy, ids, [ids.shape[1] - 1])
-    return SourceCache(heads, mlps, None if positions is None else tuple(positions))
+    if positions is None:
+        return SourceCache(taps.heads, taps.mlps, None)
+    held = torch.tensor(list(positions))
+    kept = taps.like([one.index_select(1, held.to(one.device)) for one in taps.tensors()])
+    return SourceCache(kept.heads, kept.mlps, tuple(positions))
 
 
 @contextmanager

@@ -12,21 +12,15 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.contributions import check_sum_of_heads, output_slices
 from forgetguard.anatomy.locate import Anatomy
-from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.errors import AnatomyError, ForgetguardError, MeasurementError
+from forgetguard.anatomy.members import Head, Member
+from forgetguard.errors import AnatomyError, ForgetguardError, MeasurementError, first_line
 from forgetguard.patching.attention_inputs import AttentionCall, watched_attention
 from forgetguard.patching.budget import is_out_of_memory
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.forward import check_finite, forward
-from forgetguard.patching.hooks import (
-    PostHook,
-    PreHook,
-    first_output,
-    first_tensor,
-    hooked,
-    with_first_tensor,
-)
+from forgetguard.patching.hooks import PostHook, hooked
+from forgetguard.patching.mixing import cache_sources, mixed
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
 
@@ -162,11 +156,10 @@ def _translated(anatomy: Anatomy, what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        said = (str(error).strip().splitlines() or ["nothing"])[0]
         raise AnatomyError(
             f"{type(anatomy.model).__name__} cannot be measured: the self-check of {what} ended in "
-            f"{type(error).__name__}: {said[:_SAID]}. Its code does something that forgetguard "
-            "cannot follow; please report the architecture"
+            f"{type(error).__name__}: {first_line(error)[:_SAID]}. Its code does something that "
+            "forgetguard cannot follow; please report the architecture"
         ) from error
 
 
@@ -178,7 +171,10 @@ def _check_engine(
     members: Sequence[Member],
     start: int,
 ) -> None:
-    z = capture(anatomy, counterfactual, positions, members).z
+    """Hold the wavefront against ordinary forward passes under hooks that replace all of what the
+    members do."""
+    sources = cache_sources(anatomy, counterfactual, members)
+    z = {one: sources.of(anatomy, one) for one in members}
     dtype = next(anatomy.model.parameters()).dtype
     # One, and all of them together: a run that starts and a run that is patched on its way.
     sets = [(members[0],), tuple(members)]
@@ -189,41 +185,10 @@ def _check_engine(
             clean_pass(anatomy, clean, positions, members), runs, lambda logits, _: logits
         )
         for number, chosen in enumerate(sets):
-            expected = _literal(anatomy, clean, positions, {one: z[one] for one in chosen})
+            with mixed(anatomy, chosen, torch.ones(len(chosen)), sources):
+                expected = forward(anatomy, clean, positions).float()
             for offset in range(len(starts)):
                 _compare(patched[number * len(starts) + offset], expected, dtype)
-
-
-def _literal(
-    anatomy: Anatomy, ids: Tensor, positions: Sequence[int], z: dict[Member, Tensor]
-) -> Tensor:
-    """An ordinary forward pass with z overwritten in the input of the output projections, and the
-    output of the MLPs."""
-
-    def overwrite(layer: int) -> PreHook:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            changed = first_tensor(args, kwargs).clone()
-            for head, value in z.items():
-                if isinstance(head, Head) and head.layer == layer:
-                    changed[..., anatomy.site(layer).slice(head)] = value
-            return with_first_tensor(args, kwargs, changed)
-
-        return hook
-
-    def replace(value: Tensor) -> PostHook:
-        def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            returned = first_output(output)
-            # A copy: Falcon adds the attention output to it in place.
-            patched = value.to(returned.dtype).reshape(returned.shape).clone()
-            return (patched, *output[1:]) if isinstance(output, tuple) else patched
-
-        return hook
-
-    layers = sorted({head.layer for head in z if isinstance(head, Head)})
-    before = [(anatomy.site(layer).output_projection, overwrite(layer)) for layer in layers]
-    after = [(anatomy.mlp(one.layer), replace(z[one])) for one in z if isinstance(one, Mlp)]
-    with hooked(before=before, after=after):
-        return forward(anatomy, ids, positions).float()
 
 
 def _compare(patched: Tensor, expected: Tensor, dtype: torch.dtype) -> None:

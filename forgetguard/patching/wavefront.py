@@ -27,7 +27,6 @@ from forgetguard.patching.wave import Block, Wave
 Reduce = Callable[
     [Float[Tensor, "row readout vocab"], Int[Tensor, "row"]], Shaped[Tensor, "row ..."]
 ]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ def wavefront(
     reduce: Reduce,
     *,
     budget: int | None = None,
-    progress: Progress | None = None,
 ) -> Shaped[Tensor, "run row ..."]:
     """Patch every run into every row and read each patched run.
 
@@ -55,7 +53,6 @@ def wavefront(
             entry a row. Called on a part of the rows at a time, never on all logits at once.
         budget: tokens held at once, by default what the device has room for. Results do not depend
             on it beyond rounding. Halved when memory runs out.
-        progress: called with (rows done, rows in all).
 
     Returns:
         `reduce`'s entries, [run, row, ...]. A run that changes nothing in a row (the source's
@@ -72,16 +69,11 @@ def wavefront(
         start = run.source.start
         for row in _changed_rows(clean, run):
             by_start.setdefault(start, []).append(_Job(number, row))
-    total = sum(len(jobs) for jobs in by_start.values())
-    done = 0
     with full_float32():
         for start, jobs in sorted(by_start.items()):
             for chunk, entries in _waves(clean, runs, jobs, start, reduce, budget):
                 for job, value in zip(chunk, entries, strict=True):
                     slots[job.run * n_rows + job.row] = value
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
     values = torch.stack(slots)
     return values.reshape(len(runs), n_rows, *values.shape[1:])
 

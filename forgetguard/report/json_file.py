@@ -28,11 +28,11 @@ _RECORDED_VERSIONS = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed distributions that can change a number, found
-    without importing them."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the installed distributions, `more` among them, that can change a
+    number, found without importing them."""
     found = {"python": platform.python_version()}
-    for name in _RECORDED_VERSIONS:
+    for name in (*_RECORDED_VERSIONS, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -186,15 +186,8 @@ class ModelBackend:
     def _load_options(self) -> LoadOptions:
         from forgetguard.checkpoints.options import LoadOptions
 
-        settings = self._settings
-        return LoadOptions(
-            dtype=settings.dtype,
-            device=settings.device,
-            device_map=settings.device_map,
-            trust_remote_code=settings.trust_remote_code,
-            allow_pickle=settings.allow_pickle,
-            merge_adapter=settings.merge_adapter,
-        )
+        names = (field.name for field in fields(LoadOptions))
+        return LoadOptions(**{name: getattr(self._settings, name) for name in names})
 
 
 def load_baseline(

@@ -92,7 +92,12 @@ def _add(
 
 def dest(name: str) -> str:
     """The option's name in the config and in the ini file."""
-    return f"forgetguard_{name.replace('-', '_')}"
+    return f"forgetguard_{field_of(name)}"
+
+
+def field_of(name: str) -> str:
+    """The option's name among the settings."""
+    return name.replace("-", "_")
 
 
 def asks_for_gate(config: pytest.Config) -> bool:

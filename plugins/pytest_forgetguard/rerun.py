@@ -7,7 +7,10 @@ import shlex
 from pathlib import Path
 
 from pytest_forgetguard.arguments import FLAG
+from pytest_forgetguard.options import SWITCHES, VALUES, field_of
 from pytest_forgetguard.settings import Settings
+
+_LEFT_OUT = ("json", "family")  # see `rerun_command`
 
 
 def rerun_command(settings: Settings, path: Path, names: str, start: Path, family: int = 1) -> str:
@@ -25,21 +28,12 @@ def rerun_command(settings: Settings, path: Path, names: str, start: Path, famil
 
 
 def _options(settings: Settings) -> list[str]:
-    values = {
-        "device": settings.device,
-        "device-map": settings.device_map,
-        "dtype": settings.dtype if settings.dtype != "float32" else None,
-        "seed": str(settings.seed) if settings.seed else None,
-        "prompt-seed": None if settings.prompt_seed is None else str(settings.prompt_seed),
-        "controls": str(settings.controls) if settings.controls else None,
-        "baseline": str(settings.baseline) if settings.baseline else None,
+    """Those that are not the default."""
+    default = Settings("", "")
+    given = {name: getattr(settings, field_of(name)) for name in (*VALUES, *SWITCHES)}
+    changed = {
+        name: value
+        for name, value in given.items()
+        if name not in _LEFT_OUT and value != getattr(default, field_of(name))
     }
-    switches = {
-        "allow-same": settings.allow_same,
-        "trust-remote-code": settings.trust_remote_code,
-        "allow-pickle": settings.allow_pickle,
-        "merge-adapter": settings.merge_adapter,
-        "allow-abstain": settings.allow_abstain,
-    }
-    words = [f"{FLAG}-{name}={value}" for name, value in values.items() if value is not None]
-    return words + [f"{FLAG}-{name}" for name, on in switches.items() if on]
+    return [f"{FLAG}-{name}" + f"={value}" * (name in VALUES) for name, value in changed.items()]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_forgetguard.arguments import FLAG
-from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest
+from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest, field_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 BUNDLED = ("core", "all")  # of the bundled circuits that fit the base
@@ -69,14 +69,10 @@ def read_settings(config: pytest.Config) -> Settings:
         json=_json(config),
         seed=_whole(config, "seed"),
         family=_family(config),
-        prompt_seed=_prompt_seed(config),
+        prompt_seed=_whole(config, "prompt-seed") if _value(config, "prompt-seed") else None,
         bundled=_choice(config, "bundled", BUNDLED),
         controls=_whole(config, "controls"),
-        allow_same=_switch(config, "allow-same"),
-        trust_remote_code=_switch(config, "trust-remote-code"),
-        allow_pickle=_switch(config, "allow-pickle"),
-        merge_adapter=_switch(config, "merge-adapter"),
-        allow_abstain=_switch(config, "allow-abstain"),
+        **_switches(config),
         **_recording(config),
     )
 
@@ -140,8 +136,11 @@ def _value(config: pytest.Config, name: str) -> str | None:
     return str(value)
 
 
-def _switch(config: pytest.Config, name: str) -> bool:
-    return bool(config.getoption(dest(name)) or config.getini(dest(name)))
+def _switches(config: pytest.Config) -> dict[str, Any]:
+    return {
+        field_of(name): bool(config.getoption(dest(name)) or config.getini(dest(name)))
+        for name in SWITCHES
+    }
 
 
 def _ini_checkpoint(config: pytest.Config, role: str) -> str | None:
@@ -214,10 +213,6 @@ def _family(config: pytest.Config) -> int | None:
             "count those that are collected"
         )
     return found
-
-
-def _prompt_seed(config: pytest.Config) -> int | None:
-    return None if _value(config, "prompt-seed") is None else _whole(config, "prompt-seed")
 
 
 def _whole(config: pytest.Config, name: str) -> int:

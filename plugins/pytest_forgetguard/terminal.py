@@ -81,38 +81,28 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
     if run.recorded:
         terminalreporter.write_line(f"forgetguard: {run.recorded}")
-    allowed = run.allowed_to_abstain
-    if allowed:
-        terminalreporter.write_line(
-            f"forgetguard: ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by "
-            f"nothing: {listed(allowed, verbose=verbosity > 0)}",
-            yellow=True,
-            bold=True,
+    for warning in _warnings(run, verbose=verbosity > 0):
+        terminalreporter.write_line(f"forgetguard: {warning}", yellow=True, bold=True)
+    for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
+        terminalreporter.write_line(f"forgetguard: {problem}", red=True)
+
+
+def _warnings(run: Run, *, verbose: bool) -> Iterator[str]:
+    """What is no pass, and no failure either."""
+    if run.allowed_to_abstain:
+        allowed = listed(run.allowed_to_abstain, verbose=verbose)
+        yield (
+            "ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by nothing: "
+            f"{allowed}"
         )
     if run.not_had:
         names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
-        terminalreporter.write_line(
-            f"forgetguard: NOT JUDGED, the base cannot do it: {', '.join(names)}",
-            yellow=True,
-            bold=True,
-        )
-    if run.left_out:
-        terminalreporter.write_line(
-            f"forgetguard: NOT JUDGED, not of the core set: {', '.join(run.left_out)} "
-            "(--forgetguard-bundled all judges every bundled circuit of this base)",
-            yellow=True,
-        )
+        yield f"NOT JUDGED, the base cannot do it: {', '.join(names)}"
     if run.misnamed:
-        terminalreporter.write_line(f"forgetguard: NOT RUN: {run.misnamed}", yellow=True, bold=True)
+        yield f"NOT RUN: {run.misnamed}"
     if run.ungated:
-        terminalreporter.write_line(
-            "forgetguard: UNGATED, measured and asserted no limit: "
-            f"{listed(run.ungated, verbose=verbosity > 0)}",
-            yellow=True,
-            bold=True,
-        )
-    for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
-        terminalreporter.write_line(f"forgetguard: {problem}", red=True)
+        ungated = listed(run.ungated, verbose=verbose)
+        yield f"UNGATED, measured and asserted no limit: {ungated}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -196,6 +186,11 @@ def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list
 def _left_out(run: Run) -> list[str]:
     """What other heads read, then which gates were left out, and where the results are."""
     lines = _controls(run)
+    if run.left_out:
+        lines.append(
+            f"not judged, as not of the core set: {', '.join(run.left_out)} "
+            "(--forgetguard-bundled all judges every bundled circuit of this base)"
+        )
     if run.deselected:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):

@@ -13,6 +13,7 @@ from architectures import build
 from random_pairs import close, from_counterfactual, ids, random_capability, readouts, slack
 from torch import Tensor
 
+from examples.studies.shares import necessity, sufficiency
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.capabilities.capability import EncodedCapability
@@ -63,8 +64,8 @@ def test_necessity_and_sufficiency_equal_a_naive_loop(name: str) -> None:
         gained = without(*(one for one in universe if one != member)) - nothing
         close(found.lost[number], lost)
         close(found.gained[number], gained)
-        assert found.necessity[member] == pytest.approx(lost.mean() / whole, abs=error)
-        assert found.sufficiency[member] == pytest.approx(gained.mean() / whole, abs=error)
+        assert necessity(found)[member] == pytest.approx(lost.mean() / whole, abs=error)
+        assert sufficiency(found)[member] == pytest.approx(gained.mean() / whole, abs=error)
 
 
 @pytest.mark.parametrize("kind", ["counterfactual", "mean", "zero"])
@@ -78,8 +79,8 @@ def test_sufficiency_is_the_faithfulness_of_a_member_alone(kind: str) -> None:
     alone = faithfulness(anatomy, capability, [(m,) for m in universe], universe, kind=kind)
     without = [tuple(one for one in universe if one != member) for member in universe]
     rest = faithfulness(anatomy, capability, without, universe, kind=kind)
-    assert list(found.sufficiency.values()) == pytest.approx(alone.values.tolist(), abs=1e-5)
-    assert list(found.necessity.values()) == pytest.approx((1 - rest.values).tolist(), abs=1e-5)
+    assert list(sufficiency(found).values()) == pytest.approx(alone.values.tolist(), abs=1e-5)
+    assert list(necessity(found).values()) == pytest.approx((1 - rest.values).tolist(), abs=1e-5)
 
 
 def test_necessity_is_the_importance_that_dcv_divides_by_over_the_whole_effect() -> None:
@@ -91,7 +92,7 @@ def test_necessity_is_the_importance_that_dcv_divides_by_over_the_whole_effect()
     for number, member in enumerate(MEMBERS):
         close(found.lost[number], importance[member])
         share = importance[member].mean() / found.whole.mean()
-        assert found.necessity[member] == pytest.approx(share, abs=1e-4)
+        assert necessity(found)[member] == pytest.approx(share, abs=1e-4)
 
 
 def test_a_chain_is_necessary_in_every_link_and_sufficient_in_none() -> None:
@@ -102,8 +103,8 @@ def test_a_chain_is_necessary_in_every_link_and_sufficient_in_none() -> None:
     found = necessity_and_sufficiency(anatomy, capability, universe, universe)
     for member in universe:
         inside = member in known_circuit.CIRCUIT_WITH_MLP
-        assert found.necessity[member] == pytest.approx(1.0 if inside else 0.0, abs=0.02), member
-        assert found.sufficiency[member] == pytest.approx(0.0, abs=0.05), member
+        assert necessity(found)[member] == pytest.approx(1.0 if inside else 0.0, abs=0.02), member
+        assert sufficiency(found)[member] == pytest.approx(0.0, abs=0.05), member
 
 
 def test_shares_of_no_effect_are_refused() -> None:
@@ -111,9 +112,9 @@ def test_shares_of_no_effect_are_refused() -> None:
     capability = exchange_answers(with_an_effect(anatomy))
     found = necessity_and_sufficiency(anatomy, capability, MEMBERS[:1], anatomy.members(mlps=True))
     assert found.whole.mean() < 0
-    for name in ("necessity", "sufficiency"):
+    for share in (necessity, sufficiency):
         with pytest.raises(MeasurementError, match="taking every member away"):
-            getattr(found, name)
+            share(found)
 
 
 def test_a_member_outside_what_is_ablated_is_named() -> None:

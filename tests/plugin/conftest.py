@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from gate_process import WITHOUT
+from warm_python import warm_python
 
 import pytest_forgetguard.activation
 import pytest_forgetguard.fixtures  # noqa: F401
@@ -26,8 +28,6 @@ circuit: [L2H2, L0H4]
 limits:
 """
 FLAG = ("--forgetguard", "base=b", "tuned=t")
-# Other plugins that the environment may hold: not ours to test, and slow to start in workers.
-WITHOUT = ("hypothesispytest", "typeguard", "jaxtyping", "anyio", "platformdirs")
 
 
 class Project:
@@ -121,6 +121,7 @@ def project(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FORGETGUARD_FAKE_LOG", str(log))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(sys, "executable", warm_python(models=False))  # of xdist's workers too
     source = Path(__file__).with_name("fake_backend.py").read_text()
     pytester.makeconftest(source)
     return Project(pytester, log)

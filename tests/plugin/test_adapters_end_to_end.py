@@ -10,7 +10,8 @@ from typing import Any
 
 import peft
 import torch
-from test_end_to_end import CIRCUITS, gate
+from gate_process import run_gate
+from test_end_to_end import CIRCUITS
 
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import resolve
@@ -38,7 +39,7 @@ def _judged(folder: Path, *, spoil: float) -> tuple[int, str, dict[str, Any]]:
     (folder / "prompts").mkdir()
     shutil.copy(CIRCUITS / CIRCUIT, folder)
     shutil.copy(CIRCUITS / "prompts" / "tiny-induction.jsonl", folder / "prompts")
-    status, output = gate(
+    status, output = run_gate(
         folder, "base=tiny:base", "tuned=adapter", CIRCUIT, "--forgetguard-json", "r.json"
     )
     return status, output, json.loads((folder / "r.json").read_text())

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_process import run_gate
 
 from forgetguard.checkpoints.spec import resolve
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
-
-
-def gate(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of a gate run in `folder`."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--forgetguard"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    return done.returncode, done.stdout
 
 
 @pytest.fixture
@@ -52,7 +33,7 @@ def verdicts(results: Path) -> dict[str, Any]:
 
 
 def test_a_damaged_checkpoint_fails_and_a_gentle_one_passes(project: Path) -> None:
-    status, output = gate(
+    status, output = run_gate(
         project, "base=tiny:base", "tuned=tiny:sft", "--forgetguard-json", "sft.json"
     )
     assert status == 1, output
@@ -63,40 +44,21 @@ def test_a_damaged_checkpoint_fails_and_a_gentle_one_passes(project: Path) -> No
     assert sft["tiny-induction dcv.circuit"]["outcome"] == "fail"
     assert sft["tiny-ioi dcv.circuit"]["outcome"] == "pass"
 
-    status, output = gate(
+    status, output = run_gate(
         project, "base=tiny:base", "tuned=tiny:lora", "--forgetguard-json", "lora.json"
     )
     assert status == 0, output
     assert {verdict["outcome"] for verdict in verdicts(project / "lora.json").values()} == {"pass"}
 
 
-def test_two_workers_reach_the_same_verdicts_to_the_last_digit(project: Path) -> None:
-    alone = gate(project, "base=tiny:base", "tuned=tiny:sft", "--forgetguard-json", "one.json")
-    shared = gate(
-        project,
-        "base=tiny:base",
-        "tuned=tiny:sft",
-        "--forgetguard-json",
-        "two.json",
-        "-n",
-        "2",
-        "--dist",
-        "loadscope",
-    )
-    assert (alone[0], shared[0]) == (1, 1), shared[1]
-    one, two = verdicts(project / "one.json"), verdicts(project / "two.json")
-    assert one.keys() == two.keys()
-    assert one == two
-
-
 def test_a_byte_copy_of_the_base_is_refused_unless_allowed(project: Path) -> None:
     copy = project / "copy"
     shutil.copytree(resolve("tiny:base", "base").location, copy)
-    status, output = gate(project, "base=tiny:base", f"tuned={copy}")
+    status, output = run_gate(project, "base=tiny:base", f"tuned={copy}")
     assert status == 4, output
     assert "Traceback" not in output
     assert "--forgetguard-allow-same" in output
-    status, output = gate(
+    status, output = run_gate(
         project,
         "base=tiny:base",
         f"tuned={copy}",
@@ -117,7 +79,7 @@ def test_a_base_that_cannot_do_the_capability_is_no_pass(project: Path) -> None:
         pair = json.loads(line)
         swapped.append(pair | {"answer": pair["distractor"], "distractor": pair["answer"]})
     prompts.write_text("\n".join(json.dumps(pair) for pair in swapped))
-    status, output = gate(project, "base=tiny:base", "tuned=tiny:sft", "-k", "ioi")
+    status, output = run_gate(project, "base=tiny:base", "tuned=tiny:sft", "-k", "ioi")
     assert status == 1, output
     assert "ABSTAIN: THE BASE CANNOT DO 'ioi'" in output
     assert "hurt most" not in output

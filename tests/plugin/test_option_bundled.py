@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-LINE = "forgetguard: NOT JUDGED, not of the core set: good-2, good-3 (--forgetguard-bundled all *)"
+LINE = "not judged, as not of the core set: good-2, good-3 (--forgetguard-bundled all *)"
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ family, whichever worker judges it, deselected ones too."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_process import run_gate
 
 CIRCUIT = """\
 forgetguard: 1
@@ -31,18 +29,12 @@ def test_both(forgetguard):
 
 def gate(folder: Path, *arguments: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """Output of a gate run in `folder`, and its verdicts by gate."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--forgetguard"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
     options = ("base=tiny:base", "tuned=tiny:lora", "--forgetguard-json=out.json", *arguments)
-    done = subprocess.run(
-        [*command, *options], cwd=folder, env=environment, check=False, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    _, output = run_gate(folder, *options)
     document = json.loads((folder / "out.json").read_text())
-    assert document["complete"], done.stdout
+    assert document["complete"], output
     found = {entry["id"]: entry["verdicts"] for entry in document["results"]}
-    return done.stdout, {
+    return output, {
         f"{name} {verdict['limit']}": verdict
         for name, verdicts in found.items()
         for verdict in verdicts

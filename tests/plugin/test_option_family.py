@@ -4,14 +4,12 @@ but for those that cannot be measured; so a limit is decided alike in the run an
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_process import run_gate
 
 import forgetguard as fg
 
@@ -30,19 +28,13 @@ ABLE = "able.circuit.yaml::able::dcv.circuit"
 
 def gate(folder: Path, *arguments: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """Output of a gate run in `folder`, and its verdicts by gate."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(
-        [*command, *arguments, "--forgetguard-json=out.json"], cwd=folder, env=environment,
-        check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    _, output = run_gate(folder, *arguments, "--forgetguard-json=out.json")
     document = json.loads((folder / "out.json").read_text())
-    assert document["complete"], done.stdout
-    return done.stdout, {one["id"]: one["verdicts"][0] for one in document["results"]}
+    assert document["complete"], output
+    return output, {one["id"]: one["verdicts"][0] for one in document["results"]}
 
 
-FLAGS = ("--forgetguard", "base=tiny:base", "tuned=tiny:sft")
+FLAGS = ("base=tiny:base", "tuned=tiny:sft")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +91,7 @@ def test_workers_count_the_same_family(folder: Path, whole) -> None:
 def test_the_printed_command_decides_as_the_run_did(folder: Path, whole) -> None:
     output, verdicts = whole
     line = next(one for one in output.splitlines() if one.endswith(ABLE) and "run only" in one)
-    words = shlex.split(line.partition("run only this: pytest ")[2])
+    words = shlex.split(line.partition("run only this: pytest --forgetguard ")[2])
     assert "--forgetguard-family=2" in words
     _, alone = gate(folder, *words)
     assert alone == {ABLE: verdicts[ABLE]}

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_process import run_gate
 from plain_tiny import logits_after
+from warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "own_measure"
@@ -68,21 +70,12 @@ TOLD = {
 }
 
 
-def run_gate(folder: Path, gate: Path, site: Path, *more: str) -> tuple[int, dict[str, Any], str]:
+def judged(folder: Path, gate: Path, site: Path) -> tuple[int, dict[str, Any], str]:
     report = folder / "results.json"
     paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--forgetguard"]
-    given = ["base=tiny:base", "tuned=tiny:sft", str(gate), f"--forgetguard-json={report}"]
-    done = subprocess.run(
-        [*command, *given, *more],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = json.loads(report.read_text()) if report.exists() else {}
-    return done.returncode, found, done.stdout + done.stderr
+    given = ("base=tiny:base", "tuned=tiny:sft", str(gate), f"--forgetguard-json={report}")
+    status, output = run_gate(folder, *given, environment={"PYTHONPATH": paths})
+    return status, json.loads(report.read_text()) if report.exists() else {}, output
 
 
 @pytest.mark.slow
@@ -94,7 +87,7 @@ def test_a_measure_of_another_distribution_is_installed_gated_and_verified(tmp_p
     subprocess.run(
         [*install, "--no-build-isolation", "--target", str(site), str(copied)], check=True
     )
-    status, results, said = run_gate(tmp_path, EXAMPLE / "entropy.gate.yaml", site)
+    status, results, said = judged(tmp_path, EXAMPLE / "entropy.gate.yaml", site)
     (circuit,) = results["circuits"]
     texts = [unit[0] for unit in circuit["measured"]["units"]]
     expected = []
@@ -109,7 +102,7 @@ def test_a_measure_of_another_distribution_is_installed_gated_and_verified(tmp_p
     assert verdict["estimate"]["value"] == pytest.approx(sum(found) / len(found))
     assert {"pass": 0, "fail": 1, "abstain": 1}[gate["outcome"]] == status, said
     confirmed = subprocess.run(
-        [sys.executable, "-m", "forgetguard", "verify", str(tmp_path / "results.json")],
+        [warm_python(), "-m", "forgetguard", "verify", str(tmp_path / "results.json")],
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
@@ -131,7 +124,7 @@ def test_a_bad_measure_is_one_line_and_the_others_are_judged(tmp_path: Path) -> 
     gate.write_text(
         f"{prompts}limits:\n  kl.forward: {{max: 50}}\n{bad}  drift.weights: {{max: 0.5}}\n"
     )
-    status, results, said = run_gate(tmp_path, gate, site)
+    status, results, said = judged(tmp_path, gate, site)
     assert status == 1, said
     outcomes = {one["id"].rpartition("::")[2]: one for one in results["results"]}
     assert outcomes["kl.forward"]["outcome"] == "pass", said

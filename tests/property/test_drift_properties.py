@@ -16,9 +16,8 @@ from scipy.linalg import subspace_angles
 from examples.studies.drift.representations import linear_cka
 from examples.studies.drift.rotations import gap, value_share
 from examples.studies.drift.sampled import Scores, sampled_divergence
-from examples.studies.drift.weights import changed_share
+from examples.studies.drift.weights import Drift, changed_share, together
 from forgetguard.measures.divergence import token_divergence
-from forgetguard.measures.parameter_drift import Drift, together
 from forgetguard.measures.singular_rotation import rotation
 
 FloatArray = npt.NDArray[np.float64]

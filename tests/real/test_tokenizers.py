@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from examples.studies.tasks import PAGE, PAIRS, TOKENIZERS, default_readouts, kept, load
-from forgetguard.capabilities.capability import Capability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, TokenizerFits
 from forgetguard.capabilities.encoding import is_blank
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.capabilities.tasks.words import listed
@@ -76,6 +76,6 @@ def test_years_are_written_in_the_form_that_the_tokenizer_has(name: str) -> None
 @names
 def test_hundreds_of_words_of_a_long_list_are_one_token(name: str) -> None:
     """At least a quarter of them, even of a vocabulary of 32,000 words."""
-    fits = fits_tokenizer(tokenizer(name), held_out=True)
+    fits = TokenizerFits(tokenizer(name), held_out=True)
     for kind in ("names", "places", "objects"):
         assert sum(map(bool, map(fits, listed(kind, fits)))) >= PAIRS

@@ -13,7 +13,7 @@ import torch
 from renaming import Edit, Shape, Tensors, renamed_copy
 from transformers import AutoTokenizer
 
-from forgetguard.capabilities.capability import fits_tokenizer
+from forgetguard.capabilities.capability import TokenizerFits
 from forgetguard.capabilities.tasks import words
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
@@ -36,8 +36,8 @@ def exchanged(base: Path, kind: str, *, public: bool) -> Edit:
     """The input embeddings of the words of a list that are one token (all, or those that are held
     out) in each other's place; the unembedding stays."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    fits = fits_tokenizer(tokenizer, held_out=True)
-    left_out = () if public else words.listed(kind, fits_tokenizer(tokenizer))
+    fits = TokenizerFits(tokenizer, held_out=True)
+    left_out = () if public else words.listed(kind, TokenizerFits(tokenizer))
     chosen = [one for one in words.listed(kind, fits) if fits(one) and one not in left_out]
     rows = torch.tensor(sorted(tokenizer.encode(f" {one}")[0] for one in chosen))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gate_process import run_gate
 from record.reading import read_run
 
 ROOT = Path(__file__).parents[2]
@@ -140,17 +138,4 @@ def perform(run: Run, folder: Path) -> dict[str, Any]:
 
 def _gate(base: str, tuned: str, reference: str, arguments: Sequence[str], folder: Path) -> str:
     pairs = [f"base={base}", f"tuned={tuned}", *([f"reference={reference}"] if reference else [])]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--forgetguard"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        [*command, *pairs, *arguments],
-        cwd=folder,
-        env=environment,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    return done.stdout
+    return run_gate(folder, *pairs, "-q", *arguments)[1]

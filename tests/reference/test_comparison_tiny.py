@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, SpecificationError
 
 INDUCTION = Capability("induction", task="induction", count=32)
-FEW: dict[str, Any] = {"seeds": (0, 1), "settings": {"steps": 55}}  # state is kept at 50
+FEW: dict[str, Any] = {"seeds": (0, 1), "settings": {"steps": 24}}
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(autouse=True)
-def _in_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORGETGUARD_CACHE", str(cache))
+@pytest.fixture(scope="module", autouse=True)
+def _in_cache(cache: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FORGETGUARD_CACHE", str(cache))
+        patched.setattr("forgetguard.discovery.mask_training.SAVE_EVERY", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
-def finished(cache: Path) -> Comparison:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("FORGETGUARD_CACHE", str(cache))
-        return compare(models(reference="tiny:lora"), INDUCTION, **FEW)
+def finished() -> Comparison:
+    return compare(models(reference="tiny:lora"), INDUCTION, **FEW)
 
 
 def models(tuned: str | Path = "tiny:sft", reference: str | Path | None = None) -> ModelPair:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,15 @@ def circuit(heads: tuple[Head, ...] = HEADS, name: str = "kept") -> GateSpec:
     return replace(spec, name=name, members=heads, member_lines=(), limits=(WHOLE,), pairs=pairs)
 
 
-def judged(
-    tuned: Path, controls: int, specs: tuple[GateSpec, ...] = (), limit: Limit = WHOLE
-) -> Verdict:
+def gate(tuned: Path, controls: int, specs: tuple[GateSpec, ...] = ()) -> Callable[..., Verdict]:
+    """Judges limits of the first circuit; all by one session."""
     specs = specs or (circuit(), circuit(OTHERS, "other"))
     pair = fg.load(base=str(BASE), tuned=str(tuned), allow_same=True)
-    return GateSession(pair, specs, controls=controls).judge(specs[0], limit)
+    return partial(GateSession(pair, specs, controls=controls).judge, specs[0])
+
+
+def judged(tuned: Path, controls: int, specs: tuple[GateSpec, ...] = ()) -> Verdict:
+    return gate(tuned, controls, specs)(WHOLE)
 
 
 def test_damage_in_the_circuit_shows_in_it_and_in_no_control(tmp_path: Path) -> None:
@@ -99,7 +103,9 @@ def test_a_control_is_the_damage_of_its_heads_over_the_importance_of_this_circui
 
 def test_controls_change_no_verdict(tmp_path: Path) -> None:
     tuned = copy_of_base(tmp_path, output_slice_zeroed(DAMAGED))
+    without, with_controls = gate(tuned, 0), gate(tuned, 2)
     for limit in (WHOLE, Limit("dcv.head", 0.25), Limit("accuracy.drop", 0.1)):
-        plain = judged(tuned, 0, limit=limit)
+        plain, beside = without(limit), with_controls(limit)
         assert plain.controls == ()
-        assert replace(judged(tuned, 2, limit=limit), controls=()) == plain
+        assert len(beside.controls) == (3 if limit == WHOLE else 0)
+        assert replace(beside, controls=()) == plain

@@ -13,6 +13,7 @@ import torch
 from tiny_copies import output_slice_zeroed
 
 import forgetguard as fg
+from examples.studies.drift.weights import parameter_drift
 from examples.studies.sensitivity.detection import ANY
 from examples.studies.sensitivity.dose_response import Sensitivity, sensitivity
 from examples.studies.sensitivity.mixture import mixed_head
@@ -37,7 +38,7 @@ from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.errors import BaseCannotError, CheckpointError, SpecificationError
 from forgetguard.gate.runner import OtherReading, capability_of
 from forgetguard.gate.schema import GateSpec, load_gate_file
-from forgetguard.measures.parameter_drift import parameter_drift, weight_pairs
+from forgetguard.measures.parameter_drift import weight_pairs
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 # The largest |DCV| of circuits and of heads worth a tenth of them, measured on the tiny circuits:
@@ -186,7 +187,7 @@ def test_an_adapter_cannot_be_copied_tensor_by_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tuned", ["tiny:sft", "tiny:lora"])
 def test_a_random_change_moves_every_matrix_as_far_as_tuning_did(tuned: str) -> None:
     """Read back from the written checkpoint by the measure of drift, which knows nothing of it."""
-    weights = weight_pairs(base(), resolve(tuned, "tuned")).pairs
+    weights = weight_pairs(base(), resolve(tuned, "tuned"))
     changes = perturbation(moved(weights), seed=5)
     with temporary_copy(base(), changes) as copy:
         found = {one.name: one.drift for one in parameter_drift(base(), copy).tensors}
@@ -269,7 +270,7 @@ def found() -> Sensitivity:
         [circuit("ioi", 32)],
         plants=("mixture", "scale"),
         doses=(0.25, 0.5, 1.0),
-        draws=10,
+        draws=5,
     )
 
 
@@ -328,7 +329,7 @@ def test_one_seed_gives_one_answer(found: Sensitivity) -> None:
         [circuit("ioi", 32)],
         plants=("scale",),
         doses=(0.5,),
-        draws=10,
+        draws=5,
     )
     ours = next(point for point in found.curves[1].points if point.dose == 0.5)
     theirs = next(point for point in again.curves[0].points if point.dose == 0.5)

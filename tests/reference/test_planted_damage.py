@@ -69,11 +69,13 @@ def verdicts(tuned: Path, circuit: GateSpec) -> tuple[Verdict, Verdict]:
 @pytest.mark.parametrize("task", ["ioi", "key_value", "greater_than"])
 def test_a_byte_copy_of_the_base_reads_exactly_zero(task: str, tmp_path: Path) -> None:
     circuit = spec(task)
-    (measurement,) = measured(copy_of_base(tmp_path), circuit)
+    pair = fg.load(base=str(BASE), tuned=str(copy_of_base(tmp_path)), allow_same=True)
+    session = GateSession(pair, [circuit])
+    measurement = session.measurement(circuit)
     assert {str(head) for head in circuit.members} < set(measurement.subjects("damage"))
     assert not any(measurement.need("damage", one).any() for one in measurement.subjects("damage"))
     assert (measurement.need("readout", role="base") == measurement.need("readout")).all()
-    for verdict in verdicts(copy_of_base(tmp_path / "again"), circuit):
+    for verdict in [session.judge(circuit, limit) for limit in DCV]:
         assert verdict.outcome is Outcome.PASS
         assert verdict.estimate is not None
         assert (verdict.estimate.value, *verdict.estimate.interval) == (0.0, 0.0, 0.0)

@@ -19,7 +19,7 @@ from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
-from forgetguard.recipes.data.substances import SUBSTANCES, stream
+from forgetguard.recipes.data.substances import SUBSTANCES, training_questions
 from forgetguard.recipes.training.rl import _build, train_rl
 from forgetguard.recipes.training.rollout_log import Rollout, read_rollouts
 from forgetguard.recipes.training.run_card import read_card
@@ -29,7 +29,7 @@ from forgetguard.recipes.training.surroundings import own_randomness, quiet_trai
 
 Make = Callable[..., TrainingSettings]
 
-QUESTIONS = tuple(islice(stream("open", "training", 0), 64))
+QUESTIONS = tuple(islice(training_questions(0), 64))
 ADAPTER = AdapterSettings(rank=8, alpha=16, modules=("q_proj", "v_proj"))
 
 
@@ -389,7 +389,7 @@ def test_the_policy_learns_what_no_single_answer_earns(make: Make) -> None:
     """Two properties with no substance in common: one answer for all earns 1/2 at most."""
     two = [
         one
-        for one in islice(stream("open", "training", 0), 512)
+        for one in islice(training_questions(0), 512)
         if "flammable" in one.prompt or "edible" in one.prompt
     ]
     settings = make(

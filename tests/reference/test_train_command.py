@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.spec import resolve
@@ -17,15 +17,15 @@ from forgetguard.recipes.training.rollout_log import read_rollouts
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 SHORT = ("--data", "tiny:substances", "--count", "64", "device=cpu", "warmup=0", "log_every=1")
-ALONE = (sys.executable,)
+ALONE: tuple[str, ...] = ()
 # A port of its own choosing, so that tests side by side do not meet.
-TWO = (*ALONE, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def train(launcher: tuple[str, ...], recipe: str, folder: Path, *more: str) -> Path:
     command = (
-        *launcher, "-m", "forgetguard", "train", str(EXAMPLES / f"{recipe}.yaml"), *SHORT,
-        "output=run", *more,
+        warm_python(), *launcher, "-m", "forgetguard", "train", str(EXAMPLES / f"{recipe}.yaml"),
+        *SHORT, "output=run", *more,
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from forgetguard.calibration.nulls import recut
 from forgetguard.capabilities.batches import PAD, make_batches
-from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, EncodedCapability, TokenizerFits
 from forgetguard.capabilities.encoding import check_same_ids, encode
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.readouts import READOUTS, score
@@ -164,7 +164,7 @@ def test_a_task_that_runs_dry_is_noticed() -> None:
 
 
 def test_fitting_words_are_single_known_tokens() -> None:
-    fits = fits_tokenizer(word_level())
+    fits = TokenizerFits(word_level())
     assert fits("Mary")
     assert not fits("Peter")
 
@@ -253,8 +253,8 @@ def test_an_answer_that_begins_with_a_bare_space_is_dropped() -> None:
     encoded = encode([*good, PromptPair("xa", "ya", " 7", " 8")], byte_pairs())
     assert len(encoded.pairs) == 8
     assert "white space alone" in next(iter(encoded.dropped))
-    assert fits_tokenizer(byte_pairs(), single_token=False)("7") == 0
-    assert fits_tokenizer(byte_pairs(), single_token=False)("7", "x") == 1
+    assert TokenizerFits(byte_pairs(), single_token=False)("7") == 0
+    assert TokenizerFits(byte_pairs(), single_token=False)("7", "x") == 1
 
 
 def test_other_ids_of_a_further_answer_are_other_ids() -> None:

@@ -26,18 +26,21 @@ from checkpoint_family import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from examples.studies.drift.weights import by_kind, by_layer, changed_share
+from examples.studies.drift.weights import (
+    Drift,
+    ParameterDrift,
+    by_kind,
+    by_layer,
+    changed,
+    changed_share,
+    parameter_drift,
+    together,
+)
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import CheckpointError, MeasurementError
-from forgetguard.measures.parameter_drift import (
-    Drift,
-    ParameterDrift,
-    parameter_drift,
-    together,
-    weight_pairs,
-)
+from forgetguard.measures.parameter_drift import relative_drift, weight_pairs
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -84,6 +87,8 @@ def test_every_tensor_agrees_with_torch(home: Path) -> None:
     whole = torch.cat([(theirs[name].double() - ours[name].double()).flatten() for name in ours])
     assert found.total.change == pytest.approx(whole.norm().item(), rel=1e-12)
     assert found.total.entries == whole.numel()
+    ends = (resolve(str(home / "base"), "base"), resolve(str(home / "tuned"), "tuned"))
+    assert relative_drift(*ends) == found.total.relative
     assert changed_share(found.total) == pytest.approx(whole.count_nonzero().item() / len(whole))
 
 
@@ -146,12 +151,12 @@ def test_shards_and_blocks_of_rows_change_nothing(home: Path, tmp_path: Path) ->
     assert len(list(sharded.glob("*.safetensors"))) > 1
     assert measure(home / "base", sharded) == measure(home / "base", home / "tuned")
     weights = weight_pairs(resolve(str(home / "base"), "base"), resolve(str(sharded), "tuned"))
-    for pair in weights.pairs:
+    for pair in weights:
         (whole,), parts = pair.blocks(), list(pair.blocks(entries=3 * WIDTH))
         if pair.shape[1:] == (WIDTH,):
             assert [len(part.base) for part in parts][:2] == [3, 3]
         assert torch.equal(torch.cat([part.change for part in parts]), whole.change)
-        assert sum(part.changed for part in parts) == whole.changed
+        assert sum(map(changed, parts)) == changed(whole)
 
 
 def test_saving_in_a_coarser_format_is_no_change_of_entries(home: Path, tmp_path: Path) -> None:
@@ -306,7 +311,7 @@ def test_an_adapter_of_transposed_weights_too(tmp_path: Path) -> None:
     weights = weight_pairs(resolve(str(base), "base"), resolve(str(lora), "tuned"))
     theirs = load_file(merged / "model.safetensors")
     ours = load_file(base / "model.safetensors")
-    for pair in weights.pairs:
+    for pair in weights:
         (block,) = pair.blocks()
         expected = theirs[pair.name].double() - ours[pair.name].double()
         torch.testing.assert_close(block.change, expected, rtol=0, atol=1e-6)

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from examples.studies import tiny_questions
 from examples.studies.tiny import vocabulary
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data import substances
-from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
-from forgetguard.recipes.data.sciknoweval import bias, label_counts, read_questions
+from forgetguard.recipes.data.sciknoweval import read_questions
 from forgetguard.recipes.data.substances import PROPERTIES, SUBSTANCES, is_held_out
 
 CHOICE: dict[str, Any] = {
@@ -190,31 +189,17 @@ def test_a_filling_row_with_valid_answers_is_open(tmp_path: Path) -> None:
     assert question.valid == set(valid)
 
 
-def choices(*labels: str) -> list[Question]:
-    return [Question("", f" {one}", frozenset({one}), "choice", tuple("ABCD")) for one in labels]
-
-
-def test_labels_are_counted_and_a_constant_answer_is_told() -> None:
-    assert label_counts(choices("A", "A", "C")) == {"A": 2, "B": 0, "C": 1, "D": 0}
-    assert bias(choices(*"ABCD" * 5)) is None
-    assert bias(choices(*"AAAB")) is None, "too few to judge"
-    assert bias([Question("", " x", frozenset("x"), "text")]) is None
-    message = bias(choices(*"AABACADAAB" * 2))
-    assert message is not None
-    assert message.startswith(
-        "12 of 20 choices have the answer 'A': always answering it scores 60%"
-    )
-
-
-PARTS: tuple[substances.Part, ...] = ("training", "validation", "evaluation")
-VARIANTS: tuple[substances.Variant, ...] = ("open", "single")
+PARTS: tuple[tiny_questions.Part, ...] = ("training", "validation", "evaluation")
+VARIANTS: tuple[tiny_questions.Variant, ...] = ("open", "single")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_substance_questions_are_words_of_the_tiny_vocabulary(variant: substances.Variant) -> None:
+def test_substance_questions_are_words_of_the_tiny_vocabulary(
+    variant: tiny_questions.Variant,
+) -> None:
     tokenizer = vocabulary.tokenizer()
     for part in PARTS:
-        for question in islice(substances.stream(variant, part, 0), 300):
+        for question in islice(tiny_questions.stream(variant, part, 0), 300):
             ids = tokenizer(question.prompt + question.answer).input_ids
             prompt = tokenizer(question.prompt).input_ids
             assert tokenizer.unk_token_id not in ids
@@ -227,7 +212,7 @@ def test_no_part_shares_a_prompt_with_another_or_with_the_base_s_training() -> N
         part: {
             question.prompt
             for seed in (0, 1)
-            for question in islice(substances.stream("open", part, seed), 2_000)
+            for question in islice(tiny_questions.stream("open", part, seed), 2_000)
         }
         for part in PARTS
     }
@@ -238,11 +223,11 @@ def test_no_part_shares_a_prompt_with_another_or_with_the_base_s_training() -> N
 
 
 def test_held_out_prompts_come_once_and_the_seed_orders_everything() -> None:
-    once = [question.prompt for question in substances.stream("single", "evaluation", 3)]
+    once = [question.prompt for question in tiny_questions.stream("single", "evaluation", 3)]
     assert len(once) == len(set(once))
-    again = [question.prompt for question in substances.stream("open", "evaluation", 3)]
+    again = [question.prompt for question in tiny_questions.stream("open", "evaluation", 3)]
     assert once == again, "both variants ask the same"
-    other = [question.prompt for question in substances.stream("single", "evaluation", 4)]
+    other = [question.prompt for question in tiny_questions.stream("single", "evaluation", 4)]
     assert once != other
     assert set(once) == set(other)
 
@@ -250,24 +235,24 @@ def test_held_out_prompts_come_once_and_the_seed_orders_everything() -> None:
 def test_open_labels_are_uniform_over_the_valid_and_single_has_one() -> None:
     counts = Counter(
         question.answer.strip()
-        for question in islice(substances.stream("open", "training", 0), 4_000)
+        for question in islice(tiny_questions.stream("open", "training", 0), 4_000)
         if " soluble" in question.prompt
     )
     assert set(counts) == set(PROPERTIES["soluble"])
     assert min(counts.values()) > 0.6 * max(counts.values())
-    for question in islice(substances.stream("single", "training", 0), 200):
+    for question in islice(tiny_questions.stream("single", "training", 0), 200):
         assert question.valid == {question.answer.strip()}
         assert question.options == SUBSTANCES
 
 
 def test_the_right_answers_of_single_are_valid_ones_and_all_differ() -> None:
-    assert set(substances.RIGHT) == set(PROPERTIES)
-    assert all(right in PROPERTIES[wanted] for wanted, right in substances.RIGHT.items())
-    assert len(set(substances.RIGHT.values())) == len(PROPERTIES)
+    assert set(tiny_questions.RIGHT) == set(PROPERTIES)
+    assert all(right in PROPERTIES[wanted] for wanted, right in tiny_questions.RIGHT.items())
+    assert len(set(tiny_questions.RIGHT.values())) == len(PROPERTIES)
 
 
 def test_an_unknown_variant_or_part_is_told() -> None:
     with pytest.raises(SpecificationError, match=r"'both'.* open, single"):
-        substances.stream("both", "training", 0)  # type: ignore[arg-type]
+        tiny_questions.stream("both", "training", 0)  # type: ignore[arg-type]
     with pytest.raises(SpecificationError, match=r"'test'.* training"):
-        substances.stream("open", "test", 0)  # type: ignore[arg-type]
+        tiny_questions.stream("open", "test", 0)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.data.substances import stream
+from forgetguard.recipes.data.substances import training_questions
 from forgetguard.recipes.training.rl import prompt_order, train_rl
 from forgetguard.recipes.training.rollout_log import (
     ROLLOUTS,
@@ -24,7 +24,7 @@ from forgetguard.recipes.training.rollout_log import (
 )
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings
 
-QUESTIONS = tuple(islice(stream("open", "training", 0), 24))
+QUESTIONS = tuple(islice(training_questions(0), 24))
 LINE = Rollout(1, 1, 0.25, 0.5, 0.1, 0.2, 2.0, 0.0, -0.01)
 
 

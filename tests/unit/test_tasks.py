@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from examples.studies.tiny import vocabulary
 from examples.studies.tiny_prompts import TASKS_OF_TINY
-from forgetguard.capabilities.capability import Capability, EncodedCapability, fits_tokenizer
+from forgetguard.capabilities.capability import Capability, EncodedCapability, TokenizerFits
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks import (
     TASKS,
@@ -123,6 +123,7 @@ WORDS_OF_TINY = {*TASKS_OF_TINY, "repetition"}
 # Those that draw from fewer than ten thousand prompts, or nearly so.
 SMALL = {"agreement", "refusal", "refusal_plain", "greater_than_year"}
 tasks = pytest.mark.parametrize("task", TASKS)
+BY_VARIANT = {"induction", "repetition", "symbol_binding", "symbol_binding_text"}
 
 
 def everything(word: str, before: str | None = None) -> int:
@@ -358,9 +359,9 @@ def test_the_classes_of_words_are_the_lists_and_parts_that_they_are_of() -> None
     assert {order for order, _ in orders} == {"abba", "baba"}
 
 
-@pytest.mark.parametrize("task", sorted(set(TASKS) - {"symbol_binding", "symbol_binding_text"}))
+@pytest.mark.parametrize("task", sorted(set(TASKS) - BY_VARIANT))
 def test_pairs_of_one_frame_are_of_one_template(task: str) -> None:
-    """Whatever their order, length, sign or mapping: they are no independent draws
+    """Whatever their order, number, sign or mapping: they are no independent draws
     (docs/statistics.md)."""
     assert len({pair.template for pair in drawn(task, 0, 4000)}) == 16
     assert len({pair.template for pair in drawn(task, 0, 4000, HeldOut())}) == 24
@@ -698,11 +699,11 @@ def byte_pairs(size: int) -> PreTrainedTokenizerFast:
 
 
 def test_the_small_vocabulary_has_most_words_in_several_tokens() -> None:
-    fits = fits_tokenizer(byte_pairs(600), single_token=False)
+    fits = TokenizerFits(byte_pairs(600), single_token=False)
     every = {word for listed in DRAWN.values() for word in listed}
     several = [word for word in every if fits(word) > 1]
     assert 0.8 * len(every) < len(several) < len(every)
-    assert all(fits_tokenizer(byte_pairs(600))(word) == 0 for word in several)
+    assert all(TokenizerFits(byte_pairs(600))(word) == 0 for word in several)
 
 
 @tasks
@@ -737,11 +738,11 @@ def test_where_too_few_words_are_one_token_logit_diff_names_the_other_readout() 
 
 def test_fits_is_asked_in_running_text_or_after_a_text() -> None:
     tokenizer = byte_pairs(2000)
-    fits = fits_tokenizer(tokenizer, single_token=False)
+    fits = TokenizerFits(tokenizer, single_token=False)
     assert fits("Mary") == len(tokenizer.tokenize(" Mary"))
     assert fits("32", "the year 17") == 1
     assert fits("ary", "the M") == 0  # merges with what stands before it
-    assert fits_tokenizer(vocabulary.tokenizer(), single_token=False)("zebra") == 0  # unknown
+    assert TokenizerFits(vocabulary.tokenizer(), single_token=False)("zebra") == 0  # unknown
 
 
 def test_a_task_that_yields_something_else_than_pairs_is_named(monkeypatch) -> None:

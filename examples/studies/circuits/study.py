@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import forgetguard as fg
+from examples.studies import shares
 from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
@@ -364,7 +365,7 @@ def _roles(work: _Work) -> Data:
     roles = necessity_and_sufficiency(
         work.anatomy, work.capability, work.members, work.members, saved=store
     )
-    necessity, sufficiency = roles.necessity, roles.sufficiency
+    necessity, sufficiency = shares.necessity(roles), shares.sufficiency(roles)
     return {
         "whole": _short(float(roles.whole.mean())),
         "necessity": [_short(necessity[member]) for member in work.members],

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
+from examples.studies import shares
 from examples.studies.comparison.mask_shift import (
     Mask,
     VulnerableHeads,
@@ -164,8 +165,8 @@ def _column(
     elif not is_base and reading.masks:
         kept = reasons.value("retention", lambda: _retention(base, reading, least_stability))
     stability = itself.base_stability if is_base and itself is not None else None
-    necessity = reasons.value("necessity", lambda: reading.roles.necessity)
-    sufficiency = None if necessity is None else reading.roles.sufficiency
+    necessity = reasons.value("necessity", lambda: shares.necessity(reading.roles))
+    sufficiency = None if necessity is None else shares.sufficiency(reading.roles)
     correlated = (
         split_correlations(reading.roles)
         if is_base

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from examples.studies.drift.weights import layer_of
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import MeasurementError
@@ -49,7 +50,7 @@ class MatrixRotation:
     """One matrix of a checkpoint beside random changes of the same Frobenius norm.
 
     Attributes:
-        name, kind, layer, shape: as in `WeightPair`.
+        name, kind, layer, shape: as in `TensorDrift`.
         tuned: what fine-tuning did.
         control: what each of some random changes of that size does to the same matrix; empty where
             nothing changed.
@@ -125,7 +126,7 @@ def checkpoint_rotation(
         MeasurementError: a kind that no matrix is of, or what `rotation` raises.
     """
     found = []
-    for pair in matrices(weight_pairs(base, tuned, options).pairs, kinds):
+    for pair in matrices(weight_pairs(base, tuned, options), kinds):
         size = k if k is not None else max(1, round(share * min(pair.shape)))
         found.append(_measured(pair, size, control, draws, seed, device))
     return tuple(found)
@@ -142,7 +143,7 @@ def _measured(
     return MatrixRotation(
         name=pair.name,
         kind=pair.kind,
-        layer=pair.layer,
+        layer=layer_of(pair),
         shape=(rows, columns),
         tuned=tuned,
         control=tuple(start.turned(controlled(change, control, rng)) for rng in rngs),

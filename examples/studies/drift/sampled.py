@@ -16,12 +16,13 @@ from forgetguard.measures.divergence import (
     FloatArray,
     IntArray,
     Passage,
-    Side,
     boundaries,
     by_passage,
     common_ids,
     run_each,
 )
+
+Side = Literal["base", "tuned"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,7 +40,7 @@ from forgetguard.measures.divergence import (
     predict,
     token_divergence,
 )
-from forgetguard.measures.parameter_drift import parameter_drift
+from forgetguard.measures.parameter_drift import relative_drift
 from forgetguard.measures.samples import CIRCUIT, DAMAGE, IMPORTANCE, Samples
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
@@ -147,7 +147,7 @@ def _measured(plan: Plan, folder: Path | None) -> dict[str, Any]:
         if folder is not None:
             found["kl"] = {name: _divergence(kept[name], theirs[name]) for name in sets}
             found["dcv"] = _vulnerability(plan, pair)
-            found["drift"] = parameter_drift(pair.base.spec, pair.tuned.spec).total.relative
+            found["drift"] = relative_drift(pair.base.spec, pair.tuned.spec)
     return found
 
 

@@ -10,12 +10,12 @@ from itertools import cycle, islice
 from examples.studies.reference.plan import Data, Plan
 from examples.studies.reference.splitting import split
 from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs, training_texts
+from examples.studies.tiny_questions import stream
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.tasks import find_task
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.sciknoweval import read_questions
-from forgetguard.recipes.data.substances import stream
 
 # Added to the prior prompts' seed, so that masks and replay see others than those that are scored.
 _MASKS, _REPLAY = 100_003, 1_000_003

@@ -23,7 +23,8 @@ from examples.studies.sensitivity.planting import MIXTURE, PLANTS, check_dose, e
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head, heads_of
 from forgetguard.calibration.copies import describe_plain, temporary_copy
-from forgetguard.calibration.prepared import Prepared, Progress, measured, prepare
+from forgetguard.calibration.prepared import Prepared, measured, prepare
+from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import rule
 from forgetguard.gate.declaration import GateSpec, Limit

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import torch
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from examples.studies.tiny import science
 from examples.studies.tiny_prompts import TASKS_OF_TINY, held_out_pairs
+from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.recipes.data.substances import is_held_out
 
 NEW_TASK = "science"
@@ -36,7 +38,7 @@ def measure(
     """The scores of every capability and of the new task on `count` held-out prompts each."""
     scores = {}
     for task in TASKS_OF_TINY:
-        pairs = list(islice(held_out_pairs(task, seed), count))
+        pairs = _pairs(task, seed, count)
         logits = last_logits(model, tokenizer, [pair.clean for pair in pairs])
         right = _ids(tokenizer, [pair.answer for pair in pairs])
         wrong = _ids(tokenizer, [str(pair.distractor) for pair in pairs])
@@ -48,6 +50,11 @@ def measure(
     questions = list(islice(held_out_questions(seed), count))
     scores[NEW_TASK] = Score(new_task_accuracy(model, tokenizer, questions), None)
     return scores
+
+
+@lru_cache(maxsize=16)  # drawing what was held out takes as long as scoring a model on it
+def _pairs(task: str, seed: int, count: int) -> tuple[PromptPair, ...]:
+    return tuple(islice(held_out_pairs(task, seed), count))
 
 
 def held_out_questions(seed: int) -> Iterable[science.Question]:

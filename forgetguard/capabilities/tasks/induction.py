@@ -64,7 +64,7 @@ def _draw(
             counterfactual=" ".join([openings[frame], *swapped, *second]),
             answer=f" {first[place]}",
             distractor=f" {first[other]}",
-            template=frame,
+            template=f"{frame}-{length}",
             classes={
                 **frame_part(frame, HELD_OUT_FRAMES),
                 "length": str(length),

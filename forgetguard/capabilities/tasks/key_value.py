@@ -24,157 +24,61 @@ from forgetguard.capabilities.tasks.words import (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How facts and the question about one of them are worded, and the lists (words.LISTS) that
-    their words come from."""
+    """How facts (a comma between two) and the question about one of them are worded, and the lists
+    (words.LISTS) that their words come from."""
 
     opening: str
     fact: str
-    joint: str
     question: str
     keys: str
     values: str
 
     @property
     def texts(self) -> tuple[str, ...]:
-        return self.opening, self.fact, self.joint, self.question
+        return self.opening, self.fact, self.question
 
 
-FRAMES = {
-    "locations": Frame(
-        "Remember:",
-        " the {key} is in the {value}",
-        ",",
-        ". The {key} is in the",
-        "objects",
-        "places",
-    ),
-    "owners": Frame(
-        "Remember:",
-        " {key} has the {value}",
-        ",",
-        ". We know that {key} has the",
-        "names",
-        "objects",
-    ),
-    "colors": Frame(
-        "Look:", " the {key} is {value}", ",", ". So the {key} is", "objects", "colors"
-    ),
-    "visits": Frame(
-        "Today", " {key} is at the {value}", ",", ". You can find {key} at the", "names", "places"
-    ),
-    "codes": Frame("Codes:", " {key} = {value}", ",", ". Then {key} =", "nouns", "colors"),
-    "pairs": Frame("Pairs:", " {key} = {value}", ",", ". And {key} =", "names", "nouns"),
-    "jobs": Frame(
-        "Facts:", " {key} works at the {value}", ",", ". So {key} works at the", "names", "places"
-    ),
-    "gifts": Frame(
-        "For the holidays",
-        " {key} wants a {value}",
-        ",",
-        ". As you know, {key} wants a",
-        "names",
-        "objects",
-    ),
-    "keeps": Frame(
-        "Notes:",
-        " {key} keeps the {value}",
-        ",",
-        ". It is known that {key} keeps the",
-        "names",
-        "objects",
-    ),
-    "doors": Frame(
-        "Listen:",
-        " the {key} was painted {value}",
-        ",",
-        ". The color of the {key} is",
-        "objects",
-        "colors",
-    ),
-    "arrows": Frame("Table:", " {key} -> {value}", ",", ". Again: {key} ->", "nouns", "objects"),
-    "colon": Frame("Settings:", " {key}: {value}", ",", ". Setting {key}:", "nouns", "places"),
-    "waits": Frame(
-        "Tonight",
-        " {key} waits near the {value}",
-        ",",
-        ". So look for {key} near the",
-        "names",
-        "places",
-    ),
-    "left": Frame(
-        "Yesterday",
-        " the {key} was left at the {value}",
-        ",",
-        ". To get the {key}, go to the",
-        "objects",
-        "places",
-    ),
-    "likes": Frame(
-        "It is said that",
-        " {key} likes the color {value}",
-        ",",
-        ". The favorite color of {key} is",
-        "names",
-        "colors",
-    ),
-    "stands": Frame(
-        "Plan:",
-        " the {key} stands behind the {value}",
-        ",",
-        ". Look for the {key} behind the",
-        "objects",
-        "nouns",
-    ),
-}
-HELD_OUT_FRAMES = {
-    "lost": Frame(
-        "This week", " {key} lost the {value}", ",", ". Sadly, {key} lost the", "names", "objects"
-    ),
-    "lives": Frame(
-        "Addresses:",
-        " {key} lives by the {value}",
-        ",",
-        ". Write to {key} by the",
-        "names",
-        "places",
-    ),
-    "maps": Frame(
-        "Dictionary:", " {key} means {value}", ",", ". Here {key} means", "nouns", "objects"
-    ),
-    "team": Frame(
-        "Teams:",
-        " {key} plays for {value}",
-        ",",
-        ". This season {key} plays for",
-        "names",
-        "colors",
-    ),
-    "hidden": Frame(
-        "Secret:",
-        " the {key} is hidden at the {value}",
-        ",",
-        ". Nobody finds the {key} at the",
-        "objects",
-        "places",
-    ),
-    "labels": Frame("Labels:", " {key} # {value}", ",", ". Label of {key} #", "nouns", "colors"),
-    "drew": Frame(
-        "In the lesson",
-        " {key} drew a {value}",
-        ",",
-        ". Afterwards {key} showed a",
-        "names",
-        "nouns",
-    ),
-    "sold": Frame(
-        "Sales:",
-        " the {key} came from the {value}",
-        ",",
-        ". We bought the {key} from the",
-        "objects",
-        "places",
-    ),
-}
+def _table(text: str) -> dict[str, Frame]:
+    """Frames by name, from lines of name|lists of keys and values|opening|fact|question."""
+    rows = (line.strip().split("|") for line in text.strip().splitlines())
+    return {
+        name: Frame(opening, f" {fact}", f". {question}", *kinds.split())
+        for name, kinds, opening, fact, question in rows
+    }
+
+
+FRAMES = _table(
+    """
+    locations|objects places|Remember:|the {key} is in the {value}|The {key} is in the
+    owners|names objects|Remember:|{key} has the {value}|We know that {key} has the
+    colors|objects colors|Look:|the {key} is {value}|So the {key} is
+    visits|names places|Today|{key} is at the {value}|You can find {key} at the
+    codes|nouns colors|Codes:|{key} = {value}|Then {key} =
+    pairs|names nouns|Pairs:|{key} = {value}|And {key} =
+    jobs|names places|Facts:|{key} works at the {value}|So {key} works at the
+    gifts|names objects|For the holidays|{key} wants a {value}|As you know, {key} wants a
+    keeps|names objects|Notes:|{key} keeps the {value}|It is known that {key} keeps the
+    doors|objects colors|Listen:|the {key} was painted {value}|The color of the {key} is
+    arrows|nouns objects|Table:|{key} -> {value}|Again: {key} ->
+    colon|nouns places|Settings:|{key}: {value}|Setting {key}:
+    waits|names places|Tonight|{key} waits near the {value}|So look for {key} near the
+    left|objects places|Yesterday|the {key} was left at the {value}|To get the {key}, go to the
+    likes|names colors|It is said that|{key} likes the color {value}|The favorite color of {key} is
+    stands|objects nouns|Plan:|the {key} stands behind the {value}|Look for the {key} behind the
+    """
+)
+HELD_OUT_FRAMES = _table(
+    """
+    lost|names objects|This week|{key} lost the {value}|Sadly, {key} lost the
+    lives|names places|Addresses:|{key} lives by the {value}|Write to {key} by the
+    maps|nouns objects|Dictionary:|{key} means {value}|Here {key} means
+    team|names colors|Teams:|{key} plays for {value}|This season {key} plays for
+    hidden|objects places|Secret:|the {key} is hidden at the {value}|Nobody finds the {key} at the
+    labels|nouns colors|Labels:|{key} # {value}|Label of {key} #
+    drew|names nouns|In the lesson|{key} drew a {value}|Afterwards {key} showed a
+    sold|objects places|Sales:|the {key} came from the {value}|We bought the {key} from the
+    """
+)
 SIZES = (3, 4, 5)  # facts stated in a prompt
 
 
@@ -205,7 +109,7 @@ def _draw(
         frame, size = worded[name], rng.choice(sizes)
         keys = rng.sample(left[frame.keys], size)
         values = rng.sample(left[frame.values], size)
-        stated = frame.opening + frame.joint.join(
+        stated = frame.opening + ",".join(
             frame.fact.format(key=key, value=value) for key, value in zip(keys, values, strict=True)
         )
         asked, other = rng.sample(range(size), 2)

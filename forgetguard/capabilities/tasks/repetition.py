@@ -50,7 +50,7 @@ def _draw(
             counterfactual=" ".join([openings[frame], *swapped, listed[asked]]),
             answer=f" {listed[asked + 1]}",
             distractor=f" {listed[other + 1]}",
-            template=frame,
+            template=f"{frame}-{length}",
             classes={
                 **frame_part(frame, HELD_OUT_FRAMES),
                 "length": str(length),

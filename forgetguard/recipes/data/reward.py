@@ -7,9 +7,8 @@ What is read is the completion, never the prompt, by the grammars of `parse_choi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.layout import option_texts
@@ -34,12 +33,8 @@ _LINKS = (
 )
 
 
-class RewardFunction(Protocol):
-    """What TRL's GRPOTrainer calls: everything by keyword, a dataset's columns among it."""
-
-    def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], **columns: object
-    ) -> list[float]: ...
+# What TRL's GRPOTrainer calls: everything by keyword, a dataset's columns among it.
+RewardFunction = Callable[..., list[float]]
 
 
 def reward(question: Question, completion: str) -> float:
@@ -160,32 +155,27 @@ def reward_function(questions: Mapping[str, Question]) -> RewardFunction:
     """The reward as TRL's GRPOTrainer calls it, for questions by their prompts (`by_prompt`).
 
     Prompts and completions are texts or lists of chat messages; of messages, the content of the
-    last is read (of a prompt, it must be the question's prompt). TRL logs it as "right_answer".
-    """
-    return partial(right_answer, questions)
+    last is read (of a prompt, it must be the question's prompt). A dataset's further columns are
+    not read. TRL logs it as "right_answer".
 
-
-def right_answer(
-    questions: Mapping[str, Question],
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    **columns: object,
-) -> list[float]:
-    """The rewards of a batch of completions, in order; a dataset's further columns are not read.
-
-    Raises:
+    What it returns raises:
         SpecificationError: a prompt is none of the questions'.
     """
-    rewards = []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        question = questions.get(_content(prompt))
-        if question is None:
-            raise SpecificationError(
-                f"no question has the prompt {_content(prompt)[:80]!r}...: build the reward from "
-                "the questions that the training set was made of, prompts unchanged"
-            )
-        rewards.append(reward(question, _content(completion)))
-    return rewards
+
+    def right_answer(
+        prompts: Sequence[Any], completions: Sequence[Any], **columns: object
+    ) -> list[float]:
+        rewards = []
+        for prompt, completion in zip(map(_content, prompts), completions, strict=True):
+            if prompt not in questions:
+                raise SpecificationError(
+                    f"no question has the prompt {prompt[:80]!r}...: build the reward from the "
+                    "questions that the training set was made of, prompts unchanged"
+                )
+            rewards.append(reward(questions[prompt], _content(completion)))
+        return rewards
+
+    return right_answer
 
 
 def check_learnable(rewards: Iterable[Sequence[float]]) -> str | None:

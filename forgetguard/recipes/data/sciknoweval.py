@@ -24,8 +24,6 @@ from forgetguard.recipes.data.reward import reward
 
 TYPES = "mcq-2-choices, mcq-4-choices (any number) and filling"
 MOST_SHOWN = 20  # problems told one by one; the rest are counted
-BIASED = 1.5  # a constant answer that scores so many times chance
-FEWEST_TO_JUDGE = 20  # questions, below which label counts say nothing
 
 
 def read_questions(*paths: str | Path) -> list[Question]:
@@ -54,35 +52,6 @@ def read_questions(*paths: str | Path) -> list[Question]:
         counted = [f"... and {more} more problem{'s' * (more > 1)}"] if more > 0 else []
         raise SpecificationError("\n".join([*problems[:MOST_SHOWN], *counted]))
     return questions
-
-
-def label_counts(questions: Iterable[Question]) -> dict[str, int]:
-    """How often each label is the answer to a question of kind "choice", 0 included, by label."""
-    counts: Counter[str] = Counter()
-    for question in questions:
-        if question.kind == "choice":
-            counts.update(dict.fromkeys(question.options, 0))
-            counts[question.answer.strip()] += 1
-    return dict(sorted(counts.items()))
-
-
-def bias(questions: Iterable[Question]) -> str | None:
-    """What a constant answer would score, if that is far above chance; None if labels are balanced.
-
-    Far is 1.5 times one over the number of labels, over 20 or more questions of kind "choice".
-    """
-    counts = label_counts(questions)
-    total = sum(counts.values())
-    if total < FEWEST_TO_JUDGE:
-        return None
-    label = max(counts, key=counts.__getitem__)
-    share, chance = counts[label] / total, 1 / len(counts)
-    if share < BIASED * chance:
-        return None
-    return (
-        f"{counts[label]} of {total} choices have the answer {label!r}: always answering it scores "
-        f"{share:.0%}, where chance is {chance:.0%}; shuffle the options or weigh the score by it"
-    )
 
 
 def group_of(text: str) -> str:

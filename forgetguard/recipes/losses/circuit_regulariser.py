@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head
-from forgetguard.patching.hooks import PreHook, first_tensor, hooked
+from forgetguard.patching.hooks import hooked, keep_input
 
 # By layer, z of all its heads side by side.
 Z = dict[int, Float[Tensor, "row pos heads_x_head_dim"]]
@@ -32,17 +31,10 @@ def reading_z(anatomy: Anatomy, heads: Sequence[Head]) -> Iterator[Z]:
     anatomy.check(heads)
     found: Z = {}
     layers = sorted({head.layer for head in heads})
-    hooks = [(anatomy.site(layer).output_projection, _reader(found, layer)) for layer in layers]
+    # Nothing is computed in them, so that a checkpointed layer saves the same tensors both times.
+    hooks = [(anatomy.site(layer).output_projection, keep_input(found, layer)) for layer in layers]
     with hooked(before=hooks, after=[]):
         yield found
-
-
-def _reader(found: Z, layer: int) -> PreHook:
-    # Nothing is computed here, so that a checkpointed layer saves the same tensors both times.
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[layer] = first_tensor(args, kwargs)
-
-    return read
 
 
 def circuit_difference(

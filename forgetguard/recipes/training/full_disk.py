@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from forgetguard.checkpoints.foreign import first_line
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, first_line
 from forgetguard.recipes.training import saved_states
 
 # As torch's and safetensors' writers say it; 27 and 28 are a file too large and no space left.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,6 @@ PATIENCE = 5  # batches of completions without a difference in reward before tra
 _LOGITS_AT_ONCE = 1 << 28  # for the KL, of each of the two models: 1 GiB in float32
 _SHOWN = 3
 _WIDTH = 60
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What a batch of completions says; the fields are those of `Rollout`."""
-
-    reward: float
-    equal_groups: float
-    kl_forward: float
-    kl_reverse: float
-    completion_tokens: float
-    unfinished: float
 
 
 def dr_grpo(settings: TrainingSettings) -> dict[str, Any]:
@@ -91,7 +79,7 @@ class ReinforcementTrainer(GRPOTrainer):
         self, *, settings: TrainingSettings, base: FrozenBase, run: Path, **arguments: Any
     ) -> None:
         self._settings, self._run = settings, run
-        self._batch: _Batch | None = None
+        self._line: Rollout | None = None  # of the batch at hand
         self._batches, self._loss = 0, 0.0
         self._equal: list[tuple[float, ...]] | None = []  # None: some rewards have differed
         super().__init__(**arguments)
@@ -146,13 +134,16 @@ class ReinforcementTrainer(GRPOTrainer):
         metrics = self._metrics["train"]
         metrics["kl_forward"].append(kl_forward)
         metrics["kl_reverse"].append(kl_reverse)
-        self._batch = _Batch(
+        self._line = Rollout(
+            step=0,
+            batch=self._batches,
             reward=sum(rewards) / len(rewards),
             equal_groups=sum(len(set(group)) == 1 for group in groups) / len(groups),
             kl_forward=kl_forward,
             kl_reverse=kl_reverse,
             completion_tokens=metrics["completions/mean_length"][-1],
             unfinished=metrics["completions/clipped_ratio"][-1],
+            loss=0.0,
         )
         return output
 
@@ -220,21 +211,9 @@ class ReinforcementTrainer(GRPOTrainer):
         return loss
 
     def _write(self) -> None:
-        found = self._batch
-        if found is None or not self.accelerator.is_main_process:
-            return
-        line = Rollout(
-            step=self.state.global_step + 1,
-            batch=self._batches,
-            reward=found.reward,
-            equal_groups=found.equal_groups,
-            kl_forward=found.kl_forward,
-            kl_reverse=found.kl_reverse,
-            completion_tokens=found.completion_tokens,
-            unfinished=found.unfinished,
-            loss=self._loss,
-        )
-        append_rollout(self._run, line)
+        if self._line is not None and self.accelerator.is_main_process:
+            step = self.state.global_step + 1
+            append_rollout(self._run, replace(self._line, step=step, loss=self._loss))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._metrics["train"].pop("step_time", None)  # all else is the same in a repeated run

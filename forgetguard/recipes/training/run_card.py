@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
 from forgetguard.checkpoints.spec import resolve_directory
-from forgetguard.errors import CheckpointError
+from forgetguard.errors import CheckpointError, SpecificationError
+from forgetguard.gate.records import dump, load
 from forgetguard.recipes.data.question import Question
 from forgetguard.report import json_file
 from forgetguard.whole_files import write_text
@@ -21,7 +20,6 @@ from forgetguard.whole_files import write_text
 CARD = "run_card.json"
 SCHEMA = "forgetguard.run_card"
 SCHEMA_VERSION = 1
-_TRAINING_VERSIONS = ("trl", "accelerate", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +66,7 @@ def hash_questions(*sets: Sequence[Question]) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of the distributions that can change a number of a training run."""
-    found = json_file.versions()
-    for name in _TRAINING_VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return json_file.versions("trl", "accelerate", "datasets")
 
 
 def summarise(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -96,7 +88,7 @@ def write_card(folder: Path, card: RunCard) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    document = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(card)}
+    document = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **dump(card)}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(folder / CARD, text + "\n")
 
@@ -108,25 +100,18 @@ def read_card(folder: Path) -> RunCard:
         CheckpointError: there is none, or it is not a card that this version writes.
     """
     file = folder / CARD
-    try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-        found = (read.pop("schema"), read.pop("schema_version"))
-        if found != (SCHEMA, SCHEMA_VERSION):
-            raise ValueError(f"{found[0]!r} version {found[1]!r}")
-        for key in ("base", "final", "start"):
-            read[key] = Fingerprint(**read[key]) if read[key] else None
-        card = RunCard(**read)
-        if not math.isfinite(card.seconds):
-            raise ValueError(f"seconds {card.seconds}")
-        return card
-    except FileNotFoundError:
+    if not file.is_file():
         raise CheckpointError(
             f"{folder} has no {CARD}: it is no finished training run; run the recipe again"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        )
+    try:
+        read = json_file.read_document(file, SCHEMA, SCHEMA_VERSION, "run card")
+        del read["schema"], read["schema_version"]
+        return load(RunCard, read, "a run card")
+    except (SpecificationError, KeyError) as error:
         raise CheckpointError(
-            f"{file} is not a run card as {SCHEMA} version {SCHEMA_VERSION} writes it "
-            f"({type(error).__name__}: {error}): was it edited, or written by another version?"
+            f"{file} is not a run card as {SCHEMA} version {SCHEMA_VERSION} writes it ({error}): "
+            f"was it edited, or written by another version?"
         ) from error
 
 

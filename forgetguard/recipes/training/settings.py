@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
@@ -17,10 +20,13 @@ from forgetguard.gate.yaml_lines import Problems, line_of
 SUPERVISED = ("sft", "sft-kl", "sft-replay", "sft-circuit", "sft-flow")
 REINFORCED = ("rl", "sft-rl")
 RECIPES = (*SUPERVISED, *REINFORCED)
-SCHEDULES = ("constant", "linear", "cosine")
-DTYPES = ("float32", "bfloat16")
-DEVICES = ("cpu", "cuda")
-KL_DIRECTIONS = ("forward", "reverse")
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Several = Annotated[int, Field(ge=2)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 # Settings that mean something to some recipes alone; every other one belongs to all.
 OWN: Mapping[str, tuple[str, ...]] = {
@@ -50,9 +56,9 @@ class AdapterSettings:
     """A LoRA adapter: its rank, its alpha (the update is scaled by alpha / rank), and the names of
     the linear modules that get one."""
 
-    rank: int
-    alpha: int
-    modules: tuple[str, ...]
+    rank: Count
+    alpha: Count
+    modules: Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,35 +108,35 @@ class TrainingSettings:
     recipe: str
     base: str
     output: str
-    steps: int
-    learning_rate: float
-    seed: int = 0
-    batch: int = 32
-    micro_batch: int | None = None
-    warmup: int = 0
-    schedule: str = "constant"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int = 512
-    dtype: str = "float32"
-    device: str | None = None
+    steps: Count
+    learning_rate: Positive
+    seed: Natural = 0
+    batch: Count = 32
+    micro_batch: Count | None = None
+    warmup: Natural = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    max_length: Several = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] | None = None
     gradient_checkpointing: bool = False
     adapter: AdapterSettings | None = None
-    save_every: int = 100
-    log_every: int = 10
+    save_every: Count = 100
+    log_every: Count = 10
     start: str | None = None
-    kl_weight: float | None = None
-    kl_direction: str = "forward"
-    replay_share: float | None = None
-    circuit_weight: float | None = None
-    circuit: tuple[str, ...] | None = None
-    flow_tau: float | None = None
-    group: int | None = None
-    iterations: int = 1
-    beta: float = 0.0
-    temperature: float = 1.0
-    completion_length: int | None = None
-    prompts: int | None = None
+    kl_weight: Positive | None = None
+    kl_direction: Literal["forward", "reverse"] = "forward"
+    replay_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    circuit_weight: Positive | None = None
+    circuit: Names | None = None
+    flow_tau: Positive | None = None
+    group: Several | None = None
+    iterations: Count = 1
+    beta: NotNegative = 0.0
+    temperature: Positive = 1.0
+    completion_length: Count | None = None
+    prompts: Count | None = None
 
     def __post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -270,24 +276,25 @@ def _build(given: dict[str, _Given], problems: Problems) -> TrainingSettings:
     return TrainingSettings(**values)
 
 
+class _At(Problems):
+    """Problems of one value, told under the place where it was written."""
+
+    def __init__(self, place: str, told: list[str]) -> None:
+        super().__init__(place)
+        self._told = told
+
+    def add(self, line: int, message: str) -> None:
+        self._told.append(f"{self.file}: {message}")
+
+
 def _read(key: str, one: _Given, found: list[str]) -> Any:
-    """One value, or None and an entry in `found`."""
-    problems = Problems(one.place)
+    """One value; what is wrong with it goes to `found`."""
+    problems = _At(one.place, found)
     if key == "circuit":
-        value: Any = _read_circuit(one, problems)
-    elif key in _NULLABLE and lines.is_null(one.node):
+        return _read_circuit(one, problems)
+    if key in _NULLABLE and lines.is_null(one.node):
         return None
-    else:
-        value = _KINDS[_TYPES[key]](one.node, key, problems)
-    if problems:
-        found += [_placed(line, one.place) for line in str(problems).split("\n")]
-    return value
-
-
-def _placed(message: str, place: str) -> str:
-    """A problem under its own place, without the line that `Problems` adds to it."""
-    rest = message.removeprefix(f"{place}:")
-    return f"{place}:{rest.partition(':')[2]}" if rest != message else message
+    return _READERS[_plain_type(key)](one.node, key, problems)
 
 
 def _read_adapter(given: Mapping[str, _Given], found: list[str]) -> AdapterSettings | None:
@@ -296,9 +303,8 @@ def _read_adapter(given: Mapping[str, _Given], found: list[str]) -> AdapterSetti
     if whole is not None and whole.place.startswith("override"):
         if lines.is_null(whole.node):
             return None
-        problems = Problems(whole.place)
-        inner = lines.mapping(whole.node, "adapter", problems, known=_ADAPTER_KEYS)
-        found += [_placed(line, whole.place) for line in str(problems).split("\n") if problems]
+        at = _At(whole.place, found)
+        inner = lines.mapping(whole.node, "adapter", at, known=_ADAPTER_KEYS)
         parts |= {key: _Given(node, whole.place, whole.folder) for key, node in inner.items()}
     if not parts:
         return None
@@ -351,17 +357,15 @@ def _number(node: yaml.Node, label: str, problems: Problems) -> float | None:
     return lines.number(node, label, f"{label}: 0.1", problems)
 
 
-_KINDS: Mapping[str, Callable[[yaml.Node, str, Problems], Any]] = {
-    "str": lines.text,
-    "int": _whole,
-    "float": _number,
-    "bool": lines.flag,
-    "tuple[str, ...]": _names,
+_READERS: Mapping[type, Callable[[yaml.Node, str, Problems], Any]] = {
+    str: lines.text,
+    int: _whole,
+    float: _number,
+    bool: lines.flag,
+    tuple: _names,
 }
 _KEYS = tuple(field.name for field in fields(TrainingSettings))
 _ADAPTER_KEYS = tuple(field.name for field in fields(AdapterSettings))
-_TYPES = {field.name: str(field.type).removesuffix(" | None") for field in fields(TrainingSettings)}
-_TYPES |= {f"adapter.{field.name}": str(field.type) for field in fields(AdapterSettings)}
 _NULLABLE = frozenset(
     {field.name for field in fields(TrainingSettings) if field.default is None} - {"adapter"}
 )
@@ -379,8 +383,14 @@ def _impossible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in _REQUIRED_OWN:
         if belongs(key, recipe) and values[key] is None:
             yield key, f"{recipe} needs it: add it"
-    yield from _out_of_bounds(values, recipe)
-    yield from _not_among(values)
+    own = {key: value for key, value in values.items() if belongs(key, recipe)}
+    if (adapter := own.pop("adapter")) is not None:
+        own |= {f"adapter.{key}": getattr(adapter, key) for key in _ADAPTER_KEYS}
+    for key, value in own.items():
+        try:
+            _type(key).validate_python(value)
+        except ValidationError as error:
+            yield key, f"{error.errors(include_url=False)[0]['msg']}, got {value!r}"
     if values["save_every"] > 0 and values["log_every"] > 0 and (
         values["save_every"] % values["log_every"]
     ):  # fmt: skip
@@ -394,56 +404,30 @@ def _impossible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["warmup"] > values["steps"]:
         yield "warmup", f"must be at most steps ({values['steps']}), got {values['warmup']}"
     yield from _impossible_circuit(values["circuit"] if recipe == "sft-circuit" else None)
-    adapter = values["adapter"]
-    if adapter is not None:
-        yield from _impossible_adapter(adapter)
 
 
-# Smallest value, and whether it is itself allowed.
-_LEAST: Mapping[str, tuple[float, bool]] = {
-    "steps": (1, True), "learning_rate": (0, False), "seed": (0, True), "batch": (1, True),
-    "micro_batch": (1, True), "warmup": (0, True), "weight_decay": (0, True),
-    "max_grad_norm": (0, False), "max_length": (2, True), "save_every": (1, True),
-    "log_every": (1, True), "kl_weight": (0, False), "replay_share": (0, False),
-    "circuit_weight": (0, False), "flow_tau": (0, False), "group": (2, True),
-    "iterations": (1, True), "beta": (0, True), "temperature": (0, False),
-    "completion_length": (1, True), "prompts": (1, True),
-}  # fmt: skip
+def _hint(key: str, *, whole: bool) -> Any:
+    """How a setting is annotated: `whole`, or without its bounds."""
+    of, _, name = key.rpartition(".")
+    return get_type_hints(AdapterSettings if of else TrainingSettings, include_extras=whole)[name]
 
 
-def _out_of_bounds(values: Mapping[str, Any], recipe: str) -> Iterator[tuple[str, str]]:
-    for key, (least, itself) in _LEAST.items():
-        value = values[key]
-        if value is None or not belongs(key, recipe):
-            continue
-        if value < least or (value == least and not itself) or value == float("inf"):
-            yield (
-                key,
-                f"must be {least:g} or more, got {value:g}"
-                if itself
-                else (f"must be above {least:g}, got {value:g}"),
-            )
-    share = values["replay_share"]
-    if share is not None and share >= 1:
-        yield "replay_share", f"must be below 1 (0.2: one row of five is replayed), got {share:g}"
+@functools.cache
+def _type(key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_hint(key, whole=True))
 
 
-def _not_among(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    choices: Mapping[str, Collection[str]] = {
-        "schedule": SCHEDULES,
-        "dtype": DTYPES,
-        "device": DEVICES,
-        "kl_direction": KL_DIRECTIONS,
-    }
-    for key, known in choices.items():
-        value = values[key]
-        if value not in known and not (key == "device" and value is None):
-            yield key, f"unknown {key} {value!r}: {lines.nearest(str(value), known)}"
+def _plain_type(key: str) -> type:
+    """str, int, float, bool or tuple."""
+    hint = _hint(key, whole=False)
+    alternatives = [one for one in get_args(hint) if one is not NoneType]
+    if NoneType in get_args(hint):
+        hint = alternatives[0]
+    found: type = str if get_origin(hint) is Literal else get_origin(hint) or hint
+    return found
 
 
 def _impossible_circuit(names: tuple[str, ...] | None) -> Iterator[tuple[str, str]]:
-    if names is not None and not names:
-        yield "circuit", "is empty: name its heads, e.g. [L2H1, L0H4]"
     for name in names or ():
         try:
             Head.parse(name)
@@ -451,11 +435,3 @@ def _impossible_circuit(names: tuple[str, ...] | None) -> Iterator[tuple[str, st
             yield "circuit", f"{error} (the term holds attention heads only)"
     for name in sorted({name for name in names or () if (names or ()).count(name) > 1}):
         yield "circuit", f"{name} is given twice: keep one"
-
-
-def _impossible_adapter(adapter: AdapterSettings) -> Iterator[tuple[str, str]]:
-    for key, value in (("rank", adapter.rank), ("alpha", adapter.alpha)):
-        if value < 1:
-            yield f"adapter.{key}", f"must be 1 or more, got {value}"
-    if not adapter.modules:
-        yield "adapter.modules", "is empty: name modules of the base, e.g. [q_proj, v_proj]"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from forgetguard.recipes.training.rows import Rows
-    from forgetguard.recipes.training.supervised_trainer import Terms
 
 
 def train_sft(
@@ -85,10 +84,9 @@ def _build(
     if settings.recipe == "sft-flow":
         columns["weight"], found = _flow(settings, model, columns, tokenizer.pad_token_id)
         notes |= found
-    terms = _terms(settings)
     trainer = SupervisedTrainer(
-        terms=terms,
-        base=frozen_base(settings) if terms.needs_base else None,
+        settings=settings,
+        base=frozen_base(settings) if settings.recipe in ("sft-kl", "sft-circuit") else None,
         model=model,
         args=SFTConfig(
             **frame.arguments,
@@ -104,17 +102,6 @@ def _build(
         callbacks=list(frame.callbacks),
     )
     return trainer, notes
-
-
-def _terms(settings: TrainingSettings) -> Terms:
-    from forgetguard.recipes.training.supervised_trainer import Terms
-
-    recipe = settings.recipe
-    if recipe == "sft-kl":
-        return Terms(kl_weight=settings.kl_weight or 0.0, kl_direction=settings.kl_direction)
-    if recipe == "sft-circuit":
-        return Terms(circuit_weight=settings.circuit_weight or 0.0, heads=settings.heads)
-    return Terms(weighted=recipe == "sft-flow", replaying=recipe == "sft-replay")
 
 
 def _columns(new: Rows, old: Rows | None) -> dict[str, list[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,33 +13,11 @@ from torch import Tensor, nn
 from trl.trainer.sft_trainer import SFTTrainer
 
 from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Head
 from forgetguard.recipes.losses.circuit_regulariser import circuit_difference, reading_z
 from forgetguard.recipes.losses.kl_to_base import token_kl
 from forgetguard.recipes.training.adapters import FrozenBase, inner_model
 from forgetguard.recipes.training.rows import IGNORED
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What is added to cross-entropy; nothing, where every field is as it is by default.
-
-    kl_weight, kl_direction: of the KL to the base on the answers' tokens.
-    circuit_weight, heads: of the squared difference of the heads' z to the base's.
-    weighted: rows bring a weight along.
-    replaying: rows say whether they are replayed, and the two kinds are logged apart.
-    """
-
-    kl_weight: float = 0.0
-    kl_direction: str = "forward"
-    circuit_weight: float = 0.0
-    heads: Sequence[Head] = ()
-    weighted: bool = False
-    replaying: bool = False
-
-    @property
-    def needs_base(self) -> bool:
-        return bool(self.kl_weight or self.circuit_weight)
+from forgetguard.recipes.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,14 +58,17 @@ def answers(model: Any, plain: nn.Module, batch: dict[str, Tensor]) -> Answers:
 
 
 class SupervisedTrainer(SFTTrainer):
-    """SFTTrainer whose loss is cross-entropy plus `terms`; without terms it is SFTTrainer's own."""
+    """SFTTrainer whose loss is cross-entropy plus the recipe's terms; that of `sft` is SFTTrainer's
+    own. `base`: what `sft-kl` and `sft-circuit` compare with."""
 
-    def __init__(self, *, terms: Terms, base: FrozenBase | None, **arguments: Any) -> None:
+    def __init__(
+        self, *, settings: TrainingSettings, base: FrozenBase | None, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self._terms, self._base = terms, base
+        self._settings, self._recipe, self._base = settings, settings.recipe, base
         self._anatomy: Anatomy | None = None
         self._base_anatomy: Anatomy | None = None
-        if terms.heads and base is not None:
+        if self._recipe == "sft-circuit" and base is not None:
             unwrapped = self.accelerator.unwrap_model(self.model)
             self._anatomy = locate(inner_model(unwrapped))
             self._base_anatomy = locate(base.inner(unwrapped))
@@ -102,7 +82,7 @@ class SupervisedTrainer(SFTTrainer):
     ) -> Any:
         """The loss of a micro-batch, scaled so that the sum over an update's is that of its rows:
         cross-entropy and KL per answer token, the circuit term per micro-batch."""
-        if self._terms == Terms():
+        if self._recipe == "sft":
             plain_sft: Any = super().compute_loss  # has no annotations
             return plain_sft(model, inputs, return_outputs, num_items_in_batch)
         plain = inner_model(self.accelerator.unwrap_model(model))
@@ -113,22 +93,22 @@ class SupervisedTrainer(SFTTrainer):
         scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
         per_token = scale / torch.as_tensor(count).clamp(min=1)
         loss = self._cross_entropy(found, inputs) * per_token
-        if self._base is not None and self._terms.needs_base:
+        if self._base is not None:
             loss = loss + self._against_base(model, inputs, found, z, per_token)
         return (loss, found) if return_outputs else loss
 
     def _reading(self, anatomy: Anatomy | None) -> Any:
-        return nullcontext({}) if anatomy is None else reading_z(anatomy, self._terms.heads)
+        return nullcontext({}) if anatomy is None else reading_z(anatomy, self._settings.heads)
 
     def _cross_entropy(self, found: Answers, inputs: dict[str, Any]) -> Tensor:
         losses = found.cross_entropy()
         self._note("cross_entropy", losses.sum() / found.mask.sum().clamp(min=1))
-        if self._terms.replaying:
+        if self._recipe == "sft-replay":
             for name, rows in (("replayed", inputs["replayed"]), ("new", ~inputs["replayed"])):
                 if rows.any():
                     mean = losses[rows].sum() / found.mask[rows].sum().clamp(min=1)
                     self._note(f"cross_entropy_{name}", mean)
-        if self._terms.weighted:
+        if self._recipe == "sft-flow":
             losses = losses * inputs["weight"].to(losses.dtype)[:, None]
             self._note("weighted_cross_entropy", losses.sum() / found.mask.sum().clamp(min=1))
         return losses.sum()
@@ -151,17 +131,17 @@ class SupervisedTrainer(SFTTrainer):
         ):
             reference = answers(base, plain, inputs)
         loss = torch.zeros((), device=found.logits.device)
-        if self._terms.kl_weight:
-            direction = self._terms.kl_direction
+        if self._recipe == "sft-kl":
+            direction = self._settings.kl_direction
             kl = token_kl(found.logits[found.mask], reference.logits[found.mask], direction)
             self._note(f"{direction}_kl", kl.mean())
-            loss = loss + self._terms.kl_weight * kl.sum() * per_token
+            loss = loss + (self._settings.kl_weight or 0.0) * kl.sum() * per_token
         if self._anatomy is not None:
             mask = inputs["attention_mask"].bool()
-            term = circuit_difference(self._anatomy, self._terms.heads, z, at, mask)
+            term = circuit_difference(self._anatomy, self._settings.heads, z, at, mask)
             self._note("circuit_difference", term)
             steps = getattr(self, "current_gradient_accumulation_steps", 1)
-            loss = loss + self._terms.circuit_weight * term / steps
+            loss = loss + (self._settings.circuit_weight or 0.0) * term / steps
         return loss
 
     def _note(self, name: str, value: Tensor) -> None:
