@@ -30,10 +30,6 @@ def test_a_run_that_names_none_judges_the_core_set_and_says_what_it_left_out(
     assert results["options"]["bundled"] == "core"
 
 
-def test_it_says_so_however_quiet_it_is(marked) -> None:
-    marked.gate("-qq").stdout.fnmatch_lines([LINE])
-
-
 @pytest.mark.parametrize("given", ["option", "ini"])
 def test_all_of_them_are_judged_where_that_is_asked_for(marked, given: str) -> None:
     if given == "ini":
