@@ -145,7 +145,7 @@ def read_other(
         if matched:
             values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
             heads = replace(heads, counterfactual=values)
-    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary)
+    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
     kept, failed = {}, {}
     for measure in wanted.own:
         read = measure.read
@@ -242,7 +242,7 @@ def _compared(
     samples: Samples,
     vocabulary: int | None,
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
-    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary)
+    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
     arrays, exact = dict(samples.arrays), dict(samples.exact)
     failed: dict[str, ForgetguardError] = {}
     for one in others.values():
@@ -263,7 +263,7 @@ def _compared(
                         arrays[key] = values
         except ForgetguardError as error:
             failed[measure.key] = error
-    return replace(samples, arrays=arrays, exact=exact), failed
+    return replace(samples, arrays=arrays | opened.beside, exact=exact), failed
 
 
 # --- what measures of other distributions may get wrong ------------------------------------------
