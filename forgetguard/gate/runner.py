@@ -261,9 +261,12 @@ def _compared(
                         exact[key] = float(values)
                     else:
                         arrays[key] = values
+                for key, values in opened.beside.items():
+                    arrays[key._replace(role=key.role or role)] = values
+                opened.beside.clear()
         except ForgetguardError as error:
             failed[measure.key] = error
-    return replace(samples, arrays=arrays | opened.beside, exact=exact), failed
+    return replace(samples, arrays=arrays, exact=exact), failed
 
 
 # --- what measures of other distributions may get wrong ------------------------------------------

@@ -249,7 +249,8 @@ def _evaluate(given: Documents, model: Opened) -> Mapping[str, list[dict[str, An
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    tokenizer = copy.deepcopy(given.tokenizers[model.role])  # lm-eval gives it a padding token
+    own = given.tokenizers.get(model.role, given.tokenizers[BASE])
+    tokenizer = copy.deepcopy(own)  # lm-eval gives it a padding token
     wrapped = HFLM(
         pretrained=model.anatomy.model, tokenizer=tokenizer, batch_size=given.asked.batch_size
     )
@@ -358,7 +359,7 @@ def paired(base: Opened, kept: Scores) -> tuple[Scores, Scores]:
             f"lm-eval asked base and {kept.role} differently on {len(different)} of "
             f"{len(ours.prompts)} documents{first}: they need the same chat template"
         )
-    for whose, found in ((BASE, ours), (kept.role, kept)):
+    for whose, found in ((BASE, ours), ("", kept)):
         for quantity, by_subject in ((SCORE, found.score), (LIKELIHOOD, found.likelihood)):
             base.beside.update(
                 {Key(quantity, one, whose): values for one, values in by_subject.items()}
