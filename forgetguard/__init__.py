@@ -30,24 +30,11 @@ if TYPE_CHECKING:
     from forgetguard.errors import ForgetguardError
 
 _HOMES = {
-    "Circuit": "forgetguard.api",
     "ForgetguardError": "forgetguard.errors",
     "Head": "forgetguard.anatomy.members",
-    "Measured": "forgetguard.api",
     "Mlp": "forgetguard.anatomy.members",
     "PromptPair": "forgetguard.capabilities.pairs",
-    "Restoration": "forgetguard.api",
-    "Roles": "forgetguard.api",
-    "faithfulness": "forgetguard.api",
-    "restoration": "forgetguard.api",
-    "roles": "forgetguard.api",
-    "Vulnerability": "forgetguard.api",
-    "capability": "forgetguard.api",
-    "discover": "forgetguard.api",
-    "load": "forgetguard.api",
-    "measure": "forgetguard.api",
-    "vulnerability": "forgetguard.api",
-}
+}  # of the others: forgetguard.api
 
 __all__ = [
     "Circuit",
@@ -71,9 +58,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'forgetguard' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "forgetguard.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -60,9 +60,10 @@ def compact(data: Mapping[str, Any]) -> str:
     return json.dumps(data, separators=(",", ":"))
 
 
-def check_matplotlib() -> None:
-    """Raises SpecificationError where it is not installed: before anything is measured."""
+def check_matplotlib(without: str = "--no-plots") -> None:
+    """Raises SpecificationError where it is not installed: before anything is measured. `without`
+    is the option that does without figures."""
     if find_spec("matplotlib") is None:
         raise SpecificationError(
-            "the figures need matplotlib: pip install 'forgetguard[plots]', or give --no-plots"
+            f"the figures need matplotlib: pip install matplotlib, or give {without}"
         )

@@ -45,9 +45,7 @@ class Circuit:
         return GateSpec(
             name=name,
             capability=capability.name,
-            pairs=InlinePairs(capability.pairs)
-            if capability.task is None
-            else TaskPairs(capability.task, capability.count, capability.seed),
+            pairs=pairs_of(capability),
             readout=capability.readout,
             members=self.heads,
             limits=tuple(Limit(key, maximum) for key, maximum in limits.items()),
@@ -100,6 +98,13 @@ def discover(
     search = Search(method, faithful, ablation, mlps, seed, settings or {})
     found = discover_on(base, capability, search, keep=keep, progress=progress)
     return Circuit(capability, found.circuit, found, fits_of(base))
+
+
+def pairs_of(capability: Capability) -> InlinePairs | TaskPairs:
+    """The pairs of a capability, as a circuit file declares them."""
+    if capability.task is None:
+        return InlinePairs(capability.pairs)
+    return TaskPairs(capability.task, capability.count, capability.seed)
 
 
 def members_of(circuit: Circuit | Sequence[Member | str]) -> tuple[Member, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forgetguard.anatomy.members import Member
-from forgetguard.api.circuits import Circuit, members_of
+from forgetguard.api.circuits import Circuit, members_of, pairs_of
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.pairs import Prompt
 from forgetguard.checkpoints.placement import ModelPair
@@ -91,11 +91,7 @@ def _given(
 ) -> TaskPairs | InlinePairs | Prompts | None:
     if prompts:
         return Prompts(tuple(Prompt(one) if isinstance(one, str) else one for one in prompts))
-    if capability is None:
-        return None
-    if capability.task is None:
-        return InlinePairs(capability.pairs)
-    return TaskPairs(capability.task, capability.count, capability.seed)
+    return None if capability is None else pairs_of(capability)
 
 
 def estimated(case: Case, key: str) -> Estimated:

@@ -218,41 +218,24 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
     return replace(capability, batches=tuple(batches))
 
 
+_TENSORS = ("clean", "counterfactual", "answer", "distractor", "answers", "distractors")
+
+
 def _joined(batches: list[Batch]) -> Batch:
-
-    def whole(field: str) -> torch.Tensor | None:
-        parts = [getattr(one, field) for one in batches]
-        return None if parts[0] is None else torch.cat(parts)
-
-    return replace(
-        batches[0],
-        pairs=tuple(pair for one in batches for pair in one.pairs),
-        clean=torch.cat([one.clean for one in batches]),
-        counterfactual=torch.cat([one.counterfactual for one in batches]),
-        answer=torch.cat([one.answer for one in batches]),
-        distractor=whole("distractor"),
-        answers=whole("answers"),
-        distractors=whole("distractors"),
-        start=min(one.start for one in batches),
-    )
+    whole: dict[str, Any] = {}
+    for name in _TENSORS:
+        parts = [getattr(one, name) for one in batches]
+        whole[name] = None if parts[0] is None else torch.cat(parts)
+    pairs = tuple(pair for one in batches for pair in one.pairs)
+    return replace(batches[0], pairs=pairs, start=min(one.start for one in batches), **whole)
 
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
-    index = torch.tensor(rows)
-
-    def rows_of(options: torch.Tensor | None) -> torch.Tensor | None:
-        return None if options is None else options[index]
-
-    return replace(
-        batch,
-        pairs=tuple(batch.pairs[row] for row in rows),
-        clean=batch.clean[index],
-        counterfactual=batch.counterfactual[index],
-        answer=batch.answer[index],
-        distractor=rows_of(batch.distractor),
-        answers=rows_of(batch.answers),
-        distractors=rows_of(batch.distractors),
-    )
+    chosen: dict[str, Any] = {
+        name: None if (whole := getattr(batch, name)) is None else whole[torch.tensor(rows)]
+        for name in _TENSORS
+    }
+    return replace(batch, pairs=tuple(batch.pairs[row] for row in rows), **chosen)
 
 
 def _in_place(

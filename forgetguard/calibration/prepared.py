@@ -14,7 +14,7 @@ from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate import stages
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.runner import OtherReading, capability_of, read_base, read_other
-from forgetguard.gate.session import auto_note, check_base, discovery_pairs
+from forgetguard.gate.session import auto_notes, check_base, discovery_pairs
 from forgetguard.gate.stages import Part, part_notes
 from forgetguard.gate.suitability import check_heads, check_names
 from forgetguard.measures.ability import check_able
@@ -101,9 +101,9 @@ def _ready(
     part = stages.encode(spec, pair.base, pair.checkpoints[1:]).whole
     notes: tuple[Note, ...] = ()
     if spec.auto:
-        drawn, remarks = discovery_pairs(spec)
+        drawn, on = discovery_pairs(spec, part.units)
         found = discover_on(pair.base, drawn, Search(), cache=cache, progress=progress)
-        spec, notes = replace(spec, members=found.circuit), (auto_note(found), *remarks)
+        spec, notes = replace(spec, members=found.circuit), auto_notes(found, on)
     check_base(spec, pair.base)
     if part.documents is not None:
         return Prepared(spec, part, notes)

@@ -21,7 +21,8 @@ class Capability:
 
     Either `pairs` are given, or `task` names a generator (capabilities/tasks, or an entry point's)
     from which `count` pairs that suit the tokenizer are drawn with `seed`: with `held_out` from all
-    of its words and sentence frames, without from those that are public.
+    of its words and sentence frames, without from those that are public; none whose clean prompt is
+    among `without`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Capability:
     seed: int = 0
     chat_template: ChatTemplate = field(default=False, hash=False)
     held_out: bool = False
+    without: frozenset[str] = frozenset()
 
     def encoded(self, tokenizer: Any) -> EncodedCapability:
         """The capability in the tokens of one model.
@@ -65,7 +67,8 @@ class Capability:
             held_out=self.held_out,
             chat=bool(self.chat_template),
         )
-        return _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
+        drawn = _distinct(self.task, find_task(self.task)(random.Random(self.seed), fits))
+        return (pair for pair in drawn if pair.clean not in self.without)
 
     @property
     def _single_token(self) -> bool:
@@ -93,6 +96,11 @@ def _distinct(task: str, pairs: Iterator[PromptPair]) -> Iterator[PromptPair]:
             raise CapabilityError(
                 f"task {task!r} must yield forgetguard.capabilities.pairs.PromptPair, "
                 f"got {type(pair).__name__}"
+            )
+        texts = (*pair.classes, *pair.classes.values())
+        if not all(isinstance(one, str) and one for one in texts):
+            raise CapabilityError(
+                f"task {task!r} must give its pairs' classes as texts by name, got {pair.classes!r}"
             )
         key = (pair.clean, pair.counterfactual)
         repeats = repeats + 1 if key in seen else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -152,6 +152,8 @@ def _encode_pair(
                 "an answer's first token is white space alone (write it without its space, at the "
                 "end of a prompt that needs none)"
             )
+    if not single_token:
+        pair = replace(pair, classes={**pair.classes, "answer tokens": str(len(answer))})
     return EncodedPair(pair, clean, counterfactual, answer, distractor, answers, distractors)
 
 

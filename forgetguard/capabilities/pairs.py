@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 # Whether prompts are wrapped by the tokenizer's chat template, or with which arguments to it.
@@ -19,7 +19,9 @@ class PromptPair:
     one: the scored text is `clean + answer`. Where several are right, `answers` are the further
     ones and `distractors` the further wrong ones, each one token (readout log_odds takes them all
     together). `template` names the sentence frame a pair was made
-    from: pairs of one template are not independent draws. `line` is where the pair was read from.
+    from: pairs of one template are not independent draws. `classes` says by name what else pairs
+    have in common (which list the answer is of, which order, which relation, ...), so that a loss
+    can be told to lie in one class of them. `line` is where the pair was read from.
     """
 
     clean: str
@@ -30,6 +32,7 @@ class PromptPair:
     line: int | None = None
     answers: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
+    classes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

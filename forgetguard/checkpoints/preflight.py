@@ -263,8 +263,7 @@ def _compare_tensors(base: _Side, other: _Side) -> list[str]:
     return [
         *beside,
         *_vocabulary_notes(base, other),
-        *_name_notes(base.spec, ours, other.spec, theirs),
-        *_dtype_notes(base.spec, ours, other.spec, theirs),
+        *_tensor_notes(base.spec, ours, other.spec, theirs),
     ]
 
 
@@ -308,12 +307,13 @@ def _ids_in_use(directory: Path) -> int | None:
         return None
 
 
-def _name_notes(
+def _tensor_notes(
     base: CheckpointSpec,
     ours: Mapping[str, TensorEntry],
     other: CheckpointSpec,
     theirs: Mapping[str, TensorEntry],
 ) -> list[str]:
+    """Tensors that one of the two lacks, and those in another number format."""
     notes = []
     for here, there, text in (
         (ours, theirs, f"{other} lacks tensors that {base} has"),
@@ -322,34 +322,19 @@ def _name_notes(
         names = sorted(n for n in here.keys() - there.keys() if not n.endswith(_EMBEDDINGS))
         if names:
             notes.append(f"{text}: {_some(names)}")
-    return notes
-
-
-def _dtype_notes(
-    base: CheckpointSpec,
-    ours: Mapping[str, TensorEntry],
-    other: CheckpointSpec,
-    theirs: Mapping[str, TensorEntry],
-) -> list[str]:
     pairs = {(ours[n].dtype, theirs[n].dtype) for n in ours.keys() & theirs.keys()}
-    changed = sorted(f"{a} -> {b}" for a, b in pairs if a != b)
-    if not changed:
-        return []
-    return [f"{other} is stored in another number format than {base}: {', '.join(changed)}"]
+    changed = ", ".join(sorted(f"{a} -> {b}" for a, b in pairs if a != b))
+    if changed:
+        notes.append(f"{other} is stored in another number format than {base}: {changed}")
+    return notes
 
 
 def _compare_configs(base: _Side, other: _Side) -> list[str]:
     """Settings that change what a model computes and that training does not usually touch."""
     if other.own.is_adapter:
         return []
-    skipped = {
-        *VOLATILE_CONFIG,
-        "architectures",
-        "vocab_size",
-        "text_config",
-        TEXT_TYPE,
-        "model_type",
-    }
+    skipped = {*VOLATILE_CONFIG, "architectures", "vocab_size", "text_config", "model_type"}
+    skipped.add(TEXT_TYPE)
     changed = [
         f"{name} {_short(ours)} -> {_short(theirs)}"
         for name, ours, theirs in changed_settings(base.full.config, other.full.config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 
 from forgetguard.cli.checkpoints import add_checkpoints, add_load_options
 from forgetguard.cli.command import Command, Job, whole_imports
@@ -20,13 +20,13 @@ def _options(parser: ArgumentParser) -> None:
     prompts.add_argument("--prompts", metavar="FILE", help="prompt pairs, JSONL")
     prompts.add_argument(
         "--pairs",
-        type=_whole,
+        type=int,
         metavar="N",
         help=f"pairs to find the circuit on; default: {PAIRS} of a task, all of a file",
     )
     prompts.add_argument(
         "--gate-pairs",
-        type=_whole,
+        type=int,
         metavar="N",
         help=f"other pairs of the task that the file will gate on; default: {GATE_PAIRS}",
     )
@@ -96,12 +96,6 @@ def _prepare(asked: Namespace) -> Job:
         return discover(plan)
 
     return job
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)
 
 
 COMMAND = Command(

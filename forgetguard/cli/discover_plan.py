@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.tasks import task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.cli.checkpoints import load_options, read_checkpoints
-from forgetguard.cli.values import check_choice, read_settings, read_whole
+from forgetguard.cli.values import check_choice, new_file, read_settings, read_whole
 from forgetguard.discovery.methods import full_name
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
 from forgetguard.gate.prompt_files import read_prompt_file
 from forgetguard.gate.schema import READOUTS, SUFFIXES, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.yaml_lines import nearest
 
 # As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.
 FAITHFUL = 0.8
@@ -111,24 +112,11 @@ def _share(text: str) -> float:
 
 
 def _output(written: str | None, force: bool) -> Path | None:
-    if written is None:
-        if force:
-            raise SpecificationError("--force belongs to -o FILE: nothing is replaced on stdout")
-        return None
-    path, folder = Path(written), Path(written).absolute().parent
-    if not path.name.endswith(SUFFIXES) or path.name in SUFFIXES:
+    if written is not None and (not written.endswith(SUFFIXES) or Path(written).name in SUFFIXES):
         raise SpecificationError(
             f"-o: {written!r} must end in {SUFFIXES[0]}, after a name, for pytest to find it"
         )
-    if not folder.is_dir():
-        raise SpecificationError(f"-o: there is no folder {folder}; make it first")
-    if path.is_dir():
-        raise SpecificationError(f"-o: {path} is a folder; name a file in it")
-    if path.exists() and not force:
-        raise SpecificationError(f"-o: {path} is there already; replace it with --force")
-    if not os.access(folder, os.W_OK):
-        raise SpecificationError(f"-o: the folder {folder} cannot be written to; choose another")
-    return path
+    return new_file("-o", written, force=force)
 
 
 def _prompts(asked: Namespace) -> tuple[PromptPair, ...]:
@@ -139,6 +127,11 @@ def _prompts(asked: Namespace) -> tuple[PromptPair, ...]:
     _enough("--pairs", asked.pairs, FEWEST_PAIRS, "it is found on one half, and cut on the other")
     _enough("--gate-pairs", asked.gate_pairs, FEWEST_GATE_PAIRS, "no verdict rests on fewer")
     if asked.task:
+        if asked.task not in task_names():
+            raise SpecificationError(
+                f"--task: unknown task {asked.task!r}: {nearest(asked.task, task_names())} "
+                "(forgetguard tasks lists them)"
+            )
         return ()
     if asked.gate_pairs is not None:
         raise SpecificationError(

@@ -8,10 +8,8 @@ from typing import Any
 
 from forgetguard.cli import (
     calibrate,
-    compare,
     discover,
     measures,
-    sensitivity,
     tasks,
     train,
     verify,
@@ -21,9 +19,7 @@ from forgetguard.errors import ForgetguardError, SpecificationError
 
 COMMANDS: tuple[Command, ...] = (
     discover.COMMAND,
-    compare.COMMAND,
     calibrate.COMMAND,
-    sensitivity.COMMAND,
     verify.COMMAND,
     measures.COMMAND,
     tasks.COMMAND,

@@ -66,7 +66,7 @@ def new_file(option: str, written: str | None, *, force: bool) -> Path | None:
             )
         return None
     path = Path(written)
-    check_target(path)
+    check_target(path, option)
     if path.exists() and not force:
         raise SpecificationError(f"{option}: {path} is there already; replace it with --force")
     return path

@@ -64,8 +64,8 @@ class TaskPairs:
 
 @dataclass(frozen=True, slots=True)
 class FilePairs:
-    """The first `count` pairs (None: all) of a JSONL file; `path` is absolute, `pairs` its content
-    as read with the circuit file. `most` as in `TaskPairs`."""
+    """The first `count` pairs (None: all) of a JSONL file, or with a prompt seed `count` others of
+    them; `path` is absolute, `pairs` all that it holds. `most` as in `TaskPairs`."""
 
     path: Path
     count: int | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from forgetguard.gate import same_function, slices, studentised
@@ -47,8 +49,12 @@ def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEviden
         return ()
     if not studentised.measurable(case.mean(importance)):
         return ()
-    found = subject_bounds(case, registry.find(BESIDE), limit.over, limit.floor)
-    return worst_first(found, limit.over, limit.floor)
+    return _members(case, limit.over, limit.floor)
+
+
+@lru_cache(maxsize=4)  # the same beside every limit of a file
+def _members(case: Case, over: str, floor: float) -> tuple[SubjectEvidence, ...]:
+    return worst_first(subject_bounds(case, registry.find(BESIDE), over, floor), over, floor)
 
 
 def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
@@ -129,7 +135,7 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         facts = {"units": case.count, "most": data.stages[-1]}
         found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
     found += slices.said_instead(case, limit)
-    found += slices.by_template(case, limit)
+    found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))

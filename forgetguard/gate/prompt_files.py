@@ -15,7 +15,10 @@ from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 FURTHER_KEYS = ("answers", "distractors")  # lists of texts
 QUESTION_KEYS = ("question", "answer", "options")
 _LISTS = (*FURTHER_KEYS, "options")
-PAIR_KEYS = ("clean", "counterfactual", "answer", "distractor", "template", *FURTHER_KEYS)
+CLASSES = "classes"  # a mapping of texts
+PAIR_KEYS = (
+    "clean", "counterfactual", "answer", "distractor", "template", *FURTHER_KEYS, CLASSES
+)  # fmt: skip
 REQUIRED_PAIR_KEYS = PAIR_KEYS[:3]
 PROMPT_KEYS = ("prompt", "completion", "template")
 FEWEST_PAIRS = 2  # below that there is no spread to estimate
@@ -39,7 +42,15 @@ def make_pair(fields: Mapping[str, Any], line: int) -> PromptPair | None:
     answers, distractors = (tuple(fields.get(key) or ()) for key in FURTHER_KEYS)
     distractor, template = fields.get("distractor"), fields.get("template") or ""
     return PromptPair(
-        clean, counterfactual, answer, distractor, template, line, answers, distractors
+        clean,
+        counterfactual,
+        answer,
+        distractor,
+        template,
+        line,
+        answers,
+        distractors,
+        fields.get(CLASSES) or {},
     )
 
 
@@ -89,16 +100,21 @@ def check_prompts(prompts: Sequence[Prompt], problems: Problems) -> None:
 
 
 def read_prompt_file(
-    path: str | Path, *, readout: str | None = None, count: int | None = None
+    path: str | Path,
+    *,
+    readout: str | None = None,
+    count: int | None = None,
+    at_least: int = FEWEST_PAIRS,
 ) -> list[PromptPair]:
     """The prompt pairs of a JSONL file: on each line an object with `clean`, `counterfactual`,
-    `answer` and optionally `distractor`, `template`, and the lists `answers` and `distractors`.
-    Empty lines are skipped.
+    `answer` and optionally `distractor`, `template`, the lists `answers` and `distractors`, and the
+    mapping `classes`. Empty lines are skipped.
 
     Args:
         path: the file, UTF-8.
         readout: with one that needs them, every pair must have a distractor.
         count: the first `count` pairs only; the whole file is checked all the same.
+        at_least: how many pairs it must hold, where `count` is not given.
 
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
@@ -110,13 +126,13 @@ def read_prompt_file(
         if pair is not None:
             pairs.append(pair)
     check_pairs(pairs, readout, problems)
-    _check_enough(len(pairs), count, "prompt pairs", problems)
+    _check_enough(len(pairs), count or at_least, "prompt pairs", problems)
     return pairs[:count]
 
 
-def read_prompts(path: str | Path, *, count: int | None = None) -> list[Prompt]:
+def read_prompts(path: str | Path, *, at_least: int = FEWEST_PAIRS) -> list[Prompt]:
     """The prompts of a JSONL file: on each line an object with `prompt` and optionally `completion`
-    and `template`. Empty lines are skipped; errors and `count` as of `read_prompt_file`.
+    and `template`. Empty lines are skipped; errors and `at_least` as of `read_prompt_file`.
 
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
@@ -128,8 +144,8 @@ def read_prompts(path: str | Path, *, count: int | None = None) -> list[Prompt]:
         if clean is not None:
             found.append(Prompt(clean, completion, fields.get("template") or "", line))
     check_prompts(found, problems)
-    _check_enough(len(found), count, "prompts", problems)
-    return found[:count]
+    _check_enough(len(found), at_least, "prompts", problems)
+    return found
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -157,13 +173,12 @@ def read_questions(path: str | Path) -> list[Question]:
             problems.add(line, f"the same question as on line {first[asked]}: remove one of them")
         first.setdefault(asked, line)
         found.append(Question(asked, answer, options, line))
-    _check_enough(len(found), None, "questions", problems)
+    _check_enough(len(found), FEWEST_PAIRS, "questions", problems)
     return found
 
 
-def _check_enough(found: int, count: int | None, what: str, problems: Problems) -> None:
+def _check_enough(found: int, wanted: int, what: str, problems: Problems) -> None:
     """Raises SpecificationError where anything is wrong, or there are fewer than are needed."""
-    wanted = FEWEST_PAIRS if count is None else count
     if not problems and found < wanted:
         problems.add(1, f"holds {found} {what}, at least {wanted} are needed: add some")
     problems.raise_any()
@@ -222,7 +237,7 @@ def _read_field(
     known: Sequence[str],
     required: bool,
     problems: Problems,
-) -> str | list[str] | None:
+) -> str | list[str] | dict[str, str] | None:
     if key not in known:
         problems.add(line, f"unknown key {key!r}: {nearest(key, known)}")
         return None
@@ -233,6 +248,18 @@ def _read_field(
         return [text for text in texts if text is not None]
     if key in _LISTS:
         problems.add(line, f"{key} must be a list of texts, got {value!r:.60}")
+        return None
+    if key == CLASSES and isinstance(value, dict):
+        named = {
+            name: _read_text(f"{key}: {name}", one, line, problems) for name, one in value.items()
+        }
+        if "" in named:
+            problems.add(line, f"{key}: a class must have a name, got ''")
+        return {name: text for name, text in named.items() if name and text is not None}
+    if key == CLASSES:
+        problems.add(
+            line, f'{key} must be an object of texts ({{"order": "abba"}}), got {value!r:.60}'
+        )
         return None
     return _read_text(key, value, line, problems)
 

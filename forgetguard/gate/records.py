@@ -11,7 +11,7 @@ import enum
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -261,6 +261,7 @@ class _Read:
     stages: tuple[int, ...]
     controls: tuple[Control, ...]
     tokens: dict[int, str] = field(default_factory=dict)
+    classes: dict[str, list[str | None]] = field(default_factory=dict)
 
 
 def samples_to_dict(samples: Samples) -> dict[str, Any]:
@@ -275,6 +276,7 @@ def samples_to_dict(samples: Samples) -> dict[str, Any]:
         "stages": [int(stage) for stage in samples.stages],
         "controls": [dump(control) for control in samples.controls],
         "tokens": {str(token): text for token, text in sorted(samples.tokens.items())},
+        "classes": _classes(samples.units),
     }
 
 
@@ -285,7 +287,7 @@ def samples_from_dict(data: Mapping[str, Any]) -> Samples:
         SpecificationError: `data` is none, or the hash of its prompts is not theirs.
     """
     found = load(_Read, data, "what was measured")
-    units = tuple(map(_unit, found.units))
+    units = _classed(tuple(map(_unit, found.units)), found.classes)
     if found.prompts_sha256 != digest_units(units):
         raise SpecificationError("the prompts of a measurement are not those of its prompts_sha256")
     arrays = {key: np.array(values, dtype=np.float64) for key, values in _flat(found.arrays)}
@@ -341,7 +343,34 @@ def _unit(texts: UnitTexts) -> Unit:
     if len(given) != 5 or len(further) not in (0, 2):
         raise SpecificationError(f"not what was measured: {texts!r} is no prompt and no pair")
     distractor = given[3] if texts[3] is not None else None
-    return PromptPair(given[0], given[1], given[2], distractor, given[4], None, *further)
+    answers, distractors = further or ((), ())
+    return PromptPair(
+        given[0], given[1], given[2], distractor, given[4], None, answers, distractors
+    )
+
+
+def _classes(units: Sequence[Unit]) -> dict[str, list[str | None]]:
+    """By name, the class of each unit, None where it has none: beside the texts, for a label is no
+    part of what a pair is."""
+    own = [unit.classes if isinstance(unit, PromptPair) else {} for unit in units]
+    return {
+        name: [one.get(name) for one in own]
+        for name in dict.fromkeys(name for one in own for name in one)
+    }
+
+
+def _classed(
+    units: tuple[Unit, ...], classes: Mapping[str, Sequence[str | None]]
+) -> tuple[Unit, ...]:
+    """The inverse (raises SpecificationError: one is not of these units)."""
+    wrong = [name for name, values in classes.items() if len(values) != len(units)]
+    if wrong:
+        raise SpecificationError(f"not what was measured: classes.{wrong[0]} is not one a prompt")
+    found: list[Unit] = []
+    for at, unit in enumerate(units):
+        own = {name: value for name, values in classes.items() if (value := values[at]) is not None}
+        found.append(replace(unit, classes=own) if isinstance(unit, PromptPair) and own else unit)
+    return tuple(found)
 
 
 def digest_units(units: Sequence[Unit]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def judge(
         SpecificationError: there is no such measure, the limit compares with a model that was not
             measured, or `family` is below 1.
     """
-    case = Case.of(spec, samples, seed=seed, family=family)
+    case = _case(spec, samples, seed, family)
     decision = decide(case, limit)
     data = case.data
     return Verdict(
@@ -128,6 +129,11 @@ def judge(
         budget=data.stages[-1] if data.stages else None,
         controls=evidence.controls(case, limit),
     )
+
+
+@lru_cache(maxsize=1)  # a file's limits come one after another, with the same evidence beside them
+def _case(spec: GateSpec, samples: Samples, seed: int, family: int) -> Case:
+    return Case.of(spec, samples, seed=seed, family=family)
 
 
 def decide(case: Case, limit: Limit) -> Decision:

@@ -39,6 +39,7 @@ from forgetguard.gate.declaration import (
 )
 from forgetguard.gate.eval_tasks import dump_tasks, read_tasks
 from forgetguard.gate.prompt_files import (
+    CLASSES,
     FEWEST_PAIRS,
     FURTHER_KEYS,
     PAIR_KEYS,
@@ -488,7 +489,7 @@ def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
         found: list[Prompt] = []
         if written is not None:
             try:
-                found = read_prompts(file, count=count)
+                found = read_prompts(file, at_least=count or FEWEST_PAIRS)
             except SpecificationError as error:
                 problems.add(line_of(nodes["file"]), f"prompts: file:\n{_indented(str(error))}")
         return Prompts(tuple(found), file.resolve(), count, line_of(node))
@@ -605,7 +606,8 @@ def _read_file(
     pairs: list[PromptPair] = []
     if written is not None:
         try:
-            pairs = read_prompt_file(file, readout=readout, count=most or count)
+            least = most or count or FEWEST_PAIRS
+            pairs = read_prompt_file(file, readout=readout, at_least=least)
         except SpecificationError as error:
             problems.add(line_of(nodes["file"]), f"pairs: file:\n{_indented(str(error))}")
     return FilePairs(file.resolve(), count, tuple(pairs), line_of(node), most)
@@ -620,9 +622,7 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
     for item in node.value:
         nodes = lines.mapping(item, "pairs", problems, known=PAIR_KEYS, required=REQUIRED_PAIR_KEYS)
         texts = {
-            key: _read_texts(value, f"pairs: {key}", problems)
-            if key in FURTHER_KEYS
-            else lines.text(value, f"pairs: {key}", problems)
+            key: _read_key(key, value, problems)
             for key, value in nodes.items()
             if key in REQUIRED_PAIR_KEYS or not lines.is_null(value)
         }
@@ -636,6 +636,19 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
             f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
         )
     return InlinePairs(tuple(pairs), line_of(node))
+
+
+def _read_key(key: str, node: yaml.Node, problems: Problems) -> Any:
+    label = f"pairs: {key}"
+    if key in FURTHER_KEYS:
+        return _read_texts(node, label, problems)
+    if key != CLASSES:
+        return lines.text(node, label, problems)
+    given = lines.mapping(node, label, problems)
+    if "" in given:
+        problems.add(line_of(given.pop("")), f"{label}: a class must have a name, got ''")
+    texts = {name: lines.text(one, f"{label}: {name}", problems) for name, one in given.items()}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _read_texts(node: yaml.Node, label: str, problems: Problems) -> list[str]:
@@ -746,7 +759,8 @@ def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Pat
             entry["distractor"] = pair.distractor
         further = {key: list(getattr(pair, key)) for key in FURTHER_KEYS}
         entry |= {key: texts for key, texts in further.items() if texts}
-        entries.append(entry | ({"template": pair.template} if pair.template else {}))
+        entry |= {"template": pair.template} if pair.template else {}
+        entries.append(entry | ({CLASSES: dict(pair.classes)} if pair.classes else {}))
     return entries
 
 

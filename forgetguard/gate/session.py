@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head, heads_of
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
@@ -25,7 +26,8 @@ from forgetguard.errors import (
 )
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
-from forgetguard.gate.declaration import EvalTasks, GateSpec, Limit, TaskPairs
+from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.gate.runner import (
     OtherReading,
@@ -62,6 +64,7 @@ from forgetguard.measures.samples import (
     Key,
     Note,
     Samples,
+    Unit,
     joined,
     member_names,
 )
@@ -374,7 +377,7 @@ class GateSession:
         wanted = [plan for plan in self._sound() if plan.spec.auto]
         for plan in wanted:
             with self._blame(plan):
-                capability, notes = discovery_pairs(plan.spec)
+                capability, on = discovery_pairs(plan.spec, plan.whole.units)
                 try:
                     found = discover_on(
                         self._pair.base,
@@ -387,7 +390,7 @@ class GateSession:
                     plan.notes = (Note("not_looked_for", {"why": str(error)}),)
                     continue
                 plan.spec = replace(plan.spec, members=found.circuit)
-                plan.notes = (auto_note(found), *notes)
+                plan.notes = auto_notes(found, on)
 
     def _check_baseline(self) -> None:
         """Find out before hours of patching that a file is not what the baseline recorded."""
@@ -647,21 +650,32 @@ _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are draw
 _EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
 
 
-def discovery_pairs(spec: GateSpec) -> tuple[Capability, tuple[Note, ...]]:
-    """The pairs that `circuit: auto` is found with, and what a reader of the verdict should know.
+def discovery_pairs(spec: GateSpec, judged: Sequence[Unit]) -> tuple[Capability, dict[str, Any]]:
+    """The pairs that `circuit: auto` is found with, none of which is among those `judged`, and what
+    they are, in plain values.
 
-    A task draws others than those that are gated on; given pairs have to serve for both.
+    A task draws them from its public words and frames, with one seed whatever the prompt seed of
+    the run: the circuit belongs to the base. A file gives those that it holds beside the judged
+    ones; where these are too few, and inline pairs, have to serve for both (`kind` is "judged").
     """
     capability = as_capability(spec)
     if isinstance(spec.pairs, TaskPairs):
-        count = max(_DISCOVERY_PAIRS, spec.pairs.count)
-        return replace(capability, count=count, seed=spec.pairs.seed + _DISCOVERY_SEED), ()
-    return capability, (Note("found_on_gated_pairs"),)
+        seed, count = spec.pairs.seed + _DISCOVERY_SEED, max(_DISCOVERY_PAIRS, spec.pairs.count)
+        without = frozenset(one.clean for one in judged)
+        found = replace(capability, count=count, seed=seed, held_out=False, without=without)
+        return found, {"kind": "task", "task": spec.pairs.task, "seed": seed}
+    if isinstance(spec.pairs, FilePairs):
+        taken = {pair_texts(one) for one in capability.pairs}
+        left = [one for one in spec.pairs.pairs if pair_texts(one) not in taken]
+        if len(left) >= 2 * FEWEST_PAIRS:
+            most = max(_DISCOVERY_PAIRS, len(capability.pairs))
+            return replace(capability, pairs=tuple(left[:most])), {"kind": "file"}
+    return capability, {"kind": "judged"}
 
 
-def auto_note(found: Found) -> Note:
-    """What `circuit: auto` stands for in a verdict."""
-    return Note(
+def auto_notes(found: Found, on: Mapping[str, Any]) -> tuple[Note, ...]:
+    """What `circuit: auto` stands for in a verdict, and on which pairs it was found."""
+    note = Note(
         "auto",
         {
             "members": [str(one) for one in found.circuit],
@@ -671,8 +685,10 @@ def auto_note(found: Found) -> Note:
             "low": float(found.low),
             **_screened(found),
             "held_out": found.curve.pairs,
+            "found_on": {**on, "pairs": found.pairs + found.curve.pairs},
         },
     )
+    return (note, Note("found_on_gated_pairs")) if on["kind"] == "judged" else (note,)
 
 
 def _screened(found: Found) -> dict[str, object]:

@@ -39,6 +39,22 @@ class Code(enum.Enum):
     SATURATED = "saturated"  # the readout leaves no room to see a loss
 
 
+# Nothing can be said of what tuned lost, by however many units.
+_NOT_JUDGED = frozenset({
+    Code.TOO_FEW, Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED, Code.NO_CIRCUIT,
+    Code.NO_SCALE, Code.NO_HEAD, Code.RENAMED,
+})  # fmt: skip
+_OF_WIDTH = frozenset({Code.UNDECIDED.value, Code.GUARDED.value})
+
+
+def not_judged(code: Code, facts: Mapping[str, Any]) -> bool:
+    """Whether an abstention says that there is nothing to judge by. Not one of an interval that is
+    too wide: there something was measured, and was not shown to be kept."""
+    if code is Code.SATURATED:
+        return facts.get("instead") not in _OF_WIDTH
+    return code in _NOT_JUDGED
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its two-sided confidence interval.
@@ -141,3 +157,8 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.outcome is Outcome.PASS
+
+    @property
+    def not_judged(self) -> bool:
+        """Whether it abstains because there is nothing to judge by."""
+        return self.outcome is Outcome.ABSTAIN and not_judged(self.code, self.facts)

@@ -30,10 +30,10 @@ def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     Raises:
         MeasurementError: fewer than 5 prompts.
     """
-    from forgetguard.measures.representation_drift import representation_drift
+    from forgetguard.measures.representation_drift import pseudo_values
 
-    found = representation_drift(base.once(read), kept, draws=0)
-    return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found.pseudo_values)}
+    found = pseudo_values(base.once(read), kept)
+    return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found)}
 
 
 MEASURE = Measure(

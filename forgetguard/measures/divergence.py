@@ -105,12 +105,12 @@ class Divergence:
     @property
     def forward_by_passage(self) -> FloatArray:
         """Mean of `forward` over the passage's positions, nats per token, float64 [passage]."""
-        return _sums(self.forward, self.passage) / np.bincount(self.passage)
+        return by_passage(self.forward, self.passage) / np.bincount(self.passage)
 
     @property
     def reverse_by_passage(self) -> FloatArray:
         """Mean of `reverse` over the passage's positions, nats per token, float64 [passage]."""
-        return _sums(self.reverse, self.passage) / np.bincount(self.passage)
+        return by_passage(self.reverse, self.passage) / np.bincount(self.passage)
 
 
 def predict(
@@ -130,14 +130,14 @@ def predict(
         MeasurementError: no passages, more than `memory` bytes without a file, logits that are not
             finite.
     """
-    starts = _starts(passages)
+    starts = boundaries(passages)
     kept: Tensor | None = None
-    for rows, logits in _runs(anatomy, passages):
+    for rows, logits in run_each(anatomy, passages):
         if kept is None:
             kept = _room((int(starts[-1]), logits.shape[-1]), logits.dtype, file, memory)
         for row, found in zip(rows, logits.cpu(), strict=True):
             kept[starts[row] : starts[row + 1]] = found
-    assert kept is not None  # there is a passage, or _starts has refused
+    assert kept is not None  # there is a passage, or `boundaries` has refused
     return Predictions(tuple(passages), kept)
 
 
@@ -157,11 +157,11 @@ def divergence(
     Raises:
         MeasurementError: logits that are not finite, or a vocabulary that a model does not have.
     """
-    starts = _starts(kept.passages)
+    starts = boundaries(kept.passages)
     total = int(starts[-1])
     forward_kl, reverse_kl, cut_kept, cut_other = (np.empty(total) for _ in range(4))
-    for rows, logits in _runs(anatomy, kept.passages):
-        vocabulary = _shared(vocabulary, kept.logits.shape[-1], logits.shape[-1])
+    for rows, logits in run_each(anatomy, kept.passages):
+        vocabulary = common_ids(vocabulary, kept.logits.shape[-1], logits.shape[-1])
         for row, there in zip(rows, logits, strict=True):
             where = slice(starts[row], starts[row + 1])
             here = kept.logits[where].to(there.device)
@@ -193,92 +193,6 @@ def token_divergence(
     return there.clamp_min(0.0), back.clamp_min(0.0)
 
 
-# --- On completions sampled from one of the models ------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """The log-probability, in nats, that a model gives each token of completions, float64
-    [position], and which passage it is of, int64 [position]."""
-
-    log_probability: FloatArray
-    passage: IntArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampledDivergence:
-    """Estimates of KL between distributions of whole completions, one a sampled completion, in nats
-    a completion (not a token). Their mean over completions is the estimate.
-
-    Attributes:
-        direction: `forward`: KL(base || tuned), from completions drawn from the base; `reverse`:
-            KL(tuned || base), from completions drawn from the tuned model.
-        log_ratio: sum over the completion's tokens of log p - log q, where p drew them. Unbiased;
-            single values may be negative. [completion]
-        non_negative: the sum of q/p - 1 - log q/p, token by token (Schulman, "Approximating KL
-            divergence", 2020; the KL that GRPO trainers log). Unbiased too, since q/p - 1 is 0 on
-            average over p, and never negative. Of smaller variance where the models are close, of
-            larger where they are not (heavy tails where q says what p hardly does). [completion]
-        tokens: of each completion, int64 [completion].
-    """
-
-    direction: Literal["forward", "reverse"]
-    log_ratio: FloatArray
-    non_negative: FloatArray
-    tokens: IntArray
-
-
-def score_completions(
-    anatomy: Anatomy, passages: Sequence[Passage], *, vocabulary: int | None = None
-) -> Scores:
-    """Teacher-force completions through one model. Keeps one number a token.
-
-    `vocabulary` cuts the logits to that many ids and renormalises; give both models the same.
-
-    Raises:
-        MeasurementError: a passage has no completion, a completion holds an id beyond the
-            vocabulary, logits that are not finite.
-    """
-    starts = _starts(passages)
-    result = np.empty(int(starts[-1]))
-    for rows, logits in _runs(anatomy, passages):
-        ids = _shared(vocabulary, logits.shape[-1], logits.shape[-1])
-        for row, found in zip(rows, logits, strict=True):
-            targets = _targets(passages[row], row, ids).to(found.device)
-            scored = found[:, :ids].double().log_softmax(-1).gather(1, targets[:, None])
-            result[starts[row] : starts[row + 1]] = scored[:, 0].cpu().numpy()
-    return Scores(result, np.repeat(np.arange(len(passages)), np.diff(starts)))
-
-
-def sampled_divergence(base: Scores, tuned: Scores, *, drawn_from: Side) -> SampledDivergence:
-    """Estimate the KL between the two models' distributions of completions.
-
-    The completions must be plain samples of the model that `drawn_from` names (temperature 1, no
-    top-k or top-p), with the end-of-text token where it was drawn. Training labels are samples of
-    neither model. Several completions of one prompt are to be resampled as one. On the same
-    passages, the sum over a completion of `Divergence.forward` (drawn from the base) or `.reverse`
-    (drawn from the tuned) estimates the same with less noise: there the expectation over each next
-    token is taken exactly.
-
-    Raises:
-        MeasurementError: the two were not scored on the same passages.
-    """
-    if not np.array_equal(base.passage, tuned.passage):
-        raise MeasurementError(
-            f"base was scored on {len(base.passage)} tokens, tuned on {len(tuned.passage)} of "
-            "other passages: score both on the same completions"
-        )
-    log_ratio = base.log_probability - tuned.log_probability
-    if drawn_from == "tuned":
-        log_ratio = -log_ratio
-    return SampledDivergence(
-        direction="forward" if drawn_from == "base" else "reverse",
-        log_ratio=_sums(log_ratio, base.passage),
-        non_negative=_sums(np.expm1(-log_ratio) + log_ratio, base.passage),
-        tokens=np.bincount(base.passage),
-    )
-
-
 # --- Running models ------------------------------------------------------------------------------
 
 
@@ -294,9 +208,11 @@ def batches(passages: Sequence[Passage]) -> Iterator[list[int]]:
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
-def _runs(
+def run_each(
     anatomy: Anatomy, passages: Sequence[Passage]
 ) -> Iterator[tuple[list[int], Float[Tensor, "row readout vocab"]]]:
+    """Which passages ran together, and their logits at the compared positions (raises
+    MeasurementError where some are not finite)."""
     for rows in batches(passages):
         ids = torch.tensor([passages[row].ids for row in rows])
         with torch.no_grad():
@@ -305,8 +221,9 @@ def _runs(
         yield rows, logits
 
 
-def _starts(passages: Sequence[Passage]) -> IntArray:
-    """Where each passage's positions begin among all of them, and their number, [passage + 1]."""
+def boundaries(passages: Sequence[Passage]) -> IntArray:
+    """Where each passage's positions begin among all of them, and their number, [passage + 1]
+    (raises MeasurementError where there are no passages)."""
     if not passages:
         raise MeasurementError("there are no passages to compare the models on: give some prompts")
     return np.cumsum([0, *(len(one.positions) for one in passages)])
@@ -326,7 +243,9 @@ def _room(shape: tuple[int, int], dtype: torch.dtype, file: Path | None, memory:
     return torch.empty(shape, dtype=dtype)
 
 
-def _shared(asked: int | None, *sizes: int) -> int:
+def common_ids(asked: int | None, *sizes: int) -> int:
+    """How many ids are compared: `asked`, or what the smaller vocabulary has (raises
+    MeasurementError where that is fewer than asked)."""
     if asked is None:
         return min(sizes)
     if not 0 < asked <= min(sizes):
@@ -345,20 +264,6 @@ def _mass_beyond(logits: Float[Tensor, "position vocab"], vocabulary: int) -> Fl
     return found
 
 
-def _targets(one: Passage, number: int, vocabulary: int) -> Tensor:
-    if len(one.targets) != len(one.positions):
-        raise MeasurementError(
-            f"passage {number} has no completion to score: build it with passage(prompt, "
-            "completion)"
-        )
-    if max(one.targets) >= vocabulary:
-        raise MeasurementError(
-            f"the completion of passage {number} holds id {max(one.targets)}, beyond the "
-            f"{vocabulary} ids that are compared: it cannot come from a model of that vocabulary; "
-            "leave such completions out, and count them"
-        )
-    return torch.tensor(one.targets)
-
-
-def _sums(values: FloatArray, passage_of: IntArray) -> FloatArray:
+def by_passage(values: FloatArray, passage_of: IntArray) -> FloatArray:
+    """Of the values of each passage's positions, float64 [passage]."""
     return np.bincount(passage_of, weights=values).astype(np.float64)

@@ -428,11 +428,6 @@ class Drift:
         """change / size, without unit; None where the base is all zero."""
         return self.change / self.size if self.size else None
 
-    @property
-    def changed_share(self) -> float:
-        """changed / entries, 0 to 1."""
-        return self.changed / self.entries if self.entries else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class TensorDrift:
@@ -456,18 +451,6 @@ class ParameterDrift:
     def total(self) -> Drift:
         """Of all weights together. Tied embeddings count once."""
         return together(one.drift for one in self.tensors)
-
-    @property
-    def by_kind(self) -> dict[str, Drift]:
-        """Over all layers, by kind of tensor, in the order of the kinds' names."""
-        kinds = sorted({one.kind for one in self.tensors})
-        return {k: together(one.drift for one in self.tensors if one.kind == k) for k in kinds}
-
-    @property
-    def by_layer(self) -> dict[int, Drift]:
-        """Over all tensors of a layer; those outside the layers are left out."""
-        layers = sorted({one.layer for one in self.tensors if one.layer is not None})
-        return {n: together(one.drift for one in self.tensors if one.layer == n) for n in layers}
 
 
 def parameter_drift(

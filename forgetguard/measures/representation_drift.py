@@ -1,7 +1,8 @@
-"""How far the residual stream moved, layer by layer: linear CKA, and plain distance."""
+"""How far the residual stream moved, layer by layer: linear CKA."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,37 +35,6 @@ class Streams:
 
     passages: tuple[Passage, ...]
     residual: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RepresentationDrift:
-    """Base against tuned, layer by layer.
-
-    NaN stands where a layer's rows do not differ from prompt to prompt.
-
-    Attributes:
-        cka: linear CKA from unbiased HSIC, float64 [layer]. 1: the same up to a rotation and a
-            scale; about 0: unrelated. May fall a little below 0.
-        pseudo_values: jackknife pseudo-values of `cka`, float64 [layer, passage]: their mean
-            estimates it, their standard deviation over sqrt(passages) is its standard error.
-            (Resampling prompts with repetition would bias CKA upwards, for copies are alike.)
-        biased: the usual linear CKA (Kornblith et al.), float64 [layer]. Near 1 for anything where
-            d_model is not far below the number of prompts.
-        chance, chance_biased: both with the tuned model's prompts permuted, float64 [layer, draw].
-        top_share: of the base's HSIC with itself (the sum of squared eigenvalues of the
-            covariance), the part of its leading direction, float64 [layer]. Near 1, CKA compares
-            that one direction and hears nothing of the others.
-        distance: |tuned - base| / |base| of each prompt's residual stream, [layer, passage]. Not
-            blind to rotation, as CKA is: a fine-tuned model shares its base's axes.
-    """
-
-    cka: FloatArray
-    pseudo_values: FloatArray
-    biased: FloatArray
-    chance: FloatArray
-    chance_biased: FloatArray
-    top_share: FloatArray
-    distance: FloatArray
 
 
 def capture_streams(anatomy: Anatomy, passages: Sequence[Passage]) -> Streams:
@@ -101,99 +71,53 @@ def capture_streams(anatomy: Anatomy, passages: Sequence[Passage]) -> Streams:
     return Streams(tuple(passages), residual)
 
 
-def representation_drift(
-    base: Streams, tuned: Streams, *, draws: int = 100, seed: int = 0
-) -> RepresentationDrift:
-    """Compare two models' residual streams on the same passages.
+def pseudo_values(base: Streams, tuned: Streams) -> FloatArray:
+    """Compare two models' residual streams on the same passages, layer by layer: the jackknife
+    pseudo-values of linear CKA from unbiased HSIC, float64 [layer, passage].
 
-    Equal streams give a CKA of exactly 1 and distances of exactly 0.
-
-    Args:
-        draws: permutations for the chance level; the same for every layer.
-        seed: of the permutations.
+    Their mean estimates it: 1: the same up to a rotation and a scale; about 0: unrelated. Their
+    standard deviation over sqrt(passages) is its standard error. (Resampling prompts with
+    repetition would bias CKA upwards, for copies are alike.) Equal streams give exactly 1; NaN
+    stands where a layer's rows do not differ from prompt to prompt.
 
     Raises:
         MeasurementError: other passages, other shapes, or fewer than 5 passages.
     """
+    check_streams(base, tuned)
+    layers = zip(base.residual, tuned.residual, strict=True)
+    return np.array([cka(*(one.astype(np.float64) for one in layer))[1] for layer in layers])
+
+
+def check_streams(base: Streams, tuned: Streams) -> None:
+    """Raises MeasurementError where two models' streams cannot be compared."""
     if base.passages != tuned.passages or base.residual.shape != tuned.residual.shape:
         raise MeasurementError(
             f"the streams are of other passages or models: {list(base.residual.shape)} against "
             f"{list(tuned.residual.shape)} [layer, passage, d_model]; capture both on the same "
             "passages, of a base and its fine-tune"
         )
-    count = len(base.passages)
-    _check_rows(count)
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(count) for _ in range(draws)]
-    layers = [
-        _layer(one.astype(np.float64), other.astype(np.float64), orders)
-        for one, other in zip(base.residual, tuned.residual, strict=True)
-    ]
-    return RepresentationDrift(*(np.array(values) for values in zip(*layers, strict=True)))
+    check_rows(len(base.passages))
 
 
-def linear_cka(first: FloatArray, second: FloatArray, *, unbiased: bool = True) -> float:
-    """Linear CKA of two representations of the same rows, [row, width] each; widths may differ.
+def cka(first: FloatArray, second: FloatArray) -> tuple[float, FloatArray]:
+    """Linear CKA of two representations of the same rows, [row, width] each, and its jackknife
+    pseudo-values [row]; NaN where a side's rows do not differ.
 
-    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of the Gram matrices K = X X^T and L = Y Y^T.
-    Biased: HSIC(K, L) = tr(K H L H) with the centring matrix H; then it equals |Y^T X|^2 /
-    (|X^T X| |Y^T Y|) of centred columns (Kornblith et al. 2019, arXiv 1905.00414). Unbiased, the
-    default: HSIC_1 (Song et al., JMLR 13, 2012, equation 5), as for CKA by Nguyen et al. 2021
-    (arXiv 2010.15327). The ratio of unbiased estimates is itself only nearly unbiased.
-
-    Returns:
-        From 0 to 1 when biased, from -1 to 1 when not (HSIC_1 is an inner product of U-centred
-        matrices: Szekely and Rizzo 2014); NaN where a side's rows do not differ.
-
-    Raises:
-        MeasurementError: fewer than 5 rows, or different numbers of rows.
+    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of the Gram matrices K = X X^T and L = Y Y^T with the
+    unbiased HSIC_1 (Song et al., JMLR 13, 2012, equation 5), as for CKA by Nguyen et al. 2021
+    (arXiv 2010.15327). The ratio of unbiased estimates is itself only nearly unbiased; from -1 to 1
+    (HSIC_1 is an inner product of U-centred matrices: Szekely and Rizzo 2014).
     """
-    if len(first) != len(second):
-        raise MeasurementError(
-            f"CKA compares representations of the same rows, got {len(first)} and {len(second)}"
-        )
-    _check_rows(len(first))
-    one, other = _centred(first), _centred(second)
+    one, other = centred(first), centred(second)
+    count = len(first)
     if one is None or other is None:
-        return float("nan")
-    both = one @ one.T, other @ other.T
-    if unbiased:
-        return _ratio(*_unbiased(*(_hollow(gram) for gram in both))[0])
-    return _ratio(*_biased(*both))
+        return math.nan, np.full(count, math.nan)
+    whole, without = unbiased_hsic(hollow(one @ one.T), hollow(other @ other.T))
+    found = ratio(*whole)
+    return found, count * found - (count - 1) * np.array([ratio(*left) for left in without.T])
 
 
-def _layer(
-    base: FloatArray, tuned: FloatArray, orders: Sequence[npt.NDArray[np.int64]]
-) -> tuple[Any, ...]:
-    """The fields of RepresentationDrift of one layer, in their order."""
-    size = np.linalg.norm(base, axis=1)
-    distance = np.linalg.norm(tuned - base, axis=1) / np.where(size > 0, size, np.nan)
-    one, other = _centred(base), _centred(tuned)
-    if one is None or other is None:
-        nothing = np.full(len(orders), np.nan)
-        return np.nan, np.full(len(base), np.nan), np.nan, nothing, nothing, np.nan, distance
-    first, second = one @ one.T, other @ other.T
-    hollow = _hollow(first), _hollow(second)
-    whole, without = _unbiased(*hollow)
-    cka, count = _ratio(*whole), len(base)
-    pseudo = count * cka - (count - 1) * np.array([_ratio(*left) for left in without.T])
-    chance = [_ratio(*_unbiased(hollow[0], hollow[1][np.ix_(order, order)])[0]) for order in orders]
-    chance_biased = [_ratio(*_biased(first, second[np.ix_(order, order)])) for order in orders]
-    squares = np.linalg.eigvalsh(first) ** 2
-    top_share = squares[-1] / squares.sum()
-    return cka, pseudo, _ratio(*_biased(first, second)), chance, chance_biased, top_share, distance
-
-
-def _biased(first: Gram, second: Gram) -> tuple[float, float, float]:
-    """HSIC of (K, L), (K, K) and (L, L) up to one factor; the columns were centred before."""
-    return (
-        float((first * second).sum()),
-        float((first * first).sum()),
-        float((second * second).sum()),
-    )
-
-
-def _unbiased(first: Gram, second: Gram) -> tuple[FloatArray, FloatArray]:
+def unbiased_hsic(first: Gram, second: Gram) -> tuple[FloatArray, FloatArray]:
     """HSIC_1 of (K, L), (K, K) and (L, L) of hollow Gram matrices: of all rows, [3], and with each
     row left out, [3, row]."""
     pairs = ((first, second), (first, first), (second, second))
@@ -226,15 +150,16 @@ def _hsic_from(trace: Any, totals: Any, inner: Any, n: int) -> Any:
     return (trace + totals / ((n - 1) * (n - 2)) - 2 * inner / (n - 2)) / (n * (n - 3))
 
 
-def _ratio(both: float, first: float, second: float) -> float:
-    """NaN where a representation has no variance (its estimate is not above 0)."""
+def ratio(both: float, first: float, second: float) -> float:
+    """CKA of HSIC(K, L), HSIC(K, K) and HSIC(L, L); NaN where a representation has no variance (its
+    estimate is not above 0)."""
     if not (first > 0 and second > 0):
-        return float("nan")
+        return math.nan
     # Taken in this order, a representation against itself reads exactly 1.
     return float(both / np.sqrt(first * second))
 
 
-def _centred(rows: FloatArray) -> FloatArray | None:
+def centred(rows: FloatArray) -> FloatArray | None:
     """The rows about their mean, scaled to norm 1 (squares of squares of large values overflow
     nothing then); None where they do not differ."""
     centred: FloatArray = rows - rows.mean(axis=0)
@@ -245,11 +170,13 @@ def _centred(rows: FloatArray) -> FloatArray | None:
     return centred
 
 
-def _hollow(gram: Gram) -> Gram:
+def hollow(gram: Gram) -> Gram:
+    """A Gram matrix without its diagonal."""
     return gram - np.diag(np.diag(gram))
 
 
-def _check_rows(count: int) -> None:
+def check_rows(count: int) -> None:
+    """Raises MeasurementError where CKA of so few rows is not defined."""
     if count < FEWEST:
         raise MeasurementError(
             f"CKA of {count} prompts says nothing: give at least {FEWEST}, better 64"

@@ -27,10 +27,9 @@ def on_disk(
         MeasurementError: the model has no matrix of the kinds that are read, or a decomposition
             does not converge.
     """
-    from forgetguard.measures.singular_rotation import checkpoint_rotation
+    from forgetguard.measures.singular_rotation import over_control
 
-    found = checkpoint_rotation(base, other, options=options)
-    return {one.name: one.over_control or 0.0 for one in found}
+    return over_control(base, other, options)
 
 
 MEASURE = Measure(

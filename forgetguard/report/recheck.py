@@ -97,6 +97,7 @@ def recheck(document: Mapping[str, Any]) -> Rechecked:
                 verdicts.append(verdict_from_dict(written))
                 differences += _differing(result["id"], written, circuits, document["seed"])
             differences += _outcome(result)
+        differences += _as_asked(document)
         why_not = tuple(_why_no_pass(document))
         differences += _run(document, why_not)
     except (KeyError, TypeError, AttributeError) as error:
@@ -250,13 +251,41 @@ def _unanswered(document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{entry['name']}: {limit['key']} is declared, and there is no verdict on it"
 
 
+def _as_asked(document: Mapping[str, Any]) -> Iterator[Difference]:
+    """Declared limits were judged on the prompts, and in the family, that the options ask for. (A
+    Python gate may give its circuit a prompt seed of its own, and counts as several limits.)"""
+    options = document["options"]
+    family, prompt_seed = options.get("family"), options.get("prompt_seed")
+    seeds = {one["digest"]: one["declared"].get("prompt_seed") for one in document["circuits"]}
+    collected = sum(map(len, (document[key] for key in ("results", "deselected", "not_run"))))
+    collected += len(document.get("ungated", ()))
+    for result in document["results"]:
+        if not result["id"].partition("::")[0].endswith(SUFFIXES):
+            continue
+        for one in result["verdicts"]:
+            theirs = seeds.get(one["circuit_digest"], prompt_seed)
+            if theirs != prompt_seed:
+                yield Difference(result["id"], "declared.prompt_seed", theirs, prompt_seed)
+            if family is not None and one["family"] != family:
+                yield Difference(result["id"], "family", one["family"], family)
+            elif family is None and one["family"] > collected:
+                yield Difference(result["id"], "family", one["family"], collected)
+
+
 def _run(document: Mapping[str, Any], why_not: tuple[str, ...]) -> Iterator[Difference]:
     """What the file says of the run must follow from its results."""
     if document["exit_status"] == 0 and why_not:
         yield Difference("the run", "exit_status", 0, why_not[0])
-    abstained = {one["id"] for one in document["results"] if one["outcome"] == "abstain"}
-    unfounded = sorted(set(document["allowed_to_abstain"]) - abstained)
-    if unfounded:
-        yield Difference("the run", "allowed_to_abstain", unfounded, "no abstention")
+    judged = {
+        one["id"]: [verdict_from_dict(verdict) for verdict in one["verdicts"]]
+        for one in document["results"]
+        if one["outcome"] == "abstain"
+    }
+    for gate in document["allowed_to_abstain"]:
+        if gate not in judged:
+            yield Difference("the run", "allowed_to_abstain", gate, "no abstention")
+        for one in judged.get(gate, ()):
+            if one.outcome is Outcome.ABSTAIN and not one.not_judged:
+                yield Difference(gate, "allowed_to_abstain", gate, one.code.value)
     if document["allowed_to_abstain"] and not document["options"].get("allow_abstain"):
         yield Difference("the run", "options.allow_abstain", False, True)

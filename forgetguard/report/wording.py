@@ -153,7 +153,20 @@ def _beyond(verdict: Verdict) -> str:
     corrected, others = _corrected(verdict), verdict.facts.get("others", ())
     text = f"{_shown(verdict)}{_units(verdict)} is beyond {_limit(verdict)}"
     text += f" ({corrected})" if corrected else ""
-    return text + (f"; so are {names(others)}" if others else "")
+    text += f"; so {'are' if len(others) > 1 else 'is'} {names(others)}" if others else ""
+    return text + _damaged_first(verdict)
+
+
+def _damaged_first(verdict: Verdict) -> str:
+    """Which head to look at, where it is another than the one with the largest value: that one may
+    only inherit what the other does."""
+    first = verdict.subjects[0] if verdict.subject and verdict.subjects else None
+    if first is None or first.subject == verdict.subject or first.own is None:
+        return ""
+    if first.own.low <= 0:
+        return ""
+    own = number(first.own.value)
+    return f"; look at {first.subject} first, which does damage of its own ({own})"
 
 
 def _undecided(verdict: Verdict) -> str:
@@ -370,8 +383,18 @@ def _auto(facts: Facts) -> str:
     members = facts["members"]
     return (
         f"circuit: auto is {names(members)} ({facts['method']}; {len(members)} of {facts['of']} "
-        f"heads, faithfulness {facts['faithfulness']:.2f}{_low_and_why(facts)})"
+        f"heads, faithfulness {facts['faithfulness']:.2f}{_low_and_why(facts)}){_found_on(facts)}"
     )
+
+
+def _found_on(facts: Facts) -> str:
+    """On which pairs it was found; that they are the judged ones is a note of its own."""
+    on = facts.get("found_on", {"kind": "judged"})
+    if on["kind"] == "judged":
+        return ""
+    source = "the file" if on["kind"] == "file" else f"task {on['task']}, seed {on['seed']}"
+    public = "" if on["kind"] == "file" else ", of its public words and templates"
+    return f", found on {on['pairs']} other pairs ({source}{public}); none of them is judged"
 
 
 def _low_and_why(facts: Facts) -> str:
@@ -430,6 +453,17 @@ def _unguarded(facts: Facts) -> str:
         "it takes for granted that the loss is not carried by a few pairs that were not drawn; "
         f"guard: {facts['guard']:g} does not, and a harmless model passes with it from {fewest} "
         f"pairs on{more}"
+    )
+
+
+def _slice_carries(facts: Facts) -> str:
+    units, chance = units_of(facts["measure"]), facts["chance"]
+    what = "template" if facts["kind"] == "template" else f"class {facts['kind']}:"
+    return (
+        f"{what} {facts['slice']!r} carries {share(facts['share'])} of the loss on "
+        f"{facts['units']} of {facts['of']} {units} ({quantity(facts['measure'])} "
+        f"{number(facts['value'])} on them alone; by chance one of {facts['slices']} templates and "
+        f"classes would stand out as far in {share(chance)} of draws)"
     )
 
 
@@ -495,11 +529,7 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         f"{share(facts['missed'])} would be missed"
     ),
     "unguarded": _unguarded,
-    "template_carries": lambda facts: (
-        f"template {facts['template']!r} carries {share(facts['share'])} of the loss on "
-        f"{facts['units']} of {facts['of']} {units_of(facts['measure'])} "
-        f"({quantity(facts['measure'])} {number(facts['value'])} on them alone)"
-    ),
+    "slice_carries": _slice_carries,
     "said_instead": _said_instead,
     # of the circuit
     "auto": _auto,

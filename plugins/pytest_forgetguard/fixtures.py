@@ -137,7 +137,11 @@ class Forgetguard:
         from forgetguard.gate.verdict import Outcome
 
         __tracebackhide__ = True
-        fine = {Outcome.PASS, *([Outcome.ABSTAIN] if self.settings.allow_abstain else [])}
-        unpassed = [verdict for verdict in verdicts if verdict.outcome not in fine]
+        allowed = self.settings.allow_abstain
+        unpassed = [
+            verdict
+            for verdict in verdicts
+            if verdict.outcome is not Outcome.PASS and not (allowed and verdict.not_judged)
+        ]
         if unpassed:
             raise GateFailure(*unpassed)

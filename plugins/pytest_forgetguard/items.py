@@ -89,7 +89,7 @@ class LimitItem(pytest.Item):
         self.user_properties += verdict_properties(verdict)
         if self.default and base_has_not(verdict):
             raise NotHad(verdict)
-        may_abstain = run.settings.allow_abstain and verdict.outcome is Outcome.ABSTAIN
+        may_abstain = run.settings.allow_abstain and verdict.not_judged
         if verdict.outcome is not Outcome.PASS and not may_abstain:
             raise GateFailure(verdict, rerun=self.rerun(verdict.family))
 

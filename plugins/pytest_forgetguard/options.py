@@ -33,7 +33,7 @@ SWITCHES = {
     "trust-remote-code": "Let checkpoints run the code they carry.",
     "allow-pickle": "Load checkpoints that are not safetensors.",
     "merge-adapter": "Merge a LoRA adapter into its base instead of toggling it.",
-    "allow-abstain": "Let limits abstain without failing the run; at least one must pass.",
+    "allow-abstain": "Let limits that cannot be judged abstain; at least one limit must pass.",
 }
 # Not in the ini file: a gate that records every checkpoint as the accepted one gates nothing.
 RECORDING = {

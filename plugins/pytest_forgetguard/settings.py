@@ -12,6 +12,7 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest
 
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_LIMITS = 100_000  # of a run; more are a slip of the keyboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +204,11 @@ def _family(config: pytest.Config) -> int | None:
     if _value(config, "family") is None:
         return None
     found = _whole(config, "family")
-    if found < 1:
-        raise pytest.UsageError(f"{FLAG}-family: a run has at least 1 limit, got {found}")
+    if not 1 <= found <= MOST_LIMITS:
+        raise pytest.UsageError(
+            f"{FLAG}-family: a run has 1 to {MOST_LIMITS} limits, got {found}; leave it out to "
+            "count those that are collected"
+        )
     return found
 
 

@@ -37,6 +37,17 @@ class Result:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)
 
+    @property
+    def may_abstain(self) -> bool:
+        """Whether it abstained, and never because an interval was too wide."""
+        from forgetguard.gate.verdict import Code, not_judged
+
+        return self.outcome == "abstain" and all(
+            not_judged(Code(one["code"]), one["facts"])
+            for one in self.verdicts
+            if one["outcome"] == "abstain"
+        )
+
     def add(self, other: Result, attempt: int = 0) -> None:
         """Merge what a report says of one attempt (counted from 0); the worst outcome stays."""
         if worst((self.outcome, other.outcome)) != self.outcome:
@@ -89,10 +100,11 @@ class Run:
 
     @property
     def allowed_to_abstain(self) -> list[str]:
-        """The gates that abstained where `--forgetguard-allow-abstain` lets them."""
+        """The gates that abstained where `--forgetguard-allow-abstain` lets them: on what cannot
+        be judged."""
         if not self.settings.allow_abstain:
             return []
-        return [nodeid for nodeid, result in self.in_order() if result.outcome == "abstain"]
+        return [nodeid for nodeid, result in self.in_order() if result.may_abstain]
 
     @property
     def not_had(self) -> list[str]:

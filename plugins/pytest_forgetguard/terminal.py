@@ -27,7 +27,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [
         f"forgetguard: {_checkpoints(run)}",
         f"forgetguard: device {device or 'default'}, dtype {settings.dtype}, seed {settings.seed}"
-        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else ""),
+        + (f", prompt seed {drawn}" if (drawn := settings.prompt_seed) is not None else "")
+        + (f", a family of {given} limits" if (given := settings.family) is not None else ""),
     ]
     return lines + [f"forgetguard: note: {note}" for note in run.notes]
 
@@ -50,7 +51,8 @@ def pytest_report_collectionfinish(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """The table of all limits (not with -q), totals (not with -qq), and always any problem."""
+    """The table of all limits (not with -q), totals and what a pass leaves open (not with -qq), and
+    always any problem."""
     from forgetguard.report.terminal import table, totals
 
     run = config.stash[RUN]
@@ -69,7 +71,9 @@ def pytest_terminal_summary(
     if verbosity >= -1 and (rows or run.not_run):
         lines.append(totals([row.outcome for row in rows], not_run=len(run.not_run)))
     if verbosity >= 0:
-        lines += _remarks(run, verbose=verbosity > 0)
+        lines += [*_notes(run, verbose=verbosity > 0), *_left_out(run)]
+    elif verbosity == -1:
+        lines += _notes(run, only=_EVEN_QUIET)
     if lines:
         terminalreporter.section(f"forgetguard: {_checkpoints(run)}")
         for line in lines:
@@ -143,9 +147,13 @@ def _shortened(message: str) -> str:
 _IN_DETAIL = ("share_of_readout", "share_of_loss", "unguarded", "held_by_floor")
 
 
-def _remarks(run: Run, *, verbose: bool) -> list[str]:
-    """Notes of all verdicts, each once, then what was left out. What stands in a failure's own text
-    (`_IN_DETAIL`) is told here with -v only; of templates that may be broken unseen, the most."""
+# Without these a pass would be taken for more than it is.
+_EVEN_QUIET = ("fixed_prompts", "cannot_fail", "far_below", "no_effect")
+
+
+def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list[str]:
+    """Notes of all verdicts, each once. What stands in a failure's own text (`_IN_DETAIL`) is told
+    here with -v only; of templates that may be broken unseen, the most."""
     from forgetguard.gate.records import load
     from forgetguard.measures.samples import Note
     from forgetguard.report.wording import note
@@ -158,6 +166,8 @@ def _remarks(run: Run, *, verbose: bool) -> list[str]:
             circuits[verdict["circuit"]] = None
             for data in verdict["notes"]:
                 one = load(Note, data, "a note")
+                if only and one.code not in only:
+                    continue
                 if one.code == "templates_unseen":
                     unseen.append(one)
                 elif verbose or one.code not in _IN_DETAIL:
@@ -165,11 +175,15 @@ def _remarks(run: Run, *, verbose: bool) -> list[str]:
     if unseen:
         most = max(unseen, key=lambda one: float(one.facts["missed"]))
         found[f"a pass {note(most)}"] = circuits
-    lines = [
+    return [
         f"note: {text}" if len(told) == len(circuits) > 1 else f"note: {', '.join(told)}: {text}"
         for text, told in found.items()
     ]
-    lines += _controls(run)
+
+
+def _left_out(run: Run) -> list[str]:
+    """What other heads read, then which gates were left out, and where the results are."""
+    lines = _controls(run)
     if run.deselected:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):

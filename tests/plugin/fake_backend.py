@@ -1,7 +1,7 @@
 """A conftest.py for test projects: verdicts by the circuit's name, without any model.
 
-A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `lacking` abstains as
-the base has not the capability, `broken` raises a
+A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `wide` abstains as
+its interval holds the limit, `lacking` as the base has not the capability, `broken` raises a
 MeasurementError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
 KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and on `tuned`.
 """
@@ -74,14 +74,15 @@ def fake_verdict(circuit, limit, kind, family):
     )
     from forgetguard.measures.samples import Note
 
-    abstaining = dict.fromkeys(("vague", "lacking"), Outcome.ABSTAIN)
+    abstaining = dict.fromkeys(("vague", "wide", "lacking"), Outcome.ABSTAIN)
     outcome = {"bad": Outcome.FAIL, **abstaining}.get(kind, Outcome.PASS)
     low = 0.5 if outcome is Outcome.FAIL else -0.02
+    valueless = outcome is Outcome.ABSTAIN and kind != "wide"
     estimate = Estimate(low + 0.05, low, low + 0.1, coverage=0.9, n=64)
     head = SubjectEvidence("L2H2", estimate, Estimate(1.2, 1.0, 1.4, 0.9, 64))
     pair = UnitEvidence("When Mary", 2.9, "When John", " John", " Mary", 4.1, 1.2, 0.9)
     codes = {Outcome.PASS: Code.WITHIN, Outcome.FAIL: Code.BEYOND, Outcome.ABSTAIN: Code.TOO_FEW}
-    code = Code.BASE_WRONG if kind == "lacking" else codes[outcome]
+    code = {"lacking": Code.BASE_WRONG, "wide": Code.UNDECIDED}.get(kind, codes[outcome])
     facts = {"corrected_low": low, "before": 1.0, "now": 0.9, "value": 0.1, "low": 0.0, "high": 0.2}
     return Verdict(
         circuit=circuit.name,
@@ -89,7 +90,7 @@ def fake_verdict(circuit, limit, kind, family):
         limit=limit.key,
         bound=limit.maximum,
         outcome=outcome,
-        estimate=None if outcome is Outcome.ABSTAIN else estimate,
+        estimate=None if valueless else estimate,
         code=code,
         facts=facts | {"dropped": 2, "count": 3, "least": 8},
         subjects=(head,),

@@ -20,7 +20,7 @@ def gated(project):
 def test_an_abstention_beside_a_pass(gated, workers: int) -> None:
     result = gated.gate(ALLOW, JSON, workers=workers)
     assert result.ret == documented(
-        "`--forgetguard-allow-abstain`: some limits abstain, at least one is kept, and none fails"
+        "`--forgetguard-allow-abstain`: some limits cannot be judged, one or more are kept"
     )
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(
@@ -57,6 +57,28 @@ def test_a_run_of_abstentions_alone_is_no_pass(project, workers: int) -> None:
 def test_fails_and_errors_are_no_abstentions(gated, kind: str) -> None:
     gated.circuit(f"{kind}.circuit.yaml")
     assert gated.gate(ALLOW).ret == documented("a limit is exceeded")
+
+
+def test_what_was_measured_and_is_undecided_is_not_allowed(gated, workers: int) -> None:
+    """Else a wide interval, or a family of many limits, would turn a FAIL into exit status 0."""
+    gated.circuit("wide.circuit.yaml")
+    result = gated.gate(ALLOW, JSON, "--forgetguard-family=1000", workers=workers)
+    assert result.ret == documented(
+        "`--forgetguard-allow-abstain`: an interval holds the limit, so it is not decided"
+    )
+    result.assert_outcomes(passed=1, skipped=1, failed=1)
+    assert gated.results()["allowed_to_abstain"] == [VAGUE]
+
+
+def test_a_python_gate_may_not_abstain_on_what_is_undecided(gated) -> None:
+    gated.circuit("wide.circuit.yaml")
+    gated.python(
+        "test_gate.py",
+        "def test_it(forgetguard):\n"
+        "    forgetguard.assert_limit('wide.circuit.yaml', 'dcv.circuit')\n",
+    )
+    assert gated.gate("test_gate.py", "good.circuit.yaml", ALLOW, JSON).ret == 1
+    assert gated.results()["allowed_to_abstain"] == []
 
 
 def test_a_python_gate_goes_on_after_an_abstention(gated, workers: int) -> None:

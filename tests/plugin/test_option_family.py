@@ -107,7 +107,7 @@ def test_the_printed_command_decides_as_the_run_did(folder: Path, whole) -> None
     assert gate(folder, *without)[1][ABLE]["family"] == 1
 
 
-@pytest.mark.parametrize("value", ["0", "some", "-1"])
+@pytest.mark.parametrize("value", ["0", "some", "-1", "100001", "1" + 400 * "0"])
 def test_no_family_is_refused(project, value: str) -> None:
     project.circuit("good.circuit.yaml")
     result = project.gate(f"--forgetguard-family={value}")

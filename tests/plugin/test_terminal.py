@@ -48,6 +48,25 @@ def test_q_leaves_the_totals(mixed) -> None:
     result.stdout.no_fnmatch_line("note:*")
 
 
+def test_q_leaves_that_the_prompts_of_a_pass_are_fixed(project) -> None:
+    project.circuit("good.circuit.yaml")
+    project.more_conftest("""
+def on_fixed_prompts(*args, plain=fake_verdict):
+    from dataclasses import replace
+    from forgetguard.measures.samples import Note
+
+    verdict = plain(*args)
+    fixed = Note("fixed_prompts", {"kind": "task", "can_be_drawn": True})
+    return replace(verdict, notes=(*verdict.notes, fixed))
+fake_verdict = on_fixed_prompts
+""")
+    result = project.gate("-q")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["1 pass", "note: good: *--forgetguard-prompt-seed N"])
+    result.stdout.no_fnmatch_line("*2 of 66*")
+    project.gate("-qq").stdout.no_fnmatch_line("note:*")
+
+
 def test_qq_leaves_nothing_but_problems(mixed) -> None:
     result = mixed.gate("-qq", "-x")
     result.stdout.no_fnmatch_line("*pass*")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from examples.studies.comparison.mask_shift import mask_shift, vulnerable, vulnerable_over_seeds
+from examples.studies.comparison.overlap import overlap
+from examples.studies.comparison.retention import retention
 from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.measures.mask_shift import mask_shift, vulnerable, vulnerable_over_seeds
-from forgetguard.measures.overlap import overlap
-from forgetguard.measures.retention import retention
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 UNIVERSE: tuple[Member, ...] = tuple(

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.linalg import subspace_angles
 
-from forgetguard.measures.divergence import Scores, sampled_divergence, token_divergence
+from examples.studies.drift.representations import linear_cka
+from examples.studies.drift.rotations import gap, value_share
+from examples.studies.drift.sampled import Scores, sampled_divergence
+from examples.studies.drift.weights import changed_share
+from forgetguard.measures.divergence import token_divergence
 from forgetguard.measures.parameter_drift import Drift, together
-from forgetguard.measures.representation_drift import linear_cka
 from forgetguard.measures.singular_rotation import rotation
 
 FloatArray = npt.NDArray[np.float64]
@@ -114,9 +117,9 @@ def test_angles_are_those_of_scipy_symmetric_and_at_most_a_quarter_turn(
         assert angles == pytest.approx(there, abs=1e-9)
         assert angles.min() >= 0
         assert angles.max() <= math.pi / 2 + 1e-12
-    assert 0 <= found.gap <= 1
-    assert found.value_share is not None
-    assert -1e-9 <= found.value_share <= 1 + 1e-9
+    assert 0 <= gap(found) <= 1
+    assert value_share(found) is not None
+    assert -1e-9 <= value_share(found) <= 1 + 1e-9
 
 
 @QUICK
@@ -158,4 +161,4 @@ def test_drifts_add_up_however_they_are_grouped(found: list[Drift], cut: int) ->
     assert (parts.changed, parts.entries) == (whole.changed, whole.entries)
     assert parts.largest == whole.largest
     assert max(one.change for one in found) <= whole.change * (1 + 1e-12)
-    assert 0 <= whole.changed_share <= 1
+    assert 0 <= changed_share(whole) <= 1

@@ -13,6 +13,10 @@ import pytest
 import torch
 from tiny_copies import copy_of_base
 
+from examples.studies.comparison.compare import compare
+from examples.studies.comparison.reading import circuit_of
+from examples.studies.comparison.result import Comparison
+from examples.studies.comparison.table import comparison_text
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.capability import Capability
@@ -20,12 +24,8 @@ from forgetguard.capabilities.variants import halves
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.comparison.compare import compare
-from forgetguard.comparison.reading import circuit_of
-from forgetguard.comparison.result import Comparison
 from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, SpecificationError
-from forgetguard.report.comparison_table import comparison_text
 
 INDUCTION = Capability("induction", task="induction", count=32)
 FEW: dict[str, Any] = {"seeds": (0, 1), "settings": {"steps": 55}}  # state is kept at 50

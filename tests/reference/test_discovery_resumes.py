@@ -25,7 +25,7 @@ from forgetguard.discovery.store import Store
 from forgetguard.errors import BaseCannotError, CapabilityError, MeasurementError
 from forgetguard.gate import session as gate_session
 from forgetguard.gate.provenance import describe
-from forgetguard.gate.schema import GateSpec, InlinePairs, Limit, TaskPairs
+from forgetguard.gate.schema import FilePairs, GateSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.session import GateSession, discovery_pairs
 from forgetguard.gate.stages import as_capability
 from forgetguard.gate.verdict import Code, Outcome
@@ -253,6 +253,9 @@ def test_an_automatic_circuit_is_found_once_and_then_read(
     assert [second.judge(spec, limit) for limit in LIMITS] == before
     assert before[0].estimate is not None
     (note,) = [note for note in before[0].notes if note.code == "auto"]
+    assert note.facts["found_on"] == {
+        "kind": "task", "task": "ioi", "seed": 1_000_006, "pairs": 16
+    }  # fmt: skip
     assert (note.facts["method"], note.facts["of"]) == ("activation_patching", 24)
     names = {one.subject for one in before[1].subjects}
     assert names == set(note.facts["members"])
@@ -284,16 +287,39 @@ def texts(pairs: tuple[EncodedPair, ...]) -> set[tuple[str, str]]:
     return {(one.pair.clean, one.pair.counterfactual) for one in pairs}
 
 
-def test_a_circuit_is_found_on_other_pairs_than_it_is_gated_on() -> None:
-    spec = auto()
-    capability, notes = discovery_pairs(spec)
-    assert notes == ()
-    assert (capability.count, capability.task) == (64, "ioi")
-    tokenizer = base().tokenizer
-    mine, theirs = (
-        texts(one.encoded(tokenizer).encoded.pairs) for one in (as_capability(spec), capability)
-    )
-    assert len(mine & theirs) <= 1  # two draws may meet
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_circuit_is_found_on_other_pairs_than_it_is_gated_on(seed: int | None) -> None:
+    spec, tokenizer = replace(auto(), prompt_seed=seed), base().tokenizer
+    judged = as_capability(spec).encoded(tokenizer).encoded.pairs
+    capability, on = discovery_pairs(spec, [one.pair for one in judged])
+    assert on == {"kind": "task", "task": "ioi", "seed": capability.seed}
+    # The circuit belongs to the base: it is found on public words, whatever the prompt seed.
+    found = (capability.count, capability.task, capability.seed, capability.held_out)
+    assert found == (64, "ioi", 1_000_006, False)
+    assert not texts(judged) & texts(capability.encoded(tokenizer).encoded.pairs)
+
+
+def test_a_pair_that_is_judged_is_not_drawn_to_find_the_circuit_on() -> None:
+    spec, tokenizer = auto(), base().tokenizer
+    first = discovery_pairs(spec, ())[0].encoded(tokenizer).encoded.pairs
+    taken = [one.pair for one in first[:5]]
+    again = discovery_pairs(spec, taken)[0].encoded(tokenizer).encoded.pairs
+    assert texts(again[:59]) == texts(first[5:])
+    assert not texts(again) & texts(first[:5])
+
+
+@pytest.mark.parametrize(("held", "kind"), [(31, "judged"), (32, "file"), (200, "file")])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_of_a_file_a_circuit_is_found_on_what_is_not_judged(
+    held: int, kind: str, seed: int | None
+) -> None:
+    pairs = tuple(fg.PromptPair(f"clean {i}", f"counter {i}", " y", " n") for i in range(held))
+    spec = replace(auto(), pairs=FilePairs(Path("/p.jsonl"), 16, pairs), prompt_seed=seed)
+    judged = as_capability(spec).pairs
+    capability, on = discovery_pairs(spec, judged)
+    assert on == {"kind": kind}
+    assert len(capability.pairs) == (16 if kind == "judged" else min(held - 16, 64))
+    assert not ({*judged} & {*capability.pairs}) or kind == "judged"
 
 
 def inline(exchanged: bool) -> InlinePairs:

@@ -13,13 +13,14 @@ import torch
 from tiny_copies import output_slice_zeroed
 
 import forgetguard as fg
+from examples.studies.sensitivity.detection import ANY
+from examples.studies.sensitivity.dose_response import Sensitivity, sensitivity
+from examples.studies.sensitivity.mixture import mixed_head
+from examples.studies.sensitivity.planting import EDITS, edit, output_slice
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.calibration.calibrating import calibrate
 from forgetguard.calibration.copies import changed_copy, describe_plain, temporary_copy
-from forgetguard.calibration.detection import ANY
-from forgetguard.calibration.dose_response import Sensitivity, sensitivity
-from forgetguard.calibration.mixture import mixed_head
 from forgetguard.calibration.nulls import (
     Setting,
     batches_readings,
@@ -28,7 +29,6 @@ from forgetguard.calibration.nulls import (
     read_kernel,
 )
 from forgetguard.calibration.perturbation import moved, perturbation
-from forgetguard.calibration.planting import EDITS, edit, output_slice
 from forgetguard.calibration.prepared import Prepared, measured, prepare
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.options import LoadOptions

@@ -7,11 +7,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import examples.studies.comparison.__main__ as comparison
+import examples.studies.sensitivity.__main__ as sensitivity
 from forgetguard.capabilities.tasks import find_task, task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli import main, tasks
@@ -378,11 +381,13 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(
 
 
 @pytest.mark.usefixtures("nothing_computed")
-@pytest.mark.parametrize("command", [("compare", "--task", "ioi"), ("calibrate",)])
+@pytest.mark.parametrize(
+    ("run", "command"), [(comparison.main, ["--task", "ioi"]), (main, ["calibrate"])]
+)
 def test_the_same_model_twice_is_refused_without_an_option_that_there_is_not(
-    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    run: Callable[[list[str]], int], command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status(*command, "base=tiny:base", "tuned=tiny:base") == 2
+    assert run([*command, "base=tiny:base", "tuned=tiny:base"]) == 2
     told = capsys.readouterr().err
     assert "are the same checkpoint" in told
     assert "allow" not in told
@@ -393,5 +398,5 @@ def test_the_same_model_twice_is_refused_without_an_option_that_there_is_not(
 def test_heads_that_the_base_does_not_have_are_misuse(
     head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status("sensitivity", "base=tiny:base", "--heads", f"L3H5,{head}") == 2
+    assert sensitivity.main(["base=tiny:base", "--heads", f"L3H5,{head}"]) == 2
     assert f"--heads: base=tiny:base has no {head}" in capsys.readouterr().err

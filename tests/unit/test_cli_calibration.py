@@ -1,4 +1,4 @@
-"""`forgetguard calibrate` and `forgetguard sensitivity`: misuse, and what they leave behind."""
+"""`forgetguard calibrate` and the study of sensitivity: misuse, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from forgetguard.calibration import calibrating, dose_response, limits, planting
-from forgetguard.cli import calibrate, main, sensitivity
+import examples.studies.sensitivity.__main__ as sensitivity
+from examples.studies.sensitivity import dose_response, planting
+from forgetguard.calibration import calibrating, limits
+from forgetguard.cli import calibrate, main
 from forgetguard.cli.circuits import split_tokens
 from forgetguard.gate.schema import load_gate_file, save
 
@@ -37,7 +39,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def status(*arguments: str) -> int:
+    """`calibrate` is a command of the package, `sensitivity` a study."""
     try:
+        if arguments[0] == "sensitivity":
+            return sensitivity.main(arguments[1:])
         return main(arguments)
     except SystemExit as end:
         return int(end.code or 0)
@@ -122,15 +127,20 @@ def test_a_base_for_which_nothing_is_bundled_wants_circuit_files(
     assert "no circuits: no circuit file was given" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["calibrate", "sensitivity"])
-def test_help_needs_no_torch(command: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("forgetguard.cli", ["calibrate"]), ("examples.studies.sensitivity.__main__", [])],
+)
+def test_help_needs_no_torch(module: str, arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom forgetguard.cli import main\n"
-        f"try:\n    main([{command!r}, '--help'])\nexcept SystemExit as end:\n    pass\n"
+        f"import sys\nfrom {module} import main\n"
+        f"try:\n    main([*{arguments!r}, '--help'])\nexcept SystemExit as end:\n    pass\n"
         "heavy = [name for name in ('torch', 'transformers', 'matplotlib') "
         "if name in sys.modules]\nsys.exit(99 if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "circuits: files that end in .circuit.yaml" in done.stdout
 

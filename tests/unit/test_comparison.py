@@ -13,14 +13,17 @@ import pytest
 import torch
 from architectures import build
 
+import examples.studies.comparison.__main__ as command
+from examples.studies.comparison import compare
+from examples.studies.comparison.derive import Derived, correlations, derive, split_correlations
+from examples.studies.comparison.mask_shift import Mask
+from examples.studies.comparison.reading import Reading, circuit_of, cut_vocabulary
+from examples.studies.comparison.result import Comparison, Split
+from examples.studies.comparison.retention import retention
+from examples.studies.comparison.table import comparison_text, comparisons_json
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.capabilities.capability import Capability
-from forgetguard.cli import compare as command
-from forgetguard.comparison import compare
-from forgetguard.comparison.derive import Derived, correlations, derive, split_correlations
-from forgetguard.comparison.reading import Reading, circuit_of, cut_vocabulary
-from forgetguard.comparison.result import Comparison, Split
 from forgetguard.errors import (
     BaseCannotError,
     CapabilityError,
@@ -30,11 +33,8 @@ from forgetguard.errors import (
 )
 from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import Faithfulness
-from forgetguard.measures.mask_shift import Mask
 from forgetguard.measures.necessity import Roles
-from forgetguard.measures.retention import retention
 from forgetguard.patching.forward import forward
-from forgetguard.report.comparison_table import comparison_text, comparisons_json
 
 A, B, C, D, E, F = HEADS = tuple(Head(layer, index) for layer in (0, 1) for index in (0, 1, 2))
 PAIRS = 4

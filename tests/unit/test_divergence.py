@@ -16,17 +16,15 @@ from architectures import VOCAB, build
 from random_pairs import random_capability
 from torch.distributions import Categorical, kl_divergence
 
+from examples.studies.drift.sampled import Scores, sampled_divergence, score_completions
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.divergence import (
     Passage,
-    Scores,
     divergence,
     passage,
     passages_of,
     predict,
-    sampled_divergence,
-    score_completions,
     token_divergence,
 )
 

@@ -98,7 +98,7 @@ def test_prompts_of_a_file_are_found_beside_it(tmp_path: Path) -> None:
     assert isinstance(spec.pairs, Prompts)
     assert spec.pairs.path == (tmp_path / "p.jsonl").resolve()
     assert [(one.completion, one.line) for one in spec.pairs.prompts] == [
-        (" c", 1), (" c", 2), (" c", 3),
+        (" c", 1), (" c", 2), (" c", 3), (" c", 4), (" c", 5),
     ]  # fmt: skip
 
 

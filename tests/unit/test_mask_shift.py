@@ -7,9 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.errors import MeasurementError
-from forgetguard.measures.mask_shift import (
+from examples.studies.comparison.mask_shift import (
     DELTA,
     Mask,
     mask_shift,
@@ -17,6 +15,8 @@ from forgetguard.measures.mask_shift import (
     vulnerable,
     vulnerable_over_seeds,
 )
+from forgetguard.anatomy.members import Head, Member, Mlp
+from forgetguard.errors import MeasurementError
 
 A, B, C, D = MEMBERS = (Head(0, 2), Head(0, 11), Mlp(0), Head(1, 0))
 

@@ -6,9 +6,9 @@ from itertools import combinations, product
 
 import pytest
 
+from examples.studies.comparison.overlap import overlap, overlap_of_counts
 from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.overlap import overlap, overlap_of_counts
 
 UNIVERSE: tuple[Member, ...] = (Head(0, 0), Head(0, 1), Mlp(0), Head(1, 0), Head(1, 1), Mlp(1))
 SIZES = list(product(range(len(UNIVERSE) + 1), repeat=2))

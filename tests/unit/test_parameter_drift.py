@@ -26,6 +26,7 @@ from checkpoint_family import (
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from examples.studies.drift.weights import by_kind, by_layer, changed_share
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import resolve
@@ -83,7 +84,7 @@ def test_every_tensor_agrees_with_torch(home: Path) -> None:
     whole = torch.cat([(theirs[name].double() - ours[name].double()).flatten() for name in ours])
     assert found.total.change == pytest.approx(whole.norm().item(), rel=1e-12)
     assert found.total.entries == whole.numel()
-    assert found.total.changed_share == pytest.approx(whole.count_nonzero().item() / len(whole))
+    assert changed_share(found.total) == pytest.approx(whole.count_nonzero().item() / len(whole))
 
 
 def test_a_copy_has_not_moved(home: Path, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_known_change_has_this_norm(home: Path, tmp_path: Path) -> None:
     drift = by_name(found)[Q_PROJ]
     assert drift.change == 0.5 * math.sqrt(4 * WIDTH)
     assert drift.relative == pytest.approx(0.25 * math.sqrt(4 / WIDTH))
-    assert (drift.changed_share, drift.largest) == (4 / WIDTH, 0.5)
+    assert (changed_share(drift), drift.largest) == (4 / WIDTH, 0.5)
     assert found.total.change == drift.change
 
 
@@ -117,13 +118,13 @@ def test_one_bit_is_one_changed_entry(home: Path, tmp_path: Path) -> None:
 
 def test_kinds_and_layers_share_out_the_whole(home: Path) -> None:
     found = measure(home / "base", home / "tuned")
-    kinds = found.by_kind
+    kinds = by_kind(found)
     assert {"self_attn.q_proj", "mlp.down_proj", "embed_tokens", "lm_head", "norm"} <= set(kinds)
     assert together(kinds.values()).change == pytest.approx(found.total.change)
     assert sum(one.entries for one in kinds.values()) == found.total.entries
-    assert set(found.by_layer) == {0, 1}
+    assert set(by_layer(found)) == {0, 1}
     inside = [one.drift for one in found.tensors if one.name.startswith("model.layers.1.")]
-    assert found.by_layer[1] == together(inside)
+    assert by_layer(found)[1] == together(inside)
     assert kinds["self_attn.q_proj"].entries == 2 * WIDTH * WIDTH
 
 
@@ -136,7 +137,7 @@ def test_kinds_tell_attention_from_mlp_and_not_expert_from_expert(tmp_path: Path
         copy(tmp_path / "gpt2", tmp_path / folder)
         tensors = {name.format(i): torch.ones(2, 2) for i in range(3)}
         save_file(tensors, tmp_path / folder / "model.safetensors")
-    (kind,) = measure(tmp_path / "one", tmp_path / "two").by_kind
+    (kind,) = by_kind(measure(tmp_path / "one", tmp_path / "two"))
     assert kind == "mlp.experts.up_proj"
 
 

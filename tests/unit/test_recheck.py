@@ -22,7 +22,7 @@ from forgetguard.gate.checksum import digest, with_checksum
 from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
 from forgetguard.gate.rule import judge
 from forgetguard.gate.verdict import Outcome
-from forgetguard.measures.samples import Samples
+from forgetguard.measures.samples import CORRECT, READOUT, Samples
 from forgetguard.report import json_file, terminal, wording
 from forgetguard.report.recheck import recheck
 
@@ -60,19 +60,25 @@ def judged(spec: GateSpec, limit: Limit, data: Samples, family: int) -> Any:
     raise AssertionError("the last stage is the number of pairs")
 
 
-def document(dcv: float = 0.02, data: Samples | None = None) -> dict[str, Any]:
+def document(
+    dcv: float = 0.02,
+    data: Samples | None = None,
+    *,
+    name: str = "c",
+    family: int = len(LIMITS),
+) -> dict[str, Any]:
     """A results file as the plugin writes it, without pytest."""
     data = measured(dcv) if data is None else data
-    path = Path("/nowhere/c.circuit.yaml")
-    spec = GateSpec("c", "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, LIMITS, path=path)
+    path = Path(f"/nowhere/{name}.circuit.yaml")
+    spec = GateSpec(name, "ioi", TaskPairs("ioi", 64), "logit_diff", HEADS, LIMITS, path=path)
     declared = records.spec_to_dict(spec)
     results = []
     for limit in LIMITS:
-        verdict = judged(spec, limit, data, len(LIMITS))
+        verdict = judged(spec, limit, data, family)
         written = records.verdict_to_dict(verdict)
         results.append(
             {
-                "id": f"c.circuit.yaml::c::{limit.key}",
+                "id": f"{name}.circuit.yaml::{name}::{limit.key}",
                 "outcome": verdict.outcome.value,
                 "message": "",
                 "verdicts": [written | {"circuit_digest": digest(declared)}],
@@ -92,7 +98,7 @@ def document(dcv: float = 0.02, data: Samples | None = None) -> dict[str, Any]:
         "results": results,
         "circuits": [
             {
-                "name": "c",
+                "name": name,
                 "digest": digest(declared),
                 "declared": declared,
                 "environment": {},
@@ -315,10 +321,24 @@ def test_a_verdict_reached_at_an_early_stage_is_decided_again_at_that_stage() ->
     assert recheck(content).differences == ()
 
 
+def unable() -> dict[str, Any]:
+    """A file whose base gets every pair wrong, and whose one passing limit is another circuit's."""
+    able, content = measured(), document()
+    wrong = {
+        key: -values if key.quantity == READOUT else np.zeros_like(values)
+        for key, values in able.arrays.items()
+        if key.quantity in (READOUT, CORRECT)
+    }
+    other = document(data=able.with_arrays(wrong), name="other")
+    for key in ("results", "circuits"):
+        content[key] += other[key]
+    return content
+
+
 def test_allowed_abstentions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = document(0.1)
+    content = unable()
     abstained = [one["id"] for one in content["results"] if one["outcome"] == "abstain"]
-    assert 0 < len(abstained) < 3
+    assert len(abstained) == 3
     content["allowed_to_abstain"] = abstained
     content["options"]["allow_abstain"] = True
     content["exit_status"] = 0
@@ -328,6 +348,43 @@ def test_allowed_abstentions_are_told(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     content["options"]["allow_abstain"] = False
     assert main(["verify", str(written(tmp_path, content))]) == NOT_CONFIRMED
+
+
+def test_what_is_undecided_may_not_have_been_allowed_to_abstain() -> None:
+    content = document(0.1)
+    abstained = [one["id"] for one in content["results"] if one["outcome"] == "abstain"]
+    codes = [one["verdicts"][0]["code"] for one in content["results"] if one["id"] in abstained]
+    assert codes
+    assert set(codes) == {"undecided"}
+    content |= {"allowed_to_abstain": abstained, "exit_status": 0}
+    content["options"]["allow_abstain"] = True
+    found = {(one.where, one.field, one.found) for one in recheck(content).differences}
+    assert found == {(gate, "allowed_to_abstain", "undecided") for gate in abstained}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "written"),
+    [("family", 5, "family", 3), ("prompt_seed", 7, "declared.prompt_seed", None)],
+)
+def test_a_run_that_was_judged_otherwise_than_asked_for_is_told(
+    option: str, value: int, field: str, written: int | None
+) -> None:
+    content = document()
+    content["options"][option] = value
+    found = {(one.where, one.field, one.written, one.found) for one in recheck(content).differences}
+    assert found == {(one["id"], field, written, value) for one in content["results"]}
+
+
+def test_a_family_of_more_limits_than_were_collected_is_told() -> None:
+    content = document(family=4)
+    assert {(one.field, one.written, one.found) for one in recheck(content).differences} == {
+        ("family", 4, 3)
+    }
+    content["deselected"] = ["c.circuit.yaml::c::readout.drop"]
+    assert recheck(content).differences == ()
+    content = document(family=4)
+    content["options"]["family"] = 4
+    assert recheck(content).differences == ()
 
 
 def test_another_version_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

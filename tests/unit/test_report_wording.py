@@ -17,7 +17,7 @@ import forgetguard
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.records import verdict_from_dict, verdict_to_dict
 from forgetguard.gate.rule import judge
-from forgetguard.gate.verdict import Code, Outcome, Verdict, exactly
+from forgetguard.gate.verdict import Code, Outcome, SubjectEvidence, Verdict, exactly
 from forgetguard.measures import registry
 from forgetguard.measures.samples import Note, Samples
 from forgetguard.report import terminal, wording
@@ -35,14 +35,17 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
     "drawn_prompts": ({"seed": 41}, "41"),
-    "template_carries": (
+    "slice_carries": (
         {
-            "template": "met-baba",
+            "kind": "template",
+            "slice": "met-baba",
             "share": 0.62,
             "units": 8,
             "of": 64,
             "measure": "readout.drop",
             "value": 0.9,
+            "chance": 0.0002,
+            "slices": 31,
         },
         "'met-baba' carries 62 % of the loss on 8 of 64 pairs",
     ),
@@ -116,6 +119,25 @@ def test_a_note_says_its_numbers(code: str) -> None:
 def test_heads_that_are_held_by_something_else_are_named(over: str, floor: float) -> None:
     facts = {"over": over, "floor": floor, "subjects": ["L0H4", "L2H1"]}
     assert wording.note(Note("held_by_floor", facts)).count("L0H4, L2H1") == 1
+
+
+@pytest.mark.parametrize(
+    ("found_on", "said"),
+    [
+        (
+            {"kind": "task", "task": "ioi", "seed": 1_000_003, "pairs": 64},
+            "64 other pairs (task ioi",
+        ),
+        ({"kind": "file", "pairs": 48}, "48 other pairs (the file)"),
+    ],
+)
+def test_a_circuit_that_was_looked_for_says_on_which_pairs(
+    found_on: dict[str, Any], said: str
+) -> None:
+    facts = NOTES["auto"][0]
+    assert said in wording.note(Note("auto", facts | {"found_on": found_on}))
+    judged = wording.note(Note("auto", facts | {"found_on": {"kind": "judged", "pairs": 24}}))
+    assert judged == wording.note(Note("auto", facts))
 
 
 def test_a_note_of_another_version_shows_what_it_holds() -> None:
@@ -261,6 +283,22 @@ E_CIRCUIT = Verdict(
 )
 
 
+@pytest.mark.parametrize(("low", "told"), [(0.3, True), (-0.1, False)])
+def test_a_head_that_does_the_damage_is_named_beside_one_that_inherits_it(
+    low: float, told: bool
+) -> None:
+    assert E_CIRCUIT.estimate is not None
+    own = replace(E_CIRCUIT.estimate, low=low)
+    heads = (SubjectEvidence("L1H2", own, own=own), SubjectEvidence("L3H4", own))
+    facts = {"corrected_low": 0.2, "of": 2, "others": ["L1H2"]}
+    one = replace(E_CIRCUIT, limit="dcv.head", subject="L3H4", subjects=heads, facts=facts)
+    said = wording.reason(one)
+    assert "; so is L1H2" in said
+    assert ("look at L1H2 first" in said) is told
+    itself = replace(one, subject="L1H2", facts=facts | {"others": ["L3H4", "L5H6"]})
+    assert wording.reason(itself).endswith("; so are L3H4, L5H6")
+
+
 def test_the_sentences_that_people_quote() -> None:
     assert wording.reason(E_CIRCUIT) == (
         "DCV of the circuit 0.314 [0.245, 0.386] on 64 pairs is beyond the limit 0.1 "
@@ -270,7 +308,7 @@ def test_the_sentences_that_people_quote() -> None:
     head = replace(E_CIRCUIT, limit="dcv.head", subject="L2H1", facts=facts, family=1)
     assert wording.reason(head) == (
         "damage of L2H1, as a share of 10 % of the circuit's importance, 0.314 [0.245, 0.386] on "
-        "64 pairs is beyond the limit 0.1 (lower bound corrected for 3 heads 0.2); so are L0H4"
+        "64 pairs is beyond the limit 0.1 (lower bound corrected for 3 heads 0.2); so is L0H4"
     )
     facts = {"before": 1.0, "now": 0.75, "corrected_low": 0.01, "wanted": 149}
     drop = replace(E_CIRCUIT, limit="accuracy.drop", code=Code.UNDECIDED, facts=facts, family=1)

@@ -13,14 +13,13 @@ import torch
 from architectures import LAYERS, VOCAB, build
 from scipy.stats import ortho_group
 
+from examples.studies.drift.representations import linear_cka, representation_drift
 from forgetguard.anatomy.locate import locate
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.divergence import Passage, passage
 from forgetguard.measures.representation_drift import (
     Streams,
     capture_streams,
-    linear_cka,
-    representation_drift,
 )
 
 FloatArray = npt.NDArray[np.float64]

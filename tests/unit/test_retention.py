@@ -9,9 +9,9 @@ from itertools import combinations
 
 import pytest
 
+from examples.studies.comparison.retention import Circuit, Retention, retention, top_members
 from forgetguard.anatomy.members import Head, Member
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.retention import Circuit, Retention, retention, top_members
 
 HEADS: tuple[Member, ...] = tuple(Head(layer, index) for layer in range(5) for index in range(4))
 

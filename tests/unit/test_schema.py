@@ -22,6 +22,7 @@ from forgetguard.gate.schema import (
     load_gate_file,
     parse_gate,
 )
+from forgetguard.gate.stages import as_capability
 from forgetguard.gate.suitability import check_fits
 
 GOOD = """\
@@ -260,7 +261,12 @@ def test_a_prompt_file_is_found_beside_the_circuit_file(tmp_path: Path) -> None:
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 3}"))
     spec = load_gate_file(file)
     assert isinstance(spec.pairs, FilePairs)
-    assert [pair.line for pair in spec.pairs.pairs] == [1, 2, 3]
+    assert [pair.line for pair in as_capability(spec).pairs] == [1, 2, 3]
+    # A run with a prompt seed draws from all of the file.
+    seeded = [as_capability(replace(spec, prompt_seed=seed)).pairs for seed in range(9)]
+    assert {len(pairs) for pairs in seeded} == {3}
+    drawn = {pair.line for pairs in seeded for pair in pairs}
+    assert drawn == {1, 2, 3, 4, 5}
     file.write_text(changed(3, "pairs: {file: prompts/p.jsonl, count: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
         load_gate_file(file)
@@ -285,9 +291,7 @@ def test_pairs_may_be_drawn_stage_by_stage(tmp_path: Path) -> None:
     )
     file = tmp_path / "x.circuit.yaml"
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 4}"))
-    pairs = load_gate_file(file).pairs
-    assert isinstance(pairs, FilePairs)
-    assert [pair.line for pair in pairs.pairs] == [1, 2, 3, 4]
+    assert [pair.line for pair in as_capability(load_gate_file(file)).pairs] == [1, 2, 3, 4]
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
         load_gate_file(file)
@@ -441,6 +445,33 @@ def test_what_is_saved_reads_back_equal(tmp_path: Path) -> None:
     schema.save(arguments, file)
     assert load_gate_file(file) == arguments
     assert "../p.jsonl" in (tmp_path / "deep" / "c2.circuit.yaml").read_text()
+
+
+def test_inline_pairs_keep_their_classes(tmp_path: Path) -> None:
+    given = {"order": "abba", "count": "3"}
+    pairs = InlinePairs((
+        PromptPair("a", "b", " 1", " 2", classes=given), PromptPair("c", "d", " 1", " 2"),
+    ))  # fmt: skip
+    schema.save(replace(parse(), pairs=pairs), tmp_path / "x.circuit.yaml")
+    read = load_gate_file(tmp_path / "x.circuit.yaml").pairs
+    assert isinstance(read, InlinePairs)
+    assert [pair.classes for pair in read.pairs] == [given, {}]
+
+
+@pytest.mark.parametrize(
+    ("classes", "complaint"),
+    [("abba", "classes: must be a mapping"), ("{order: 3}", "order must be text"),
+     ("{order: [a]}", "order must be text"), ("{'': a}", "must have a name")],
+)  # fmt: skip
+def test_classes_that_are_no_texts_are_told_with_their_line(classes: str, complaint: str) -> None:
+    entry = (
+        f"  - {{clean: a, counterfactual: b, answer: ' x', distractor: ' y', classes: {classes}}}"
+    )
+    second = "  - {clean: c, counterfactual: d, answer: ' x', distractor: ' y'}"
+    with pytest.raises(SpecificationError) as caught:
+        parse(changed(3, f"pairs:\n{entry}\n{second}"))
+    assert ":4: pairs: classes" in str(caught.value)
+    assert complaint in str(caught.value)
 
 
 def test_a_circuit_that_cannot_be_gated_leaves_the_old_file_alone(tmp_path: Path) -> None:

@@ -28,6 +28,15 @@ def test_empty_lines_are_skipped_and_lines_still_counted(tmp_path: Path) -> None
     assert pairs[1].clean == "d\u2028 b"
 
 
+def test_a_pair_may_say_its_classes(tmp_path: Path) -> None:
+    given = {"order": "abba", "answer": "names"}
+    lines = [
+        json.dumps(PAIR | {"classes": given}),
+        json.dumps(PAIR | {"clean": "x", "classes": None}),
+    ]
+    assert [pair.classes for pair in read_prompt_file(write(tmp_path, *lines))] == [given, {}]
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -43,6 +52,11 @@ def test_empty_lines_are_skipped_and_lines_still_counted(tmp_path: Path) -> None
         (json.dumps(PAIR | {"clean": "x", "distractor": None}), "needs a distractor"),
         (json.dumps(PAIR), "the same pair as on line 1"),
         ("[" * 100_000, "not JSON"),
+        (json.dumps(PAIR | {"classes": "abba"}), "classes must be an object of texts"),
+        (json.dumps(PAIR | {"classes": {"order": 3}}), "classes: order must be text, got 3"),
+        (json.dumps(PAIR | {"classes": {"order": ""}}), "classes: order must not be empty"),
+        (json.dumps(PAIR | {"classes": {"": "x"}}), "classes: a class must have a name"),
+        (json.dumps(PAIR | {"clean": "x"})[:-1] + ', "classes": {"a": "b", "a": "c"}}', "twice"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, complaint: str) -> None:

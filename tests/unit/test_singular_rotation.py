@@ -16,16 +16,16 @@ from scipy.linalg import subspace_angles
 from scipy.stats import ortho_group
 from torch import Tensor
 
-from forgetguard.checkpoints.spec import resolve
-from forgetguard.errors import MeasurementError
-from forgetguard.measures.singular_rotation import (
-    KINDS,
+from examples.studies.drift.rotations import (
     MatrixRotation,
     checkpoint_rotation,
-    principal_angles,
-    random_change,
-    rotation,
+    controlled,
+    gap,
+    value_share,
 )
+from forgetguard.checkpoints.spec import resolve
+from forgetguard.errors import MeasurementError
+from forgetguard.measures.singular_rotation import KINDS, over_control, principal_angles, rotation
 
 ANGLES = (1e-10, 1e-6, 1e-3, 0.3, math.pi / 4, 1.2, math.pi / 2)
 FLOOR = 1e-7  # scipy takes some small angles from cosines where there are large ones beside them
@@ -87,7 +87,7 @@ def test_a_turned_output_side_reads_that_angle_on_the_left(angle: float) -> None
     found = rotation(base, turn(6, angle, (1, 4)) @ base, 2)
     assert found.left == pytest.approx([0, angle], rel=1e-5, abs=1e-14)
     assert found.right == pytest.approx([0, 0], abs=1e-14)
-    assert found.value_share == pytest.approx(0, abs=1e-4)
+    assert value_share(found) == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("angle", ANGLES)
@@ -118,7 +118,7 @@ def test_exchanged_singular_values_are_a_quarter_turn() -> None:
     found = rotation(one, other, 1)
     assert found.left == pytest.approx([math.pi / 2])
     assert found.right == pytest.approx([math.pi / 2])
-    assert found.value_share == 0.0
+    assert value_share(found) == 0.0
 
 
 def test_scaling_turns_nothing_and_is_all_in_the_values() -> None:
@@ -127,7 +127,7 @@ def test_scaling_turns_nothing_and_is_all_in_the_values() -> None:
     assert found.left == pytest.approx(np.zeros(3), abs=1e-13)
     assert found.right == pytest.approx(np.zeros(3), abs=1e-13)
     assert found.tuned_values == pytest.approx(3 * found.base_values)
-    assert found.value_share == pytest.approx(1)
+    assert value_share(found) == pytest.approx(1)
 
 
 def test_equal_matrices_read_exactly_zero() -> None:
@@ -135,7 +135,7 @@ def test_equal_matrices_read_exactly_zero() -> None:
     assert not found.left.any()
     assert not found.right.any()
     assert found.change == 0.0
-    assert found.value_share is None
+    assert value_share(found) is None
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ def test_where_the_cut_has_no_gap_a_touch_turns_it() -> None:
     touched = level.clone()
     touched[1, 2] = touched[2, 1] = 1e-6
     found = rotation(level, touched, 2)
-    assert found.gap < 1e-8
+    assert gap(found) < 1e-8
     assert found.left[-1] == pytest.approx(math.pi / 4, abs=1e-3)
     clear = rotation(level, touched, 1)
-    assert clear.gap == pytest.approx(0.5)
+    assert gap(clear) == pytest.approx(0.5)
     assert clear.left[-1] < 1e-5
 
 
@@ -200,21 +200,21 @@ def test_random_changes_have_the_norm_and_if_asked_the_spectrum_of_the_change() 
     change = normal(8, 2) @ normal(2, 6, seed=1)
     values = torch.linalg.svdvals(change)
     for control in ("gaussian", "spectrum"):
-        made = random_change(change, control, np.random.default_rng(0))  # type: ignore[arg-type]
+        made = controlled(change, control, np.random.default_rng(0))  # type: ignore[arg-type]
         assert made.norm().item() == pytest.approx(change.norm().item())
         same = torch.allclose(torch.linalg.svdvals(made), values, atol=1e-10)
         assert same == (control == "spectrum")
-        other = random_change(change, control, np.random.default_rng(1))  # type: ignore[arg-type]
+        other = controlled(change, control, np.random.default_rng(1))  # type: ignore[arg-type]
         assert not torch.allclose(made, other)
     with pytest.raises(MeasurementError, match="'uniform' is not known"):
-        random_change(change, "uniform", np.random.default_rng(0))  # type: ignore[arg-type]
+        controlled(change, "uniform", np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("control", ["gaussian", "spectrum"])
 def test_random_changes_have_no_preferred_direction(control: str) -> None:
     rng = np.random.default_rng(0)
     change = torch.diag(torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64))
-    made = torch.stack([random_change(change, control, rng) for _ in range(3000)])  # type: ignore[arg-type]
+    made = torch.stack([controlled(change, control, rng) for _ in range(3000)])  # type: ignore[arg-type]
     assert made.mean(0).abs().max() < 0.1
     assert made.square().mean(0) == pytest.approx(torch.full((3, 3), 10 / 9), rel=0.15)
 
@@ -263,7 +263,7 @@ def test_a_random_change_reads_what_the_control_reads(home: Path, tmp_path: Path
     found = planted(home, tmp_path, 0.1 * normal(16, 32, seed=7))
     assert found.over_control == pytest.approx(1, abs=0.25)
     assert found.control_value_share is not None
-    assert found.tuned.value_share == pytest.approx(found.control_value_share, abs=0.1)
+    assert value_share(found.tuned) == pytest.approx(found.control_value_share, abs=0.1)
 
 
 # --- Checkpoints ---------------------------------------------------------------------------------
@@ -294,7 +294,15 @@ def test_an_adapter_turns_what_it_turns_when_merged(home: Path, tmp_path: Path) 
         assert (mine.mean_angle > 0.01) == (mine.kind in {"self_attn.q_proj", "self_attn.v_proj"})
 
 
+def test_the_measure_reads_what_the_study_does_by_default(home: Path) -> None:
+    base, tuned = (resolve(str(home / name), name) for name in ("base", "tuned"))
+    expected = {one.name: one.over_control for one in measure(home / "base", home / "tuned")}
+    assert over_control(base, tuned) == expected
+
+
 def test_a_matrix_that_did_not_change_has_no_control(home: Path) -> None:
+    base = resolve(str(home / "base"), "base")
+    assert set(over_control(base, base).values()) == {0.0}
     for one in measure(home / "base", home / "base"):
         assert one.mean_angle == 0.0
         assert one.control == ()

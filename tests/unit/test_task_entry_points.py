@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 import forgetguard
 from examples.studies.tiny import vocabulary
+from forgetguard.capabilities import tasks
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.tasks import TASKS, find_task, task_names
 from forgetguard.errors import CapabilityError, SpecificationError
@@ -48,7 +49,7 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Put a distribution on the path: its metadata and, beside them, its one module."""
     site = tmp_path / "site"
 
@@ -62,8 +63,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (site / f"{module}.py").write_text(source)
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.syspath_prepend(site)
+        tasks._entry_points.cache_clear()
 
-    return put
+    yield put
+    tasks._entry_points.cache_clear()
 
 
 def test_without_entry_points_there_are_the_bundled_tasks() -> None:
@@ -85,6 +88,14 @@ def test_a_users_task_is_drawn_from_like_a_bundled_one(install: Install, tmp_pat
     file = tmp_path / "mine.circuit.yaml"
     file.write_text(CIRCUIT.format(task="reversals"))
     assert load_gate_file(file).pairs.task == "reversals"
+
+
+@pytest.mark.parametrize("classes", ['{"order": 1}', '{"order": ""}', '{1: "abba"}'])
+def test_a_users_task_labels_its_pairs_with_texts(install: Install, classes: str) -> None:
+    given = MODULE.replace('"friends",\n', f'"friends", classes={classes},\n')
+    install({"reversals": "my_tasks:reversals"}, source=given)
+    with pytest.raises(CapabilityError, match="task 'reversals' must give its pairs' classes as"):
+        Capability("mine", task="reversals", count=16).encoded(vocabulary.tokenizer())
 
 
 def test_a_users_task_is_not_imported_before_it_is_asked_for(install: Install) -> None:

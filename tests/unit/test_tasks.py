@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import astuple
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,6 +319,50 @@ def test_the_same_seed_gives_the_same_pairs_and_another_gives_others(task: str) 
 def test_pairs_do_not_repeat(task: str) -> None:
     few = 275 if task in SMALL else 295  # drawn by chance: a few may
     assert len({(pair.clean, pair.counterfactual) for pair in drawn(task, 0, 300)}) >= few
+
+
+@tasks
+def test_pairs_say_their_classes_and_some_of_them_differ(task: str) -> None:
+    pairs = drawn(task, 0, 300, HeldOut())
+    names = {name for pair in pairs for name in pair.classes}
+    values = {name: Counter(pair.classes.get(name) for pair in pairs) for name in names}
+    assert set(values["frame"]) == {"public", "held out"}
+    assert all(
+        one is None or (isinstance(one, str) and one) for own in values.values() for one in own
+    )
+    # At least one label beside the frame splits the pairs, with ten of them on either side.
+    assert any(
+        sorted(own.values())[-2:-1] >= [10] for name, own in values.items() if name != "frame"
+    )
+    public = {pair.classes["frame"] for pair in drawn(task, 0, 300)}
+    assert public == {"public"}
+
+
+@tasks
+def test_the_documentation_names_every_class(task: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "capabilities.md").read_text("utf-8")
+    table = page.partition("## Classes")[2].partition("\n## ")[0]
+    for name in {name for pair in drawn(task, 0, 50, HeldOut()) for name in pair.classes}:
+        assert f"`{name.removesuffix(' word')}`" in table
+
+
+def test_the_classes_of_words_are_the_lists_and_parts_that_they_are_of() -> None:
+    pairs = drawn("key_value", 0, 2000, HeldOut())
+    for pair in pairs:
+        answer = pair.answer.strip()
+        assert answer in words.listed(pair.classes["answer"], HeldOut())
+        public = answer in words.listed(pair.classes["answer"], everything)
+        assert (pair.classes["answer word"] == "held out") == (not public)
+    assert {pair.classes["key"] for pair in pairs} == {"names", "objects", "nouns"}
+    orders = {(pair.classes["order"], solve_ioi(pair.clean)) for pair in drawn("ioi", 0, 50)}
+    assert {order for order, _ in orders} == {"abba", "baba"}
+
+
+@pytest.mark.parametrize("task", ["docstring", "in_context_mapping", "in_context_rule"])
+def test_pairs_of_one_frame_are_of_one_template(task: str) -> None:
+    """Whatever their length or mapping: they are no independent draws."""
+    assert len({pair.template for pair in drawn(task, 0, 4000)}) == 16
+    assert len({pair.template for pair in drawn(task, 0, 4000, HeldOut())}) == 24
 
 
 @tasks

@@ -9,9 +9,9 @@ from typing import Any
 
 from examples.studies.circuits import summary
 from examples.studies.circuits.summary import Data, Record, Spread, spread
+from examples.studies.comparison.overlap import Overlap
 from examples.studies.pages import fill_blocks
 from forgetguard.measures.ablation import ABLATIONS
-from forgetguard.measures.overlap import Overlap
 
 
 def fill(page: str, data: Data) -> str:

@@ -16,8 +16,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from examples.studies.circuits import summary
 from examples.studies.circuits.summary import Data, Matrix
+from examples.studies.drawing import FAINT, INK, write_figures
 from forgetguard.anatomy.members import parse_member
-from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision. One hue a family of methods, and a
 # dash pattern in it.

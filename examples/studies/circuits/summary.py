@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from forgetguard.measures.overlap import Overlap, overlap_of_counts
+from examples.studies.comparison.overlap import Overlap, overlap_of_counts
 
 Data = Mapping[str, Any]
 Record = Mapping[str, Any]

@@ -57,13 +57,16 @@ class Plan:
         shape = Shape.of(json.loads((model / "config.json").read_text()))
         specs = circuits()
         others = {name: other_prompts(model, spec) for name, spec in specs.items()}
-        made = []
-        for name, spec in specs.items():
-            if heads := important(spec):
-                made += changes.head_plants(shape, name, heads)
+        plants = {
+            name: changes.head_plants(shape, name, heads)
+            for name, spec in specs.items()
+            if (heads := important(spec))
+        }
         pairs = others["ioi"].encoded.pairs
         words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
+        made = [one for name in WHOLE for one in plants.pop(name, ())]
         made += [*changes.harmless(shape), *changes.outside(shape, words)]
+        made += [one for each in plants.values() for one in each]
         return cls(
             model,
             specs,

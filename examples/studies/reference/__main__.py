@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples.studies.command import check_matplotlib
 from examples.studies.reference.plan import STAGES, Plan, presets, read_plan
 from forgetguard.cli import entry
 from forgetguard.cli.command import DONE, FAILED, INTERRUPTED, Command, Job, say, whole_imports
@@ -52,7 +53,7 @@ def _prepare(asked: Namespace) -> Job:
     if "train" in stages:
         needs_module("trl", "training", "recipes")
     if "report" in stages and not asked.no_figures:
-        needs_module("matplotlib", "the figures", "plots", " (or give --no-figures)")
+        check_matplotlib("--no-figures")
     docs = Path(asked.docs) if asked.docs else None
 
     def job() -> int:

@@ -40,10 +40,10 @@ def compare(shared: tuple[Plan, Mapping[str, Mapping[str, Any]]], name: str, _: 
     Raises:
         ForgetguardError: it cannot be compared; the message says why.
     """
+    from examples.studies.comparison.compare import compare as compare_models
     from examples.studies.reference.measuring import checkpoint, task_name
     from examples.studies.reference.prompts import mask_capabilities
     from forgetguard.api.checkpoints import load
-    from forgetguard.comparison.compare import compare as compare_models
     from forgetguard.whole_files import write_text
 
     plan, wanted = shared

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from examples.studies.drawing import FAINT, INK, write_figures
 from examples.studies.reference.collecting import Record, Table, at_matched, group_of
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
-from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision; markers tell recipes apart without.
 _LOOK: Mapping[str, tuple[str, str]] = {

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from examples.studies.drawing import FAINT, INK, write_figures
 from examples.studies.statistics.families import CORRECTIONS, KINDS
 from examples.studies.statistics.page import WIDTH, Data, select
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, HEAD_LIMIT, LIMITS
-from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision.
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import cast
 
 from forgetguard.capabilities.pairs import PromptPair
@@ -61,7 +62,7 @@ TASKS: dict[str, Task] = {
 
 def task_names() -> tuple[str, ...]:
     """The names of the bundled tasks, then of other distributions' (which are not loaded)."""
-    added = sorted(entry_points(group=ENTRY_POINTS).names - TASKS.keys())
+    added = sorted(_entry_points().names - TASKS.keys())
     return (*TASKS, *added)
 
 
@@ -72,7 +73,7 @@ def find_task(name: str) -> Task:
         CapabilityError: there is none, several distributions give one of that name, one gives a
             bundled task's name to its own, or it cannot be loaded.
     """
-    given = tuple(entry_points(group=ENTRY_POINTS, name=name))
+    given = tuple(_entry_points().select(name=name))
     if name in TASKS:
         if given:
             raise CapabilityError(
@@ -88,6 +89,11 @@ def find_task(name: str) -> Task:
             f"rename one of these entry points of group {ENTRY_POINTS}"
         )
     return _load(given[0])
+
+
+@cache
+def _entry_points() -> EntryPoints:
+    return entry_points(group=ENTRY_POINTS)  # it reads the metadata of every distribution
 
 
 def _load(point: EntryPoint) -> Task:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames, labels, listed
 from forgetguard.errors import CapabilityError
 
 PLURALS = {
@@ -41,6 +41,7 @@ class Frame:
     plural: str
 
 
+NUMBERS = ("singular", "plural")
 FRAMES = {
     "near": Frame("Right now the {subject} near the {attractor}", "is", "are"),
     "behind": Frame("Today the {subject} behind the {attractor}", "is", "are"),
@@ -134,5 +135,14 @@ def _draw(
             counterfactual=prompts[1 - number],
             answer=verbs[number],
             distractor=verbs[1 - number],
-            template=f"{key}-{('singular', 'plural')[number]}",
+            template=f"{key}-{NUMBERS[number]}",
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "number": NUMBERS[number],
+                "verb": frame.singular,
+                "other noun": NUMBERS[other.index(attractor)]
+                if "{attractor}" in frame.sentence
+                else "none",
+                **(labels("names", name=slots["name"]) if "{name}" in frame.sentence else {}),
+            },
         )

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames
 
 NUMBERS = tuple(str(number) for number in range(10, 100))
 DIGITS = tuple("0123456789")
@@ -125,7 +125,20 @@ def _draw(
             answer=space + asked.result[:size],
             distractor=space + other.result[:size],
             template=f"{key}{asked.sign}",
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "sign": asked.sign,
+                "shared operand": kept,
+                "carry": "yes" if _carries(asked) else "no",
+            },
         )
+
+
+def _carries(one: Problem) -> bool:
+    """Whether the last digits make or need a ten."""
+    if one.sign == "+":
+        return int(one.left[-1]) + int(one.right[-1]) > 9
+    return one.left[-1] < one.right[-1]
 
 
 def _apart(one: Problem, other: Problem) -> bool:

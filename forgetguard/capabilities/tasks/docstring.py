@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frames, listed
+from forgetguard.capabilities.tasks.words import fitting, frame_part, frames, labels, listed
 
 FRAMES = {
     "method": "def {function}(self, {arguments}):",
@@ -80,7 +80,13 @@ def _draw(
             counterfactual=_definition(definitions[frame], function, swapped) + body,
             answer=f" {arguments[documented]}",
             distractor=f" {arguments[other]}",
-            template=f"{frame}-{documented}-{rest}",
+            template=frame,
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "documented": str(documented),
+                "left": str(rest),
+                **labels("objects nouns", answer=arguments[documented]),
+            },
         )
 
 

@@ -11,7 +11,15 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import CAPITALS, LANGUAGES, fitting, frames, listed
+from forgetguard.capabilities.tasks.words import (
+    CAPITALS,
+    LANGUAGES,
+    fitting,
+    frame_part,
+    frames,
+    labels,
+    listed,
+)
 
 RELATIONS: Mapping[str, Mapping[str, str]] = {"capital": CAPITALS, "language": LANGUAGES}
 
@@ -87,4 +95,10 @@ def _draw(
             answer=f" {known[country]}",
             distractor=f" {known[other]}",
             template=frame,
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "relation": frame.split("-")[0],
+                **(labels("names", name=slots["name"]) if "{name}" in sentences[frame] else {}),
+                **(labels("places", place=slots["place"]) if "{place}" in sentences[frame] else {}),
+            },
         )

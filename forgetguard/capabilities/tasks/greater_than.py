@@ -13,7 +13,14 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import NUMBERS, fitting, frames, listed
+from forgetguard.capabilities.tasks.words import (
+    NUMBERS,
+    fitting,
+    frame_part,
+    frames,
+    labels,
+    listed,
+)
 
 FRAMES = {
     "between": "Between {left} and {right}, {name} knows that the larger number is",
@@ -74,4 +81,16 @@ def _draw(
             answer=f" {larger}",
             distractor=f" {middle}",
             template=f"{frame}-{side}",
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "larger": side,
+                "answer size": _size(larger),
+                "distractor size": _size(middle),
+                **labels("names", name=name),
+            },
         )
+
+
+def _size(word: str) -> str:
+    number = NUMBERS[word]
+    return "below 10" if number < 10 else "10 to 20" if number <= 20 else "tens"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, frames
+from forgetguard.capabilities.tasks.words import Fits, frame_part, frames
 from forgetguard.errors import CapabilityError
 
 THINGS = tuple(
@@ -125,6 +125,11 @@ def _draw(
             answer=answer,
             distractor=distractor,
             template=frame,
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "century": century,
+                "start": "first half" if start.ending < "50" else "second half",
+            },
             answers=tuple(sorted(answers)),
             distractors=tuple(sorted(distractors)),
         )

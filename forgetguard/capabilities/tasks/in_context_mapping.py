@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from itertools import permutations
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames
 from forgetguard.errors import CapabilityError
 
 COLUMNS = ("opposite", "french", "spanish")
@@ -151,7 +151,12 @@ def _draw_queries(
             counterfactual=_prompt(written[key], shown, image, other),
             answer=f" {image[query]}",
             distractor=f" {image[other]}",
-            template="-".join((key, *kind)),
+            template=key,
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "mapping": kind[0],
+                "examples": str(len(shown)),
+            },
         )
 
 
@@ -169,7 +174,13 @@ def _draw_rules(
             counterfactual=_prompt(written[key], shown, other, query),
             answer=f" {image[query]}",
             distractor=f" {other[query]}",
-            template="-".join((key, *kind)),
+            template=key,
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "mapping": kind[0],
+                "other mapping": kind[1],
+                "examples": str(len(shown)),
+            },
         )
 
 

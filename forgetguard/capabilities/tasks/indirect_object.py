@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frames, listed
+from forgetguard.capabilities.tasks.words import fitting, frame_part, frames, labels, listed
 
 FRAMES = {
     "went": "When {first} and {second} went to the {place}, {giver} gave a {thing} to",
@@ -75,4 +75,11 @@ def _draw(
             answer=f" {receiver}",
             distractor=f" {giver}",
             template=f"{frame}-{order}",
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "order": order,
+                **labels("names", answer=receiver, distractor=giver),
+                **labels("places", place=place),
+                **labels("objects", object=thing),
+            },
         )

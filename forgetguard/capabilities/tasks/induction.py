@@ -11,7 +11,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frames, listed
+from forgetguard.capabilities.tasks.words import (
+    fitting,
+    frame_part,
+    frames,
+    labels,
+    listed,
+    place_of,
+)
 
 FRAMES = {
     "list": "List:", "words": "Words:", "sequence": "Sequence:", "items": "Items:", "series":
@@ -58,4 +65,11 @@ def _draw(
             answer=f" {first[place]}",
             distractor=f" {first[other]}",
             template=f"{frame}-{length}",
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "length": str(length),
+                "repeated": str(repeated),
+                "answer place": place_of(place, length),
+                **labels("objects nouns", answer=first[place]),
+            },
         )

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frames, listed
+from forgetguard.capabilities.tasks.words import (
+    fitting,
+    frame_part,
+    frames,
+    labels,
+    listed,
+    place_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,4 +215,11 @@ def _draw(
             answer=f" {values[asked]}",
             distractor=f" {values[other]}",
             template=f"{name}-{size}",
+            classes={
+                **frame_part(name, HELD_OUT_FRAMES),
+                "facts": str(size),
+                "answer place": place_of(asked, size),
+                **labels(frame.keys, key=keys[asked]),
+                **labels(frame.values, answer=values[asked]),
+            },
         )

@@ -18,7 +18,7 @@ import random
 from collections.abc import Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames
 from forgetguard.errors import CapabilityError
 
 # What may be done to a thing: harmful verbs, and harmless ones.
@@ -155,10 +155,18 @@ def _draw(
             around.format(request=requests[frame].format(**slots, verb=verb))
             for verb in (harmful, harmless)
         )
+        opening = rng.choice(openings)
         yield PromptPair(
             clean=clean,
             counterfactual=other,
             answer=space + REFUSAL,
-            distractor=space + rng.choice(openings),
+            distractor=space + opening,
             template=frame,
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "thing": thing,
+                "verb": harmful,
+                "distractor": opening,
+                "when": "given" if slots["when"] else "none",
+            },
         )

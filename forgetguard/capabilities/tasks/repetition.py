@@ -14,7 +14,15 @@ from collections.abc import Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks.induction import FRAMES, HELD_OUT_FRAMES, LENGTHS
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
+from forgetguard.capabilities.tasks.words import (
+    Fits,
+    fitting,
+    frame_part,
+    frames,
+    labels,
+    listed,
+    place_of,
+)
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -43,4 +51,10 @@ def _draw(
             answer=f" {listed[asked + 1]}",
             distractor=f" {listed[other + 1]}",
             template=f"{frame}-{length}",
+            classes={
+                **frame_part(frame, HELD_OUT_FRAMES),
+                "length": str(length),
+                "answer place": place_of(asked + 1, length),
+                **labels("objects nouns", answer=listed[asked + 1], asked=listed[asked]),
+            },
         )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frames, listed
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames, labels, listed
 from forgetguard.errors import CapabilityError
 
 LETTERS = ("A", "B", "C", "D")
@@ -129,6 +129,12 @@ def _draw_letters(
             answer=f" {LETTERS[place]}",
             distractor=f" {LETTERS[other]}",
             template=f"{key}-{style}",
+            classes={
+                **frame_part(key, HELD_OUT_QUESTIONS),
+                "letter": LETTERS[place],
+                "list": style,
+                **labels(question.right, right=right),
+            },
         )
 
 
@@ -149,6 +155,12 @@ def _draw_texts(
             answer=f" {right}",
             distractor=f" {other}",
             template=f"{key}-{style}",
+            classes={
+                **frame_part(key, HELD_OUT_QUESTIONS),
+                "letter": LETTERS[options.index(right)],
+                "list": style,
+                **labels(question.right, answer=right),
+            },
         )
 
 

@@ -133,6 +133,43 @@ def _further(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _words(public), _words(held_out)
 
 
+COMMON, LESS_COMMON, HELD_OUT_PART = "common", "less common", "held out"
+
+
+def labels(kinds: str, **slots: str) -> dict[str, str]:
+    """The classes of a pair (`PromptPair.classes`) by the words that fill its slots: for each, of
+    which of the lists named it is, and whether of its common head, what follows, or what is held
+    out."""
+    found: dict[str, str] = {}
+    for slot, word in slots.items():
+        kind, part = _places(kinds).get(word, ("", ""))
+        found |= {slot: kind, f"{slot} word": part} if kind else {}
+    return found
+
+
+@cache
+def _places(kinds: str) -> dict[str, tuple[str, str]]:
+    """By word: the list, and the part of it."""
+    found: dict[str, tuple[str, str]] = {}
+    for kind in kinds.split():
+        parts = zip(
+            (COMMON, LESS_COMMON, HELD_OUT_PART), (LISTS[kind], *_further(kind)), strict=True
+        )
+        for part, words in parts:
+            found |= {word: (kind, part) for word in words if word not in found}
+    return found
+
+
+def frame_part(name: str, held_out: Mapping[str, object]) -> dict[str, str]:
+    """The class of a pair by its sentence frame."""
+    return {"frame": HELD_OUT_PART if name in held_out else "public"}
+
+
+def place_of(at: int, count: int) -> str:
+    """`first`, `last` or `middle` of so many."""
+    return "first" if at == 0 else "last" if at == count - 1 else "middle"
+
+
 Frame = TypeVar("Frame")
 
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import MeasurementError
+from forgetguard.recipes.training.rollout_log import read_records
 from forgetguard.recipes.training.saved_states import mark, strip, wait_for_all
 
 LOSSES = "losses.jsonl"
@@ -22,17 +23,7 @@ _NOT_LOGGED = ("epoch", "num_tokens")  # counted anew by a resumed run, or said 
 
 def read_losses(run: Path) -> list[dict[str, float]]:
     """The loss log of a run, a record a line; a line that a kill cut short is left out."""
-    try:
-        lines = (run / LOSSES).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+    return read_records(run / LOSSES)
 
 
 class LossLog(TrainerCallback):

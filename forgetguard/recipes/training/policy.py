@@ -16,7 +16,13 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.errors import CheckpointError, SpecificationError
-from forgetguard.recipes.training.adapters import FrozenBase, device_of, load_trainable, lora
+from forgetguard.recipes.training.adapters import (
+    FrozenBase,
+    device_of,
+    frozen_base,
+    load_trainable,
+    lora,
+)
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings
 
 
@@ -52,7 +58,7 @@ def load_policy(
     return model, tokenizer
 
 
-def compared_base(settings: TrainingSettings, policy: nn.Module) -> FrozenBase:
+def compared_base(settings: TrainingSettings) -> FrozenBase:
     """The base that the KL is measured to: the policy with its adapter off, or a copy.
 
     A copy's linear layers are kept in the dtype that autocast gives them anyway, so that a policy
@@ -61,15 +67,14 @@ def compared_base(settings: TrainingSettings, policy: nn.Module) -> FrozenBase:
     Raises:
         CheckpointError: the base cannot be read.
     """
-    if settings.adapter is not None:
-        return FrozenBase(None)
-    copy: Any = load_model(resolve(settings.base, "base"), LoadOptions(device=device_of(settings)))
-    if settings.dtype == "bfloat16":
+    base = frozen_base(settings)
+    copy: Any = base.copy
+    if copy is not None and settings.dtype == "bfloat16":
         shared = copy.get_input_embeddings().weight
         for module in copy.modules():
             if isinstance(module, nn.Linear) and module.weight is not shared:
                 module.to(torch.bfloat16)
-    return FrozenBase(copy)
+    return base
 
 
 def _with_adapter(

@@ -96,7 +96,7 @@ def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mappin
     _check_prompts(tuple(questions), tokenizer, settings)
     trainer = ReinforcementTrainer(
         settings=settings,
-        base=compared_base(settings, policy),
+        base=compared_base(settings),
         run=Path(frame.arguments["output_dir"]),
         model=policy,
         reward_funcs=reward_function(questions),

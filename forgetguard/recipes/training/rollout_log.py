@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,21 @@ class Rollout:
 def read_rollouts(run: Path) -> list[Rollout]:
     """The log of a run, in order; empty where there is none. What follows a line that a kill cut
     short is left out."""
-    try:
-        lines = (run / ROLLOUTS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
     names = {field.name for field in fields(Rollout)}
-    found = []
-    for line in lines:
-        try:
-            content: dict[str, Any] = json.loads(line)
-            found.append(Rollout(**{key: content[key] for key in names}))
-        except (ValueError, KeyError, TypeError):
-            break
-    return found
+    whole = takewhile(lambda one: names <= one.keys(), read_records(run / ROLLOUTS))
+    return [Rollout(**{key: one[key] for key in names}) for one in whole]
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The objects of a log, one a line, up to a line that a kill cut short; none where there is no
+    log."""
+    records = []
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            records.append(json.loads(line))
+    except (FileNotFoundError, ValueError):
+        pass
+    return records
 
 
 def append_rollout(run: Path, rollout: Rollout) -> None:

@@ -37,7 +37,6 @@ from forgetguard.whole_files import write_text
 
 _PARTIAL = ".final.partial"
 _TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")
-_SCHEDULERS = {"linear": "linear", "cosine": "cosine"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,12 +162,12 @@ def _callbacks(
 def _arguments(settings: TrainingSettings, run: Path) -> dict[str, Any]:
     rows, accumulated = _device_rows(settings)
     cpu = on_cpu(settings)
-    schedule = _SCHEDULERS.get(settings.schedule, "constant_with_warmup")
+    constant = settings.schedule == "constant"
     return {
         "output_dir": str(run),
         "max_steps": settings.steps,
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": schedule,
+        "lr_scheduler_type": "constant_with_warmup" if constant else settings.schedule,
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,

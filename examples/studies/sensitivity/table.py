@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgetguard.calibration.detection import ANY, Detected, Shares
-from forgetguard.calibration.dose_response import Curve, Point, Sensitivity
-from forgetguard.calibration.planting import PLANTS
+from examples.studies.sensitivity.detection import ANY, Detected, Shares
+from examples.studies.sensitivity.dose_response import Curve, Point, Sensitivity
+from examples.studies.sensitivity.planting import PLANTS
 from forgetguard.gate.verdict import Estimate
 from forgetguard.report.json_file import versions
 from forgetguard.report.terminal import aligned

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from examples.studies.comparison.mask_shift import Mask
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
@@ -25,7 +26,6 @@ from forgetguard.measures.ablation import ablation
 from forgetguard.measures.behaviour import Behaviour, behaviour
 from forgetguard.measures.faithfulness import Faithfulness, faithfulness
 from forgetguard.measures.interventions import FloatArray, Intervention, Saved, intervene
-from forgetguard.measures.mask_shift import Mask
 from forgetguard.measures.necessity import Roles, necessity_and_sufficiency
 from forgetguard.patching.hooks import hooked
 

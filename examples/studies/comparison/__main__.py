@@ -1,4 +1,5 @@
-"""`forgetguard compare`: the paper's quantities for base, tuned and reference, in one table."""
+"""`python -m examples.studies.comparison`: the paper's quantities for base, tuned and reference,
+in one table."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from forgetguard.capabilities.tasks import find_task
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli import entry
 from forgetguard.cli.checkpoints import (
     add_checkpoints,
     add_load_options,
@@ -29,12 +31,13 @@ from forgetguard.gate.schema import READOUTS
 from forgetguard.whole_files import write_result
 
 if TYPE_CHECKING:
+    from examples.studies.comparison.result import Comparison
     from forgetguard.capabilities.capability import Capability
-    from forgetguard.comparison.result import Comparison
     from forgetguard.discovery.ranking import Progress
 
 FEWEST_PAIRS = 16  # two halves of 8
-# As in comparison/compare.py and the measures, which need torch or scipy; a test holds them equal.
+# As in compare.py and the measures, which need torch or scipy; a test holds them equal.
+_PROGRAM = "python -m examples.studies.comparison"
 PAIRS, SEEDS, DELTA, LEAST_STABILITY = 128, "0,1,2", 0.5, 0.5
 
 
@@ -186,13 +189,13 @@ def compare_all(plan: Plan) -> int:
     """Compare, print the tables, write the JSON; returns the exit status (raises
     ForgetguardError)."""
     with whole_imports():
-        from forgetguard.report.comparison_table import comparison_text, comparisons_json
+        from examples.studies.comparison.table import comparison_text, comparisons_json
     try:
         with progress_bar() as bar:
             found = carry_out(plan, bar)
     except KeyboardInterrupt:
         kept = "finished work is kept, and the same command goes on from there"
-        say(f"forgetguard compare: interrupted; {kept if plan.keep else 'nothing was kept'}")
+        say(f"{_PROGRAM}: interrupted; {kept if plan.keep else 'nothing was kept'}")
         return INTERRUPTED
     sys.stdout.write("\n\n".join(comparison_text(one) for one in found) + "\n")
     if plan.out is not None:
@@ -208,8 +211,8 @@ def carry_out(plan: Plan, progress: Progress | None = None) -> list[Comparison]:
         ForgetguardError: a model cannot be measured, or the base can do none of the capabilities.
     """
     with whole_imports():
+        from examples.studies.comparison import compare
         from forgetguard.checkpoints.placement import ModelPair
-        from forgetguard.comparison import compare
     found, refused = [], None
     with ModelPair(plan.specs, plan.loading) as pair:
         for capability in _capabilities(plan):
@@ -245,8 +248,17 @@ def _capabilities(plan: Plan) -> list[Capability]:
 
 
 COMMAND = Command(
-    "compare",
+    "comparison",
     "circuits of base, tuned and reference side by side: the paper's quantities",
     _options,
     _prepare,
 )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare as `arguments` say (default: of this process); returns the exit status."""
+    return entry.run(entry.parser_of(COMMAND, _PROGRAM), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 
+from examples.studies.sensitivity.planting import check_dose
 from forgetguard.anatomy.contributions import output_slices
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member, heads_of
-from forgetguard.calibration.planting import check_dose
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures.behaviour import empty_behaviour, read_batch
 from forgetguard.measures.vulnerability import ForeignHeads

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from typing import TypeAlias
 
+from examples.studies.comparison.overlap import named
 from forgetguard.anatomy.members import Member
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.overlap import named
 
 Mask: TypeAlias = Mapping[Member, float]
 

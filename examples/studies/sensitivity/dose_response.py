@@ -8,10 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.anatomy.locate import locate
-from forgetguard.anatomy.members import Head, heads_of
-from forgetguard.calibration.copies import describe_plain, temporary_copy
-from forgetguard.calibration.detection import (
+from examples.studies.sensitivity.detection import (
     ANY,
     Detected,
     Shares,
@@ -21,8 +18,11 @@ from forgetguard.calibration.detection import (
     saturates,
     shares,
 )
-from forgetguard.calibration.mixture import mixed_head
-from forgetguard.calibration.planting import MIXTURE, PLANTS, check_dose, edit, output_slice
+from examples.studies.sensitivity.mixture import mixed_head
+from examples.studies.sensitivity.planting import MIXTURE, PLANTS, check_dose, edit, output_slice
+from forgetguard.anatomy.locate import locate
+from forgetguard.anatomy.members import Head, heads_of
+from forgetguard.calibration.copies import describe_plain, temporary_copy
 from forgetguard.calibration.prepared import Prepared, Progress, measured, prepare
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import rule

@@ -13,9 +13,9 @@ from forgetguard.report.terminal import aligned
 from forgetguard.report.wording import number
 
 if TYPE_CHECKING:
+    from examples.studies.comparison.result import Column, Comparison
+    from examples.studies.comparison.retention import Agreement, Spread
     from forgetguard.anatomy.members import Member
-    from forgetguard.comparison.result import Column, Comparison
-    from forgetguard.measures.retention import Agreement, Spread
 
 SCHEMA = "forgetguard.comparison"
 SCHEMA_VERSION = 2

@@ -13,21 +13,21 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
-from forgetguard.anatomy.members import Member
-from forgetguard.comparison.reading import Circuit, Reading, circuit_of
-from forgetguard.comparison.result import Column
-from forgetguard.errors import MeasurementError
-from forgetguard.measures.faithfulness import Faithfulness
-from forgetguard.measures.interventions import FloatArray
-from forgetguard.measures.mask_shift import (
+from examples.studies.comparison.mask_shift import (
     Mask,
     VulnerableHeads,
     mask_shift,
     mean_mask,
     vulnerable_over_seeds,
 )
+from examples.studies.comparison.reading import Circuit, Reading, circuit_of
+from examples.studies.comparison.result import Column
+from examples.studies.comparison.retention import Agreement, Retention, Spread, retention
+from forgetguard.anatomy.members import Member
+from forgetguard.errors import MeasurementError
+from forgetguard.measures.faithfulness import Faithfulness
+from forgetguard.measures.interventions import FloatArray
 from forgetguard.measures.necessity import Roles
-from forgetguard.measures.retention import Agreement, Retention, Spread, retention
 
 T = TypeVar("T")
 

@@ -1,4 +1,5 @@
-"""`forgetguard sensitivity`: plant known damage in the base, and see from which dose it fails."""
+"""`python -m examples.studies.sensitivity`: plant known damage in a base, and see
+from which dose on the gate fails it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from examples.studies.command import check_matplotlib
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.adapters import full_checkpoint_under
 from forgetguard.checkpoints.described import full_config, geometry
@@ -18,6 +20,7 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli import entry
 from forgetguard.cli.checkpoints import (
     add_checkpoints,
     add_load_options,
@@ -27,20 +30,21 @@ from forgetguard.cli.checkpoints import (
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
 from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
-from forgetguard.cli.values import needs_module, read_whole, written
+from forgetguard.cli.values import read_whole, written
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.whole_files import write_text
 
 if TYPE_CHECKING:
-    from forgetguard.calibration.dose_response import Sensitivity
+    from examples.studies.sensitivity.dose_response import Sensitivity
 
-# As in calibration/, which needs torch; a test holds them equal.
+# As in planting.py and dose_response.py, which need torch; a test holds them equal.
 PLANTS = ("mixture", "scale", "noise", "rank-one")
 DOSES = "0,0.05,0.1,0.2,0.3,0.5,0.75,1"
 DRAWS = 40
 MOST_DRAWS = 10_000
 RESULT = "sensitivity.json"
+_PROGRAM = "python -m examples.studies.sensitivity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def read_plan(asked: Namespace) -> Plan:
         seed,
         out,
         figures=out is not None and not asked.no_figures,
-        command=("forgetguard", "sensitivity", *asked.tokens, *written(options, loading)),
+        command=(*_PROGRAM.split(), *asked.tokens, *written(options, loading)),
     )
 
 
@@ -196,7 +200,7 @@ def _folder(text: str | None, *, no_figures: bool) -> Path | None:
     if not path.parent.is_dir():
         raise SpecificationError(f"--out: there is no folder {path.parent}; make it first")
     if not no_figures:
-        needs_module("matplotlib", "--out: a figure", "plots", " (or give --no-figures)")
+        check_matplotlib("--no-figures")
     return path
 
 
@@ -210,9 +214,9 @@ def plant_all(plan: Plan) -> int:
         ForgetguardError: it cannot be done; the message says why.
     """
     with whole_imports():
-        from forgetguard.calibration.dose_response import sensitivity
+        from examples.studies.sensitivity.dose_response import sensitivity
+        from examples.studies.sensitivity.table import sensitivity_text
         from forgetguard.checkpoints.placement import ModelPair
-        from forgetguard.report.sensitivity_table import sensitivity_text
     try:
         with progress_bar() as bar, ModelPair({"base": plan.base}, plan.loading) as pair:
             found = sensitivity(
@@ -226,10 +230,10 @@ def plant_all(plan: Plan) -> int:
                 progress=bar,
             )
     except KeyboardInterrupt:
-        say("forgetguard sensitivity: interrupted; nothing was written")
+        say(f"{_PROGRAM}: interrupted; nothing was written")
         return INTERRUPTED
     for note in found.refused:
-        say(f"forgetguard sensitivity: {note}")
+        say(f"{_PROGRAM}: {note}")
     sys.stdout.write(f"{sensitivity_text(found)}\n")
     if plan.out is not None:
         _write(plan, found)
@@ -237,7 +241,7 @@ def plant_all(plan: Plan) -> int:
 
 
 def _write(plan: Plan, found: Sensitivity) -> None:
-    from forgetguard.report.sensitivity_table import sensitivity_dict
+    from examples.studies.sensitivity.table import sensitivity_dict
 
     assert plan.out is not None
     asked = {"command": list(plan.command), "loading": asdict(plan.loading)}
@@ -252,7 +256,7 @@ def _write(plan: Plan, found: Sensitivity) -> None:
 
 
 def _draw(plan: Plan, found: Sensitivity) -> list[object]:
-    from forgetguard.report.sensitivity_figure import draw
+    from examples.studies.sensitivity.figure import draw
 
     assert plan.out is not None
     return list(draw(found.curves, plan.out))
@@ -264,3 +268,12 @@ COMMAND = Command(
     _options,
     _prepare,
 )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plant and read as `arguments` say (default: of this process); returns the exit status."""
+    return entry.run(entry.parser_of(COMMAND, _PROGRAM), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

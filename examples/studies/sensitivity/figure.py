@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from forgetguard.calibration.detection import POWER
-from forgetguard.calibration.dose_response import Curve, Point
+from examples.studies.drawing import FAINT, INK, write_figures
+from examples.studies.sensitivity.detection import POWER
+from examples.studies.sensitivity.dose_response import Curve, Point
 from forgetguard.gate.verdict import Estimate
-from forgetguard.report.drawing import FAINT, INK, write_figures
 
 # Okabe and Ito's colours: told apart with any colour vision.
 _BLUE, _RED, _GREEN, _ORANGE, _GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#999999"

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TypeAlias
 
+from examples.studies.comparison.overlap import Overlap, as_set, inside, named, overlap
 from forgetguard.anatomy.members import Member
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.overlap import Overlap, as_set, inside, named, overlap
 
 Circuit: TypeAlias = frozenset[Member]
 Scores: TypeAlias = Mapping[Member, float]

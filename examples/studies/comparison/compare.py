@@ -10,15 +10,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.capabilities.capability import Capability, EncodedCapability
-from forgetguard.capabilities.encoding import check_same_ids
-from forgetguard.capabilities.variants import exchange_answers, halves
-from forgetguard.checkpoints.adapters import full_checkpoint_under
-from forgetguard.checkpoints.fingerprint import fingerprint
-from forgetguard.checkpoints.local import localise
-from forgetguard.comparison.derive import derive
-from forgetguard.comparison.reading import (
+from examples.studies.comparison.derive import derive
+from examples.studies.comparison.mask_shift import DELTA
+from examples.studies.comparison.reading import (
     ABLATION,
     Masking,
     Prompts,
@@ -28,15 +22,21 @@ from forgetguard.comparison.reading import (
     cut_vocabulary,
     read_model,
 )
-from forgetguard.comparison.result import Comparison, Split
+from examples.studies.comparison.result import Comparison, Split
+from examples.studies.comparison.retention import LEAST_STABILITY
+from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.encoding import check_same_ids
+from forgetguard.capabilities.variants import exchange_answers, halves
+from forgetguard.checkpoints.adapters import full_checkpoint_under
+from forgetguard.checkpoints.fingerprint import fingerprint
+from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.methods import method
 from forgetguard.discovery.ranking import Method, Progress
 from forgetguard.discovery.store import Store, identity
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures.interventions import Saved
-from forgetguard.measures.mask_shift import DELTA
-from forgetguard.measures.retention import LEAST_STABILITY
 from forgetguard.patching.budget import memory_errors
 
 if TYPE_CHECKING:

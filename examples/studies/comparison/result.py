@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from examples.studies.comparison.mask_shift import Mask, VulnerableHeads
+from examples.studies.comparison.retention import Agreement, Retention, Spread
 from forgetguard.anatomy.members import Head, Member, Mlp
-from forgetguard.measures.mask_shift import Mask, VulnerableHeads
-from forgetguard.measures.retention import Agreement, Retention, Spread
 
 
 @dataclass(frozen=True, slots=True)
