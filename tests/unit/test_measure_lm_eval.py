@@ -22,6 +22,7 @@ from forgetguard.gate.verdict import Code, Outcome, Verdict
 from forgetguard.measures.documents import CHANCE, SCORE
 from forgetguard.measures.samples import BASE, TUNED, Samples
 
+pytestmark = pytest.mark.slow
 LIMITS = "limits:\n  lm_eval.drop: {max: 0.05}\n  lm_eval.flips: {max: 0.10}\n"
 CHOICE, NORM, SAY = "tiny_choice acc", "tiny_choice acc_norm", "tiny_say exact_match stripped"
 
