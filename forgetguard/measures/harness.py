@@ -315,10 +315,18 @@ class _Collected:
         into.setdefault(subject, np.zeros(len(self.places)))[at] = value
 
     def scores(self, role: str) -> Scores:
-        missing = {*self.given.asked.metrics} - {one.split(" ")[1] for one in self.score}
-        if not self.score or missing or len(self.prompts) < len(self.places):
-            what = f"metrics {', '.join(sorted(missing))}" if missing else "of some documents"
-            raise MeasurementError(f"lm-eval scored nothing {what}: check metrics: and the tasks")
+        scored = {one.split(" ")[0] for one in self.score}
+        missing = [name for name in self.given.tasks if name not in scored]
+        missing += [
+            one
+            for one in self.given.asked.metrics
+            if not any({one, f"1-{one}"} & {*subject.split(" ")} for subject in self.score)
+        ]
+        if missing or len(self.prompts) < len(self.places):
+            raise MeasurementError(
+                f"lm-eval scored nothing of {', '.join(missing) or 'some documents'}: every task "
+                "needs one of metrics:, and each of those a task"
+            )
         prompts = tuple(self.prompts[at] for at in range(len(self.places)))
         return Scores(self.score, self.likelihood, self.chance, prompts, role)
 

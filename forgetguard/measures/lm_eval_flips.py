@@ -24,7 +24,7 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
     that are 0 or 1 only.
 
     Raises:
-        MeasurementError: there is none.
+        MeasurementError: a task has none.
     """
     from forgetguard.measures.harness import paired
 
@@ -34,10 +34,11 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
         for one, values in ours.score.items()
         if is_right_or_wrong(values) and is_right_or_wrong(theirs.score[one])
     }
-    if not found:
+    without = {one.split(" ")[0] for one in ours.score} - {one.split(" ")[0] for one in found}
+    if without:
         raise MeasurementError(
-            "lm_eval.flips: no metric of these tasks is right or wrong, all are graded: gate "
-            "lm_eval.drop"
+            f"lm_eval.flips: no metric of {', '.join(sorted(without))} is right or wrong, all are "
+            "graded: gate lm_eval.drop, or put the others into a file of their own"
         )
     return found
 

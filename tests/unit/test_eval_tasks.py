@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from forgetguard.capabilities.pairs import Prompt
-from forgetguard.errors import SpecificationError
+from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate.declaration import EvalTasks, GateSpec, Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
-from forgetguard.measures.documents import document
+from forgetguard.measures import lm_eval_flips
+from forgetguard.measures.documents import Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
 
@@ -136,6 +137,16 @@ def test_graded_scores_that_do_not_change_are_not_taken_to_be_exact() -> None:
     graded = case_of(20).score_drop(Series(same - np.arange(20) / 100, same), 0.05)
     assert graded.estimate.value == pytest.approx(0.095)
     assert 0 < graded.estimate.low < 0.095 < graded.high < 0.13
+
+
+def test_flips_of_a_task_without_right_and_wrong_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right, graded = np.array([1.0, 0.0]), np.array([0.5, 0.2])
+    found = Scores({"a acc": right, "b rouge": graded}, {}, {}, ("p", "q"), "tuned")
+    monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
+    with pytest.raises(MeasurementError, match="no metric of b is right or wrong"):
+        lm_eval_flips.compare(None, found)  # type: ignore[arg-type]
 
 
 def test_a_document_carries_its_task_place_and_digest() -> None:

@@ -222,6 +222,7 @@ def test_random_states_are_as_they_were(folder: Path) -> None:
         ("tasks: [tiny_bleu], include: .", "is of all documents together"),
         ("tasks: [tiny_f1], include: ., metrics: [f1]", "gate acc of it"),
         ("tasks: [tiny_choice], include: ., metrics: [rouge]", "rouge"),
+        ("tasks: [tiny_choice, tiny_say], include: ., metrics: [acc]", "nothing of tiny_say:"),
         ("tasks: [tiny_far], include: .", "include: FOLDER"),
     ],
 )
