@@ -88,12 +88,19 @@ def margin(logits: Logits, answer: Targets, distractor: Targets | None) -> Float
             "readout margin needs answers of one token; use readout: logprob, which scores every "
             "token of the answer"
         )
+    return lead(logits, answer.unsqueeze(2))[:, 0]
+
+
+def lead(logits: Logits, valid: Int[Tensor, "row readout option"]) -> Float[Tensor, "row readout"]:
+    """The largest logit of the `valid` tokens minus that of all others, in standard deviations of
+    the logits over the vocabulary. Negative ids are no tokens."""
     import torch
 
-    last = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
-    others = last.scatter(1, answer, float("-inf")).amax(dim=1)
-    spread = last.std(dim=1, correction=0).clamp_min(_LEAST_SPREAD)
-    return (last.gather(1, answer)[:, 0] - others) / spread
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    tokens = torch.where(valid < 0, valid[..., :1], valid)  # the first is always one
+    others = wide.scatter(2, tokens, float("-inf")).amax(dim=2)
+    spread = wide.std(dim=2, correction=0).clamp_min(_LEAST_SPREAD)
+    return (wide.gather(2, tokens).amax(dim=2) - others) / spread
 
 
 _LEAST_SPREAD = 1e-30  # logits that are all equal then read 0

@@ -110,9 +110,10 @@ def find_circuit(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    coarse: bool = False,
 ) -> Found:
     """Rank `members` on one half of the pairs, and cut the ranking on the other: that by sign, and
-    that by size where it has a smaller circuit.
+    that by size where it has a smaller circuit. `coarse`: that by sign alone, at fewer sizes.
 
     Raises:
         BaseCannotError: the model cannot do the capability.
@@ -122,7 +123,10 @@ def find_circuit(
     ranked_on, held_out = halves(capability, seed)
     accuracy = check_able(anatomy, ranked_on)
     ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
-    draw = partial(_draw, anatomy, held_out, faithful, ablation, progress, saved, Passes(members))
+    shared = Passes(members)
+    draw = partial(
+        _draw, anatomy, held_out, faithful, ablation, progress, saved, shared, coarse=coarse
+    )
     signed = ranking.signed()
     curve, size = draw(signed)
     if size is None:
@@ -131,7 +135,7 @@ def find_circuit(
             f"{faithful:g} with confidence; the largest lower bound found is {max(curve.low):.3g}"
         )
     is_signed = signed.order != ranking.order
-    sizes = _shorter(ranking, curve.whole, size)
+    sizes = [] if coarse else _shorter(ranking, curve.whole, size)
     if sizes and max(draw(ranking, sizes)[0].low) >= faithful:
         other, smaller = draw(ranking)
         if smaller is not None and smaller < size:
@@ -171,6 +175,8 @@ def _draw(
     passes: Passes,
     ranking: Ranking,
     sizes: Sequence[int] | None = None,
+    *,
+    coarse: bool,
 ) -> tuple[Curve, int | None]:
     """The curve of a ranking (at `sizes` alone, where given), and the size of its circuit."""
     curve, _ = faithfulness_curve(
@@ -184,6 +190,7 @@ def _draw(
         progress=progress,
         saved=saved,
         passes=passes,
+        coarse=coarse,
     )
     return curve, curve.smallest(faithful, at_least=fewest(ranking, curve.whole))
 

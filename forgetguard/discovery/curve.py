@@ -31,6 +31,12 @@ ALL_SIZES_UP_TO = 64  # members; beyond it the curve is drawn at sizes of a geom
 CONFIDENCE = 0.95  # one-sided, of each lower bound
 _GRID = 16
 _PARTS = 8  # sizes read at once while the search closes in
+# Where the circuit need not be the smallest to the last member: each size that is read costs a
+# patched run of every pair through nearly the whole model.
+_COARSE_GRID = 10
+_COARSE_PARTS = 3
+_SLACK = 0.1  # of the size that suffices
+_COARSE_FROM = 6  # fewer members are read only where so many suffice
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ def faithfulness_curve(
     progress: Progress | None = None,
     saved: Saved | None = None,
     passes: Passes | None = None,
+    coarse: bool = False,
 ) -> tuple[Curve, Behaviour]:
     """The curve of the ranking `order`, and what the model does on the pairs.
 
@@ -108,6 +115,7 @@ def faithfulness_curve(
         at_least: from F(all) - F(none) in nats, the fewest members that a circuit may have.
         sizes: read these alone.
         passes: of other curves of the same members on these pairs.
+        coarse: read fewer sizes; the circuit may be a tenth larger than the smallest that suffices.
 
     Raises:
         MeasurementError: ablating every member loses nothing.
@@ -116,10 +124,11 @@ def faithfulness_curve(
     known: dict[int, float] = {}
     lows: dict[int, float] = {}
     whole, clean = 0.0, None
+    nothing: FloatArray | None = None  # read once
     passes = Passes(order) if passes is None else passes
 
     def read(sizes: Sequence[int]) -> None:
-        nonlocal whole, clean
+        nonlocal whole, clean, nothing
         found = faithfulness(
             anatomy,
             capability,
@@ -131,17 +140,23 @@ def faithfulness_curve(
             else lambda done, total: progress("drawing the curve", done, total),
             saved=saved,
             passes=passes,
+            nothing=nothing,
         )
+        nothing = found.nothing
         known.update(zip(sizes, found.values.tolist(), strict=True))
         gained = found.clean.readout - found.nothing
         for size, kept in zip(sizes, found.circuits, strict=True):
             lows[size] = lower_bound(kept - found.nothing, gained)
         whole, clean = found.whole, found.clean
 
-    read(grid(n) if sizes is None else sizes)
+    first = grid(n, _COARSE_GRID if coarse else _GRID) if sizes is None else list(sizes)
+    small = [size for size in first if coarse and size < _COARSE_FROM < n]
+    read([size for size in first if size not in small])
     if faithful is not None and sizes is None:
         fewest = 1 if at_least is None else at_least(whole)
-        while between := _bracket(lows, faithful, fewest):
+        if small and _smallest(lows, faithful, fewest) == min(lows):
+            read(small)
+        while between := _bracket(lows, faithful, fewest, coarse=coarse):
             read(between)
     assert clean is not None
     read_at = tuple(sorted(known))
@@ -168,11 +183,11 @@ def lower_bound(kept: FloatArray, whole: FloatArray) -> float:
     return float((b - math.sqrt(max(0.0, b * b - a * c))) / a)
 
 
-def grid(n: int) -> list[int]:
-    """The sizes that are read first, of `n` members."""
+def grid(n: int, points: int = _GRID) -> list[int]:
+    """The sizes that are read first, of `n` members: `points` of them beyond 64 members."""
     if n <= ALL_SIZES_UP_TO:
         return list(range(1, n + 1))
-    return sorted({round(math.exp(math.log(n) * i / (_GRID - 1))) for i in range(_GRID)})
+    return sorted({round(math.exp(math.log(n) * i / (points - 1))) for i in range(points)})
 
 
 def _smallest(lows: dict[int, float], faithful: float, at_least: int) -> int | None:
@@ -184,13 +199,17 @@ def _smallest(lows: dict[int, float], faithful: float, at_least: int) -> int | N
     return found
 
 
-def _bracket(lows: dict[int, float], faithful: float, at_least: int) -> list[int]:
+def _bracket(
+    lows: dict[int, float], faithful: float, at_least: int, *, coarse: bool = False
+) -> list[int]:
     """Sizes to read next, between the smallest that suffices and the one before; none where they
-    are neighbours, or no smaller one may be a circuit."""
+    are neighbours (`coarse`: or nearly), or no smaller one may be a circuit."""
     first = _smallest(lows, faithful, at_least)
     if first is None:
         return []
     before = max([size for size in lows if size < first] + [at_least - 1])
     inside = range(before + 1, first)
-    step = max(1, math.ceil(len(inside) / _PARTS))
+    if coarse and len(inside) <= _SLACK * first:
+        return []
+    step = max(1, math.ceil(len(inside) / (_COARSE_PARTS if coarse else _PARTS)))
     return list(inside[::step])

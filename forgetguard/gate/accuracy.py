@@ -15,9 +15,11 @@ import numpy.typing as npt
 from scipy import special
 
 from forgetguard.errors import MeasurementError
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray, IntArray
-from forgetguard.gate.studentised import LinearForm, coverage
+from forgetguard.gate.studentised import coverage
 from forgetguard.gate.verdict import Estimate
+from forgetguard.measures.requirements import wilson
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -72,19 +74,17 @@ def accuracy(
 ) -> Estimate:
     """The share of [n] pairs that are answered right, `clusters` as of `accuracy_drop`.
 
-    The interval is Wilson's (1927, JASA 22:209): near 1 the bootstrap of a mean has hardly a spread
-    to go by (with one of 64 wrong most resamples of templates have none, and no bound).
+    The interval is Wilson's, of pairs divided by the design effect: near 1 the bootstrap of a mean
+    has hardly a spread to go by (with one of 64 wrong most resamples of templates have none, and no
+    bound).
     """
     values = np.asarray(right, dtype=np.float64)
     effect, freedom = 1.0, math.inf
     if clusters is not None and 0 < values.sum() < values.size:
         effect, freedom = design_effect(values, clusters)
-    share, count = float(values.mean()), values.size / effect
-    quantile = float(special.stdtrit(freedom, confidence))
-    middle = (share + quantile**2 / (2 * count)) / (1 + quantile**2 / count)
-    spread = share * (1 - share) / count + quantile**2 / (4 * count**2)
-    half = quantile * math.sqrt(spread) / (1 + quantile**2 / count)
-    return Estimate(share, middle - half, middle + half, coverage(confidence), values.size)
+    share, quantile = float(values.mean()), float(special.stdtrit(freedom, confidence))
+    low, high = wilson(share, values.size / effect, quantile)
+    return Estimate(share, low, high, coverage(confidence), values.size)
 
 
 def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:

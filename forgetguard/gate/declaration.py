@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
@@ -17,6 +18,8 @@ from forgetguard.measures.measure import Measure
 SITES = ("contribution", "z")
 # Share of the circuit's importance that a head is held as worth at least.
 DEFAULT_FLOOR = 0.10
+# Share of the whole effect from which on a member is judged alone, by the effects in the file.
+ALONE_FROM = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,27 @@ class Fits:
     any_base: bool = False
 
 
+def carrying(members: tuple[Member, ...], scores: Any, whole: Any) -> tuple[Member, ...]:
+    """Of `members`, those whose own effect is at least a tenth of the whole one, and at least the
+    one of the largest effect; a member without an effect is among them, and all are where the
+    effects are no numbers.
+
+    Args:
+        scores: effects in nats by member's name.
+        whole: F(all) - F(none) in nats.
+    """
+    effects = scores if isinstance(scores, Mapping) else {}
+    if not _is_number(whole) or not all(map(_is_number, effects.values())):
+        return members
+    sizes = {one: abs(effects.get(str(one), math.inf)) for one in members}
+    least = min(ALONE_FROM * abs(whole), max(sizes.values(), default=0.0))
+    return tuple(one for one in members if sizes[one] >= least)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass(frozen=True, slots=True)
 class GateSpec:
     """One gate file: `*.circuit.yaml`, or `*.gate.yaml` where it declares no circuit. Lines and the
@@ -152,6 +176,7 @@ class GateSpec:
 
     `members` are the circuit's heads and MLP layers; they are empty, and `auto` true, for `circuit:
     auto`, and empty where there is no circuit. `pairs` is None where no measure needs prompts.
+    `one_by_one`: the members that limits on each member judge, or "all"; None: see `judged_alone`.
     `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
     `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out words and templates
     too), others of a file that holds more than are drawn; None: those that the file fixes.
@@ -171,6 +196,7 @@ class GateSpec:
     confidence: float = 0.95
     prompt_seed: int | None = None
     found: Mapping[str, Any] | None = field(default=None, hash=False)
+    one_by_one: tuple[Member, ...] | Literal["all"] | None = None
     path: Path | None = field(default=None, compare=False)
     member_lines: tuple[int, ...] = field(default=(), compare=False)
     circuit_line: int = field(default=0, compare=False)
@@ -184,6 +210,23 @@ class GateSpec:
     def has_pairs(self) -> bool:
         """Whether it gives prompt pairs, and not prompts alone, or nothing."""
         return isinstance(self.pairs, TaskPairs | FilePairs | InlinePairs)
+
+    @property
+    def judged_alone(self) -> tuple[Member, ...]:
+        """The members that limits on each member hold, one by one: those named in `one_by_one`; by
+        default those that carry the capability by the effects in `found` (`carrying`), and all
+        where the file has none. Known before any data: what is judged is not chosen on it."""
+        if self.one_by_one is None:
+            found = self.found or {}
+            return carrying(self.members, found.get("scores"), found.get("whole_effect"))
+        if self.one_by_one == "all":
+            return self.members
+        return tuple(one for one in self.members if one in self.one_by_one) or self.members
+
+    @property
+    def judges_all(self) -> bool:
+        """Whether every member is judged alone."""
+        return self.judged_alone == self.members
 
     def where(self, line: int) -> str:
         """`file:line` for a message; the circuit's name where it came from no file."""

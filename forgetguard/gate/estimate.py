@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import accuracy, guard, power, spending, studentised
+from forgetguard.gate import accuracy, guard, spending, studentised
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate, exactly
@@ -142,12 +142,11 @@ class Case:
         return self.clusters is not None and len(np.unique(self.clusters)) < self.count
 
     @property
-    def growth(self) -> float:
-        """By how much the error of a ratio grows with the damage (gate/power.py)."""
-        templates = math.inf
+    def drawn(self) -> float:
+        """Templates that are resampled, as power.py takes them: infinitely many where pairs are."""
         if self.clusters is not None and self.has_templates:
-            templates = len(np.unique(self.clusters))
-        return power.growth(self.count, templates)
+            return len(np.unique(self.clusters))
+        return math.inf
 
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the gate's confidence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,7 @@ from forgetguard.measures.samples import (
     BASE,
     BASELINE,
     CIRCUIT,
+    COUNTERFACTUAL,
     DAMAGE,
     IMPORTANCE,
     READOUT,
@@ -30,31 +32,33 @@ from forgetguard.measures.samples import (
 
 BESIDE = "dcv.head"  # what stands beside every limit of a circuit
 SMALL_CIRCUIT = 0.1  # share of the readout below which a circuit hardly carries the capability
+SMALL_EFFECT = 0.1  # of the readout, below which the base hardly reads the prompt
 
 
 def members_beside(case: Case, limit: Limit, fewest: int) -> tuple[SubjectEvidence, ...]:
-    """The circuit's members beside a limit that is not about them, where they were measured; never
-    a reason to stop."""
+    """Those of the case's members that were patched alone, beside a limit; no reason to stop."""
     importance = case.circuit_importance()
-    if case.count < fewest or not case.members or importance is None:
+    if case.count < fewest or importance is None:
         return ()
     wanted = [(IMPORTANCE, BASE), (DAMAGE, TUNED)]
     if limit.over in (REFERENCE, BASELINE):
         wanted.append((DAMAGE, limit.over))
-    if any(
-        case.data.get(quantity, member, role) is None
-        for quantity, role in wanted
+    names = tuple(
+        member
         for member in case.members
-    ):
+        if all(case.data.get(quantity, member, role) is not None for quantity, role in wanted)
+    )
+    if not names or not studentised.measurable(case.mean(importance)):
         return ()
-    if not studentised.measurable(case.mean(importance)):
-        return ()
-    return _members(case, limit.over, limit.floor)
+    return _members(case, names, limit.over, limit.floor)
 
 
 @lru_cache(maxsize=4)  # the same beside every limit of a file
-def _members(case: Case, over: str, floor: float) -> tuple[SubjectEvidence, ...]:
-    return worst_first(subject_bounds(case, registry.find(BESIDE), over, floor), over, floor)
+def _members(
+    case: Case, names: tuple[str, ...], over: str, floor: float
+) -> tuple[SubjectEvidence, ...]:
+    found = subject_bounds(replace(case, members=names), registry.find(BESIDE), over, floor)
+    return worst_first(found, over, floor)
 
 
 def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]:
@@ -137,6 +141,8 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
     found += slices.said_instead(case, limit)
     found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)
+    if limit.measure.needs_capability and readout is not None:
+        found += _from_a_prior(readout, data.get(COUNTERFACTUAL, role=BASE))
     if limit.measure.needs_circuit and importance is not None and readout is not None:
         found += _weight(float(importance.mean()), float(readout.mean()))
     now = data.get(READOUT)
@@ -174,6 +180,17 @@ def _shares(case: Case, readout: FloatArray, loss: FloatArray) -> list[Note]:
         facts = case.ratio(damage, loss).estimate.facts
         found.append(Note("share_of_loss", facts | {"lost": lost.facts}))
     return found
+
+
+def _from_a_prior(readout: FloatArray, counterfactual: FloatArray | None) -> list[Note]:
+    """That the base answers all but alike when the prompt asks for something else: then drops of
+    readout and accuracy hold no circuit that reads it."""
+    if counterfactual is None:
+        return []
+    mean, effect = float(readout.mean()), float((readout - counterfactual).mean())
+    if effect >= SMALL_EFFECT * abs(mean):
+        return []
+    return [Note("answers_from_prior", {"readout": mean, "effect": effect})]
 
 
 def _weight(importance: float, readout: float) -> list[Note]:

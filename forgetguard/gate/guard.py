@@ -8,8 +8,10 @@ pair that lost most), gives all of them random weights (Dirichlet, all parameter
 1 - alpha quantile of the weighted ratio (Gaffke 2005, Three test statistics for a nonparametric
 one-sided hypothesis on the mean of a nonnegative variable, Math. Methods Stat. 14:451; Learned-
 Miller & Thomas 2019, A new confidence interval for the mean of a bounded random variable,
-arXiv:1905.06208). What it assumes of the distribution is only that no pair loses more than
-that. Where nothing was lost it is `loss` times 1 - alpha^(1/n), the rule of three.
+arXiv:1905.06208: they conjecture that it holds for every distribution that is bounded so; it is not
+proven, and theirs is a mean, ours a ratio of means). What it assumes of the distribution is only
+that no pair loses more than that. Where nothing was lost it is `loss` times 1 - alpha^(1/n), the
+rule of three: the imagined pair's weight is Beta(1, n).
 """
 
 from __future__ import annotations

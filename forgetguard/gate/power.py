@@ -5,6 +5,11 @@ many pairs to fail it with 80 %? The limit fails where the statistic (value - li
 beyond its critical value, which has the degrees of freedom, the run's limits and the limit's heads
 in it. So the true value must lie as many errors beyond the limit as a non-central t needs to pass
 that value with 80 %; and its error is not today's, for damage that grows spreads more.
+
+How much more, nobody can know of damage that is not there. So there are two answers: `detectable`
+speaks of this checkpoint, hurt more in the way in which it is, or, where it is not, as the median
+of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all:
+no spread of what lies between is larger.
 """
 
 from __future__ import annotations
@@ -61,9 +66,7 @@ def detectable(
     """
     if not (math.isfinite(reach) and error > 0):
         return None
-    critical = reach / error
-    shrink = 1 - 1 / (4 * freedom)
-    distance = critical * shrink + special.ndtri(power) * math.sqrt(1 + critical**2 / (2 * freedom))
+    distance = _distance(reach / error, freedom, power)
     growth = min(growth, error / abs(value)) if value else growth
     fixed = max(0.0, error**2 - (growth * value) ** 2)
     slope = 1 - (distance * growth) ** 2
@@ -71,6 +74,44 @@ def detectable(
         return None
     inner = (limit * distance * growth) ** 2 + slope * distance**2 * fixed
     return float((limit + math.sqrt(inner)) / slope)
+
+
+def detectable_sparse(
+    reach: float,
+    error: float,
+    limit: float,
+    *,
+    pairs: int,
+    loss: float,
+    freedom: float = math.inf,
+    templates: float = math.inf,
+    power: float = POWER,
+) -> float | None:
+    """The smallest true value, at or beyond `limit`, from which on the limit FAILS with at least
+    the probability `power` even if every pair loses nothing or `loss`, beside the `error` that was
+    seen: the spread of such damage is sqrt(x (loss - x)) at a value x. Between templates it is
+    taken to spread as real damage does (`OVER_TEMPLATES`), for else one template could carry all.
+
+    Arguments as of `detectable`; to a thousandth of `loss`. None where not even `loss` is seen.
+    """
+    if not (math.isfinite(reach) and error > 0) or limit >= loss:
+        return None
+    true = np.linspace(limit, loss, 1001)
+    spread = true * (loss - true)
+    between = np.minimum((OVER_TEMPLATES * true) ** 2, spread)
+    errors = np.sqrt(error**2 + spread / pairs + between / templates)
+    missed = np.flatnonzero(true - limit < _distance(reach / error, freedom, power) * errors)
+    first = int(missed[-1]) + 1
+    return float(true[first]) if first < len(true) else None
+
+
+def _distance(critical: float, freedom: float, power: float) -> float:
+    """How many errors beyond the limit a true value lies whose t statistic passes `critical` with
+    the probability `power`."""
+    shrink = 1 - 1 / (4 * freedom)
+    return critical * shrink + float(
+        special.ndtri(power) * math.sqrt(1 + critical**2 / (2 * freedom))
+    )
 
 
 def passable(

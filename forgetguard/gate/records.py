@@ -135,6 +135,7 @@ class _Declared:
     pairs: _Source
     file: str | None
     file_sha256: str | None
+    one_by_one: tuple[str, ...] = ()  # the members that are judged alone, where not all are
 
 
 def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
@@ -155,6 +156,7 @@ def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
             pairs=_source(spec.pairs),
             file=None if spec.path is None else str(spec.path),
             file_sha256=digest_file(spec.path),
+            one_by_one=tuple(map(str, spec.judged_alone)) if not spec.judges_all else (),
         )
     )
     return found
@@ -214,6 +216,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
         confidence=found.confidence,
         prompt_seed=found.prompt_seed,
         path=None if found.file is None else Path(found.file),
+        one_by_one=tuple(map(parse_member, found.one_by_one)) or None,
     )
 
 

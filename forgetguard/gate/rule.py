@@ -32,10 +32,14 @@ from forgetguard.measures.samples import (
     BASE,
     CORRECT,
     COUNTERFACTUAL,
+    DAMAGE,
+    IMPORTANCE,
+    OWN_DAMAGE,
     READOUT,
     TUNED,
     Note,
     Samples,
+    member_names,
 )
 
 # Of a small loss of the answer's logit, the share that its log-probability must show: with p the
@@ -108,7 +112,12 @@ def judge(
     """
     case = _case(spec, samples, seed, family)
     decision = decide(case, limit)
-    data = case.data
+    data, subjects = case.data, decision.subjects
+    # Where something is amiss, all that was patched one by one says where.
+    amiss = decision.outcome is not Outcome.PASS and decision.estimate is not None
+    if not subjects or (amiss and limit.measure.has_floor):
+        whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
+        subjects = evidence.members_beside(whole, limit, FEWEST_PAIRS)
     return Verdict(
         circuit=spec.name,
         capability=spec.capability,
@@ -118,7 +127,7 @@ def judge(
         estimate=decision.estimate,
         code=decision.code,
         facts=decision.facts,
-        subjects=decision.subjects or evidence.members_beside(case, limit, FEWEST_PAIRS),
+        subjects=subjects,
         units=evidence.worst_units(case, limit, worst),
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
@@ -133,7 +142,20 @@ def judge(
 
 @lru_cache(maxsize=1)  # a file's limits come one after another, with the same evidence beside them
 def _case(spec: GateSpec, samples: Samples, seed: int, family: int) -> Case:
-    return Case.of(spec, samples, seed=seed, family=family)
+    return Case.of(spec, _as_judged(spec, samples), seed=seed, family=family)
+
+
+def _as_judged(spec: GateSpec, samples: Samples) -> Samples:
+    """Without what was read to find where a loss is: so a verdict does not depend on what other
+    limits of the file came to."""
+    beside = {*member_names(spec.members)} - {*member_names(spec.judged_alone)}
+    arrays = {
+        key: values
+        for key, values in samples.arrays.items()
+        if key.quantity != OWN_DAMAGE
+        and not (key.subject in beside and key.quantity in (IMPORTANCE, DAMAGE))
+    }
+    return replace(samples, arrays=arrays)
 
 
 def decide(case: Case, limit: Limit) -> Decision:
@@ -201,6 +223,8 @@ def _bounds(case: Case, limit: Limit) -> list[SubjectBounds]:
     if measure.subjects is Subjects.WHOLE:
         (held,) = case.bounds(measure, [""], limit.over)
         return [SubjectBounds("", held, value=held.estimate)]
+    if measure.has_floor:
+        case = replace(case, members=member_names(case.spec.judged_alone))
     return subject_bounds(case, measure, limit.over, limit.floor)
 
 
@@ -235,11 +259,10 @@ def _base_cannot(case: Case, measure: Measure) -> Decision | None:
         return None
     readout = READOUTS[case.spec.readout]
     read = (case.data.need(one, role=BASE) for one in (READOUT, COUNTERFACTUAL, CORRECT))
-    for name, values in requirements(readout, *read).items():
-        zero = readout.chance if name == "right" else 0.0
-        found = case.accuracy(values + zero) if name == "right" else case.mean(values)
-        if not found.low > zero:
-            return _abstain(_BASE_CANNOT[name], count=case.count, **found.facts)
+    for one in requirements(readout, *read):
+        found = case.accuracy(one.values) if one.proportion else case.mean(one.values)
+        if not found.low > one.above:
+            return _abstain(_BASE_CANNOT[one.name], count=case.count, **found.facts)
     return None
 
 
@@ -400,12 +423,14 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
                 )
     if undecided:
         facts["wanted"] = wanted
+    notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
+    facts |= _sparse(case, limit, [held])
     return Decision(
         outcome,
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
-        notes=_far_below(limit, found.subjects) + _cannot_fail(case, limit, facts),
+        notes=notes,
         detectable=shown or _detectable(case, held, limit.maximum),
     )
 
@@ -418,10 +443,13 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts = {"subjects": [one.subject for one in judged], "count": case.count}
         return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
     seen = [_detectable(case, one.held, limit.maximum) for one in judged]
+    decided = _decided(case, limit, judged)
     return replace(
-        _decided(case, limit, judged),
+        decided,
+        facts=decided.facts | _sparse(case, limit, [one.held for one in judged]),
         subjects=shown,
-        notes=_floor_notes(case, limit, judged)
+        notes=_alone(case, limit, judged)
+        + _floor_notes(case, limit, judged)
         + _far_below(limit, judged)
         + _scores(case, limit, judged),
         # What is seen in whichever subject it happens.
@@ -483,6 +511,14 @@ def _scores(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[
     return tuple(notes)
 
 
+def _alone(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
+    """Which members are judged one by one, where not all of the circuit are."""
+    names = [one for one in case.members if any(held.subject == one for held in judged)]
+    if not limit.measure.has_floor or len(names) == len(case.members):
+        return ()
+    return (Note("judged_alone", {"subjects": names, "of": len(case.members)}),)
+
+
 def _floor_notes(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
     kinds = {one.subject: one.over for one in judged}
     notes = []
@@ -537,8 +573,31 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
         held.error or _error_of_drop(estimate, case),
         maximum,
         freedom=held.freedom,
-        growth=case.growth,
+        growth=power.growth(case.count, case.drawn),
     )
+
+
+def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
+    """What is detectable even of damage that a few pairs carry, whichever subject it happens to;
+    nothing where a pair's loss has no bound, or where not even the loss of all would be seen."""
+    if limit.measure.estimator is not Estimator.RATIO:
+        return {}
+    # An answer that flips loses what the readout was, twice.
+    loss = 1.0 if limit.measure.needs_circuit else 2.0
+    found = [
+        power.detectable_sparse(
+            one.estimate.value - one.corrected_low,
+            one.error,
+            limit.maximum,
+            pairs=case.count,
+            loss=loss,
+            freedom=one.freedom,
+            templates=case.drawn,
+        )
+        for one in held
+    ]
+    known = [one for one in found if one is not None]
+    return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
 
 
 def _error_of_drop(estimate: Estimate, case: Case) -> float:

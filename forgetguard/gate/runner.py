@@ -9,7 +9,7 @@ measure's own `compare` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from forgetguard.anatomy.locate import Anatomy
-from forgetguard.anatomy.members import Head, Member
+from forgetguard.anatomy.members import Head, Member, heads_of
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.stages import Part
 from forgetguard.measures import registry
 from forgetguard.measures.behaviour import Behaviour, behaviour, counterfactual_readout
-from forgetguard.measures.measure import Estimator, Measure, Opened
+from forgetguard.measures.interventions import Saved
+from forgetguard.measures.measure import Estimator, Measure, Opened, Subjects
 from forgetguard.measures.samples import (
     BASE,
-    CIRCUIT,
     CORRECT,
     COUNTERFACTUAL,
     DAMAGE,
@@ -42,11 +42,11 @@ from forgetguard.measures.samples import (
     Samples,
 )
 from forgetguard.measures.vulnerability import (
-    Drops,
     ForeignHeads,
-    PatchedDrops,
+    Patched,
     capture_heads,
-    patched_drops,
+    kept_readout,
+    patched,
 )
 
 T = TypeVar("T")
@@ -77,7 +77,9 @@ class Wanted:
         for one in self.measures if spec.members else ():
             if one.patched is None:
                 continue
-            named = guarded(one, partial(one.patched, spec.members, heads))
+            each = one.subjects is Subjects.MEMBERS
+            asked = spec.judged_alone if each else spec.members
+            named = guarded(one, partial(one.patched, asked, heads))
             taken = sorted(
                 name for name in named if {*found.get(name, named[name])} != {*named[name]}
             )
@@ -166,8 +168,11 @@ def read_base(
     vocabulary: int | None = None,
     budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    saved: Saved | None = None,
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
     """Read the open base against the other models, by role; also which measures failed, by key.
+
+    `saved`: keeps what depends on this base and the prompts alone (gate/kept.py).
 
     Raises:
         MeasurementError: logits are not finite, or memory does not suffice.
@@ -175,27 +180,29 @@ def read_base(
     wanted = Wanted.of(spec)
     arrays: dict[Key, FloatArray] = {}
     if part.pairs is not None and wanted.reads_pairs(spec):
-        foreign = {role: one.heads for role, one in others.items() if one.heads is not None}
+        foreign = _foreign(others)
         if spec.members:
             sets = wanted.sets(spec, anatomy.heads)
-            drops = patched_drops(
+            found = patched(
                 anatomy,
                 part.pairs,
-                spec.members,
+                list(sets.values()),
                 foreign,
-                sets={name: chosen for name, chosen in sets.items() if not _is_of(name, spec)},
                 site=spec.site,
                 vocabulary=vocabulary,
                 budget=budget,
                 progress=progress,
+                saved=saved,
             )
-            arrays |= of_drops(drops)
-            base, counterfactual = drops.base, drops.counterfactual
+            arrays |= _of_patched(found, sets, foreign)
+            read: Patched | Behaviour = found
+            base = found.base
         else:
-            base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
-            counterfactual = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
+            read = base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
         arrays |= _of_behaviour(base, BASE)
-        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = counterfactual
+        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
+            anatomy, part.pairs, vocabulary, saved, read
+        )
         for role, heads in foreign.items():
             arrays |= _of_behaviour(heads.behaviour, role)
             if heads.counterfactual is not None:
@@ -204,25 +211,57 @@ def read_base(
     return _compared(anatomy, wanted, part, others, samples, vocabulary)
 
 
-def _is_of(name: str, spec: GateSpec) -> bool:
-    """Whether a set is the circuit or one of its members, which are patched anyway."""
-    return name == CIRCUIT or name in map(str, spec.members)
+def read_members(
+    anatomy: Anatomy,
+    spec: GateSpec,
+    part: Part,
+    others: Mapping[str, OtherReading],
+    *,
+    vocabulary: int | None = None,
+    budget: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    saved: Saved | None = None,
+) -> dict[Key, FloatArray]:
+    """What says where in a circuit a loss is, beside what `read_base` read: every other member
+    alone, and every head's own damage (errors as `read_base`)."""
+    foreign = _foreign(others)
+    known = Wanted.of(spec).sets(spec, anatomy.heads)
+    sets = {str(one): (one,) for one in spec.members if str(one) not in known}
+    found = patched(
+        anatomy,
+        capability_of(part),
+        list(sets.values()),
+        foreign,
+        own=heads_of(spec.members),
+        site=spec.site,
+        vocabulary=vocabulary,
+        budget=budget,
+        progress=progress,
+        saved=saved,
+    )
+    arrays = _of_patched(found, sets, foreign)
+    for role in foreign:
+        own = {str(head): found.own(head, role) for head in heads_of(spec.members)}
+        arrays |= {
+            Key(OWN_DAMAGE, name, role): values
+            for name, values in own.items()
+            if values is not None
+        }
+    return arrays
 
 
-def of_drops(drops: PatchedDrops) -> dict[Key, FloatArray]:
-    """What patching cost, as samples have it."""
-    found = _of_one(drops.importance, IMPORTANCE, BASE)
-    for role, one in drops.damage.items():
-        found |= _of_one(one, DAMAGE, role)
-    for role, own in drops.own.items():
-        found |= {Key(OWN_DAMAGE, str(head), role): values for head, values in own.items()}
-    return found
+def _foreign(others: Mapping[str, OtherReading]) -> dict[str, ForeignHeads]:
+    return {role: one.heads for role, one in others.items() if one.heads is not None}
 
 
-def _of_one(drops: Drops, quantity: str, role: str) -> dict[Key, FloatArray]:
-    named = {CIRCUIT: drops.circuit, **drops.sets}
-    named |= {str(member): values for member, values in drops.heads.items()}
-    return {Key(quantity, name, role): values for name, values in named.items()}
+def _of_patched(
+    found: Patched, sets: Mapping[str, tuple[Member, ...]], roles: Iterable[str]
+) -> dict[Key, FloatArray]:
+    """What patching sets of members cost, as samples have it."""
+    arrays = {Key(IMPORTANCE, name, BASE): found.importance(one) for name, one in sets.items()}
+    for role in roles:
+        arrays |= {Key(DAMAGE, name, role): found.damage(one, role) for name, one in sets.items()}
+    return arrays
 
 
 def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:

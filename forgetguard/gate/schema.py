@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -99,7 +99,7 @@ MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
 CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
     "forgetguard", "name", "capability", "description", "fits", "pairs", "chat_template",
-    "readout", "circuit", "site", "confidence", "limits", "found",
+    "readout", "circuit", "one_by_one", "site", "confidence", "limits", "found",
 )  # fmt: skip
 _GATE_KEYS = (
     "forgetguard", "name", "capability", "description", "prompts", "pairs", "lm_eval",
@@ -190,6 +190,7 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> G
         site=_choice(nodes, "site", SITES, problems) or SITES[0],
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
         found=None if found is None else _read_found(found, problems),
+        one_by_one=_read_one_by_one(nodes, members, problems),
         path=path,
         member_lines=member_lines,
         circuit_line=line_of(nodes["circuit"]) if "circuit" in nodes else 0,
@@ -346,27 +347,30 @@ def _is_auto(node: yaml.Node | None) -> bool:
 
 
 def _read_members(
-    node: yaml.Node | None, problems: Problems
+    node: yaml.Node | None, problems: Problems, key: str = "circuit"
 ) -> tuple[tuple[Member, ...], tuple[int, ...]]:
-    if node is None or _is_auto(node):
+    other = "auto" if key == "circuit" else "all"
+    if node is None or (key == "circuit" and _is_auto(node)):
         return (), ()
-    items = lines.sequence(node, "circuit", "[L2H1, L0H4], or auto", problems)
+    items = lines.sequence(node, key, f"[L2H1, L0H4], or {other}", problems)
     if isinstance(node, yaml.SequenceNode) and not items:
-        problems.add(line_of(node), "circuit is empty: name its heads, e.g. [L2H1, L0H4], or auto")
+        problems.add(
+            line_of(node), f"{key} is empty: name its heads, e.g. [L2H1, L0H4], or {other}"
+        )
     first: dict[Member, int] = {}
     found = []
     for item in items:
-        name = lines.text(item, "circuit: a head", problems)
+        name = lines.text(item, f"{key}: a head", problems)
         try:
             head = None if name is None else parse_member(name)
         except SpecificationError as error:
-            problems.add(line_of(item), f"circuit: {error}")
+            problems.add(line_of(item), f"{key}: {error}")
             continue
         if head is None:
             continue
         if head in first:
             twice = lines.both(first[head], line_of(item))
-            problems.add(line_of(item), f"circuit: {head} is given twice, {twice}: keep one")
+            problems.add(line_of(item), f"{key}: {head} is given twice, {twice}: keep one")
             continue
         first[head] = line_of(item)
         found.append((head, line_of(item)))
@@ -402,6 +406,21 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
                     problems.add(line_of(entry["max"]), f"{where}: {wrong}")
                 limits.append(Limit(key, maximum, line_of(value), floor, imagined))
     return tuple(limits)
+
+
+def _read_one_by_one(
+    nodes: dict[str, yaml.Node], members: tuple[Member, ...], problems: Problems
+) -> tuple[Member, ...] | Literal["all"] | None:
+    node = nodes.get("one_by_one")
+    if node is None:
+        return None
+    if isinstance(node, yaml.ScalarNode) and node.value == "all":
+        return "all"
+    names, _ = _read_members(node, problems, "one_by_one")
+    for name in names:
+        if name not in members:
+            problems.add(line_of(node), f"one_by_one: {name} is not in circuit: name it there too")
+    return names or "all"
 
 
 def _read_guard(node: yaml.Node, where: str, problems: Problems) -> float:
@@ -726,6 +745,9 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
         document["readout"] = spec.readout
     if spec.has_circuit:
         document["circuit"] = "auto" if spec.auto else [str(one) for one in spec.members]
+    if spec.one_by_one is not None:
+        alone = spec.one_by_one
+        document["one_by_one"] = alone if alone == "all" else [str(one) for one in alone]
     if spec.site != SITES[0]:
         document["site"] = spec.site
     if spec.confidence != GateSpec.__dataclass_fields__["confidence"].default:

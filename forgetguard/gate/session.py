@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head, heads_of
-from forgetguard.cache_folder import cache_folder
+from forgetguard.cache_folder import cache_folder, is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.checkpoints.described import full_config
@@ -26,7 +26,8 @@ from forgetguard.errors import (
 )
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
-from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, Limit, TaskPairs, carrying
+from forgetguard.gate.kept import Kept, make_room
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.gate.runner import (
@@ -36,6 +37,7 @@ from forgetguard.gate.runner import (
     checked,
     guarded,
     read_base,
+    read_members,
     read_other,
 )
 from forgetguard.gate.same_function import apart, may_be_equal
@@ -61,6 +63,7 @@ from forgetguard.measures.samples import (
     TUNED,
     WHOLE,
     Control,
+    FloatArray,
     Key,
     Note,
     Samples,
@@ -89,6 +92,7 @@ class _Planned:
     readings: list[dict[str, OtherReading]] = field(default_factory=list)  # by part, by role
     others: tuple[OtherHeads, ...] = ()  # to be patched beside it
     parts: list[Samples] = field(default_factory=list)  # those that were measured
+    located: bool = False  # whether they hold every member alone, and own damage
     by_stage: list[Samples] = field(default_factory=list)  # each with all units up to it
     exact: dict[Key, float] = field(default_factory=dict)
     failed: Exception | None = None
@@ -115,6 +119,10 @@ class GateSession:
     (gate/same_function.py). What is wrong with one file (its prompts do not suit the tokenizer,
     say) is raised for that file only, and what one measure cannot do for its limits.
 
+    What passes needs no more than the whole circuit and the members that are judged one by one. For
+    a file with a limit that does not, every member is patched alone, and own damage read, so that
+    the verdict says where.
+
     Where a file gives `most`, the other models are read on all those pairs at once, which is cheap,
     and the base is patched stage by stage until the limit that is asked for is decided. Each limit
     has the verdict of its own first deciding stage, so it depends on no other limit.
@@ -124,6 +132,7 @@ class GateSession:
         limits: the declared limits among those of the family, of other files than `circuits` too:
             those that nothing can be said of (the base cannot do the capability, prompts do not
             suit the tokenizer, no circuit was found) leave it, before anything is judged.
+        keep: keep what depends on the base alone in the cache folder, and take up what is there.
         controls: how many random sets of heads are patched beside each circuit, and with them the
             other circuits of the session; 0 for none of both.
 
@@ -146,6 +155,7 @@ class GateSession:
         family: int = 1,
         limits: Sequence[tuple[GateSpec, Limit]] = (),
         controls: int = 0,
+        keep: bool = False,
     ) -> None:
         if family < 1 or controls < 0:
             raise SpecificationError(
@@ -158,9 +168,9 @@ class GateSession:
         if baseline is None and not recording:
             check_baseline(circuits)
         self._baseline = baseline
-        if any(spec.auto for spec in circuits) and cache is None:
+        if cache is None and not is_off() and (keep or any(spec.auto for spec in circuits)):
             cache = cache_folder()
-        self._cache = cache
+        self._cache, self._keep = cache, keep
         self._pair, self._seed, self._progress = pair, seed, progress
         self._family, self._controls = family, controls
         self._limits: tuple[tuple[GateSpec, Limit], ...] = tuple(limits) if family > 1 else ()
@@ -169,6 +179,7 @@ class GateSession:
         self._read_all = False
         self._failed: Exception | None = None
         self._summed: set[str] = set()
+        self._patched: ForgetguardError | bool | None = None  # what the check of patching said
         self._vocabulary: int | None = None
 
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
@@ -184,17 +195,19 @@ class GateSession:
         plan = self._ready(circuit)
         self._exact(plan, limit.measure)
         family = self._family_left()
-        stage = 0
-        while True:
+        # plan.spec has the heads that `circuit: auto` stands for.
+        judge = partial(rule.judge, plan.spec, limit, seed=self._seed, family=family * own)
+        last = len(plan.readings) - 1
+        for stage in range(last + 1):
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
-            # plan.spec has the heads that `circuit: auto` stands for.
-            verdict = rule.judge(plan.spec, limit, samples, seed=self._seed, family=family * own)
-            stage += 1
-            if verdict.outcome is not Outcome.ABSTAIN or stage == len(plan.readings):
+            verdict = judge(samples)
+            if verdict.outcome is not Outcome.ABSTAIN:
                 break
+        if verdict.outcome is not Outcome.PASS and verdict.estimate is not None:
+            verdict = judge(self._up_to(plan, stage, located=True))
         if self._recording:  # a later run may draw them all
-            self._up_to(plan, len(plan.readings) - 1)
+            self._up_to(plan, last, located=True)
         return verdict
 
     def measurement(self, circuit: GateSpec) -> Samples:
@@ -207,7 +220,8 @@ class GateSession:
         plan = self._ready(circuit)
         for limit in plan.spec.limits:
             self._exact(plan, limit.measure)
-        found = self._up_to(plan, len(plan.readings) - 1 if self._recording else 0)
+        last = len(plan.readings) - 1
+        found = self._up_to(plan, last if self._recording else 0, located=True)
         for limit in plan.spec.limits:
             self._check_measured(plan, limit)
         return found
@@ -237,15 +251,37 @@ class GateSession:
             raise plan.failed
         return plan
 
-    def _up_to(self, plan: _Planned, stage: int) -> Samples:
-        """The samples at a stage, counted from 0; what is missing for it is measured."""
-        while len(plan.by_stage) <= stage:
+    def _up_to(self, plan: _Planned, stage: int, *, located: bool = False) -> Samples:
+        """The samples at a stage, counted from 0; what is missing for it is measured. `located`:
+        with every member alone."""
+        while len(plan.parts) <= stage:
             with self._blame(plan):
-                plan.parts.append(self._measure(plan, len(plan.parts)))
-                plan.by_stage.append(self._beside_baseline(plan.spec, joined(plan.parts)))
+                number = len(plan.parts)
+                part = self._measure(plan, number)
+                if plan.located:
+                    part = part.with_arrays(self._members(plan, number))
+                plan.parts.append(part)
+                self._join(plan)
+            if plan.failed is not None:
+                raise plan.failed
+        if located and not plan.located and plan.spec.members:
+            with self._blame(plan):
+                plan.parts = [
+                    part.with_arrays(self._members(plan, number))
+                    for number, part in enumerate(plan.parts)
+                ]
+                plan.located = True
+                self._join(plan)
             if plan.failed is not None:
                 raise plan.failed
         return self._with_exact(plan, stage)
+
+    def _join(self, plan: _Planned) -> None:
+        """The samples of every stage, of the parts up to it."""
+        plan.by_stage = [
+            self._beside_baseline(plan.spec, joined(plan.parts[: stage + 1]))
+            for stage in range(len(plan.parts))
+        ]
 
     def _with_exact(self, plan: _Planned, stage: int) -> Samples:
         """The samples of a stage that was measured, with all exact numbers that were read since."""
@@ -266,6 +302,8 @@ class GateSession:
         """Free the models and what was captured from them."""
         self._pair.close()
         self._plans.clear()
+        if self._keep and self._cache is not None:
+            make_room(self._cache)
 
     @contextmanager
     def _blame(self, plan: _Planned) -> Iterator[None]:
@@ -382,14 +420,17 @@ class GateSession:
                     found = discover_on(
                         self._pair.base,
                         capability,
-                        Search(exact_within=_EXACT_WITHIN / len(wanted)),
+                        Search(exact_within=_EXACT_WITHIN / len(wanted), coarse=True),
+                        keep=self._cache is not None,
                         cache=self._cache,
                         progress=self._progress,
                     )
                 except BaseCannotError as error:
                     plan.notes = (Note("not_looked_for", {"why": str(error)}),)
                     continue
-                plan.spec = replace(plan.spec, members=found.circuit)
+                scores = {str(one): score for one, score in found.ranking.scores.items()}
+                alone = plan.spec.one_by_one or carrying(found.circuit, scores, found.curve.whole)
+                plan.spec = replace(plan.spec, members=found.circuit, one_by_one=alone)
                 plan.notes = auto_notes(found, on)
 
     def _check_baseline(self) -> None:
@@ -462,7 +503,7 @@ class GateSession:
             anatomy = locate(model)
             self._check_prompts("base", anatomy, plan)
             if spec.members:
-                self._check_patching(anatomy, spec, capability_of(part))
+                self._check_patching(anatomy)
                 self._report(f"patching {spec.name}", 0, 1)
             readings = plan.readings[number]
             samples, failed = read_base(
@@ -471,16 +512,40 @@ class GateSession:
                 part,
                 readings,
                 vocabulary=self._vocabulary,
-                progress=lambda done, total: self._report(f"patching {spec.name}", done, total),
+                progress=partial(self._report, f"patching {spec.name}"),
+                saved=self._kept(anatomy),
             )
             plan.unmeasured |= failed
             samples = self._with_controls(plan, part, readings, anatomy, samples)
         samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
-        readings.clear()  # what crossed from the other models is not needed again
         samples = self._beside_counterfactual(plan, part, samples)
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
         notes = loaded + plan.notes + part_notes(plan.whole) + prompt_notes(spec)
         return replace(samples, stages=plan.stages.counts, notes=notes, dropped=plan.whole.dropped)
+
+    def _members(self, plan: _Planned, number: int) -> dict[Key, FloatArray]:
+        """Read in the base what says where in a circuit a loss is, on one part."""
+        assert plan.stages is not None
+        part, spec = plan.stages.parts[number], plan.spec
+        if part.pairs is None or not part.units:
+            return {}
+        with memory_errors(f"patching circuit {spec.name}"), self._pair.base.open() as model:
+            anatomy = locate(model)
+            return read_members(
+                anatomy,
+                spec,
+                part,
+                plan.readings[number],
+                vocabulary=self._vocabulary,
+                progress=partial(self._report, f"looking for the loss in {spec.name}"),
+                saved=self._kept(anatomy),
+            )
+
+    def _kept(self, anatomy: Anatomy) -> Kept | None:
+        """Where what depends on the open base alone is kept."""
+        if not self._keep or self._cache is None:
+            return None
+        return Kept.of(self._pair.base, anatomy, self._cache)
 
     def _beside_counterfactual(self, plan: _Planned, part: Part, samples: Samples) -> Samples:
         """The samples with the counterfactual readout of each other model that may compute the
@@ -539,8 +604,9 @@ class GateSession:
     def _family_left(self) -> int:
         """The limits that share the run's false-alarm rate: without those that cannot be measured.
 
-        The base alone says which, by one plain pass over the prompts of every file of the run: so
-        every worker of a run counts the same, whichever limits it judges.
+        The base alone says which, by what it does on the prompts of every file of the run: those
+        that are measured here are so now, the others are read in a plain pass. So every worker of a
+        run counts the same, whichever limits it judges.
         """
         if self._limits:
             by_file: dict[GateSpec, list[Limit]] = {}
@@ -564,13 +630,22 @@ class GateSession:
         # The circuit of a file that is not measured here is not looked for.
         judged = plan.spec if spec.name in self._plans else asked
         assert plan.stages is not None
-        part = plan.stages.parts[0]
         able: list[bool] = []
-        with self._blame(plan), self._pair.base.open() as model:
-            found, _ = read_base(locate(model), asked, part, {}, vocabulary=self._vocabulary)
+        with self._blame(plan):
+            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan, asked)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
             able += [judge(limit) for limit in sampled]
         return exact + sum(able) if able else 0
+
+    def _behaviour(self, plan: _Planned, asked: GateSpec) -> Samples:
+        """What the base does on the first pairs of a file, without patching."""
+        assert plan.stages is not None
+        part = plan.stages.parts[0]
+        with self._pair.base.open() as model:
+            anatomy = locate(model)
+            kept = self._kept(anatomy)
+            found, _ = read_base(anatomy, asked, part, {}, vocabulary=self._vocabulary, saved=kept)
+        return found
 
     def _encoded(self, spec: GateSpec) -> _Planned:
         """A file of the run that this session does not measure."""
@@ -626,18 +701,30 @@ class GateSession:
             check_sums(anatomy, plan.pairs.batches[0].clean[:1])
             self._summed.add(role)
 
-    def _check_patching(
-        self, anatomy: Anatomy, spec: GateSpec, capability: EncodedCapability
-    ) -> None:
-        batch, rows = capability.batches[0], slice(0, 2)
-        check_patching(
-            anatomy,
-            batch.clean[rows],
-            batch.counterfactual[rows],
-            batch.positions,
-            spec.members,
-            start=batch.start,
-        )
+    def _check_patching(self, anatomy: Anatomy) -> None:
+        """Once, for the members of all circuits together: it is the model that is checked."""
+        if self._patched is None:
+            plans = [plan for plan in self._sound() if plan.spec.members and plan.pairs]
+            # Short prompts will do, but their pairs should begin alike: then a prefix is shared.
+            batch = min(
+                (capability_of(plan.whole).batches[0] for plan in plans),
+                key=lambda one: (one.start == 0, one.clean.shape[1]),
+            )
+            members = {member for plan in plans for member in plan.spec.members}
+            try:
+                check_patching(
+                    anatomy,
+                    batch.clean[:2],
+                    batch.counterfactual[:2],
+                    batch.positions,
+                    sorted(members),
+                    start=batch.start,
+                )
+                self._patched = True
+            except ForgetguardError as error:
+                self._patched = error
+        if isinstance(self._patched, ForgetguardError):
+            raise self._patched
 
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
@@ -647,7 +734,7 @@ class GateSession:
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
 _DISCOVERY_PAIRS = 64
 _DISCOVERY_SEED = 1_000_003  # added to the gate's, so that other pairs are drawn
-_EXACT_WITHIN = 120.0  # seconds that patching every head may take, all circuits together
+_EXACT_WITHIN = 60.0  # seconds that patching every head may take, all circuits together
 
 
 def discovery_pairs(spec: GateSpec, judged: Sequence[Unit]) -> tuple[Capability, dict[str, Any]]:

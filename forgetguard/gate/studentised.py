@@ -15,16 +15,17 @@ beyond 2.5 % taken to be heavier, against Student's t, than it is there: eight t
 size cannot show it.
 
 Of fewer than `FEWEST_RESAMPLED` templates nothing is resampled: their quantile is Student's t, with
-one degree of freedom less than there are (fewer where they are of uneven size), and several heads
-share the level evenly (Bonferroni). Taking their pairs for independent would miss 15 to 45 times
-in 100 where half of the spread lies between templates.
+one degree of freedom less than there are (fewer where they are of uneven size), and the tails of
+several heads add up to the level (Bonferroni). Taking their pairs for independent would miss 15 to
+45 times in 100 where half of the spread lies between templates.
 
 For several heads one critical value serves all: the quantile of the largest T over the heads, in
 draws of pairs that all heads share (single-step max-T; Westfall & Young 1993, Resampling-Based
 Multiple Testing, chapter 2). It needs no far tail of any single head, which few pairs cannot show,
-and it does not pay for heads that go together. Where whole templates are drawn it is at most the
-Student's t that Bonferroni asks for: draws of eight templates that hold few of them have next to
-no spread, and with many heads some always has one.
+and it does not pay for heads that go together, nor for heads that are surely within
+(gate/two_step.py). Where whole templates are drawn it is at most the Student's t that Bonferroni
+asks for: draws of eight templates that hold few of them have next to no spread, and with many heads
+some always has one.
 
 Fieller's T(L) has the spread at L in it, not at the ratio: it is never more than the denominator's
 own t, so with few templates, at the level that many limits and heads leave, the bound of a head
@@ -47,21 +48,19 @@ import numpy.typing as npt
 from scipy import special
 
 from forgetguard.errors import MeasurementError
+from forgetguard.gate import two_step
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import (
     FEWEST_RESAMPLED,
     RESAMPLES,
     FloatArray,
     IntArray,
-    cluster_sums,
     enough_resamples,
     weights_in_chunks,
 )
 from forgetguard.gate.verdict import Estimate
 
-KNOWN = 3.0  # standard errors of a denominator
 SHOWN = 0.025  # the least level at which draws of as few as eight units show their tail
-
-_ROUNDING = 16 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +113,19 @@ def ratios(
     alpha = 1 - confidence
     together = alpha if fail_alpha is None else fail_alpha
     form = LinearForm.of(numerators, denominators, clusters)
-    known = form.known() & (clusters is not None and len(form.values) > 1)
-    if clusters is not None and form.units < FEWEST_RESAMPLED:
+    by_cluster = form.units < pairs  # and not each pair its own
+    known = form.known() & (by_cluster and len(form.values) > 1)
+    draws = None
+    if by_cluster and form.units < FEWEST_RESAMPLED:
         below = above = np.full(len(form.values), student_quantile(alpha, form.freedom))
-        largest = student_quantile(together / len(form.values), form.freedom)
     else:
         wanted = enough_resamples(resamples, min(alpha, together))
         draws = resampled_t(form, form.values, wanted, seed)
         below = quantiles(draws, alpha, form.freedom)
         above = quantiles(-draws, alpha, form.freedom)
         draws = with_known(form, known, draws, seed)
-        largest = float(quantiles(draws.max(axis=0, keepdims=True), together, form.freedom)[0])
-        if clusters is not None and len(draws) > 1:
-            largest = min(largest, student_quantile(together / len(draws), form.freedom))
     low, high = form.lower(below), form.upper(-above)
-    corrected = common_lower(form, known, np.full(len(low), largest))
+    corrected = common_lower(form, known, draws, together, by_cluster=by_cluster)
     estimates = tuple(
         Estimate(float(value), float(least), float(most), coverage(confidence), pairs)
         for value, least, most in zip(form.values, low, high, strict=True)
@@ -200,102 +197,6 @@ def measurable(importance: Estimate) -> bool:
     return importance.low > 0 or importance.high < 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LinearForm:
-    """Rows whose ratio of means is asked for, in units (pairs, or clusters with their sums), turned
-    so that every denominator's mean is positive.
-
-    numerators, denominators: [heads, units]. sizes: [units], the pairs of each. values: [heads],
-    the ratios. exact: [heads], rows in which nothing varies.
-
-    A cluster deviates by what its pairs add to the mean of all pairs, not by how many pairs it has:
-    the linearised variance of a mean over clusters of uneven size (Cochran 1977, Sampling
-    Techniques, section 9A.5).
-    """
-
-    numerators: FloatArray
-    denominators: FloatArray
-    sizes: FloatArray
-    values: FloatArray
-    exact: np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-    @classmethod
-    def of(
-        cls, numerators: FloatArray, denominators: FloatArray, clusters: IntArray | None
-    ) -> LinearForm:
-        sizes = np.ones(numerators.shape[1])
-        if clusters is not None:
-            numerators, denominators = cluster_sums(numerators, denominators, clusters)
-            sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
-        sign = np.sign(denominators.sum(axis=1, keepdims=True))
-        numerators, denominators = numerators * sign, denominators * sign
-        values = numerators.sum(axis=1) / denominators.sum(axis=1) + 0.0  # -0.0 reads as 0.0
-        exact = is_exact(values, numerators, denominators)
-        return cls(numerators, denominators, sizes, values, exact)
-
-    @property
-    def units(self) -> int:
-        """Pairs or clusters."""
-        return len(self.sizes)
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom: units less one; of clusters of uneven size, their effective number
-        less one (Kish 1965, Survey Sampling, section 11.7)."""
-        return float(self.sizes.sum() ** 2 / (self.sizes**2).sum()) - 1
-
-    def residuals(self, ratios: FloatArray) -> FloatArray:
-        """[heads, units]: numerator - ratio * denominator. Their mean is 0 at `values`."""
-        return self.numerators - ratios[:, None] * self.denominators
-
-    def deviations(self, sums: FloatArray) -> FloatArray:
-        """What [heads, units] adds to the mean of the pairs beyond its share."""
-        share = self.sizes / self.sizes.sum()
-        found: FloatArray = sums - sums.sum(axis=1, keepdims=True) * share
-        return found
-
-    def errors(self) -> FloatArray:
-        """Standard errors of the ratios, by the delta method, [heads]."""
-        squares = (self.deviations(self.residuals(self.values)) ** 2).sum(axis=1)
-        spread = np.sqrt(squares * self.units / (self.units - 1)) / self.denominators.sum(axis=1)
-        found: FloatArray = np.where(self.exact, 0.0, spread)
-        return found
-
-    def known(self) -> npt.NDArray[np.bool_]:
-        """Whether the mean of the denominators, which vary, lies `KNOWN` errors from 0, [heads]."""
-        squares = (self.deviations(self.denominators) ** 2).sum(axis=1)
-        error = np.sqrt(squares * self.units / (self.units - 1))
-        total = self.denominators.sum(axis=1)
-        found: npt.NDArray[np.bool_] = (total >= KNOWN * error) & (error > _ROUNDING * total)
-        return found
-
-    def lower(self, quantiles: FloatArray) -> FloatArray:
-        """The least ratio with T at most `quantiles`, [heads], which are not negative; minus
-        infinity where there is none."""
-        return self._solve(quantiles, -1.0)
-
-    def upper(self, quantiles: FloatArray) -> FloatArray:
-        """The largest ratio with T at least `quantiles`, which are not positive, as `lower`."""
-        return self._solve(quantiles, 1.0)
-
-    def _solve(self, quantiles: FloatArray, side: float) -> FloatArray:
-        """The root on `side` of sum(n - L d)^2 = q^2 var(sum(n - L d))."""
-        n, d = self.numerators.sum(axis=1), self.denominators.sum(axis=1)
-        off_n, off_d = self.deviations(self.numerators), self.deviations(self.denominators)
-        with np.errstate(all="ignore"):
-            square = quantiles**2 * self.units / (self.units - 1)
-            a = d**2 - square * (off_d**2).sum(axis=1)
-            b = n * d - square * (off_n * off_d).sum(axis=1)
-            c = n**2 - square * (off_n**2).sum(axis=1)
-            found = (b + side * np.sqrt(np.maximum(b**2 - a * c, 0.0))) / a
-        bounded = (a > 0) & np.isfinite(square)
-        found = np.where(bounded, found, side * math.inf)
-        # The estimate lies within, whatever is rounded.
-        found = np.maximum(found, self.values) if side > 0 else np.minimum(found, self.values)
-        solved: FloatArray = np.where(self.exact, self.values, found) + 0.0
-        return solved
-
-
 def t_statistics(form: LinearForm, ratios: FloatArray) -> FloatArray:
     """T at `ratios`, [heads]: the sum of the residuals over its standard error."""
     residuals = form.residuals(ratios)
@@ -359,14 +260,42 @@ def with_known(
 
 
 def common_lower(
-    form: LinearForm, known: npt.NDArray[np.bool_], critical: FloatArray
+    form: LinearForm,
+    known: npt.NDArray[np.bool_],
+    draws: FloatArray | None,
+    level: float,
+    *,
+    by_cluster: bool,
 ) -> FloatArray:
-    """The lower bounds at critical values, [heads]: Fieller's, or the ratio's own where it is
-    `known`."""
-    found = form.lower(critical)
-    own = known & np.isfinite(critical)
-    found[own] = form.values[own] - critical[own] * form.errors()[own]
-    return found
+    """Lower bounds that hold for all heads at once, [heads] (gate/two_step.py): Fieller's, or the
+    ratio's own where it is `known`. `draws`, [heads, resamples]: of T; None: Student's t alone."""
+    if level <= 0:
+        return np.where(form.exact, form.values, -math.inf)
+    student = two_step.student_critical(form.freedom)
+
+    def largest(shifts: FloatArray, at: float) -> float:
+        if draws is None:
+            return student(shifts, at)
+        # A T that stays below every quantile that is looked at decides nothing.
+        near = draws.max(axis=1) + shifts > student_quantile(max(at, SHOWN), form.freedom)
+        top = (draws[near] + shifts[near, None]).max(axis=0, keepdims=True, initial=-math.inf)
+        found = float(quantiles(top, at, form.freedom)[0])
+        return min(found, student(shifts, at)) if by_cluster and len(draws) > 1 else found
+
+    lowest = two_step.SPENT * level
+    least = student(np.zeros(len(form.values)), lowest)
+    if draws is not None and len(draws) > 1:
+        shown = float(quantiles(-draws.min(axis=0, keepdims=True), lowest, form.freedom)[0])
+        least = min(shown, least) if by_cluster else shown
+
+    def bound(critical: FloatArray) -> FloatArray:
+        upper = critical < 0
+        found = np.where(upper, form.upper(critical), form.lower(critical))
+        own = known & np.isfinite(critical)
+        found[own] = form.values[own] - critical[own] * form.errors()[own]
+        return found
+
+    return two_step.lower_bounds(form, known, level, largest, -least, bound)
 
 
 def quantiles(draws: FloatArray, alpha: float, freedom: float) -> FloatArray:
@@ -427,13 +356,3 @@ def check_rows(numerators: FloatArray, denominators: FloatArray, confidence: flo
         raise MeasurementError("a value to be averaged is not finite: check the models' outputs")
     if (denominators.sum(axis=1) == 0).any():
         raise MeasurementError("a denominator's mean is 0: check that it is measurable first")
-
-
-def is_exact(
-    values: FloatArray, numerators: FloatArray, denominators: FloatArray
-) -> npt.NDArray[np.bool_]:
-    """Rows whose numerator is the denominator times a constant: nothing there varies."""
-    expected = values[:, None] * denominators
-    scale = np.maximum(np.abs(numerators), np.abs(expected)).max(axis=1)
-    exact: npt.NDArray[np.bool_] = np.abs(numerators - expected).max(axis=1) <= _ROUNDING * scale
-    return exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,7 @@ import numpy as np
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import BaseCannotError
 from forgetguard.measures.behaviour import behaviour, counterfactual_readout
-from forgetguard.measures.requirements import requirements
-from forgetguard.measures.samples import FloatArray
+from forgetguard.measures.requirements import Requirement, requirements, wilson
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.locate import Anatomy
@@ -33,7 +33,7 @@ def check_able(
     counterfactual = counterfactual_readout(anatomy, capability, vocabulary=vocabulary)
     asked, right = capability.capability, done.correct.astype(np.float64)
     needed = requirements(READOUTS[asked.readout], done.readout, counterfactual, right)
-    missing = [name for name, values in needed.items() if not _low(values) > 0]
+    missing = [one.name for one in needed if not _low(one) > one.above]
     accuracy: float = right.mean().item()
     if missing:
         raise BaseCannotError(
@@ -52,12 +52,12 @@ _WHY = {
 }
 
 
-def _low(values: FloatArray) -> float:
-    """The lower bound of the mean, by Student's t."""
-    from scipy.special import stdtrit
+def _low(one: Requirement) -> float:
+    """The lower bound of the mean: Wilson's, or by Student's t."""
+    from scipy.special import ndtri, stdtrit
 
-    n = len(values)
-    error: float = values.std(ddof=1).item() / n**0.5
-    quantile: float = stdtrit(n - 1, CONFIDENCE).item()
-    mean: float = values.mean().item()
-    return mean - quantile * error
+    n, mean = len(one.values), float(one.values.mean())
+    if one.proportion:
+        return wilson(mean, n, float(ndtri(CONFIDENCE)))[0]
+    error = float(one.values.std(ddof=1)) / math.sqrt(n)
+    return mean - float(stdtrit(n - 1, CONFIDENCE)) * error

@@ -72,9 +72,10 @@ def faithfulness(
     progress: Progress | None = None,
     saved: Saved | None = None,
     passes: Passes | None = None,
+    nothing: FloatArray | None = None,
 ) -> Faithfulness:
     """Read the model with only the members of each circuit left; the rest of `universe` is ablated
-    by `kind` (measures/ablation.py).
+    by `kind` (measures/ablation.py). `nothing`: F without any of them, [pair], where it is known.
 
     Raises:
         SpecificationError: there is no such ablation.
@@ -82,7 +83,7 @@ def faithfulness(
     """
     for circuit in circuits:
         check_inside(circuit, universe)
-    kept = [frozenset(), *map(frozenset, circuits)]
+    kept = [*[frozenset[Member]()] * (nothing is None), *map(frozenset, circuits)]
     outside = [tuple(one for one in universe if one not in inside) for inside in kept]
     # Each set once: rows of two waves round differently, and f of no members is to be exactly 0.
     distinct = list(dict.fromkeys(outside))
@@ -98,7 +99,9 @@ def faithfulness(
         passes=passes,
     )
     readout = result.readout[[distinct.index(members) for members in outside]]
-    return Faithfulness(kind, result.clean, readout[0], readout[1:])
+    if nothing is None:
+        nothing, readout = readout[0], readout[1:]
+    return Faithfulness(kind, result.clean, nothing, readout)
 
 
 def check_inside(members: Collection[Member], universe: Sequence[Member]) -> None:

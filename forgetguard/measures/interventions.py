@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -81,6 +81,8 @@ class Passes:
         """Keep those of a batch, unless they take too much."""
         held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
         held += [z for source in sources.values() for z in source.z.values()]
+        for prefix in passed.prefixes.values():
+            held += [one for both in prefix or () for one in both]
         taken = sum(one.numel() * one.element_size() for one in held)
         if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
             self._kept[batch] = passed, sources
@@ -99,6 +101,7 @@ def intervene(
     saved: Saved | None = None,
     passes: Passes | None = None,
     beside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    kept: Collection[str] | None = None,
 ) -> Intervened:
     """Read a model on every pair under every intervention; all of a batch share one wavefront.
 
@@ -111,6 +114,10 @@ def intervene(
             are told apart here.
         passes: of earlier calls, to be taken up, and kept for later ones.
         beside: entered around each batch's clean pass, before its sources are asked for.
+        kept: the sources whose runs `saved` keeps, by default all; theirs and the others' are in
+            wavefronts of their own, so that a number is the same whether others were kept or not.
+            Then what is kept is found by what the clean prompts read too, bit for bit: another
+            model's, or another machine's, is never taken up.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -131,24 +138,25 @@ def intervene(
             return score(readout, logits[..., :vocabulary], batch, rows).double().cpu()
 
         with torch.no_grad():
-            kept = None if passes is None else passes.get(number)
+            before = None if passes is None else passes.get(number)
             found: Mapping[str, Source] | None = None
-            if kept is None:
+            if before is None:
                 with beside():
                     passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
             else:
-                passed, found = kept
+                passed, found = before
             read_batch(capability, batch, passed.logits, vocabulary, clean)
-            for part in _parts(len(interventions), saved):
-                chosen = interventions[part]
-                key = _key(asked, number, batch, chosen)
-                block = None if saved is None else saved.load(key)
+            read = None if kept is None else clean.readout[list(batch.pairs)].tobytes()
+            for part, keeps in _parts(interventions, saved, kept):
+                chosen = [interventions[place] for place in part]
+                key = _key(asked, number, batch, chosen, read)
+                block = saved.load(key) if saved is not None and keeps else None
                 if block is None or block.shape != (len(chosen), len(batch.pairs)):
                     found = sources(number, batch) if found is None else found
                     block = _patch(passed, chosen, found, clean.readout, batch, reduce, budget)
-                    if saved is not None:
+                    if saved is not None and keeps:
                         saved.save(key, block)
-                values[part, list(batch.pairs)] = block
+                values[np.ix_(part, batch.pairs)] = block
                 done += block.size
                 if progress is not None:
                     progress(done, total)
@@ -157,9 +165,27 @@ def intervene(
     return Intervened(clean, values)
 
 
-def _parts(n: int, saved: Saved | None) -> list[slice]:
-    size = max(n, 1) if saved is None else _SAVED_RUNS
-    return [slice(first, min(n, first + size)) for first in range(0, n, size)]
+def _parts(
+    interventions: Sequence[Intervention], saved: Saved | None, kept: Collection[str] | None
+) -> list[tuple[list[int], bool]]:
+    """What is run together, by place, and whether it is kept."""
+    places = list(range(len(interventions)))
+    if kept is None:
+        return [(part, True) for part in _cut(places, saved is not None)]
+    held = [place for place in places if interventions[place].source in kept]
+    rest = [place for place in places if interventions[place].source not in kept]
+    return [(part, True) for part in _cut(held, True)] + [(part, False) for part in _cut(rest)]
+
+
+def _cut(places: list[int], small: bool = False) -> list[list[int]]:
+    size = _SAVED_RUNS if small else max(len(places), 1)
+    return [places[first : first + size] for first in range(0, len(places), size)]
+
+
+def read_key(capability: EncodedCapability, vocabulary: int | None, readout: FloatArray) -> str:
+    """Under which F on the counterfactual prompts is kept, of a model that reads `readout`, float64
+    [pair], on the clean ones."""
+    return _digest((_asked(capability, vocabulary), "counterfactual", readout.tobytes()))
 
 
 def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
@@ -169,9 +195,12 @@ def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
     return _digest((capability.capability.readout, vocabulary, pairs))
 
 
-def _key(asked: str, number: int, batch: Batch, chosen: Sequence[Intervention]) -> str:
+def _key(
+    asked: str, number: int, batch: Batch, chosen: Sequence[Intervention], read: bytes | None
+) -> str:
     named = [(one.source, [str(member) for member in one.members]) for one in chosen]
-    return _digest((asked, number, batch.pairs, named))
+    more = () if read is None else (read,)
+    return _digest((asked, number, batch.pairs, named, *more))
 
 
 def _digest(content: object) -> str:

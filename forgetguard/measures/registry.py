@@ -30,6 +30,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "accuracy.drop": "forgetguard.measures.accuracy_drop",
     "top1.drop": "forgetguard.measures.top1_drop",
     "readout.drop": "forgetguard.measures.readout_drop",
+    "margin.drop": "forgetguard.measures.margin_drop",
     "kl.forward": "forgetguard.measures.kl_forward",
     "kl.reverse": "forgetguard.measures.kl_reverse",
     "cka.layer": "forgetguard.measures.cka_layer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class CleanPass:
         else; otherwise None.
     beside: what a decoder layer returns after the hidden states, None where it returns these alone;
         of the layers that hand nothing else on.
+    prefixes: keys and values of the positions before each start that was asked for
+        (patching/prefix.py): several wavefronts from one clean run share them.
     """
 
     anatomy: Anatomy
@@ -44,6 +46,7 @@ class CleanPass:
     own: dict[Member, Float[Tensor, "head_dim d_model"]]
     read: Callable[[Tensor], Tensor] | None
     beside: dict[int, tuple[Any, ...] | None]
+    prefixes: dict[int, list[tuple[Tensor, Tensor]] | None] = field(default_factory=dict)
 
     def idle_before(self, layer: int) -> dict[nn.Module, tuple[Any, ...] | None]:
         """The layers before `layer` that a run which starts there need not compute, as

@@ -56,6 +56,12 @@ def clean_prefix(clean: CleanPass, start: int) -> Prefix | None:
     All layers are run, also those before the first patched one: from the clean pass's residual
     stream they could be skipped, but it comes of passes of another shape, and moves last bits.
     """
+    if start not in clean.prefixes:
+        clean.prefixes[start] = _read(clean, start)
+    return clean.prefixes[start]
+
+
+def _read(clean: CleanPass, start: int) -> Prefix | None:
     anatomy = clean.anatomy
     if not anatomy.plain_layers:
         return None

@@ -105,7 +105,11 @@ def _power(verdict: Verdict) -> str:
     if verdict.detectable is None:
         return ""
     among = f", as one of {verdict.family} limits" if verdict.family > 1 else ""
-    return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}"
+    sparse = verdict.facts.get("detectable_sparse")
+    uneven = ""
+    if sparse is not None and number(sparse) != number(verdict.detectable):
+        uneven = f" (from {number(sparse)} on even if a few pairs carry all the damage)"
+    return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 
 def _units_title(verdict: Verdict) -> str:

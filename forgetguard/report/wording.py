@@ -98,6 +98,7 @@ def _subject(verdict: Verdict) -> str:
         part = f"{share(facts['floor'])} of " * (facts["floor"] > 0)
         return f"damage of {verdict.subject}{over}, as a share of {part}the circuit's importance,"
     return {
+        "margin.drop": f"lead of the answer lost{over}, in SDs of the logits,",
         "dcv.circuit": f"{dcv} of the circuit{over}",
         "dcv.all": f"{dcv} of all heads{over}",
         "readout.drop": f"relative drop of the readout{over}",
@@ -334,6 +335,13 @@ def note(one: Note) -> str:
     return words(one.facts)
 
 
+def _judged_alone(facts: Facts) -> str:
+    return (
+        f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
+        f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
+    )
+
+
 def _held_by_floor(facts: Facts) -> str:
     part, named = share(facts["floor"]), names(facts["subjects"])
     if facts["over"] == "between":
@@ -508,6 +516,7 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
     "few_templates": _templates,
+    "judged_alone": _judged_alone,
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
@@ -544,6 +553,12 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "small_circuit": lambda facts: (
         f"the circuit carries {share(facts['share'])} of the readout: most of the capability lies "
         "elsewhere"
+    ),
+    "answers_from_prior": lambda facts: (
+        f"WARNING: the base reads {number(facts['readout'])} on the clean prompts and only "
+        f"{number(facts['effect'])} less of the same answers on the counterfactual ones: it "
+        "answers from a prior, so what it may lose here is that, and no circuit that reads the "
+        "prompt"
     ),
     "held_by_floor": _held_by_floor,
     "share_of_readout": _share_of_readout,

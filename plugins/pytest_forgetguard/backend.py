@@ -167,6 +167,7 @@ class ModelBackend:
             family=family,
             limits=limits,
             controls=self._settings.controls,
+            keep=True,
         )
         return session
 

@@ -125,7 +125,7 @@ class Run:
     def add_circuit(self, entry: dict[str, Any]) -> None:
         """Keep what was measured of a circuit, once: of what several workers send, the most."""
         known = self.measured.get(entry["digest"])
-        if known is None or _units(known) < _units(entry):
+        if known is None or _extent(known) < _extent(entry):
             self.measured[entry["digest"]] = entry
         if known is not None and known["measured"] and entry["measured"]:
             # Each worker reads the exact numbers of the limits that it judges.
@@ -146,9 +146,14 @@ class Run:
 RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
-def _units(entry: dict[str, Any]) -> int:
-    """How many prompts a circuit was measured on; -1 where it was not."""
-    return -1 if entry["measured"] is None else len(entry["measured"]["units"])
+def _extent(entry: dict[str, Any]) -> tuple[int, int]:
+    """On how many prompts a circuit was measured, and how many arrays: where a limit did not pass,
+    every member alone; (-1, 0) where it was not."""
+    measured = entry["measured"]
+    if measured is None:
+        return -1, 0
+    by_role = [one for by_role in measured["arrays"].values() for one in by_role.values()]
+    return len(measured["units"]), sum(map(len, by_role))
 
 
 def _merged(

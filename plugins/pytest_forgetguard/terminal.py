@@ -144,7 +144,7 @@ def _shortened(message: str) -> str:
 
 
 # Notes on single verdicts; the results file has them all.
-_IN_DETAIL = ("share_of_readout", "share_of_loss", "unguarded", "held_by_floor")
+_IN_DETAIL = ("share_of_readout", "share_of_loss", "unguarded", "held_by_floor", "judged_alone")
 
 
 # Without these a pass would be taken for more than it is.

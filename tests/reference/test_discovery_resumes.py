@@ -257,8 +257,9 @@ def test_an_automatic_circuit_is_found_once_and_then_read(
         "kind": "task", "task": "ioi", "seed": 1_000_006, "pairs": 16
     }  # fmt: skip
     assert (note.facts["method"], note.facts["of"]) == ("activation_patching", 24)
-    names = {one.subject for one in before[1].subjects}
-    assert names == set(note.facts["members"])
+    names = set(note.facts["members"])
+    # Beside a pass, those that carry a tenth of the effect as it was found.
+    assert set() < {one.subject for one in before[1].subjects} < names
     assert {"circuit", *names} == set(first.measurement(spec).subjects("damage"))
 
 

@@ -28,6 +28,7 @@ def drawn(
     faithful: float | None = None,
     seen: list[int] | None = None,
     at_least: int = 1,
+    coarse: bool = False,
 ) -> Curve:
     """The curve of a ranking whose first k members have the faithfulness `values[k - 1]`, the same
     on all pairs: so its lower bounds are its values."""
@@ -54,7 +55,12 @@ def drawn(
     pairs: Any = SimpleNamespace(n_pairs=4)
     with patch.object(module, "faithfulness", fake):
         result, clean = faithfulness_curve(
-            nothing, pairs, order, faithful=faithful, at_least=lambda whole: at_least
+            nothing,
+            pairs,
+            order,
+            faithful=faithful,
+            at_least=lambda whole: at_least,
+            coarse=coarse,
         )
     assert clean is CLEAN
     return result
@@ -122,6 +128,18 @@ def test_on_any_curve_all_that_was_read_from_the_circuit_on_is_faithful(
     assert size == fewest or size - 1 in found.sizes
     if len(values) <= ALL_SIZES_UP_TO:
         assert size == max(fewest, first_reaching(values, faithful) or 0)
+
+
+@pytest.mark.parametrize("step", [3, 17, 48, 100, 269, 270])
+def test_a_coarse_cut_is_at_most_a_tenth_larger_and_reads_fewer_sizes(step: int) -> None:
+    values = [0.0] * (step - 1) + [1.0] * (270 - step + 1)
+    fine: list[int] = []
+    coarse: list[int] = []
+    assert drawn(values, 0.8, fine).smallest(0.8) == step
+    size = drawn(values, 0.8, coarse, coarse=True).smallest(0.8)
+    assert size is not None
+    assert step <= size <= step + 0.1 * size
+    assert len(coarse) < min(18, len(fine))
 
 
 def test_a_curve_that_dips_is_cut_behind_the_dip() -> None:

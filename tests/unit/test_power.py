@@ -175,3 +175,32 @@ def test_another_level_for_the_fail_side_moves_only_that_side() -> None:
     tuned[:14] = True
     same = power.pairs_to_decide_drop(base, tuned, 0.1)
     assert power.pairs_to_decide_drop(base, tuned, 0.1, fail_confidence=0.999) == same
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 15])
+@pytest.mark.parametrize("pairs", [64, 256])
+def test_damage_that_few_pairs_carry_is_seen_from_the_sparse_value_on(
+    alpha: float, pairs: int
+) -> None:
+    """Every pair loses nothing or all; said by a checkpoint that lost nothing yet."""
+    said, loss = estimate(alpha, pairs), 1.0
+    found = power.detectable_sparse(
+        said.reach, said.error, LIMIT, pairs=pairs, loss=loss, freedom=said.freedom
+    )
+    usual = detectable(said)
+    assert found is not None
+    assert usual is not None
+    assert found > usual
+    rng, sets = np.random.default_rng(11), 400
+    importance = 3 + 0.6 * rng.standard_normal((sets, pairs))
+    lost = rng.random((sets, pairs)) < found
+    damage = lost * importance + 0.4 * rng.standard_normal((sets, pairs))
+    lows = studentised.ratios(
+        damage, importance, confidence=1 - alpha, fail_alpha=0, resamples=3999
+    ).estimates
+    assert np.mean([one.low > LIMIT for one in lows]) > 0.74  # its standard error is 0.02
+
+
+def test_where_not_even_all_would_be_seen_nothing_is_called_detectable() -> None:
+    assert power.detectable_sparse(2.0, 0.5, LIMIT, pairs=16, loss=1.0, freedom=15) is None
+    assert power.detectable_sparse(0.1, 0.05, 1.0, pairs=16, loss=1.0) is None

@@ -181,6 +181,8 @@ def text(**changes: object) -> str:
 def test_a_failure_says_from_which_value_on_it_would_be_seen() -> None:
     assert "would fail 80 % of the time from 0.143 on\n" in text(detectable=0.1427) + "\n"
     assert "from 0.143 on, as one of 15 limits" in text(detectable=0.1427, family=15)
+    sparse = text(detectable=0.1427, facts={"detectable_sparse": 0.31})
+    assert "from 0.143 on (from 0.31 on" in sparse
     assert "would fail" not in text()
 
 

@@ -99,19 +99,26 @@ def test_heads_within_the_limit_pass_and_the_nearest_is_named() -> None:
     assert (found.subject, found.facts["others"]) == ("L2H1", [])
 
 
-def test_a_head_that_would_fail_alone_is_undecided_among_many() -> None:
+@pytest.mark.parametrize(
+    ("others", "outcome"), [(0.25, Outcome.ABSTAIN), (0.0, Outcome.FAIL), (-0.2, Outcome.FAIL)]
+)
+def test_a_head_that_fails_alone_is_undecided_only_among_many_that_may_be_at_the_limit(
+    others: float, outcome: Outcome
+) -> None:
     many = tuple(Head(layer, index) for layer in range(6) for index in range(6))
     rng = np.random.default_rng(0)
     data = measured(32)
     importance = {head: 1 + 0.2 * rng.standard_normal(32) for head in many}
-    damage = {head: 0.1 * rng.standard_normal(32) for head in many}
+    damage = {
+        head: others * scale + 0.1 * rng.standard_normal(32) for head, scale in importance.items()
+    }
     spread = rng.standard_normal(32)
     damage[many[0]] = 0.45 * importance[many[0]] + 0.5 * (spread - spread.mean()) / spread.std()
     data = changed(data, head_importance=importance, head_damage=damage)
     alone = verdict("dcv.head", 0.25, data, spec=spec(many[:1]))
     among = verdict("dcv.head", 0.25, data, spec=spec(many))
     assert alone.outcome is Outcome.FAIL
-    assert among.outcome is Outcome.ABSTAIN
+    assert among.outcome is outcome
     assert (among.subject, among.facts["of"]) == (str(many[0]), 36)
     assert among.estimate is not None
     assert among.facts["corrected_low"] < among.estimate.low
@@ -184,6 +191,20 @@ def test_a_capability_the_base_cannot_do_abstains(key: str) -> None:
     found = verdict(key, 1.0, changed(data, base_counterfactual=readout + 0.01))
     assert (found.outcome, found.code) == (Outcome.ABSTAIN, Code.BASE_UNMOVED)
     assert found.facts["value"] == pytest.approx(-0.01)
+
+
+@pytest.mark.parametrize("key", ["dcv.circuit", "accuracy.drop", "readout.drop"])
+def test_a_base_that_answers_the_counterfactuals_all_but_alike_is_said_to_answer_from_a_prior(
+    key: str,
+) -> None:
+    data = measured(dcv=0.05)
+    readout = read(data, "base_readout")
+    for effect, said in ((0.05, True), (0.11, False)):
+        found = verdict(key, 0.5, changed(data, base_counterfactual=(1 - effect) * readout))
+        notes = [one for one in found.notes if one.code == "answers_from_prior"]
+        assert bool(notes) is said
+        for one in notes:
+            assert one.facts["effect"] == pytest.approx(0.05 * readout.mean())
 
 
 def test_a_base_that_says_a_filler_word_first_has_the_capability() -> None:

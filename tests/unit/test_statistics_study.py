@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from examples.studies.statistics import doses, families, page, scenarios, sequences
+from examples.studies.statistics import doses, families, page, scenarios, sequences, whole_runs
 from examples.studies.statistics.__main__ import lines, main
 from examples.studies.statistics.intervals import INTERVALS
+from examples.studies.statistics.jobs import carry_out
 from examples.studies.statistics.scenarios import RATIO, SCENARIOS
 from examples.studies.statistics.settings import Settings
+from examples.studies.statistics.tables import select
 from examples.studies.statistics.tiny_family import read, shapes
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import spending, studentised
@@ -39,19 +43,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_published_tables_are_what_the_published_data_give(published: dict) -> None:
     text = (DOCS / "statistics.md").read_text("utf-8")
     assert page.fill(text, published) == text
-    missing = [name for name in page.BLOCKS if f"<!-- statistics: {name} -->" not in text]
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    assert page.fill(readme, published) == readme
+    both = text + readme
+    missing = [name for name in page.BLOCKS if f"<!-- statistics: {name} -->" not in both]
     assert not missing
 
 
 def test_a_changed_number_changes_the_page(published: dict) -> None:
     text = (DOCS / "statistics.md").read_text("utf-8")
-    published["gates"][0]["any"] += 1
+    published["tiny_gates"][0]["any"] += 1
     assert page.fill(text, published) != text
-    published["gates"][0]["any"] -= 1
+    published["tiny_gates"][0]["any"] -= 1
 
 
 def test_the_published_study_has_the_default_size_and_shows_every_figure(published: dict) -> None:
-    assert published["settings"] == json.loads(lines(_plain(Settings())))
+    settings = Settings().times(published["settings"]["repeated"])
+    assert published["settings"] == json.loads(lines(_plain(settings)))
     text = (DOCS / "statistics.md").read_text("utf-8")
     for name in page.FIGURES:
         drawn = DOCS / "statistics" / f"{name}.svg"
@@ -65,20 +73,42 @@ def _plain(settings: Settings) -> dict:
 
 
 def test_what_the_issue_asked_for_holds_on_the_published_tiny_family(published: dict) -> None:
-    tiny = published["tiny"]
-    for one in tiny["gates"]:
-        assert one["runs"] >= 500
-        assert one["any"] <= 5.0
-        assert one["templates"]["any"] <= 5.0
-    for one in page.select(tiny["coverage"], resampled="pairs", what="circuit"):
+    for one in published["tiny_gates"]:
+        if one["way"] != "alone":
+            assert one["any"] <= 5.0
+    for one in select(published["tiny_coverage"], resampled="pairs", what="circuit"):
         assert page.WIDTH[0] <= one["holds"] <= page.WIDTH[1]
+
+
+def test_a_head_that_lost_70_percent_fails_and_intact_heads_pass(published: dict) -> None:
+    for one in select(published["lost_heads"], whole=False):
+        assert one["seen"] >= 90
+        assert one["passed"] >= 90
+        assert one["false"] <= 3  # of 100, nominal 0.33
+
+
+def test_what_is_detectable_however_damage_is_spread_holds(published: dict) -> None:
+    cells = [share for one in published["detectable"] for share in one["sparse"]]
+    assert len(cells) > 50
+    assert sum(share >= 72 for share in cells) >= 0.9 * len(cells)
+
+
+def test_the_table_of_worst_cases_takes_the_largest_rate_of_its_cells(published: dict) -> None:
+    text = page.fill("<!-- statistics: worst -->\n<!-- end -->", published)
+    guarded = [
+        one["passes"][0]
+        for one in published["guards"]
+        if one["data"] in ("tenth", "fifth", "twentieth")
+    ]
+    assert f"| wrong pass, few pairs carry all | **{max(guarded):.1f}** |" in text
 
 
 @pytest.mark.slow
 def test_a_small_study_runs_end_to_end(small: Path) -> None:
     data = json.loads((small / "statistics" / "study.json").read_text("utf-8"))
     assert len(data["coverage"]) == len(SCENARIOS) * len(INTERVALS)
-    assert {one["data"] for one in data["tiny"]["gates"]} == {"tiny:sft"}
+    assert {one["data"] for one in data["tiny_gates"]} == {"tiny:sft"}
+    assert {one["circuit"] for one in data["detectable"]} <= {"ioi"}
     drawn = sorted(path.stem for path in (small / "statistics").glob("*.svg"))
     assert drawn == sorted(page.FIGURES)
     assert "| normal |" in (small / "statistics.md").read_text("utf-8")
@@ -100,7 +130,7 @@ def test_a_large_set_that_is_kept_is_not_measured_again(
 def test_a_kept_large_set_is_that_of_the_gate(small: Path) -> None:
     (one,) = read(small / "large.npz")
     assert (one.circuit, one.checkpoint) == ("ioi", "tiny:sft")
-    (shape,) = shapes([one])
+    (shape,) = shapes(small / "large.npz")
     assert shape["pairs"] == 48
     found = studentised.ratios(one.damage[:1], one.importance[:1]).estimates[0]
     assert shape["dcv"] == pytest.approx(found.value, abs=1e-4)
@@ -127,14 +157,37 @@ def test_every_imagined_head_stands_at_its_limit(kind: str) -> None:
     assert ratios == pytest.approx([families.HEAD_LIMIT] * families.HEADS, rel=0.02)
 
 
-def test_many_runs_at_once_have_the_bounds_of_each_alone() -> None:
-    damage, importance = families.heads("improving", np.random.default_rng(1), 5, 20)
-    together = families.simultaneous(damage, importance, 0.01, 1999, 4)
-    for run in range(5):
-        alone = studentised.ratios(
-            damage[run], importance[run], fail_alpha=0.01, resamples=1999, seed=4
-        )
-        assert together[run] == pytest.approx(alone.corrected_low, rel=1e-9)
+def _squares(start: int) -> list[dict[str, Any]]:
+    return [{"start": start, "square": start**2}]
+
+
+@pytest.mark.slow
+def test_how_many_processes_there_are_changes_no_record() -> None:
+    sections = {"one": [partial(_squares, 3), partial(_squares, 4)], "two": [partial(_squares, 5)]}
+    told: list[tuple[int, int]] = []
+    alone, together = (
+        carry_out(sections, workers, lambda *done: told.append(done)) for workers in (1, 2)
+    )
+    assert alone == together
+    assert together["one"][1] == {"start": 4, "square": 16}
+    assert told[:3] == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("edge", [True, False])
+def test_a_whole_run_is_judged_by_the_gate_itself(edge: bool) -> None:
+    (one,) = whole_runs._records("normal", 64, 5, edge, 2)
+    assert set(one["fails"]) == set(whole_runs.LIMITS)
+    if not edge:
+        assert one["any"] == 0
+        assert one["passes"]["dcv.circuit"] == 100
+
+
+@pytest.mark.parametrize("kind", sorted(whole_runs.KINDS))
+def test_in_a_whole_run_every_true_value_stands_at_its_limit(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    scale = 3 * np.exp(0.4 * rng.standard_normal((4, 40_000)) - 0.08)
+    damage = whole_runs._damage(kind, rng, scale, 0.1, rng.standard_normal(scale.shape))
+    assert damage.sum(axis=1) / scale.sum(axis=1) == pytest.approx([0.1] * 4, rel=0.06)
 
 
 def test_a_gate_that_is_far_within_its_limits_never_fails() -> None:

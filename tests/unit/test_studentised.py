@@ -10,8 +10,9 @@ from scipy import optimize, stats
 
 from forgetguard.errors import MeasurementError
 from forgetguard.gate import studentised
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray
-from forgetguard.gate.studentised import LinearForm, ratios
+from forgetguard.gate.studentised import ratios
 
 
 def data(seed: int, pairs: int, heads: int = 1) -> tuple[FloatArray, FloatArray]:
@@ -101,9 +102,10 @@ def test_the_more_heads_the_lower_the_common_bound() -> None:
 
 def test_heads_that_go_together_cost_nothing() -> None:
     damage, importance = data(7, 40)
-    alone = ratios(damage, importance, seed=1)
+    # A tenth of the level is spent on upper bounds (gate/two_step.py).
+    alone = ratios(damage, importance, seed=1, fail_alpha=0.9 * 0.05)
     many = ratios(np.repeat(damage, 20, axis=0), np.repeat(importance, 20, axis=0), seed=1)
-    assert many.corrected_low == pytest.approx([alone.estimates[0].low] * 20)
+    assert many.corrected_low == pytest.approx([alone.corrected_low[0]] * 20)
 
 
 def test_a_head_that_lost_the_same_share_on_every_template_has_a_sharp_common_bound() -> None:

@@ -25,6 +25,7 @@ from examples.studies.comparison.reading import (
 from examples.studies.comparison.result import Comparison, Split
 from examples.studies.comparison.retention import LEAST_STABILITY
 from forgetguard.anatomy.locate import Anatomy, locate
+from forgetguard.cache_folder import is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.capabilities.variants import exchange_answers, halves
@@ -82,6 +83,7 @@ def compare(
             finding: its circuit is None, with the reason.)
         ForgetguardError: a model cannot be measured.
     """
+    keep = keep and not is_off()
     masking = _masking(seeds, settings)
     _check_range(delta, least_stability)
     encoded = _encoded(pair, capability)
@@ -106,7 +108,9 @@ def compare(
                         prompts,
                         masking,
                         [circuit_of(mask) for mask in readings[0].masks] if readings else [],
-                        _stores(pair, checkpoint, anatomy, cut) if keep else _nowhere,
+                        _stores(pair, checkpoint, anatomy, cut)
+                        if keep and not is_off()
+                        else _nowhere,
                         progress,
                     )
                 )

@@ -9,6 +9,7 @@ import math
 import numpy as np
 from scipy import stats
 
+from forgetguard.gate.linear_form import is_exact
 from forgetguard.gate.resampling import (
     RESAMPLES,
     FloatArray,
@@ -17,7 +18,7 @@ from forgetguard.gate.resampling import (
     enough_resamples,
     weights_in_chunks,
 )
-from forgetguard.gate.studentised import Family, check_rows, coverage, is_exact
+from forgetguard.gate.studentised import Family, check_rows, coverage
 from forgetguard.gate.verdict import Estimate
 
 

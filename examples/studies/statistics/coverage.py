@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from examples.studies.statistics.intervals import INTERVALS, Rows, percent
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.scenarios import RATIO, SCENARIOS
 from examples.studies.statistics.settings import ALPHA, Settings
 
 
-def measure(settings: Settings) -> list[dict[str, Any]]:
+def jobs(settings: Settings) -> list[Job]:
     """A record for each scenario, number of pairs and interval: how often, in per cent, the lower
     bound lies above the truth (`low`) and the upper one below it (`high`), each nominally 5 %; how
     often the two-sided interval, nominally of 95 %, holds it (`holds`); and the median width of
     the first relative to the truth (`width`)."""
     return [
-        _record(name, pairs, key, settings)
+        partial(_records, name, pairs, key, settings)
         for name in SCENARIOS
         for pairs in settings.pairs
         for key in INTERVALS
     ]
 
 
-def _record(name: str, pairs: int, key: str, settings: Settings) -> dict[str, Any]:
+def _records(name: str, pairs: int, key: str, settings: Settings) -> list[Record]:
     scenario, (_, interval) = SCENARIOS[name], INTERVALS[key]
     low, high, holds, width = [], [], [], []
     for block in range(settings.data_sets // settings.block):
@@ -37,12 +38,14 @@ def _record(name: str, pairs: int, key: str, settings: Settings) -> dict[str, An
         width.append((most - least) / RATIO)
         least, most = interval(Rows(damage, importance, 1 - ALPHA / 2, *given))
         holds.append((least <= RATIO) & (most >= RATIO))
-    return {
-        "scenario": name,
-        "pairs": pairs,
-        "interval": key,
-        "low": percent(np.concatenate(low)),
-        "high": percent(np.concatenate(high)),
-        "holds": percent(np.concatenate(holds)),
-        "width": round(float(np.median(np.concatenate(width))), 3),
-    }
+    return [
+        {
+            "scenario": name,
+            "pairs": pairs,
+            "interval": key,
+            "low": percent(np.concatenate(low)),
+            "high": percent(np.concatenate(high)),
+            "holds": percent(np.concatenate(holds)),
+            "width": round(float(np.median(np.concatenate(width))), 3),
+        }
+    ]

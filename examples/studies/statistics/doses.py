@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from examples.studies.statistics.families import simultaneous
+from examples.studies.statistics.families import together
 from examples.studies.statistics.intervals import of_family, percent
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.settings import (
     ALPHA,
     CIRCUIT_LIMIT,
@@ -37,63 +39,67 @@ def dosed(
     return share * importance + 0.15 * rng.standard_normal(shape), importance
 
 
-def circuits(settings: Settings) -> list[dict[str, Any]]:
-    """A circuit's limit of 0.10: a record for each number of pairs, number of limits in the run
-    and dose, with how often it passes and fails, in per cent, and the medians of what `detectable`
-    and `passable` say."""
-    found = []
-    for pairs, dose in itertools.product(settings.pairs, CIRCUIT_DOSES):
-        rng = np.random.default_rng((pairs, round(1000 * dose)))
-        damage, importance = dosed(rng, (settings.doses, pairs), dose)
-        value = damage.mean(axis=1) / importance.mean(axis=1)
-        given: dict[str, Any] = {"resamples": 2999, "seed": pairs}
-        high = of_family(studentised.ratios(damage, importance, **given))[1]
-        for limits in (1, LIMITS):
-            alpha = ALPHA / limits
-            bounds = studentised.ratios(damage, importance, confidence=1 - alpha, **given)
-            low = of_family(bounds)[0]
-            model: dict[str, Any] = {"freedom": pairs - 1, "growth": power.growth(pairs)}
-            said = [
-                power.detectable(*row, CIRCUIT_LIMIT, **model)
-                for row in zip(value, value - low, bounds.errors, strict=True)
-            ]
-            room = [
-                power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)
-            ]
-            found.append(
-                {
-                    "pairs": pairs,
-                    "limits": limits,
-                    "dose": dose,
-                    "passes": percent(high <= CIRCUIT_LIMIT),
-                    "fails": percent(low > CIRCUIT_LIMIT),
-                    "detectable": round(float(np.median([one or np.inf for one in said])), 4),
-                    "passable": round(float(np.median([one or -np.inf for one in room])), 4),
-                }
-            )
-    return found
+def circuit_jobs(settings: Settings) -> list[Job]:
+    """One for each number of pairs and dose."""
+    cells = itertools.product(settings.pairs, CIRCUIT_DOSES)
+    return [partial(_circuits, *cell, settings.doses) for cell in cells]
 
 
-def heads(settings: Settings) -> list[dict[str, Any]]:
-    """The limit of 0.25 on every head of eight, of which one is damaged: records as of `circuits`,
-    in a run of fifteen limits. It passes when all heads do, and fails when any does."""
+def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
+    """A circuit's limit of 0.10: a record for each number of limits in the run, with how often it
+    passes and fails, in per cent, and the medians of what `detectable` and `passable` say."""
     found = []
-    for pairs, dose in itertools.product(settings.pairs, HEAD_DOSES):
-        blocks = [
-            _judge_heads(pairs, dose, block, min(_BLOCK, settings.doses), settings.resamples)
-            for block in range(max(1, settings.doses // _BLOCK))
+    rng = np.random.default_rng((pairs, round(1000 * dose)))
+    damage, importance = dosed(rng, (tried, pairs), dose)
+    value = damage.mean(axis=1) / importance.mean(axis=1)
+    given: dict[str, Any] = {"resamples": 2999, "seed": pairs, "fail_alpha": 0}
+    high = of_family(studentised.ratios(damage, importance, **given))[1]
+    for limits in (1, LIMITS):
+        alpha = ALPHA / limits
+        bounds = studentised.ratios(damage, importance, confidence=1 - alpha, **given)
+        low = of_family(bounds)[0]
+        model: dict[str, Any] = {"freedom": pairs - 1, "growth": power.growth(pairs)}
+        said = [
+            power.detectable(*row, CIRCUIT_LIMIT, **model)
+            for row in zip(value, value - low, bounds.errors, strict=True)
         ]
-        passes, fails = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        room = [power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
         found.append(
             {
                 "pairs": pairs,
-                "limits": LIMITS,
+                "limits": limits,
                 "dose": dose,
-                "passes": percent(passes),
-                "fails": percent(fails),
+                "passes": percent(high <= CIRCUIT_LIMIT),
+                "fails": percent(low > CIRCUIT_LIMIT),
+                "detectable": _median(said, np.inf),
+                "passable": _median(room, -np.inf),
             }
         )
     return found
+
+
+def _median(values: Sequence[float | None], missing: float) -> float | None:
+    """The median, where what is not known counts as `missing`, which is infinite; None for that."""
+    found = float(np.median([missing if one is None else one for one in values]))
+    return round(found, 4) if np.isfinite(found) else None
+
+
+def head_jobs(settings: Settings) -> list[Job]:
+    """One for each number of pairs and dose."""
+    cells = itertools.product(settings.pairs, HEAD_DOSES)
+    return [partial(_heads, *cell, settings) for cell in cells]
+
+
+def _heads(pairs: int, dose: float, settings: Settings) -> list[Record]:
+    """The limit of 0.25 on every head of eight, of which one is damaged, in a run of fifteen
+    limits. It passes when all heads do, and fails when any does."""
+    blocks = [
+        _judge_heads(pairs, dose, block, min(_BLOCK, settings.head_doses), settings.resamples)
+        for block in range(max(1, settings.head_doses // _BLOCK))
+    ]
+    passes, fails = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    rates = {"passes": percent(passes), "fails": percent(fails)}
+    return [{"pairs": pairs, "limits": LIMITS, "dose": dose, **rates}]
 
 
 def _judge_heads(
@@ -106,7 +112,7 @@ def _judge_heads(
     rows = damage.reshape(-1, pairs), importance.reshape(-1, pairs)
     found = studentised.ratios(*rows, fail_alpha=0, resamples=resamples, seed=block)
     high = of_family(found)[1].reshape(runs, HEADS)
-    low = simultaneous(damage, importance, ALPHA / LIMITS, resamples, block)
+    low = together(damage, importance, ALPHA / LIMITS, resamples, block)
     return high.max(axis=1) <= HEAD_LIMIT, low.max(axis=1) > HEAD_LIMIT
 
 

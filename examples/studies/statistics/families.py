@@ -1,6 +1,5 @@
 """How often something is failed falsely: families of heads, and whole gates of fifteen limits.
 
-
 Every true value stands exactly at its limit, where a false alarm is likeliest.
 """
 
@@ -10,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,9 @@ from scipy import stats
 
 from examples.studies.statistics import bca
 from examples.studies.statistics.intervals import of_family, percent
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.settings import (
     ALPHA,
-    CIRCUIT_LIMIT,
-    DROP_LIMIT,
     HEAD_LIMIT,
     HEADS,
     LIMITS,
@@ -30,7 +29,6 @@ from examples.studies.statistics.settings import (
 from forgetguard.gate import accuracy, studentised
 from forgetguard.gate.resampling import FloatArray, IntArray, enough_resamples
 
-_CIRCUITS = 5
 _BLOCK = 25  # runs that share their draws, which saves making them
 LIMIT_KINDS = ("circuit", "head", "accuracy")
 Flags = npt.NDArray[np.bool_]
@@ -97,19 +95,26 @@ CORRECTIONS: Mapping[str, str] = {
 }
 
 
-def simultaneous(
-    damage: FloatArray, importance: FloatArray, alpha: float, resamples: int, seed: int
+def together(
+    damage: FloatArray,
+    importance: FloatArray,
+    alpha: float,
+    resamples: int,
+    seed: int,
+    clusters: Sequence[IntArray | None] | None = None,
 ) -> FloatArray:
-    """`studentised.ratios(...).corrected_low` of each run of [runs, heads, n] at once, on shared
-    draws; [runs, heads]."""
-    runs, count, pairs = damage.shape
-    form = studentised.LinearForm.of(damage.reshape(-1, pairs), importance.reshape(-1, pairs), None)
+    """The gate's common lower bounds of each run of [runs, heads, n], [runs, heads]."""
     wanted = enough_resamples(resamples, alpha)
-    draws = studentised.resampled_t(form, form.values, wanted, seed)
-    largest = draws.reshape(runs, count, wanted).max(axis=1)
-    critical = np.repeat(studentised.quantiles(largest, alpha, form.freedom), count)
-    found: FloatArray = form.lower(critical).reshape(runs, count)
-    return found
+    return np.array(
+        [
+            studentised.ratios(
+                *rows, fail_alpha=alpha, resamples=wanted, seed=seed, clusters=codes
+            ).corrected_low
+            for *rows, codes in zip(
+                damage, importance, clusters or [None] * len(damage), strict=True
+            )
+        ]
+    )
 
 
 def ends(settings: Settings) -> tuple[int, ...]:
@@ -117,22 +122,22 @@ def ends(settings: Settings) -> tuple[int, ...]:
     return tuple(sorted({settings.pairs[0], min(64, settings.pairs[-1])}))
 
 
-def compare(settings: Settings) -> list[dict[str, Any]]:
+def correction_jobs(settings: Settings) -> list[Job]:
+    """One for each kind of data, number of pairs and number of limits."""
+    cells = itertools.product(KINDS, ends(settings), (1, LIMITS))
+    return [partial(_corrections, *cell, settings) for cell in cells]
+
+
+def _corrections(kind: str, pairs: int, limits: int, settings: Settings) -> list[Record]:
     """How often any of eight heads is said to be beyond its limit, in per cent: nominally 5 where
-    the limit is the only one of its run, 0.33 where it is one of fifteen. A record for each kind of
-    data, number of pairs and number of limits."""
-    found = []
-    for kind, pairs, limits in itertools.product(KINDS, ends(settings), (1, LIMITS)):
-        tried = settings.families if limits == 1 else settings.families // 4
-        blocks = [
-            _any_beyond(kind, pairs, block, min(_BLOCK, tried), ALPHA / limits)
-            for block in range(max(1, tried // _BLOCK))
-        ]
-        shares = {
-            name: percent(np.concatenate([one[name] for one in blocks])) for name in CORRECTIONS
-        }
-        found.append({"data": kind, "pairs": pairs, "limits": limits, "families": tried, **shares})
-    return found
+    the limit is the only one of its run, 0.33 where it is one of fifteen."""
+    tried = settings.families
+    blocks = [
+        _any_beyond(kind, pairs, block, min(_BLOCK, tried), ALPHA / limits)
+        for block in range(max(1, tried // _BLOCK))
+    ]
+    shares = {name: percent(np.concatenate([one[name] for one in blocks])) for name in CORRECTIONS}
+    return [{"data": kind, "pairs": pairs, "limits": limits, "families": tried, **shares}]
 
 
 def _any_beyond(kind: str, pairs: int, block: int, runs: int, alpha: float) -> dict[str, Flags]:
@@ -143,11 +148,11 @@ def _any_beyond(kind: str, pairs: int, block: int, runs: int, alpha: float) -> d
     given: dict[str, Any] = {"resamples": enough_resamples(1999, single), "seed": block}
     separate = bca.ratios_of_means(*rows, fail_alpha=single, **given).corrected_low
     alone = of_family(studentised.ratios(*rows, confidence=1 - single, fail_alpha=0, **given))[0]
-    together = simultaneous(damage, importance, alpha, given["resamples"], block)
+    gates = together(damage, importance, alpha, 1999, block)
     return {
         "bca": np.reshape(separate, (runs, HEADS)).max(axis=1) > HEAD_LIMIT,
         "bonferroni": alone.reshape(runs, HEADS).max(axis=1) > HEAD_LIMIT,
-        "max_t": together.max(axis=1) > HEAD_LIMIT,
+        "max_t": gates.max(axis=1) > HEAD_LIMIT,
     }
 
 
@@ -175,66 +180,10 @@ def _failed(sample: Sample, alpha: float, resamples: int, seed: int) -> Flags:
 
     def beyond(rows: slice) -> Flags:
         given = sample.damage[:, rows], sample.importance[:, rows]
-        low = (
-            simultaneous(*given, alpha, resamples, seed)
-            if sample.clusters is None
-            else _by_template(*given, alpha, resamples, seed, sample.clusters)
-        )
+        low = together(*given, alpha, resamples, seed, sample.clusters)
         return np.asarray((low > sample.limits[rows]).any(axis=1))
 
     score = accuracy.drop_score(sample.lost, sample.won, sample.damage.shape[2], sample.drop)
     return np.stack(
         [beyond(slice(0, 1)), beyond(slice(1, None)), score > stats.norm.isf(alpha)], axis=1
-    )
-
-
-def _by_template(
-    damage: FloatArray,
-    importance: FloatArray,
-    alpha: float,
-    resamples: int,
-    seed: int,
-    clusters: Sequence[IntArray | None],
-) -> FloatArray:
-    """`simultaneous`, run by run, for no two share their clusters."""
-    wanted = enough_resamples(resamples, alpha)
-    return np.array(
-        [
-            studentised.ratios(
-                *rows, fail_alpha=alpha, resamples=wanted, seed=seed, clusters=codes
-            ).corrected_low
-            for *rows, codes in zip(damage, importance, clusters, strict=True)
-        ]
-    )
-
-
-def gates(settings: Settings) -> list[dict[str, Any]]:
-    """`false_alarms` of made-up gates of fifteen limits: a record for each kind of data and number
-    of pairs."""
-    found = []
-    for kind, pairs in itertools.product(KINDS, ends(settings)):
-
-        def gate(
-            rng: np.random.Generator, runs: int, kind: str = kind, pairs: int = pairs
-        ) -> list[Sample]:
-            return [_made_up(kind, pairs, rng, runs) for _ in range(_CIRCUITS)]
-
-        result = false_alarms(gate, settings.runs, settings.resamples, pairs)
-        found.append({"data": kind, "pairs": pairs, **result})
-    return found
-
-
-def _made_up(kind: str, pairs: int, rng: np.random.Generator, runs: int) -> Sample:
-    damage, importance = heads(kind, rng, runs, pairs)
-    # The circuit is worth what its heads are, and its true ratio stands at its own limit.
-    worth = importance.sum(axis=1, keepdims=True)
-    whole = damage.sum(axis=1, keepdims=True) - (HEAD_LIMIT - CIRCUIT_LIMIT) * worth
-    sides = rng.multinomial(pairs, [DROP_LIMIT + 0.02, 0.02, 0.96 - DROP_LIMIT], size=runs)
-    return Sample(
-        np.concatenate([whole, damage], axis=1),
-        np.concatenate([worth, importance], axis=1),
-        np.array([CIRCUIT_LIMIT, *[HEAD_LIMIT] * HEADS]),
-        sides[:, 0],
-        sides[:, 1],
-        DROP_LIMIT,
     )

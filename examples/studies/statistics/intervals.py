@@ -12,6 +12,7 @@ from scipy import stats
 
 from examples.studies.statistics import bca
 from forgetguard.gate import studentised
+from forgetguard.gate.linear_form import LinearForm
 from forgetguard.gate.resampling import FloatArray, IntArray, cluster_sums, weights_in_chunks
 from forgetguard.gate.studentised import Family
 
@@ -38,6 +39,7 @@ class Rows:
             "resamples": self.resamples,
             "seed": self.seed,
             "clusters": self.clusters,
+            "fail_alpha": 0,  # rows are data sets, and no family
         }
 
     def units(self) -> tuple[FloatArray, FloatArray]:
@@ -64,7 +66,7 @@ def _fieller(given: Rows) -> Bounds:
 
 def _unguarded(given: Rows) -> Bounds:
     """The gate's without Student's t as the least quantile."""
-    form = studentised.LinearForm.of(given.damage, given.importance, given.clusters)
+    form = LinearForm.of(given.damage, given.importance, given.clusters)
     drawn = np.sort(studentised.resampled_t(form, form.values, given.resamples, given.seed), axis=1)
     rank = round((given.resamples + 1) * given.confidence)
     high, low = np.maximum(drawn[:, rank - 1], 0), np.minimum(drawn[:, given.resamples - rank], 0)

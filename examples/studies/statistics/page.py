@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from statistics import median
 
 from examples.studies.pages import fill_blocks
+from examples.studies.statistics import few_templates, guards, whole_runs, worst
 from examples.studies.statistics.doses import dose_of
 from examples.studies.statistics.families import CORRECTIONS, KINDS
 from examples.studies.statistics.intervals import INTERVALS
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, LIMITS
+from examples.studies.statistics.tables import Data, Record, select, table
 
-Data = Mapping[str, Any]
-Record = Mapping[str, Any]
 WIDTH = (93.0, 97.0)  # what a nominal 95 % should cover
 
 
@@ -36,9 +37,33 @@ def bare(data: Data) -> str:
     return fill("\n\n".join(parts) + "\n", data)
 
 
-def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The records with these values."""
-    return [one for one in records if all(one[key] == value for key, value in wanted.items())]
+# --- how sure the numbers are ---------------------------------------------------------------------
+
+
+def _sizes_of_study(data: Data) -> str:
+    """The standard error of a rate of 5 %, and of 80 %, by what was repeated how often."""
+    settings, words = data["settings"], _REPEATED
+    rows = []
+    for key, what in words.items():
+        count = settings[key]
+        errors = (100 * math.sqrt(rate * (1 - rate) / count) for rate in (0.05, 0.80))
+        rows.append([what, str(count), *(f"{one:.1f}" for one in errors)])
+    return table(["tables", "repetitions a cell", "SE at 5 %", "SE at 80 %"], rows)
+
+
+_REPEATED: Mapping[str, str] = {
+    "data_sets": "coverage, few templates, accuracy by template",
+    "judged": "whole runs by the gate's judge (runs; limits are twice as many)",
+    "runs": "whole runs of the tiny family (a quarter for the last two columns)",
+    "families": "eight heads",
+    "doses": "power over dose, circuits",
+    "head_doses": "power over dose, heads",
+    "heads": "lost heads",
+    "guards": "guards",
+    "draws": "subsamples of the tiny family (a quarter where templates are resampled)",
+    "detected": "what `detectable` delivers",
+    "sequences": "sequential drawing (a quarter where the truth is not at the limit)",
+}
 
 
 # --- intervals ------------------------------------------------------------------------------------
@@ -74,7 +99,7 @@ def _by_scenario(data: Data, cell: Callable[[Record], str]) -> str:
             for pairs in sizes
         ]
         rows.append([scenario.words, *map(cell, found)])
-    return _table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
+    return table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
 
 
 def _intervals(data: Data) -> str:
@@ -88,7 +113,7 @@ def _intervals(data: Data) -> str:
                 one = select(data["coverage"], scenario=name, pairs=pairs, interval=key)[0]
                 row.append(f"{one['low']:.1f} / {one['high']:.1f}, {one['holds']:.1f}")
             rows.append(row)
-    return _table(["data", "n", *(words for words, _ in INTERVALS.values())], rows)
+    return table(["data", "n", *(words for words, _ in INTERVALS.values())], rows)
 
 
 def _accuracy(data: Data) -> str:
@@ -102,7 +127,7 @@ def _accuracy(data: Data) -> str:
         for one in data["accuracy"]
     ]
     head = ["n", "wrong pass (5 %)", "false alarm, alone (5 %)", "one of fifteen (0.33 %)"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _accuracy_templates(data: Data) -> str:
@@ -116,7 +141,7 @@ def _accuracy_templates(data: Data) -> str:
         for one in data["accuracy_templates"]
     ]
     head = "pairs|correlation|as if independent|the gate's|of fifteen, as if independent|the gate's"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 # --- the tiny family ------------------------------------------------------------------------------
@@ -124,7 +149,7 @@ def _accuracy_templates(data: Data) -> str:
 
 def _tiny_data(data: Data) -> str:
     rows = []
-    for one in data["tiny"]["shapes"]:
+    for one in data["tiny_data"]:
         rows.append(
             [
                 one["circuit"],
@@ -140,7 +165,7 @@ def _tiny_data(data: Data) -> str:
             ]
         )
     head = "circuit|tuned|pairs|templates|DCV|worst head|skewness|excess kurtosis|correlation"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 def _tiny_coverage(data: Data) -> str:
@@ -149,12 +174,12 @@ def _tiny_coverage(data: Data) -> str:
         for what in ("circuit", "head"):
             row = [str(pairs), f"{what}s"]
             for way in ("pairs", "templates"):
-                one = select(data["tiny"]["coverage"], pairs=pairs, what=what, resampled=way)[0]
+                one = select(data["tiny_coverage"], pairs=pairs, what=what, resampled=way)[0]
                 row += [f"{one['low']:.1f} / {one['high']:.1f}", f"{one['holds']:.1f}"]
-            one = select(data["tiny"]["coverage"], pairs=pairs, what=what, resampled="pairs")[0]
+            one = select(data["tiny_coverage"], pairs=pairs, what=what, resampled="pairs")[0]
             rows.append([*row, f"{one['worst']:.1f}"])
     head = "n|what|pairs resampled|95 % holds|templates resampled|95 % holds|worst bound"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
 
 
 # --- false alarms ---------------------------------------------------------------------------------
@@ -171,25 +196,47 @@ def _corrections(data: Data) -> str:
         ]
         for one in sorted(data["corrections"], key=lambda one: one["limits"])
     ]
-    return _table(["data", "n", "nominal", "families", *CORRECTIONS.values()], rows)
+    return table(["data", "n", "nominal", "families", *CORRECTIONS.values()], rows)
 
 
 def _gates(data: Data) -> str:
     rows = []
-    for one in [*data["tiny"]["gates"], *data["gates"]]:
-        others = [f"{one[key]['any']:.1f}" if key in one else "-" for key in ("templates", "alone")]
+    for one in select(data["tiny_gates"], way="runs"):
+        same = {key: one[key] for key in ("data", "pairs")}
+        others = [select(data["tiny_gates"], way=way, **same)[0] for way in ("templates", "alone")]
         rows.append(
             [
-                KINDS.get(one["data"], f"`{one['data']}`"),
+                f"`{one['data']}`",
                 str(one["pairs"]),
                 str(one["runs"]),
                 f"**{one['any']:.1f}**",
                 *(f"{one[key]:.2f}" for key in ("circuit", "head", "accuracy")),
-                *others,
+                *(f"{other['any']:.1f}" for other in others),
             ]
         )
     head = "data|n|runs|any limit|circuit|heads|accuracy|any, by template|any, uncorrected"
-    return _table(head.split("|"), rows)
+    return table(head, rows)
+
+
+def _whole_runs(data: Data) -> str:
+    """Of what stands at its limit and what is intact: false alarms, and passes of each limit."""
+    keys = list(whole_runs.LIMITS)
+    rows = []
+    for one in sorted(data["whole_runs"], key=lambda one: not one["edge"]):
+        what = whole_runs.KINDS[one["data"]]
+        rows.append(
+            [
+                what if one["edge"] else "intact: noise only",
+                f"{one['pairs']} of {one['templates'] or 'no'} templates",
+                f"**{one['any']:.1f}**",
+                " / ".join(f"{one['fails'][key]:.1f}" for key in keys),
+                " / ".join(f"{one['passes'][key]:.1f}" for key in keys),
+                f"{one['guessed']:.1f}",
+            ]
+        )
+    limits = " / ".join(keys)
+    head = f"truth|pairs|any fails|each fails: {limits}|each passes|a guess is judged"
+    return table(head, rows)
 
 
 # --- power ----------------------------------------------------------------------------------------
@@ -198,7 +245,7 @@ def _gates(data: Data) -> str:
 def _power(data: Data) -> str:
     """Where 80 % are reached, and what the verdict says."""
     rows = []
-    circuits, heads = data["doses"]["circuits"], data["doses"]["heads"]
+    circuits, heads = data["circuits"], data["heads"]
     for pairs in _sizes(data):
         alone = select(circuits, pairs=pairs, limits=1)
         many = select(circuits, pairs=pairs, limits=LIMITS)
@@ -220,7 +267,65 @@ def _power(data: Data) -> str:
         "n|circuit passes up to|said|circuit fails from, alone|said|one of fifteen|"
         "said (harmless / at the limit)|heads pass up to|heads fail from"
     )
-    return _table(head.split("|"), rows)
+    return table(head, rows)
+
+
+def _detectable(data: Data) -> str:
+    def spread(found: Sequence[float]) -> str:
+        return f"{median(found):.0f} ({min(found):.0f} to {max(found):.0f})" if found else "-"
+
+    rows = [
+        [
+            one["circuit"],
+            one["checkpoint"],
+            f"{one['dcv']:.2f}",
+            *(spread(one[key]) for key in ("itself", "less", "sparse")),
+        ]
+        for one in data["detectable"]
+    ]
+    head = "circuit|checkpoint|lost|by itself|by one that lost less|the same, if sparse"
+    return table(head, rows)
+
+
+def _lost_heads(data: Data) -> str:
+    rows = []
+    for one in select(data["lost_heads"], whole=False):
+        name = one["circuit"] or ("made up, the intact lose 1e-7" if one["rounding"] else "made up")
+        same = {key: one[key] for key in ("circuit", "rounding")}
+        ways = [one, select(data["lost_heads"], whole=True, **same)[0]]
+        shares = [f"{way[key]:.0f}" for way in ways for key in ("seen", "false", "passed")]
+        rows.append([name, str(one["heads"]), *shares])
+    head = (
+        "circuit|heads|lost 70 % fails|false alarm|intact pass|"
+        "by template: lost 70 % fails|false alarm|intact pass"
+    )
+    return table(head, rows)
+
+
+def _few_templates(data: Data) -> str:
+    rows = [
+        [
+            few_templates.KINDS[one["data"]],
+            str(one["templates"]),
+            *(f"{one[f'{name}low']:.1f} / {one[f'{name}high']:.1f}" for name in ("", "alone_")),
+        ]
+        for one in data["few_templates"]
+    ]
+    head = "templates' losses|templates|as clusters, Student's t|pairs as if independent"
+    return table(head, rows)
+
+
+def _guards(data: Data) -> str:
+    """Passes without a guard and with each, and below them false fails."""
+    sizes = sorted({one["pairs"] for one in data["guards"]})
+    rows = []
+    for kind, words in {**guards.AT_LIMIT, **guards.BELOW}.items():
+        found = [select(data["guards"], data=kind, pairs=pairs)[0] for pairs in sizes]
+        rows.append([words, *(" / ".join(f"{one:.1f}" for one in row["passes"]) for row in found)])
+    for kind, words in guards.AT_LIMIT.items():
+        found = [select(data["guards"], data=kind, pairs=pairs)[0] for pairs in sizes]
+        rows.append([f"fails, {words.split(':')[0]}", *(f"{row['fails']:.1f}" for row in found)])
+    return table(["data", *(f"n = {pairs}" for pairs in sizes)], rows)
 
 
 def _at_limit(records: Sequence[Record]) -> Record:
@@ -246,11 +351,14 @@ def _sequences(data: Data) -> str:
     head = ["true DCV"]
     for kind in kinds:
         head += [f"{_WORDS[kind]}: pass / fail", "pairs (saved)"]
-    return _table([*head, f"{MOST} at once: pass / fail"], rows)
+    return table([*head, f"{MOST} at once: pass / fail"], rows)
 
 
 _WORDS: Mapping[str, str] = {"pocock": "Pocock-like", "obrien_fleming": "O'Brien-Fleming-like"}
 BLOCKS: Mapping[str, Callable[[Data], str]] = {
+    "readme": worst.readme,
+    "worst": worst.rendered,
+    "sizes": _sizes_of_study,
     "one_sided": _one_sided,
     "two_sided": _two_sided,
     "intervals": _intervals,
@@ -260,12 +368,12 @@ BLOCKS: Mapping[str, Callable[[Data], str]] = {
     "tiny_coverage": _tiny_coverage,
     "corrections": _corrections,
     "gates": _gates,
+    "whole_runs": _whole_runs,
     "power": _power,
+    "detectable": _detectable,
+    "lost_heads": _lost_heads,
+    "few_templates": _few_templates,
+    "guards": _guards,
     "sequences": _sequences,
 }
 FIGURES = ("coverage", "alarms", "power", "sequences")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])

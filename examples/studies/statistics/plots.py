@@ -11,10 +11,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from examples.studies.drawing import FAINT, INK, write_figures
 from examples.studies.statistics.families import CORRECTIONS, KINDS
-from examples.studies.statistics.page import WIDTH, Data, select
+from examples.studies.statistics.page import WIDTH
 from examples.studies.statistics.scenarios import SCENARIOS
 from examples.studies.statistics.sequences import FIXED, MOST
 from examples.studies.statistics.settings import CIRCUIT_LIMIT, HEAD_LIMIT, LIMITS
+from examples.studies.statistics.tables import Data, select
 
 # Okabe and Ito's colours: told apart with any colour vision.
 _COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#999999")
@@ -80,7 +81,7 @@ def power(data: Data) -> Figure:
     }
     for panel, (part, (limit, label)) in zip(panels, parts.items(), strict=True):
         for place, pairs in enumerate(data["settings"]["pairs"]):
-            rows = select(data["doses"][part], pairs=pairs, limits=LIMITS)
+            rows = select(data[part], pairs=pairs, limits=LIMITS)
             at = [one["dose"] for one in rows]
             colour = _COLOURS[place + 1]
             fails = [one["fails"] for one in rows]

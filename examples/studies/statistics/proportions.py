@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 from scipy import stats
 
 from examples.studies.statistics.intervals import percent
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.settings import ALPHA, DROP_LIMIT, LIMITS, Settings
 from forgetguard.gate import accuracy
 from forgetguard.gate.resampling import FloatArray, IntArray
@@ -25,16 +26,18 @@ TEMPLATES = tuple(
 )
 
 
-def measure(settings: Settings) -> list[dict[str, Any]]:
-    """A record for each number of pairs, with the largest chances, in per cent, over true drops and
+def jobs(settings: Settings) -> list[Job]:
+    """One for each number of pairs."""
+    return [partial(_enumerated, pairs) for pairs in settings.pairs]
+
+
+def _enumerated(pairs: int) -> list[Record]:
+    """A record with the largest chances, in per cent, over true drops and
     shares won: that the lower bound lies above the true drop at 5 % (`low`) and at 0.33 %
     (`low_of_many`), and that the upper one lies below it at 5 % (`high`)."""
-    found = []
-    for pairs in settings.pairs:
-        rates = [_rates(pairs, drop, won) for drop, won in itertools.product(DROPS, WON)]
-        low, of_many, high = (round(100 * max(column), 2) for column in zip(*rates, strict=True))
-        found.append({"pairs": pairs, "low": low, "low_of_many": of_many, "high": high})
-    return found
+    rates = [_rates(pairs, drop, won) for drop, won in itertools.product(DROPS, WON)]
+    low, of_many, high = (round(100 * max(column), 2) for column in zip(*rates, strict=True))
+    return [{"pairs": pairs, "low": low, "low_of_many": of_many, "high": high}]
 
 
 def _rates(pairs: int, drop: float, won: float) -> tuple[float, float, float]:
@@ -55,19 +58,20 @@ def _rates(pairs: int, drop: float, won: float) -> tuple[float, float, float]:
     )
 
 
-def by_template(settings: Settings) -> list[dict[str, Any]]:
-    """A record for each number of pairs and templates and intra-class correlation, at a true drop
-    of `DROP_LIMIT`: how often, in per cent, the lower bound lies above it (`low`, and `low_of_many`
-    at the level of one limit of fifteen) and the upper one below it (`high`), of the gate's bounds
-    and, as `alone_...`, of those that take pairs for independent."""
-    found = []
-    for pairs, templates, together in TEMPLATES:
-        rng = np.random.default_rng((pairs, templates, round(100 * together)))
-        codes = np.arange(pairs) % templates
-        sets = [_missed(_losses(rng, codes, together), codes) for _ in range(settings.data_sets)]
-        shares = {name: percent(np.array([one[name] for one in sets])) for name in sets[0]}
-        found.append({"pairs": pairs, "templates": templates, "together": together, **shares})
-    return found
+def template_jobs(settings: Settings) -> list[Job]:
+    """One for each number of pairs and templates and intra-class correlation."""
+    return [partial(_by_template, *cell, settings.data_sets) for cell in TEMPLATES]
+
+
+def _by_template(pairs: int, templates: int, together: float, tried: int) -> list[Record]:
+    """A record at a true drop of `DROP_LIMIT`: how often, in per cent, the lower bound lies above
+    it (`low`, and `low_of_many` at the level of one limit of fifteen) and the upper one below it
+    (`high`), of the gate's bounds and, as `alone_...`, of those that take pairs for independent."""
+    rng = np.random.default_rng((pairs, templates, round(100 * together)))
+    codes = np.arange(pairs) % templates
+    sets = [_missed(_losses(rng, codes, together), codes) for _ in range(tried)]
+    shares = {name: percent(np.array([one[name] for one in sets])) for name in sets[0]}
+    return [{"pairs": pairs, "templates": templates, "together": together, **shares}]
 
 
 def _losses(rng: np.random.Generator, codes: IntArray, together: float) -> FloatArray:

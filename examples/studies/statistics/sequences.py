@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from examples.studies.statistics.doses import dosed
 from examples.studies.statistics.intervals import of_family, percent
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.settings import ALPHA, CIRCUIT_LIMIT, LIMITS, Settings
 from forgetguard.gate import spending, studentised
 from forgetguard.gate.resampling import FloatArray, enough_resamples
@@ -19,32 +20,36 @@ FIXED = "fixed"  # all pairs at once
 _BLOCK = 250
 
 
-def measure(settings: Settings) -> list[dict[str, Any]]:
-    """A record for each spending function (and for all pairs at once) and true value of a circuit
-    whose limit is 0.10: how often it passes, fails and stays undecided, in per cent, and the mean
-    number of pairs."""
-    found = []
-    for kind in (*spending.SPENDING, FIXED):
-        for dose in DOSES:
-            # Errors are what is rare: most sequences are spent where they are likeliest.
-            tried = settings.sequences if dose == CIRCUIT_LIMIT else settings.sequences // 4
-            outcomes = [
-                _decide(kind, dose, block, min(_BLOCK, tried), settings.resamples)
-                for block in range(max(1, tried // _BLOCK))
-            ]
-            passes, fails, used = (np.concatenate(part) for part in zip(*outcomes, strict=True))
-            found.append(
-                {
-                    "spending": kind,
-                    "dose": dose,
-                    "sequences": len(used),
-                    "passes": percent(passes),
-                    "fails": percent(fails),
-                    "undecided": percent(~passes & ~fails),
-                    "pairs": round(float(used.mean()), 1),
-                }
-            )
-    return found
+def jobs(settings: Settings) -> list[Job]:
+    """One for each spending function (and for all pairs at once) and true value."""
+    return [
+        partial(_records, kind, dose, settings)
+        for kind in (*spending.SPENDING, FIXED)
+        for dose in DOSES
+    ]
+
+
+def _records(kind: str, dose: float, settings: Settings) -> list[Record]:
+    """Of a circuit whose limit is 0.10, how often it passes, fails and stays undecided, in per
+    cent, and the mean number of pairs."""
+    # Errors are what is rare: most sequences are spent where they are likeliest.
+    tried = settings.sequences if dose == CIRCUIT_LIMIT else settings.sequences // 4
+    outcomes = [
+        _decide(kind, dose, block, min(_BLOCK, tried), settings.resamples)
+        for block in range(max(1, tried // _BLOCK))
+    ]
+    passes, fails, used = (np.concatenate(part) for part in zip(*outcomes, strict=True))
+    return [
+        {
+            "spending": kind,
+            "dose": dose,
+            "sequences": len(used),
+            "passes": percent(passes),
+            "fails": percent(fails),
+            "undecided": percent(~passes & ~fails),
+            "pairs": round(float(used.mean()), 1),
+        }
+    ]
 
 
 def _decide(

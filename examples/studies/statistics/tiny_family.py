@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scipy import stats
 import forgetguard as fg
 from examples.studies.statistics.families import Sample, ends, false_alarms
 from examples.studies.statistics.intervals import of_family
+from examples.studies.statistics.jobs import Job, Record
 from examples.studies.statistics.settings import (
     ALPHA,
     CIRCUIT_LIMIT,
@@ -120,6 +122,7 @@ def save(sets: Sequence[LargeSet], path: Path) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
+@cache
 def read(path: Path) -> list[LargeSet]:
     """What `save` kept."""
     with np.load(path) as kept:
@@ -132,11 +135,16 @@ def read(path: Path) -> list[LargeSet]:
     ]
 
 
-def shapes(sets: Sequence[LargeSet]) -> list[dict[str, Any]]:
+def shape_jobs(large: Path) -> list[Job]:
+    """One for all."""
+    return [partial(shapes, large)]
+
+
+def shapes(large: Path) -> list[Record]:
     """What the data are like: a record for each circuit, with the range over its heads of the
     residuals' skewness and excess kurtosis, and of the correlation of damage and importance."""
     found = []
-    for one in sets:
+    for one in read(large):
         residuals = one.damage - one.ratios()[:, None] * one.held(np.arange(one.damage.shape[1]))[1]
         residuals = residuals * np.sign(one.importance.mean(axis=1, keepdims=True))
         together = [
@@ -165,30 +173,34 @@ def _range(values: FloatArray) -> list[float]:
     return [round(float(values.min()), 2), round(float(values.max()), 2)]
 
 
-def coverage(settings: Settings, sets: Sequence[LargeSet]) -> list[dict[str, Any]]:
-    """How often subsamples' bounds miss the large set's values, in per cent: a record for each
-    number of pairs and what is resampled, of circuits and of heads, as in the made-up data; and of
-    the row that misses most (`worst`)."""
+def coverage_jobs(settings: Settings, large: Path) -> list[Job]:
+    """One for each number of pairs and what is resampled."""
+    cells = itertools.product(settings.pairs, ("pairs", "templates"))
+    return [partial(_coverage, *cell, settings, large) for cell in cells]
+
+
+def _coverage(pairs: int, way: str, settings: Settings, large: Path) -> list[Record]:
+    """How often subsamples' bounds miss the large set's values, in per cent: a record of circuits
+    and one of heads, as in the made-up data; and of the row that misses most (`worst`)."""
+    tried = settings.draws if way == "pairs" else max(1, settings.draws // 4)
+    misses = [_misses(one, pairs, way, tried, settings.resamples) for one in read(large)]
     found = []
-    for pairs, way in itertools.product(settings.pairs, ("pairs", "templates")):
-        tried = settings.draws if way == "pairs" else max(1, settings.draws // 4)
-        misses = [_misses(one, pairs, way, tried, settings.resamples) for one in sets]
-        for what, rows in (("circuit", slice(0, 1)), ("head", slice(1, None))):
-            chosen = np.concatenate([one[rows] for one in misses])
-            low, high, out = (100 * chosen.mean(axis=0)).tolist()
-            found.append(
-                {
-                    "pairs": pairs,
-                    "resampled": way,
-                    "what": what,
-                    "rows": len(chosen),
-                    "draws": tried,
-                    "low": round(low, 2),
-                    "high": round(high, 2),
-                    "holds": round(100 - out, 2),
-                    "worst": round(100 * float(chosen[:, :2].max()), 2),
-                }
-            )
+    for what, rows in (("circuit", slice(0, 1)), ("head", slice(1, None))):
+        chosen = np.concatenate([one[rows] for one in misses])
+        low, high, out = (100 * chosen.mean(axis=0)).tolist()
+        found.append(
+            {
+                "pairs": pairs,
+                "resampled": way,
+                "what": what,
+                "rows": len(chosen),
+                "draws": tried,
+                "low": round(low, 2),
+                "high": round(high, 2),
+                "holds": round(100 - out, 2),
+                "worst": round(100 * float(chosen[:, :2].max()), 2),
+            }
+        )
     return found
 
 
@@ -221,33 +233,27 @@ def _fieller(
     return of_family(found)
 
 
-def gates(settings: Settings, sets: Sequence[LargeSet]) -> list[dict[str, Any]]:
+def gate_jobs(settings: Settings, large: Path) -> list[Job]:
+    """One for each checkpoint, number of pairs and way."""
+    cells = itertools.product(settings.checkpoints, ends(settings), ("runs", *_FEWER))
+    return [partial(_gates, *cell, settings, large) for cell in cells]
+
+
+_FEWER = ("alone", "templates")
+
+
+def _gates(checkpoint: str, pairs: int, way: str, settings: Settings, large: Path) -> list[Record]:
     """`false_alarms` of the tiny family's gate, three limits a circuit, its damage moved so that
-    every true value stands at its limit: a record for each checkpoint and number of pairs. In
-    `alone`, as if each limit were the only one of its run; in `templates`, with templates resampled
-    as the gate resamples them."""
-    found = []
-    for checkpoint, pairs in itertools.product(settings.checkpoints, ends(settings)):
-        own = [one for one in sets if one.checkpoint == checkpoint]
+    every true value stands at its limit. `alone`: as if each limit were the only one of its run;
+    `templates`: with templates resampled, as the gate resamples them."""
+    own = [one for one in read(large) if one.checkpoint == checkpoint]
 
-        def gate(
-            rng: np.random.Generator, runs: int, own: list[LargeSet] = own, pairs: int = pairs
-        ) -> list[Sample]:
-            return [_at_limit(one, pairs, rng, runs) for one in own]
+    def gate(rng: np.random.Generator, runs: int) -> list[Sample]:
+        return [_at_limit(one, pairs, rng, runs, templates=way == "templates") for one in own]
 
-        def by_template(
-            rng: np.random.Generator, runs: int, own: list[LargeSet] = own, pairs: int = pairs
-        ) -> list[Sample]:
-            return [_at_limit(one, pairs, rng, runs, templates=True) for one in own]
-
-        result = false_alarms(gate, settings.runs, settings.resamples, pairs)
-        few = settings.runs // 4, settings.resamples, pairs
-        alone = false_alarms(gate, *few, corrected=False)
-        others = false_alarms(by_template, *few)
-        found.append(
-            {"data": checkpoint, "pairs": pairs, **result, "alone": alone, "templates": others}
-        )
-    return found
+    tried = settings.runs // 4 if way in _FEWER else settings.runs
+    result = false_alarms(gate, tried, settings.resamples, pairs, corrected=way != "alone")
+    return [{"data": checkpoint, "pairs": pairs, "way": way, **result}]
 
 
 def _at_limit(
