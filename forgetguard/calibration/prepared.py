@@ -13,7 +13,7 @@ from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate import stages
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
-from forgetguard.gate.runner import OtherReading, capability_of, read_base, read_other
+from forgetguard.gate.runner import OtherReading, capability_of, read_base, read_members, read_other
 from forgetguard.gate.session import auto_notes, check_base, discovery_pairs
 from forgetguard.gate.stages import Part, part_notes
 from forgetguard.gate.suitability import check_heads, check_names
@@ -154,9 +154,11 @@ def measured(
     vocabulary: int | None = None,
     budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    located: bool = False,
 ) -> dict[str, Samples]:
     """What the gate would read of each of `others` as the tuned model, by name; all of a file share
-    one wavefront over the open base and its importance.
+    one wavefront over the open base and its importance. `located`: with every member alone and
+    own damage, as of a file with a limit that does not pass.
 
     Raises:
         MeasurementError: logits are not finite, or memory does not suffice.
@@ -172,6 +174,17 @@ def measured(
             budget=budget,
             progress=progress,
         )
+        if located:
+            more = read_members(
+                anatomy,
+                prepared.spec,
+                prepared.part,
+                others,
+                vocabulary=vocabulary,
+                budget=budget,
+                progress=progress,
+            )
+            samples = samples.with_arrays(more)
     for error in failed.values():
         raise error
     samples = replace(samples, notes=part_notes(prepared.part))

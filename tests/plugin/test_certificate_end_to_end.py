@@ -131,8 +131,10 @@ def test_forged_measurements_need_the_models_to_be_found(
     release: Path, tmp_path: Path, capsys: Any
 ) -> None:
     content = results(release)
-    for circuit in content["circuits"]:
-        damage = circuit["measured"]["arrays"]["own_damage"]["tuned"]["L0H1"]
+    located = [one["measured"]["arrays"].get("own_damage") for one in content["circuits"]]
+    assert any(located)  # read of circuits with a limit that does not pass
+    for own in filter(None, located):
+        damage = own["tuned"]["L0H1"]
         damage[:] = [value + 0.01 for value in damage]
     path = tmp_path / "forged.json"
     path.write_text(json.dumps(with_checksum(content)))

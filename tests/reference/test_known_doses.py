@@ -88,7 +88,7 @@ def test_a_mixture_reads_what_a_literal_forward_pass_reads(
     with pair.base.open() as model:
         anatomy = locate(model)
         foreign = mixed_head(anatomy, capability, one.spec.members, head, dose)
-        found = measured(anatomy, one, {"mixed": OtherReading(foreign)})["mixed"]
+        found = measured(anatomy, one, {"mixed": OtherReading(foreign)}, located=True)["mixed"]
         damage, importance = [], []
         for batch in capability.batches:
             rows = torch.arange(len(batch.pairs))

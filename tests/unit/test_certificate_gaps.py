@@ -126,7 +126,7 @@ def test_numbers_of_all_units_and_of_files_are_measured_again_whole() -> None:
 
 def test_what_workers_read_of_the_files_is_put_together_role_by_role() -> None:
     def sent(exact: dict[str, Any]) -> dict[str, Any]:
-        return {"digest": "d", "name": "a", "measured": {"units": [], "exact": exact}}
+        return {"digest": "d", "name": "a", "measured": {"units": [], "arrays": {}, "exact": exact}}
 
     run = Run(None, None, None, worker=False)  # type: ignore[arg-type]
     run.add_circuit(sent({"drift.weights": {"baseline": {"": 0.1}, "tuned": {"": 0.2}}}))

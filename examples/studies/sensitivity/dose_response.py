@@ -213,6 +213,7 @@ def _mixtures(
             others,
             vocabulary=setting.vocabulary,
             progress=partial(setting.report, f"{prepared.spec.name}: mixing {head}"),
+            located=True,
         )
     return {dose: found[repr(dose)] for dose in doses}
 
