@@ -18,6 +18,7 @@ import io
 import json
 import logging
 import random
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,19 +92,10 @@ def _check_installed() -> None:
 
 
 def _load(asked: Asked) -> dict[str, Any]:
-    from lm_eval.tasks import TaskManager
-
-    include = None if asked.include is None else str(asked.include)
     with _one_line("the task files"):
-        manager = TaskManager(include_path=include, include_defaults=False)
-        if not {*asked.tasks} <= {*manager.all_tasks}:  # 20 s
-            manager = TaskManager(include_path=include)
+        manager = _manager(asked)
     found: dict[str, Any] = {}
     for name in asked.tasks:
-        if name not in manager.all_tasks:
-            close = difflib.get_close_matches(name, manager.all_tasks, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else "give include: FOLDER with its YAML"
-            raise MeasurementError(f"lm-eval knows no task {name!r}: {meant}")
         with _one_line(f"task {name!r}"):
             found |= manager.load([_with_whole_paths(manager, name)])["tasks"]
     if asked.questions:
@@ -115,6 +107,56 @@ def _load(asked: Asked) -> dict[str, Any]:
         with _one_line("the questions"):
             found |= manager.load([_of_questions(asked)])["tasks"]
     return found
+
+
+def _manager(asked: Asked) -> Any:
+    """lm-eval's index of all tasks that are asked for. Its own 14,000 files take 20 s to index:
+    where each name is that of one task of one file, only that file's folder is.
+
+    Raises:
+        MeasurementError: there is no such task.
+    """
+    from lm_eval.tasks import TaskManager
+
+    include = [] if asked.include is None else [asked.include]
+    manager = TaskManager(include_path=include, include_defaults=False)
+    missing = {*asked.tasks} - {*manager.all_tasks}
+    if not missing:
+        return manager
+    named, unknown = _in_its_files(missing)
+    known = [*manager.all_tasks, *named]
+    if not unknown:
+        found = [named.get(name, []) for name in sorted(missing)]
+        alone = all([kind for kind, _ in one] == [b"task"] for one in found)
+        folders = dict.fromkeys(path.parent for one in found for _, path in one) if alone else ()
+        manager = TaskManager(include_path=[*folders, *include], include_defaults=False)
+        if not missing <= {*manager.all_tasks}:  # a group, a tag, or named in another way
+            manager = TaskManager(include_path=include)
+            unknown, known = missing - {*manager.all_tasks}, manager.all_tasks
+    for name in sorted(unknown):
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {close[0]!r}?" if close else "give include: FOLDER with its YAML"
+        raise MeasurementError(f"lm-eval knows no task {name!r}: {meant}")
+    return manager
+
+
+# What a task file calls itself, or is a part of.
+_NAMED = re.compile(rb"^[\"']?(task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.M)
+
+
+def _in_its_files(names: set[str]) -> tuple[dict[str, list[tuple[bytes, Path]]], set[str]]:
+    """Who calls itself what in lm-eval's task files, as (task, group or tag, its file) by name;
+    and those of `names` that stand in none of these files."""
+    import lm_eval.tasks
+
+    named: dict[str, list[tuple[bytes, Path]]] = {}
+    unseen = set(names)
+    for path in Path(lm_eval.tasks.__path__[0]).rglob("*.yaml"):
+        text = path.read_bytes()
+        unseen -= {name for name in unseen if name.encode() in text}
+        for kind, name in _NAMED.findall(text):
+            named.setdefault(name.decode(), []).append((kind, path))
+    return named, unseen
 
 
 def _with_whole_paths(manager: Any, name: str) -> Any:

@@ -4,13 +4,11 @@ again and calibrated."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from eval_tasks import rows
+from gate_process import run_gate
 
 from forgetguard.cli import main
 
@@ -24,18 +22,7 @@ limits:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--forgetguard"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    return subprocess.run(
-        [*command, "base=tiny:base", *arguments],
-        cwd=folder,
-        env=environment,
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ).stdout
+    return run_gate(folder, "base=tiny:base", *arguments)[1]
 
 
 @pytest.mark.slow

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import random
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from eval_tasks import lm_eval_alone, rows, write_tasks
+from plain_tiny import plain_model, plain_tokenizer
 from tiny_copies import copy_of_base
 
+from forgetguard.anatomy.locate import locate
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import ForgetguardError, MeasurementError
@@ -19,7 +25,9 @@ from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Code, Outcome, Verdict
-from forgetguard.measures.documents import CHANCE, SCORE
+from forgetguard.measures import harness
+from forgetguard.measures.documents import CHANCE, SCORE, Asked
+from forgetguard.measures.measure import Opened
 from forgetguard.measures.samples import BASE, TUNED, Samples
 
 pytestmark = pytest.mark.slow
@@ -78,6 +86,16 @@ def both(folder: Path) -> tuple[dict[str, Verdict], Samples]:
     return gated(spec_of(folder, "tasks: [tiny_choice, tiny_say], include: ."), "tiny:sft")
 
 
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, dict[str, Any]]:
+    """What lm-eval itself reads on base and sft."""
+    with pytest.MonkeyPatch.context() as patch:
+        return {
+            name: lm_eval_alone(["tiny_choice", "tiny_say"], folder, name, patch)
+            for name in ("base", "sft")
+        }
+
+
 def of_task(samples: Samples, subject: str, role: str) -> np.ndarray:
     """A subject's scores in the order of its documents."""
     name = subject.split(" ")[0]
@@ -91,13 +109,12 @@ def of_task(samples: Samples, subject: str, role: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "role"), [("base", BASE), ("sft", TUNED)])
 def test_the_numbers_are_lm_evals_own_to_the_digit(
-    folder: Path,
     both: tuple[dict[str, Verdict], Samples],
+    alone: dict[str, dict[str, Any]],
     name: str,
     role: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    theirs = lm_eval_alone(["tiny_choice", "tiny_say"], folder, name, monkeypatch)
+    theirs = alone[name]
     for subject in (CHOICE, NORM, SAY):
         task, metric, *given = subject.split(" ")
         ours = of_task(both[1], subject, role)
@@ -146,16 +163,20 @@ def test_equal_models_read_exactly_0(folder: Path, tmp_path: Path) -> None:
 def test_a_shared_cache_would_give_tuned_the_bases_numbers_and_none_is_used(
     folder: Path,
     both: tuple[dict[str, Verdict], Samples],
+    alone: dict[str, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def answered(name: str, **given: str) -> list[float]:
-        found = lm_eval_alone(["tiny_choice"], folder, name, monkeypatch, **given)
+    def answers(found: dict[str, Any]) -> list[float]:
         return [row["filtered_resps"][0][0] for row in found["samples"]["tiny_choice"]]
 
+    assert answers(alone["sft"]) != answers(alone["base"])
     cache = str(tmp_path / "responses")
-    assert answered("sft") != answered("base")
-    assert answered("base", use_cache=cache) == answered("sft", use_cache=cache)  # the trap
+    one, other = (
+        lm_eval_alone(["tiny_choice"], folder, name, monkeypatch, use_cache=cache)
+        for name in ("base", "sft")
+    )
+    assert answers(one) == answers(other)  # the trap
     ours = [both[1].need("lm_eval.likelihood", CHOICE, role) for role in (BASE, TUNED)]
     assert not np.array_equal(*ours)
 
@@ -163,7 +184,7 @@ def test_a_shared_cache_would_give_tuned_the_bases_numbers_and_none_is_used(
 def test_more_damage_of_one_kind_reads_more(folder: Path, tmp_path: Path) -> None:
     spec = spec_of(folder, "tasks: [tiny_choice], include: ., metrics: [acc]")
     found = []
-    for size in (0.0, 0.5, 1.0, 2.0):
+    for size in (0.0, 0.5, 2.0):
 
         def damage(tensors: dict[str, torch.Tensor], size: float = size) -> None:
             draw = torch.Generator().manual_seed(0)
@@ -192,17 +213,18 @@ def test_documents_are_drawn_by_seed_and_paired(folder: Path) -> None:
     assert drawn[0] != set(range(12))
 
 
-def test_questions_of_ones_own_need_no_task_file(folder: Path) -> None:
+def test_questions_of_ones_own_need_no_task_file(
+    folder: Path, both: tuple[dict[str, Verdict], Samples]
+) -> None:
+    by_task = both[1]
     given = rows()[:48]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, given)), "utf-8")
     _, samples = gated(spec_of(folder, "questions: mine.jsonl"), "tiny:sft")
-    _, by_task = gated(spec_of(folder, "tasks: [tiny_choice], include: ."), "tiny:sft")
     assert of_task(samples, "mine acc", TUNED).tolist() == of_task(by_task, CHOICE, TUNED).tolist()
     plain = [{"question": one["question"], "answer": one["answer"]} for one in given]
     (folder / "plain.jsonl").write_text("\n".join(map(json.dumps, plain)), "utf-8")
     _, samples = gated(spec_of(folder, "questions: plain.jsonl"), "tiny:sft")
-    _, said = gated(spec_of(folder, "tasks: [tiny_say], include: ."), "tiny:sft")
-    assert of_task(samples, "plain acc", BASE).tolist() == of_task(said, SAY, BASE).tolist()
+    assert of_task(samples, "plain acc", BASE).tolist() == of_task(by_task, SAY, BASE).tolist()
 
 
 def test_random_states_are_as_they_were(folder: Path) -> None:
@@ -235,9 +257,68 @@ def test_what_lm_eval_cannot_do_is_one_line_and_other_limits_are_judged(
 def test_without_lm_eval_the_line_says_how_to_install_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     spec = spec_of(folder, "tasks: [tiny_choice], include: .", WITH_WEIGHTS)
     assert "pip install 'forgetguard[lm-eval]'" in error_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("arc_easy", "arc_easy.yaml"), ("arc_esay", "did you mean 'arc_easy'")]
+)
+def test_one_of_lm_evals_own_tasks_is_found_without_its_whole_index(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes 10 to 20 s, whether there is such a task or not."""
+    from lm_eval.tasks._index import TaskIndex
+
+    built = TaskIndex.build
+
+    def few(paths: list[Path], **given: Any) -> dict[str, Any]:
+        assert Path(sys.modules["lm_eval.tasks"].__path__[0]) not in paths
+        return built(paths, **given)
+
+    monkeypatch.setattr(TaskIndex, "build", staticmethod(few))
+    try:
+        said = str(harness._manager(Asked((name,))).task_index[name].yaml_path)
+    except MeasurementError as error:
+        said = str(error)
+    assert words in said
+
+
+def test_what_needs_the_whole_index_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group, whose tasks may lie anywhere."""
+    from lm_eval.tasks._index import TaskIndex
+
+    asked_for: list[list[Path]] = []
+
+    def none(paths: list[Path], **_: Any) -> dict[str, Any]:
+        asked_for.append(paths)
+        return {}
+
+    monkeypatch.setattr(TaskIndex, "build", staticmethod(none))
+    with pytest.raises(MeasurementError, match="knows no task 'mmlu'"):
+        harness._manager(Asked(("mmlu",)))
+    assert asked_for[-1] == [Path(sys.modules["lm_eval.tasks"].__path__[0])]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_weights_that_were_loaded_apart_are_not_tied_by_lm_eval(
+    folder: Path, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not guarded:  # what is guarded against
+        monkeypatch.setattr(harness, "_not_tied", lambda _: contextlib.nullcontext())
+    model = copy.deepcopy(plain_model("base"))
+    assert model.config.tie_word_embeddings
+    model.lm_head.weight = torch.nn.Parameter(2 * model.get_input_embeddings().weight.detach())
+    before = copy.deepcopy(model.state_dict())
+    tokenizers = {"base": plain_tokenizer()}
+    given = harness.documents(Asked(("tiny_choice",), folder, limit=2), tokenizers)
+    harness.scores(Opened("base", locate(model), (), documents=given))
+    changed = [
+        name for name, one in model.state_dict().items() if not torch.equal(one, before[name])
+    ]
+    assert changed == ([] if guarded else ["lm_head.weight"])
+    assert "tie_weights" not in vars(model)
 
 
 def test_prompts_that_differ_between_the_models_are_no_pairs(folder: Path, tmp_path: Path) -> None:
