@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+PYTHON = sys.executable  # and not a warm one
 
 
 @pytest.fixture
@@ -12,7 +16,8 @@ def plain(project):
     return project
 
 
-def test_neither_forgetguard_nor_torch_is_imported(plain) -> None:
+def test_neither_forgetguard_nor_torch_is_imported(plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", PYTHON)
     plain.python(
         "test_plain.py",
         "import sys\n"
