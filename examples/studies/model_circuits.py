@@ -74,7 +74,7 @@ def _find(asked: argparse.Namespace, say: Say) -> None:
         spec = circuit.spec(name)
         spec = replace(
             spec,
-            pairs=TaskPairs(task, _GATE_PAIRS, _GATE_SEED),
+            pairs=TaskPairs(task, _GATE_PAIRS, _GATE_SEED, most=4 * _GATE_PAIRS),
             fits=fits,
             description=load_gate_file(CIRCUITS / f"auto-{task}.circuit.yaml").description,
             found={

@@ -11,7 +11,8 @@ not show may be lost all the same. Numbers that are not finite are errors, never
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -115,7 +116,7 @@ def judge(
     decision = decide(case, limit)
     data, subjects = case.data, decision.subjects
     # Where something is amiss, all that was patched one by one says where.
-    amiss = decision.outcome is not Outcome.PASS and decision.estimate is not None
+    amiss = is_located(decision, data)
     if not subjects or (amiss and limit.measure.has_floor):
         whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
         subjects = evidence.members_beside(whole, limit, FEWEST_PAIRS)
@@ -344,19 +345,36 @@ def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int =
     return not any((too_few, _base_cannot(case, measure), _no_circuit(case, measure)))
 
 
+def is_located(judged: Decision | Verdict, data: Samples) -> bool:
+    """Whether every member is read alone, to say where a loss is: for a fail, and for what the
+    first units leave undecided. On all pairs of several stages it would cost more than the verdict,
+    for parts too small to decide it."""
+    if judged.outcome is Outcome.ABSTAIN:
+        first = not data.stages or data.count == data.stages[0]
+        return first and judged.estimate is not None
+    return judged.outcome is Outcome.FAIL
+
+
 def has_failed(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
     """Whether a sampled limit that the file declares fails on these units: then no more are drawn
     for its others. All of them are asked, so no verdict depends on which the run wants."""
+    verdicts = _of_the_file(spec, samples, seed, family)
+    return any(one.outcome is Outcome.FAIL for one in verdicts)
+
+
+def goes_on(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
+    """Whether more units may decide a limit of the file, none of which has failed."""
+    verdicts = list(_of_the_file(spec, samples, seed, family))
+    failed = any(one.outcome is Outcome.FAIL for one in verdicts)
+    return not failed and any(map(more_may_decide, verdicts))
+
+
+def _of_the_file(spec: GateSpec, samples: Samples, seed: int, family: int) -> Iterator[Verdict]:
+    """Of all its sampled limits; a measure that failed has none, which is told as its limit's."""
     for limit in spec.limits:
-        if limit.measure.estimator is Estimator.EXACT:
-            continue
-        try:
-            verdict = judge(spec, limit, samples, seed=seed, family=family)
-        except ForgetguardError:  # a measure that failed says nothing: it is told as its limit's
-            continue
-        if verdict.outcome is Outcome.FAIL:
-            return True
-    return False
+        if limit.measure.estimator is not Estimator.EXACT:
+            with suppress(ForgetguardError):
+                yield judge(spec, limit, samples, seed=seed, family=family)
 
 
 def more_may_decide(verdict: Verdict) -> bool:

@@ -49,7 +49,7 @@ from forgetguard.gate.suitability import (
     check_names,
     check_reference,
 )
-from forgetguard.gate.verdict import Outcome, Verdict
+from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
 from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
@@ -122,8 +122,8 @@ class GateSession:
     its limits.
 
     What passes needs no more than the whole circuit and the members that are judged one by one. For
-    a file with a limit that fails, or that is undecided with no more pairs to draw than the first,
-    every member is patched alone, and own damage read, so that the verdict says where.
+    a file with a limit that fails, or that is undecided on the first pairs for good, every member
+    is patched alone, and own damage read, so that the verdict says where.
 
     Where a file gives `most`, all models are read stage by stage until the limit that is asked for
     is decided, or any limit of the file has failed. That is worked out from all of them, so a
@@ -208,10 +208,9 @@ class GateSession:
             verdict = judge(samples)
             if stage == last or not rule.more_may_decide(verdict):
                 break
-            if self._has_failed(plan, stage, family * own):
+            if limit in plan.spec.limits and self._has_failed(plan, stage, family * own):
                 break
-        amiss = verdict.outcome is not Outcome.PASS and verdict.estimate is not None
-        if amiss and (stage == 0 or self._has_failed(plan, stage, family * own)):
+        if rule.is_located(verdict, samples):
             verdict = judge(self._up_to(plan, stage, located=True))
         if self._recording:  # a later run may draw them all
             self._up_to(plan, last, located=True)
@@ -426,6 +425,10 @@ class GateSession:
         of all that the stage before has left undecided, so that they are opened once."""
         if asked.readings[number] or not asked.whole.units:
             return
+        for plan in self._sound():
+            with self._blame(plan):
+                while 0 < len(plan.parts) < number and self._goes_on(plan, len(plan.parts)):
+                    self._up_to(plan, len(plan.parts))
         plans = [plan for plan in self._sound() if plan is asked or self._goes_on(plan, number)]
         for checkpoint in self._others():
             role = checkpoint.role
@@ -438,19 +441,13 @@ class GateSession:
                     plan.readings[number][role] = its
 
     def _goes_on(self, plan: _Planned, number: int) -> bool:
-        """Whether a limit of a file is surely asked for on the pairs of a stage not read yet."""
-        if len(plan.parts) != number or len(plan.readings) <= number or plan.readings[number]:
+        """Whether a limit of a file is undecided before a stage that was not measured yet."""
+        if len(plan.parts) != number or len(plan.readings) <= number:
             return False
         if self._recording:
             return True
         samples = self._with_exact(plan, number - 1)
-        return not self._has_failed(plan, number - 1, self._family) and any(
-            rule.more_may_decide(
-                rule.judge(plan.spec, limit, samples, seed=self._seed, family=self._family)
-            )
-            for limit in plan.spec.limits
-            if limit.measure.key not in plan.unmeasured
-        )
+        return rule.goes_on(plan.spec, samples, seed=self._seed, family=self._family)
 
     def _discover(self) -> None:
         """Find the circuits of `circuit: auto` in the base, or take them from the cache."""

@@ -122,7 +122,7 @@ def _differing(
         bounds = {one.key: one.maximum for one in about.spec.limits}
         yield Difference(where, "bound", written["bound"], bounds.get(written["limit"]))
     try:
-        verdict = _judged(about.spec, limit, about.samples, seed, written["family"])
+        verdict = judged_again(about.spec, limit, about.samples, seed, written["family"])
     except ForgetguardError as error:
         yield Difference(where, "outcome", written["outcome"], f"error: {error}")
         return
@@ -144,13 +144,15 @@ def _limit(spec: GateSpec, written: Mapping[str, Any]) -> Limit:
     return Limit(key, bound, written["line"])
 
 
-def _judged(spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int) -> Verdict:
+def judged_again(spec: GateSpec, limit: Limit, samples: Samples, seed: int, family: int) -> Verdict:
     """The verdict of the first stage that decides, as the session reaches it."""
     of_run = {"seed": seed, "family": family}
     for stage in [stage for stage in samples.stages if stage < samples.count]:
         so_far = samples.at(slice(stage))
         verdict = rule.judge(spec, limit, so_far, **of_run)
-        if not rule.more_may_decide(verdict) or rule.has_failed(spec, so_far, **of_run):
+        if not rule.more_may_decide(verdict):
+            return verdict
+        if limit in spec.limits and rule.has_failed(spec, so_far, **of_run):
             return verdict
     return rule.judge(spec, limit, samples, **of_run)
 
