@@ -37,6 +37,9 @@ TASKS = (
     "in_context_rule",
     "docstring",
 )
+# What a run that names no circuits judges of them: grammar, knowledge, copying, who did what, and a
+# mapping from examples in the prompt, of those that cost least.
+CORE = ("agreement", "fact_recall", "induction", "ioi", "in_context_mapping")
 _GATE_PAIRS, _GATE_SEED, _SEED = 64, 0, 2001  # the circuit is found on prompts of another seed
 _BY_SHAPE = "fits every base of this architecture and size; the heads were found on base"
 PAGE, CIRCUITS = Path("docs") / "circuits.md", Path("circuits")
@@ -76,6 +79,7 @@ def _find(asked: argparse.Namespace, say: Say) -> None:
             spec,
             pairs=TaskPairs(task, _GATE_PAIRS, _GATE_SEED, most=4 * _GATE_PAIRS),
             fits=fits,
+            core=task in CORE,
             description=load_gate_file(CIRCUITS / f"auto-{task}.circuit.yaml").description,
             found={
                 **(spec.found or {}),

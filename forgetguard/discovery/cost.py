@@ -17,6 +17,9 @@ from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.patching.forward import forward
 
+# On one CPU thread, of SmolLM2: 3.4 ms a token in 208 tokens, 3.2 in 832, 4.3 in 104.
+_ENOUGH_TOKENS = 256
+
 
 def exact_seconds(
     anatomy: Anatomy, capability: EncodedCapability, members: Sequence[Member]
@@ -43,10 +46,12 @@ def clock(anatomy: Anatomy) -> Callable[[], float]:
 
 
 def _rate(anatomy: Anatomy, capability: EncodedCapability) -> float:
-    """Token-layers a second, of the batch with the most tokens."""
+    """Token-layers a second, of the batch with the most tokens; on a CPU of some of its rows."""
     batch = max(capability.batches, key=lambda one: one.clean.numel())
-    now = clock(anatomy)
+    ids, now = batch.clean, clock(anatomy)
+    if next(anatomy.model.parameters()).device.type == "cpu":
+        ids = ids[: max(1, _ENOUGH_TOKENS // ids.shape[1])]
     with torch.no_grad():
         began = now()
-        forward(anatomy, batch.clean, batch.positions).cpu()  # waits for a GPU
-        return batch.clean.numel() * anatomy.n_layers / max(now() - began, 1e-6)
+        forward(anatomy, ids, batch.positions).cpu()  # waits for a GPU
+        return ids.numel() * anatomy.n_layers / max(now() - began, 1e-6)

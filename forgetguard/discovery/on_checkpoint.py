@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +89,13 @@ def discover_on(
     keep: bool = True,
     cache: Path | None = None,
     progress: Progress | None = None,
+    checks: Callable[[Anatomy, EncodedCapability, tuple[Member, ...]], None] | None = None,
 ) -> Found:
     """Find the circuit of a capability in a checkpoint.
 
     Args:
         keep: keep finished work in `cache` (by default the user's), and take up what is there.
+        checks: takes the place of `check`, where a model was checked already, say.
 
     Raises:
         ForgetguardError: the checkpoint cannot be measured, the prompts do not suit it, it cannot
@@ -107,7 +109,7 @@ def discover_on(
         store = _store(base, anatomy, encoded, members, search, cache) if keep else None
         found = None if store is None else store.load_found()
         if found is None:
-            check(anatomy, encoded, members)
+            (checks or check)(anatomy, encoded, members)
             name, why = _resolve(search, anatomy, encoded, members)
             coarse = search.coarse and why is not None and name == "attribution_patching"
             found = find_circuit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -56,6 +56,14 @@ def bundled_for(
     ]
     own = [one for one in fitting if one[1].fits is None or not one[1].fits.any_base]
     return tuple(own or fitting)
+
+
+def divided(found: Sequence[tuple[Path, GateSpec]], *, core: bool) -> tuple[list[Path], list[str]]:
+    """Of the bundled circuits of a base, the files to judge and the names of the others: where
+    `core`, and some are marked so, those are judged; else all."""
+    marked = [path for path, spec in found if spec.core] if core else []
+    judged = marked or [path for path, _ in found]
+    return judged, [spec.name for path, spec in found if path not in judged]
 
 
 def _needs_reference(spec: GateSpec) -> bool:

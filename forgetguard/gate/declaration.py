@@ -178,8 +178,10 @@ class GateSpec:
     auto`, and empty where there is no circuit. `pairs` is None where no measure needs prompts.
     `one_by_one`: the members that limits on each member judge, or "all"; None: see `judged_alone`.
     `confidence` is the one-sided level of each decision. `found` is provenance, kept verbatim.
-    `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out words and templates
-    too), others of a file that holds more than are drawn; None: those that the file fixes.
+    `core`: of the bundled circuits of one base, whether it is among those that a run judges where
+    nobody names any. `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out
+    words and templates too), others of a file that holds more than are drawn; None: those that the
+    file fixes.
     """
 
     name: str
@@ -191,6 +193,7 @@ class GateSpec:
     auto: bool = False
     description: str = ""
     fits: Fits | None = None
+    core: bool = False
     chat_template: ChatTemplate = field(default=False, hash=False)
     site: str = "contribution"
     confidence: float = 0.95

@@ -36,7 +36,7 @@ import numpy as np
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate import studentised
 from forgetguard.gate.estimate import Bounds, Case
-from forgetguard.gate.verdict import Estimate, SubjectEvidence
+from forgetguard.gate.verdict import Estimate, SubjectEvidence, mostly_own
 from forgetguard.measures.measure import Measure
 from forgetguard.measures.samples import OWN_DAMAGE, FloatArray, Note
 
@@ -198,14 +198,19 @@ def worst_first(
     """Heads whose damage is established and mostly their own lead, for that is where to look: those
     after them in the model inherit it, and may read a larger DCV for it. The rest stand by what
     was held to the limit."""
+    return tuple(_evidence(one, over, floor) for one in sorted(judged, key=_own_first))
 
-    def place(one: SubjectBounds) -> tuple[bool, float]:
-        if one.own is None:
-            return True, 0.0
-        mostly_own = one.own.low > 0 and 2 * one.own.value >= one.held.estimate.value
-        return not mostly_own, -one.own.value if mostly_own else 0.0
 
-    return tuple(_evidence(one, over, floor) for one in sorted(judged, key=place))
+def foremost(failing: Sequence[SubjectBounds]) -> SubjectBounds:
+    """The one of several beyond a limit that a verdict names: as in the evidence, the one with most
+    damage that is mostly its own; where none is, the one that is beyond most surely."""
+    return min(failing, key=lambda one: (*_own_first(one), -one.held.corrected_low))
+
+
+def _own_first(one: SubjectBounds) -> tuple[bool, float]:
+    if one.own is None or not mostly_own(one.own, one.held.estimate):
+        return True, 0.0
+    return False, -one.own.value
 
 
 def _evidence(one: SubjectBounds, over: str, floor: float) -> SubjectEvidence:

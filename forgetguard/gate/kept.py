@@ -1,10 +1,13 @@
-"""Keeps between runs what depends on the base and the prompts alone: importance, and what the base
-reads on counterfactual prompts.
+"""Keeps between runs what depends on the base and the prompts alone: importance, what the base
+reads on clean and on counterfactual prompts, and its clean run below the circuit
+(measures/lower_layers.py).
 
 An entry is found by everything that its numbers depend on, and beside that by what the base at hand
 has just read on the clean prompts, bit for bit: no other model's numbers, and none of another
-machine that rounds otherwise, can be taken for this one's. Entries carry their hash: one that was
-damaged, or half written, is measured again. Nothing here can fail a run.
+machine that rounds otherwise, can be taken for this one's. What it reads on the clean prompts
+themselves is held against a batch of them, and serves the run's family alone, never a verdict's
+numbers. Entries carry their hash: one that was damaged, or half written, is measured again. Nothing
+here can fail a run.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
 
 ENGINE = 1  # raised where the engine's numbers change
-MOST_BYTES = 64 << 20  # of one cache folder; the entries used least lately go first
+MOST_BYTES = 256 << 20  # of one cache folder; the entries used least lately go first
 _PACKAGES = ("forgetguard", "torch", "transformers")
 
 
@@ -56,7 +59,9 @@ class Kept:
             "options": asdict(base.options),
             "dtype": str(parameter.dtype),
             "device": device.type,
-            "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            "processor": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "attention": getattr(anatomy.model.config, "_attn_implementation", ""),
         }

@@ -25,7 +25,13 @@ from forgetguard.errors import ForgetguardError
 from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Bounds, Case
-from forgetguard.gate.family import Denominator, SubjectBounds, subject_bounds, worst_first
+from forgetguard.gate.family import (
+    Denominator,
+    SubjectBounds,
+    foremost,
+    subject_bounds,
+    worst_first,
+)
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Subjects
@@ -114,11 +120,13 @@ def judge(
     """
     case = _case(spec, samples, seed, family)
     decision = decide(case, limit)
-    data, subjects = case.data, decision.subjects
     # Where something is amiss, all that was patched one by one says where.
-    amiss = is_located(decision, data)
+    amiss = is_located(decision, case.data)
+    whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
+    if decision.outcome is Outcome.FAIL and limit.measure.has_floor:
+        decision = decide(whole, limit)  # the same, and own damage says which head to name
+    data, subjects = case.data, decision.subjects
     if not subjects or (amiss and limit.measure.has_floor):
-        whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
         subjects = evidence.members_beside(whole, limit, FEWEST_PAIRS)
     return Verdict(
         circuit=spec.name,
@@ -506,7 +514,9 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
     outcome = next(one for one in (Outcome.FAIL, Outcome.ABSTAIN, Outcome.PASS) if by_outcome[one])
     chosen = by_outcome[outcome]  # largest first
     first = chosen[0]
-    if outcome is Outcome.PASS:
+    if outcome is Outcome.FAIL:
+        first = foremost(chosen)
+    elif outcome is Outcome.PASS:
         first = max(judged, key=lambda one: one.held.high)
     others = [one.subject for one in chosen if one is not first] * (outcome is not Outcome.PASS)
     facts: dict[str, Any] = {

@@ -45,6 +45,8 @@ from forgetguard.measures.vulnerability import (
     ForeignHeads,
     Patched,
     capture_heads,
+    keep_behaviour,
+    kept_behaviour,
     kept_readout,
     patched,
 )
@@ -199,6 +201,7 @@ def read_base(
             base = found.base
         else:
             read = base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
+        keep_behaviour(part.pairs, vocabulary, saved, base)
         arrays |= _of_behaviour(base, BASE)
         arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
             anatomy, part.pairs, vocabulary, saved, read
@@ -209,6 +212,25 @@ def read_base(
                 arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
     samples = Samples(part.units, arrays, dropped=part.dropped)
     return _compared(anatomy, wanted, part, others, samples, vocabulary)
+
+
+def read_behaviour(
+    anatomy: Anatomy, part: Part, *, vocabulary: int | None = None, saved: Saved | None = None
+) -> Samples:
+    """What the open base does by itself, so far as a base must have a capability: as an earlier run
+    of this base kept it, or read now.
+
+    Raises:
+        MeasurementError: logits are not finite.
+    """
+    arrays: dict[Key, FloatArray] = {}
+    if part.pairs is not None:
+        found = kept_behaviour(anatomy, part.pairs, vocabulary, saved)
+        arrays = _of_behaviour(found, BASE)
+        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
+            anatomy, part.pairs, vocabulary, saved, found
+        )
+    return Samples(part.units, arrays, dropped=part.dropped)
 
 
 def read_members(

@@ -98,8 +98,8 @@ MOST_GUARD = 10  # importances that one pair may lose
 MOST_PAIRS = 100_000  # a slip of the keyboard beyond it, not a test
 CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
-    "forgetguard", "name", "capability", "description", "fits", "pairs", "chat_template",
-    "readout", "circuit", "one_by_one", "site", "confidence", "limits", "found",
+    "forgetguard", "name", "capability", "description", "fits", "core", "pairs",
+    "chat_template", "readout", "circuit", "one_by_one", "site", "confidence", "limits", "found",
 )  # fmt: skip
 _GATE_KEYS = (
     "forgetguard", "name", "capability", "description", "prompts", "pairs", "lm_eval",
@@ -186,6 +186,7 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> G
         auto=_is_auto(nodes.get("circuit")),
         description=_optional(nodes, "description", lines.text, problems) or "",
         fits=_read_fits(nodes.get("fits"), problems),
+        core=_optional(nodes, "core", lines.flag, problems) or False,
         chat_template=_optional(nodes, "chat_template", _read_chat, problems) or False,
         site=_choice(nodes, "site", SITES, problems) or SITES[0],
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
@@ -733,6 +734,8 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
             given["alias"] = list(spec.fits.alias)
         told = {name: value for name, value in given.items() if value is not None}
         document["fits"] = "any" if spec.fits.any_base else told
+    if spec.core:
+        document["core"] = True
     if isinstance(spec.pairs, EvalTasks):
         document["lm_eval"] = dump_tasks(spec.pairs, directory)
     elif isinstance(spec.pairs, Prompts):

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Head, heads_of
+from forgetguard.anatomy.members import Head, Member, heads_of
 from forgetguard.cache_folder import cache_folder, is_off
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import FEWEST_PAIRS
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
-from forgetguard.discovery.on_checkpoint import Search, discover_on
+from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.errors import (
     BaseCannotError,
     ForgetguardError,
@@ -37,6 +37,7 @@ from forgetguard.gate.runner import (
     checked,
     guarded,
     read_base,
+    read_behaviour,
     read_members,
     read_other,
 )
@@ -182,6 +183,7 @@ class GateSession:
         self._read_all = False
         self._failed: Exception | None = None
         self._summed: set[str] = set()
+        self._searched = False  # whether every head of the base was checked, to look for circuits
         self._matched: dict[str, dict[Head, Head]] = {}  # by role, heads that have moved
         self._patched: ForgetguardError | bool | None = None  # what the check of patching said
         self._vocabulary: int | None = None
@@ -463,6 +465,7 @@ class GateSession:
                         keep=self._cache is not None,
                         cache=self._cache,
                         progress=self._progress,
+                        checks=self._check_search,
                     )
                 except BaseCannotError as error:
                     plan.notes = (Note("not_looked_for", {"why": str(error)}),)
@@ -650,8 +653,8 @@ class GateSession:
         """The limits that share the run's false-alarm rate: without those that cannot be measured.
 
         The base alone says which, by what it does on the prompts of every file of the run: those
-        that are measured here are so now, the others are read in a plain pass. So every worker of a
-        run counts the same, whichever limits it judges.
+        that are measured here are so now; of the others it is what an earlier run kept, or read in
+        a plain pass. So every worker of a run counts the same, whichever limits it judges.
         """
         if self._limits:
             by_file: dict[GateSpec, list[Limit]] = {}
@@ -677,20 +680,20 @@ class GateSession:
         assert plan.stages is not None
         able: list[bool] = []
         with self._blame(plan):
-            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan, asked)
+            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
             able += [judge(limit) for limit in sampled]
         return exact + sum(able) if able else 0
 
-    def _behaviour(self, plan: _Planned, asked: GateSpec) -> Samples:
+    def _behaviour(self, plan: _Planned) -> Samples:
         """What the base does on the first pairs of a file, without patching."""
         assert plan.stages is not None
         part = plan.stages.parts[0]
         with self._pair.base.open() as model:
             anatomy = locate(model)
             kept = self._kept(anatomy)
-            found, _ = read_base(anatomy, asked, part, {}, vocabulary=self._vocabulary, saved=kept)
-        return found
+            found = read_behaviour(anatomy, part, vocabulary=self._vocabulary, saved=kept)
+        return replace(found, stages=plan.stages.counts)
 
     def _encoded(self, spec: GateSpec) -> _Planned:
         """A file of the run that this session does not measure."""
@@ -745,6 +748,17 @@ class GateSession:
         if plan.pairs is not None and role not in self._summed:
             check_sums(anatomy, plan.pairs.batches[0].clean[:1])
             self._summed.add(role)
+
+    def _check_search(
+        self, anatomy: Anatomy, encoded: EncodedCapability, members: tuple[Member, ...]
+    ) -> None:
+        """Before circuits are looked for: the prompts of each, and the model once."""
+        if self._searched:
+            lengths = (batch.clean.shape[1] for batch in encoded.batches)
+            check_length(anatomy, encoded.capability.name, lengths)
+        else:
+            check(anatomy, encoded, members)
+            self._searched = True
 
     def _check_patching(self, anatomy: Anatomy) -> None:
         """Once, for the members of all circuits together: it is the model that is checked."""

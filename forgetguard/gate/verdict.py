@@ -85,6 +85,11 @@ def exactly(value: float) -> Estimate:
     return Estimate(value, value, value, 1.0, 0)
 
 
+def mostly_own(own: Estimate, damage: Estimate) -> bool:
+    """Whether a head does at least half of its damage itself, and surely some."""
+    return own.low > 0 and 2 * own.value >= damage.value
+
+
 @dataclass(frozen=True, slots=True)
 class SubjectEvidence:
     """One head's (member's, layer's, matrix's) numbers, as the report shows them.
@@ -149,7 +154,8 @@ class Verdict:
     file: str = ""  # where the limit was declared
     line: int = 0  # 1-based
     notes: tuple[Note, ...] = ()  # dropped pairs, resized vocabulary, ...
-    subject: str = ""  # of a limit on each part: the one that decided, whose estimate this is
+    subject: str = ""  # of a limit on each part: the one that decided, whose estimate this is;
+    # of several that fail the first to look at (gate/family.py, `foremost`)
     family: int = 1  # limits of the run that share its false-alarm rate
     detectable: float | None = None  # the smallest true value that fails with probability 0.80
     budget: int | None = None  # units that might have been drawn, where drawing was sequential

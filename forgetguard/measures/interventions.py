@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +18,9 @@ from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.measures.behaviour import Behaviour, empty_behaviour, read_batch
+from forgetguard.measures.lower_layers import LowerLayers
+from forgetguard.measures.saved import Saved as Saved
+from forgetguard.measures.saved import digest
 from forgetguard.patching.clean import CleanPass, clean_pass
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
@@ -33,14 +34,6 @@ Sources = Callable[[int, Batch], Mapping[str, Source]]
 # a long prompt differs, parts of 32 spent more on prefixes than on runs.
 _SAVED_RUNS = 128
 _KEPT_BYTES = 2**30  # that `Passes` may hold
-
-
-class Saved(Protocol):
-    """Where finished parts of a long computation are kept, so that it can be taken up again."""
-
-    def load(self, key: str) -> FloatArray | None: ...
-
-    def save(self, key: str, values: FloatArray) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +110,8 @@ def intervene(
         kept: the sources whose runs `saved` keeps, by default all; theirs and the others' are in
             wavefronts of their own, so that a number is the same whether others were kept or not.
             Then what is kept is found by what the clean prompts read too, bit for bit: another
-            model's, or another machine's, is never taken up.
+            model's, or another machine's, is never taken up. What lies below the first member's
+            layer on the clean prompts is kept beside it (measures/lower_layers.py).
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -132,6 +126,9 @@ def intervene(
     slices = output_slices(anatomy, members)
     asked = "" if saved is None else _asked(capability, vocabulary)
     total, done = len(interventions) * capability.n_pairs, 0
+    lower = None
+    if saved is not None and kept is not None and members:
+        lower = LowerLayers.of(anatomy, capability.batches, members[0], saved, asked)
     for number, batch in enumerate(capability.batches):
 
         def reduce(logits: Tensor, rows: Tensor, batch: Batch = batch) -> Tensor:
@@ -141,8 +138,13 @@ def intervene(
             before = None if passes is None else passes.get(number)
             found: Mapping[str, Source] | None = None
             if before is None:
+                below = None if lower is None else lower.load(number)
                 with beside():
-                    passed = clean_pass(anatomy, batch.clean, batch.positions, members, own=slices)
+                    passed = clean_pass(
+                        anatomy, batch.clean, batch.positions, members, own=slices, below=below
+                    )
+                if lower is not None and below is None:
+                    lower.save(number, passed)
             else:
                 passed, found = before
             read_batch(capability, batch, passed.logits, vocabulary, clean)
@@ -185,14 +187,19 @@ def _cut(places: list[int], small: bool = False) -> list[list[int]]:
 def read_key(capability: EncodedCapability, vocabulary: int | None, readout: FloatArray) -> str:
     """Under which F on the counterfactual prompts is kept, of a model that reads `readout`, float64
     [pair], on the clean ones."""
-    return _digest((_asked(capability, vocabulary), "counterfactual", readout.tobytes()))
+    return digest((_asked(capability, vocabulary), "counterfactual", readout.tobytes()))
+
+
+def behaviour_key(capability: EncodedCapability, vocabulary: int | None) -> str:
+    """Under which a model's behaviour on the clean prompts is kept."""
+    return digest((_asked(capability, vocabulary), "behaviour"))
 
 
 def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.
     pairs = [one.ids for one in capability.encoded.pairs]
-    return _digest((capability.capability.readout, vocabulary, pairs))
+    return digest((capability.capability.readout, vocabulary, pairs))
 
 
 def _key(
@@ -200,11 +207,7 @@ def _key(
 ) -> str:
     named = [(one.source, [str(member) for member in one.members]) for one in chosen]
     more = () if read is None else (read,)
-    return _digest((asked, number, batch.pairs, named, *more))
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    return digest((asked, number, batch.pairs, named, *more))
 
 
 def _patch(

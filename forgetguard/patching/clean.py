@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,24 @@ from forgetguard.anatomy.contributions import output_slices
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.patching.capture import capture
-from forgetguard.patching.hooks import PostHook, PreHook, first_tensor, hooked
+from forgetguard.patching.hooks import (
+    PostHook,
+    PreHook,
+    first_tensor,
+    hooked,
+    idle,
+    with_first_tensor,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Below:
+    """The layers before `layer`, of a clean run that need not compute them: what enters `layer`,
+    and what they hand on beside it, as `CleanPass.idle_before` has it of another run."""
+
+    layer: int
+    residual: Float[Tensor, "row pos d_model"]
+    idle: Mapping[nn.Module, tuple[Any, ...] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,10 +78,13 @@ def clean_pass(
     members: Sequence[Member],
     *,
     own: Mapping[Member, Float[Tensor, "head_dim d_model"]] | None = None,
+    below: Below | None = None,
 ) -> CleanPass:
     """Run the model on `ids` and keep what patched runs of any of `members` start from.
 
-    `own` are the heads' output-projection slices, where they have been read already.
+    Args:
+        own: the heads' output-projection slices, where they have been read already.
+        below: what lies before the first layer of `members`, where that is known.
 
     Raises:
         AnatomyError: one of `members` is not in the model.
@@ -72,7 +92,7 @@ def clean_pass(
     anatomy.check(members)
     layers = sorted({member.layer for member in members})
     watch = _Watch(anatomy, [*layers, anatomy.n_layers - 1])
-    with watch.hooks():
+    with _entering(anatomy, below), watch.hooks():
         captured = capture(anatomy, ids, positions, members)
     return CleanPass(
         anatomy,
@@ -86,6 +106,21 @@ def clean_pass(
         watch.read_by_last(),
         watch.beside if anatomy.plain_layers else {},
     )
+
+
+def _entering(anatomy: Anatomy, below: Below | None) -> AbstractContextManager[object]:
+    """While inside, `below` takes the place of the layers that it stands for."""
+    stack = ExitStack()
+    if below is not None:
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            given = first_tensor(args, kwargs)
+            known = below.residual.to(given.device, given.dtype)
+            return with_first_tensor(args, kwargs, known)
+
+        stack.enter_context(idle(below.idle))
+        stack.enter_context(hooked(before=[(anatomy.layers[below.layer], enter)], after=[]))
+    return stack
 
 
 class _Watch:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from forgetguard.gate.verdict import Code, Estimate, Verdict
+from forgetguard.gate.verdict import Code, Estimate, Verdict, mostly_own
 from forgetguard.measures import registry
 from forgetguard.measures.samples import CIRCUIT, Note
 
@@ -134,8 +134,8 @@ def _corrected(verdict: Verdict) -> str:
     """The lower bound on which a limit fails, where it is corrected for how many are held to
     theirs; else nothing."""
     facts = verdict.facts
-    kind = "heads" if quantity(verdict.limit) == "DCV" else "subjects"
-    counted = [f"{facts['of']} {kind}"] if facts.get("of") else []
+    kind = "heads" if quantity(verdict.limit) == "DCV" else "parts"
+    counted = [f"{facts['of']} {kind}"] if facts.get("of", 1) > 1 else []
     counted += [f"{verdict.family} limits"] * (verdict.family > 1)
     if not counted or (verdict.estimate is not None and verdict.estimate.n == 0):
         return ""
@@ -159,12 +159,12 @@ def _beyond(verdict: Verdict) -> str:
 
 
 def _damaged_first(verdict: Verdict) -> str:
-    """Which head to look at, where it is another than the one with the largest value: that one may
-    only inherit what the other does."""
+    """Which head to look at, where it is not itself beyond the limit, or not held to it: the one
+    that is may only inherit what the other does."""
     first = verdict.subjects[0] if verdict.subject and verdict.subjects else None
-    if first is None or first.subject == verdict.subject or first.own is None:
+    if first is None or first.subject in (verdict.subject, *verdict.facts.get("others", ())):
         return ""
-    if first.own.low <= 0:
+    if first.own is None or first.value is None or not mostly_own(first.own, first.value):
         return ""
     own = number(first.own.value)
     return f"; look at {first.subject} first, which does damage of its own ({own})"

@@ -52,8 +52,9 @@ class Backend(Protocol):
     def check(self, circuits: Sequence[GateSpec]) -> None:
         """Refuse circuits that cannot be run together. Raises SpecificationError."""
 
-    def bundled(self) -> tuple[list[Path], int]:
-        """The bundled circuit files that fit the base, and how many there are in all."""
+    def bundled(self) -> tuple[list[Path], list[str], int]:
+        """The bundled circuit files to judge on the base, the names of the other circuits that fit
+        it, and how many files there are in all."""
 
     def limit(self, key: str, maximum: float) -> Limit:
         """A limit that a Python gate declares. Raises SpecificationError for an unknown key, and
@@ -118,15 +119,16 @@ class ModelBackend:
         if self._settings.baseline is None:
             schema.check_baseline(circuits)
 
-    def bundled(self) -> tuple[list[Path], int]:
-        from forgetguard.gate.bundled import bundled_files, bundled_for
+    def bundled(self) -> tuple[list[Path], list[str], int]:
+        from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 
         found = bundled_for(
             self._specs()["base"],
             self._load_options(),
             reference=self._settings.reference is not None,
         )
-        return [path for path, _ in found], len(list(bundled_files()))
+        judged, left = divided(found, core=self._settings.bundled == "core")
+        return judged, left, len(list(bundled_files()))
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError

@@ -120,7 +120,8 @@ def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) ->
         if session.testsfailed or run.selection.get("last_failed"):
             return
         raise SpecificationError(near_misses.no_gate(session.config, given))
-    files, known = run.backend.bundled()
+    files, left, known = run.backend.bundled()
+    run.left_out = dict.fromkeys(left)
     run.circuits_from = "those bundled with forgetguard"
     for path in files:
         items += _generate(session, path, f"{BUNDLED}/{path.name}", default=True)

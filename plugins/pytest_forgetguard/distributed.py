@@ -23,6 +23,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output[KEY] = {
         "planned": list(run.planned),
         "deselected": list(run.deselected),
+        "left_out": list(run.left_out),
         "usage_errors": list(run.usage_errors),
         "specification_errors": list(run.specification_errors),
         "problems": run.problems,
@@ -45,7 +46,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     if sent is None:
         return
     run = node.config.stash[RUN]
-    for name in ("planned", "deselected", "usage_errors", "specification_errors"):
+    for name in ("planned", "deselected", "left_out", "usage_errors", "specification_errors"):
         getattr(run, name).update(dict.fromkeys(sent[name]))
     run.problems += [problem for problem in sent["problems"] if problem not in run.problems]
     run.circuits_from = sent["circuits_from"]

@@ -149,6 +149,8 @@ def verdict_properties(verdict: Verdict) -> list[tuple[str, object]]:
             "coverage": float(estimate.coverage),
             "units": int(estimate.n),
         }
+    if verdict.subject:
+        properties["subject"] = verdict.subject
     if verdict.subjects:
         properties["worst"] = verdict.subjects[0].subject
     return [(f"forgetguard.{key}", str(value)) for key, value in properties.items()]

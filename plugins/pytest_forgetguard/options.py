@@ -26,6 +26,7 @@ VALUES = {  # name: (metavar, help)
     "family": ("N", "Limits that share the run's false-alarm rate. Default: those collected."),
     "prompt-seed": ("N", "Draw this run's prompts anew, held-out words and templates among them."),
     "controls": ("N", "Patch N random sets of heads, and the other circuits, beside each circuit."),
+    "bundled": ("SET", "Which bundled circuits, where no path names any: core (default) or all."),
     "baseline": ("PATH", "Hold this run against the measurements that are recorded there."),
 }
 SWITCHES = {

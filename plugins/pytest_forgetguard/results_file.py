@@ -72,6 +72,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "versions": versions(),
         "fingerprints": run.fingerprints,
         "circuits_from": run.circuits_from,
+        "left_out": list(run.left_out),
         "baseline": _baseline(run),
         "notes": run.notes,
         "errors": [*run.usage_errors, *run.specification_errors, *run.problems],

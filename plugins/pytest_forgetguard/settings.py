@@ -12,6 +12,7 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest
 
 DTYPES = ("float32", "bfloat16", "float16")
+BUNDLED = ("core", "all")  # of the bundled circuits that fit the base
 MOST_LIMITS = 100_000  # of a run; more are a slip of the keyboard
 
 
@@ -30,6 +31,7 @@ class Settings:
     seed: int = 0
     family: int | None = None
     prompt_seed: int | None = None
+    bundled: str = BUNDLED[0]
     allow_same: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
@@ -63,11 +65,12 @@ def read_settings(config: pytest.Config) -> Settings:
         circuits=_circuits(config),
         device=_value(config, "device"),
         device_map=_value(config, "device-map"),
-        dtype=_dtype(config),
+        dtype=_choice(config, "dtype", DTYPES),
         json=_json(config),
         seed=_whole(config, "seed"),
         family=_family(config),
         prompt_seed=_prompt_seed(config),
+        bundled=_choice(config, "bundled", BUNDLED),
         controls=_whole(config, "controls"),
         allow_same=_switch(config, "allow-same"),
         trust_remote_code=_switch(config, "trust-remote-code"),
@@ -191,11 +194,12 @@ def _baseline(config: pytest.Config) -> Path | None:
     return Path(beside or config.invocation_params.dir, value)
 
 
-def _dtype(config: pytest.Config) -> str:
-    value = _value(config, "dtype") or DTYPES[0]
-    if value not in DTYPES:
+def _choice(config: pytest.Config, name: str, of: tuple[str, ...]) -> str:
+    """One of `of`, by default the first."""
+    value = _value(config, name) or of[0]
+    if value not in of:
         raise pytest.UsageError(
-            f"{FLAG}-dtype: {value!r} is none of {', '.join(DTYPES)}; choose one of them"
+            f"{FLAG}-{name}: {value!r} is none of {', '.join(of)}; choose one of them"
         )
     return value
 

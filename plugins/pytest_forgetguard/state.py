@@ -70,6 +70,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
     circuits_from: str = "the paths given"
+    left_out: dict[str, None] = field(default_factory=dict)  # bundled circuits beside the core set
     circuits: dict[Path, GateSpec] = field(default_factory=dict)
     circuit_files_seen: set[Path] = field(default_factory=set)
     collected: list[pytest.Item] = field(default_factory=list)  # gates, before deselection

@@ -96,6 +96,12 @@ def pytest_terminal_summary(
             yellow=True,
             bold=True,
         )
+    if run.left_out:
+        terminalreporter.write_line(
+            f"forgetguard: NOT JUDGED, not of the core set: {', '.join(run.left_out)} "
+            "(--forgetguard-bundled all judges every bundled circuit of this base)",
+            yellow=True,
+        )
     if run.misnamed:
         terminalreporter.write_line(f"forgetguard: NOT RUN: {run.misnamed}", yellow=True, bold=True)
     if run.ungated:

@@ -38,7 +38,7 @@ class Project:
         self.path = pytester.path
         self._log = log
 
-    def circuit(self, path: str, **limits: float) -> Path:
+    def circuit(self, path: str, *, core: bool = False, **limits: float) -> Path:
         """A circuit file; limits as keywords, `dcv_circuit=0.1`. Its name decides its verdict."""
         declared = limits or {"dcv_circuit": 0.1}
         lines = [
@@ -46,7 +46,7 @@ class Project:
         ]
         file = self.path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(CIRCUIT + "".join(lines))
+        file.write_text("core: true\n" * core + CIRCUIT + "".join(lines))
         return file
 
     def python(self, path: str, text: str) -> None:

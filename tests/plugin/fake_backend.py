@@ -139,9 +139,11 @@ class FakeBackend:
             check_baseline(circuits)
 
     def bundled(self):
-        if not (self.root / "fits").is_dir():
-            return [], 3
-        return sorted((self.root / "fits").glob("*.circuit.yaml")), 3
+        from forgetguard.gate.bundled import divided
+        from forgetguard.gate.schema import load_gate_file
+
+        found = [(path, load_gate_file(path)) for path in sorted(self.root.glob("fits/*"))]
+        return *divided(found, core=self.settings.bundled == "core"), 3
 
     def limit(self, key, maximum):
         from pytest_forgetguard.backend import ModelBackend

@@ -264,6 +264,19 @@ def test_an_automatic_circuit_is_found_once_and_then_read(
 
 
 @pytest.mark.usefixtures("few")
+def test_looking_for_several_circuits_checks_the_model_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[int] = []
+    monkeypatch.setattr(on_checkpoint, "check_patching", lambda *_, **__: checked.append(1))
+    one = auto()
+    other = replace(one, name="other", pairs=TaskPairs("ioi", 16, 4))
+    both = GateSession(fg.load(base=str(BASE), tuned="tiny:sft"), [one, other])
+    assert all("circuit" in both.measurement(spec).subjects("damage") for spec in (one, other))
+    assert len(checked) == 1
+
+
+@pytest.mark.usefixtures("few")
 def test_an_automatic_circuit_belongs_to_the_weights_of_the_base(
     tmp_path: Path, cache: Path
 ) -> None:

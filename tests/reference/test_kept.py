@@ -3,7 +3,7 @@ and what a run costs, counted in forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
+from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.checkpoints.fingerprint import Fingerprint
 from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate import kept
+from forgetguard.gate.declaration import FilePairs, InlinePairs
 from forgetguard.gate.schema import GateSpec, Limit, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
@@ -56,6 +58,71 @@ def same(one: Samples, other: Samples) -> bool:
     return all(np.array_equal(values, other.arrays[key]) for key, values in one.arrays.items())
 
 
+# Its first head is in layer 1, so that there are layers below it.
+UPPER = replace(
+    SPEC,
+    fits=None,
+    members=tuple(one for one in SPEC.members if one.layer),
+    one_by_one=(Head(1, 4), Head(2, 2)),
+)
+
+
+def embedding_scaled(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.embed_tokens.weight"] *= 1.01
+
+
+def test_the_layers_below_a_circuit_are_run_once_and_no_bit_depends_on_it(tmp_path: Path) -> None:
+    """Of the clean prompts layer 0 of the base then sees one, by which what was kept is known."""
+    spec, found = UPPER, []
+    for cache in (None, tmp_path, tmp_path):
+        pair = pair_of(BASE, "tiny:sft")
+        ran: list[int] = []
+        with pair.base.open() as model:
+            part = model.get_submodule("model.layers.0.self_attn")
+            part.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        session = GateSession(pair, [spec], cache=cache, keep=cache is not None)
+        verdicts = [session.judge(spec, limit) for limit in (CIRCUIT, HEAD)]
+        found.append((verdicts, session.measurement(spec), len(ran)))
+    (verdicts, samples, plain), (cold, first, computed), (warm, again, saved) = found
+    assert verdicts == cold == warm
+    assert same(samples, first)
+    assert same(samples, again)
+    batches = session._plans[spec.name].whole.pairs
+    assert batches is not None
+    assert saved <= plain - len(batches.batches) < computed
+
+
+def test_what_lies_below_is_not_served_to_a_base_that_differs_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where its files could not be told apart."""
+    other = copy_of_base(tmp_path, embedding_scaled)
+    equal = Fingerprint("0" * 64, "0" * 64, "0" * 64)
+    monkeypatch.setattr(Checkpoint, "fingerprint", property(lambda _: equal))
+    cache = tmp_path / "cache"
+
+    def measured(base: Path, cache: Path | None) -> Samples:
+        keep = cache is not None
+        session = GateSession(pair_of(base, "tiny:sft"), [UPPER], cache=cache, keep=keep)
+        return session.measurement(UPPER)
+
+    measured(BASE, cache)
+    assert same(measured(other, cache), measured(other, None))
+
+
+def test_another_number_of_threads_is_another_base(tmp_path: Path) -> None:
+    """It may round otherwise."""
+    with pair_of(BASE, "tiny:sft") as pair, pair.base.open() as model:
+        anatomy = locate(model)
+        names = set()
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found = kept.Kept.of(pair.base, anatomy, tmp_path)
+            assert found is not None
+            names.add(found.name)
+    assert len(names) == 2
+
+
 def entries(cache: Path) -> list[Path]:
     return sorted((cache / "base").iterdir())
 
@@ -82,7 +149,7 @@ def test_another_base_is_never_served_what_was_kept_of_this_one(
     assert same(run(cache)[1], mine)
     before = len(entries(cache))
     assert same(run(cache, base=other)[1], theirs)
-    assert len(entries(cache)) == 2 * before
+    assert len(entries(cache)) == 2 * before - 1  # what a base reads on clean prompts: overwritten
     assert not same(theirs, mine)
 
 
@@ -157,6 +224,63 @@ def test_the_run_s_family_costs_no_pass(tmp_path: Path) -> None:
     one, _ = passes(None, SPEC, CIRCUIT)
     several, _ = passes(None, SPEC, CIRCUIT, HEAD)
     assert one == several
+
+
+INDUCTION = load_gate_file(CIRCUITS / "tiny-induction.circuit.yaml")
+
+
+def swapped(spec: GateSpec) -> GateSpec:
+    """The file with each pair's answer and distractor in each other's place: no base does that."""
+    assert isinstance(spec.pairs, FilePairs)
+    pairs = [replace(one, answer=one.distractor, distractor=one.answer) for one in spec.pairs.pairs]
+    return replace(spec, name="swapped", pairs=InlinePairs(tuple(pairs)))
+
+
+def family_of(
+    cache: Path | None, measured: Sequence[GateSpec], run_s: Sequence[GateSpec], base: Path = BASE
+) -> tuple[int, int]:
+    """Of a run over all of `run_s` of which only `measured` are selected: the family, and the
+    forward passes of the base until a limit of the first is judged."""
+    pair, counted = pair_of(base, "tiny:sft"), []
+    with pair.base.open() as model:
+        model.register_forward_pre_hook(lambda *_: counted.append(1))
+    limits = [(spec, limit) for spec in run_s for limit in (CIRCUIT, HEAD)]
+    keep = cache is not None
+    session = GateSession(pair, measured, cache=cache, keep=keep, family=len(limits), limits=limits)
+    verdict = session.judge(measured[0], CIRCUIT)
+    return verdict.family, len(counted)
+
+
+def test_a_selection_has_the_family_of_the_run_and_reads_one_batch_of_each_other_file(
+    tmp_path: Path,
+) -> None:
+    files = [replace(one, fits=None) for one in (SPEC, INDUCTION, swapped(INDUCTION))]
+    alone, bare = family_of(None, files[:1], files[:1])
+    unkept, costly = family_of(None, files[:1], files)
+    whole, _ = family_of(tmp_path, files, files)
+    part, cheap = family_of(tmp_path, files[:1], files)
+    assert (alone, unkept, whole, part) == (2, 4, 4, 4)
+    assert costly > bare + 2
+    assert cheap == family_of(tmp_path, files[:1], files[:1])[1] + 2
+
+
+def test_what_another_base_can_do_is_not_taken_for_this_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [replace(one, fits=None) for one in (SPEC, INDUCTION)]
+
+    def silent(weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in weights.items():
+            if name.endswith("o_proj.weight"):
+                weight.zero_()
+
+    other = copy_of_base(tmp_path, silent)
+    unable, _ = family_of(None, files[:1], files, base=other)
+    equal = Fingerprint("0" * 64, "0" * 64, "0" * 64)
+    monkeypatch.setattr(Checkpoint, "fingerprint", property(lambda _: equal))
+    cache = tmp_path / "cache"
+    assert family_of(cache, files, files)[0] == 4
+    assert family_of(cache, files[:1], files, base=other)[0] == unable == 1
 
 
 def test_only_a_limit_that_does_not_pass_has_every_member_patched_alone(tmp_path: Path) -> None:

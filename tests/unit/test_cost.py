@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from architectures import build
 from random_pairs import random_capability
+from torch import nn
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head
@@ -39,3 +41,17 @@ def test_the_estimate_is_of_half_of_the_pairs_at_the_rate_that_was_measured(
     expected = cost.token_layers(anatomy, capability, members) / 2
     seconds = cost.exact_seconds(anatomy, capability, members)
     assert seconds == pytest.approx(expected / (4 * 6 * anatomy.n_layers / 0.5))
+
+
+def test_the_rate_is_read_on_a_part_of_the_largest_batch(anatomy: Anatomy) -> None:
+    capability = random_capability(100, lengths=(6, 7))
+    seen: list[int] = []
+
+    def count(_: nn.Module, __: object, given: dict[str, torch.Tensor]) -> None:
+        seen.append(given["input_ids"].numel())
+
+    handle = anatomy.model.register_forward_pre_hook(count, with_kwargs=True)
+    assert cost.exact_seconds(anatomy, capability, [Head(0, 0)]) > 0
+    handle.remove()
+    assert max(one.clean.numel() for one in capability.batches) == 50 * 7
+    assert seen == [256 // 7 * 7]

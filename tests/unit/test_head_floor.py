@@ -191,9 +191,13 @@ def test_new_harm_by_a_head_against_the_capability_is_shown_with_its_sign_and_as
     damage = {STRONG: 0.5 * read(data, "head_importance", STRONG), WEAK: own[WEAK]}
     data = changed(data, head_damage=damage, head_own_damage=own)
     found = held(data)
-    assert found.subject == str(STRONG)
-    assert "against" not in found.facts
-    assert found.subjects[0].subject == str(WEAK)  # what it does itself leads
+    # What a head does itself leads, in the verdict's line and in the evidence.
+    assert (found.subject, found.facts["others"]) == (str(WEAK), [str(STRONG)])
+    assert found.facts["against"] is True
+    assert found.subjects[0].subject == str(WEAK)
+    inherited = held(changed(data, head_own_damage=dict.fromkeys(own, np.zeros(PAIRS))))
+    assert (inherited.subject, inherited.facts["others"]) == (str(STRONG), [str(WEAK)])
+    assert "against" not in inherited.facts
     shown = evidence(found)
     assert shown.value is not None
     assert shown.own is not None

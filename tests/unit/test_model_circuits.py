@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.studies.model_circuits import fill
+from examples.studies.model_circuits import CORE, TASKS, fill
+from forgetguard.gate.bundled import divided
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.schema import load_gate_file
 
@@ -55,3 +56,11 @@ def test_every_default_limit_is_held(spec: GateSpec) -> None:
         "readout.drop",
         "accuracy.drop",
     }
+
+
+def test_a_run_that_names_no_circuits_judges_the_core_of_them() -> None:
+    found = [(path, load_gate_file(path)) for path in FILES]
+    judged, left = divided(found, core=True)
+    assert [load_gate_file(path).capability for path in judged] == sorted(CORE)
+    assert len(left) == len(TASKS) - len(CORE) == 4
+    assert divided(found, core=False) == (FILES, [])

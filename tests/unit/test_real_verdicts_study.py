@@ -66,20 +66,28 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_was_done(
         asked.append(name)
         if asked == ["a: one", "a: two"]:
             raise InterruptedError
-        return {"limits": [{"outcome": "pass"}], "number": len(asked)}
+        return {"limits": [{"outcome": "pass"}], "behaviour": {}, "number": len(asked)}
 
-    monkeypatch.setattr(study.Plan, "of", lambda *_: plan)
+    known: list[dict[str, Any]] = []
+
+    def of(_: Path, base: dict[str, Any]) -> study.Plan:
+        known.append(base)
+        return plan
+
+    monkeypatch.setattr(study.Plan, "of", of)
     monkeypatch.setattr(study, "ProcessPoolExecutor", _Now)
     monkeypatch.setattr(study, "as_completed", list)
     monkeypatch.setattr(study, "_judge", judge)
     out, told = tmp_path / "found.json", list[str]()
-    out.write_text(json.dumps({"before": {"number": 0}}))
+    before = {"number": 0, "behaviour": {"c": {"base": {"margin": 3.0}, "tuned": {}}}}
+    out.write_text(json.dumps({"before": before}))
     with pytest.raises(InterruptedError):
         study.run(tmp_path, out, told.append, ["a: "])
     assert list(json.loads(out.read_text())) == ["a: one", "before"]
     study.run(tmp_path, out, told.append, ["a: t", "b"])
     assert asked == ["a: one", "a: two", "a: two", "b: one"]
     assert told[-1] == "2 of 2, b: one: pass"
+    assert known == [{"c": {"margin": 3.0}}] * 2  # the base is not measured again
     found = json.loads(out.read_text())
     assert list(found) == ["a: one", "a: two", "b: one", "before"]
     assert [one["number"] for one in found.values()] == [1, 3, 4, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,17 +285,26 @@ E_CIRCUIT = Verdict(
 )
 
 
-@pytest.mark.parametrize(("low", "told"), [(0.3, True), (-0.1, False)])
-def test_a_head_that_does_the_damage_is_named_beside_one_that_inherits_it(
-    low: float, told: bool
+@pytest.mark.parametrize(
+    ("low", "share", "others", "told"),
+    [
+        (0.3, 0.6, (), True),
+        (-0.1, 0.6, (), False),
+        (0.3, 0.4, (), False),
+        (0.3, 1, ["L1H2"], False),
+    ],
+)
+def test_a_head_that_does_the_damage_and_does_not_fail_is_named_beside_one_that_inherits_it(
+    low: float, share: float, others: Sequence[str], told: bool
 ) -> None:
     assert E_CIRCUIT.estimate is not None
-    own = replace(E_CIRCUIT.estimate, low=low)
-    heads = (SubjectEvidence("L1H2", own, own=own), SubjectEvidence("L3H4", own))
-    facts = {"corrected_low": 0.2, "of": 2, "others": ["L1H2"]}
+    value = E_CIRCUIT.estimate
+    own = replace(value, value=share * value.value, low=low)
+    heads = (SubjectEvidence("L1H2", value, own=own), SubjectEvidence("L3H4", value))
+    facts = {"corrected_low": 0.2, "of": 2, "others": others}
     one = replace(E_CIRCUIT, limit="dcv.head", subject="L3H4", subjects=heads, facts=facts)
     said = wording.reason(one)
-    assert "; so is L1H2" in said
+    assert ("; so is L1H2" in said) is bool(others)
     assert ("look at L1H2 first" in said) is told
     itself = replace(one, subject="L1H2", facts=facts | {"others": ["L3H4", "L5H6"]})
     assert wording.reason(itself).endswith("; so are L3H4, L5H6")
@@ -318,6 +327,22 @@ def test_the_sentences_that_people_quote() -> None:
         "undecided at 64 pairs: accuracy 100.0% to 75.0%, a drop of 0.314 [0.245, 0.386] holds the "
         "limit 0.1; about 149 pairs would decide if the value stays"
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "of", "told"),
+    [
+        (1, 1, ""),
+        (1, 3, "3 parts"),
+        (15, 1, "15 limits"),
+        (15, 3, "3 parts and 15 limits"),
+    ],
+)
+def test_a_bound_is_corrected_for_several_only(family: int, of: int, told: str) -> None:
+    facts = {"corrected_low": 0.2, "of": of, "others": []}
+    one = replace(E_CIRCUIT, limit="cka.layer", subject="a", facts=facts, family=family)
+    said = wording.reason(one).partition(" (lower bound corrected for ")[2]
+    assert said == (f"{told} 0.2)" if told else "")
 
 
 def test_a_number_without_spread_is_told_without_pairs() -> None:

@@ -510,6 +510,39 @@ def test_a_head_whose_damage_is_its_own_is_named_before_those_that_inherit_more(
         assert [one.subject for one in worst] == [str(HEADS[1]), str(HEADS[0]), str(HEADS[2])]
 
 
+def test_a_fail_names_the_head_that_does_the_damage_among_those_that_fail() -> None:
+    data = measured(heads={HEADS[0]: 0.5, HEADS[1]: 0.8, HEADS[2]: 0.1})
+    nothing = {head: np.zeros(64) for head in HEADS}
+    whole = {head: read(data, "head_damage", head) for head in HEADS}
+    for own, named in (
+        (nothing, HEADS[1]),
+        (nothing | {HEADS[0]: whole[HEADS[0]]}, HEADS[0]),
+        (nothing | {HEADS[2]: whole[HEADS[2]]}, HEADS[1]),  # within its limit
+    ):
+        found = verdict("dcv.head", 0.25, changed(data, head_own_damage=own))
+        bounds = {one.subject: one.value for one in found.subjects}
+        assert (found.outcome, found.subject) == (Outcome.FAIL, str(named))
+        assert found.estimate == bounds[str(named)]
+        assert {found.subject, *found.facts["others"]} == {str(HEADS[0]), str(HEADS[1])}
+
+
+def test_without_own_damage_a_fail_names_the_head_that_fails_most_surely() -> None:
+    data = measured(heads=dict.fromkeys(HEADS, 0.0))
+    noise = np.random.default_rng(3).standard_normal(64)
+    noise -= noise.mean()
+    importance = read(data, "head_importance", HEADS[1])
+    wide = (0.9 + 2.0 * noise / noise.std()) * np.abs(importance.mean())
+    sure = 0.7 * read(data, "head_importance", HEADS[0])
+    damage = {HEADS[0]: sure, HEADS[1]: wide, HEADS[2]: np.zeros(64)}
+    found = verdict("dcv.head", 0.25, changed(data, head_damage=damage))
+    assert (found.outcome, found.subject) == (Outcome.FAIL, str(HEADS[0]))
+    first = found.subjects[0]  # listed by value
+    assert first.value is not None
+    assert found.estimate is not None
+    assert first.subject == str(HEADS[1])
+    assert first.value.value > found.estimate.value
+
+
 def test_loss_outside_the_circuit_fails_all_heads_and_not_the_circuit() -> None:
     data = measured(dcv=0.02)
     lost = changed(data, all_damage=0.4 * read(data, "all_importance"))

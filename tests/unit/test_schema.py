@@ -136,6 +136,7 @@ def test_a_circuit_file_reads_as_written() -> None:
         (2, "capability: x\nconfidence: 95", ":3: confidence must be above 0.5"),
         (2, "capability: x\nsite: q", ":3: unknown site 'q'"),
         (2, "capability: x\nchat_template: maybe", ":3: chat_template must be true or false"),
+        (2, "capability: x\ncore: often", ":3: core must be true or false"),
         (2, "capability: x\nchat_template: {}", ":3: chat_template gives no arguments"),
         (2, "capability: x\nchat_template: {tokenize: true}", ":3: chat_template: tokenize is the"),
         (2, "capability: x\nchat_template:\n  day: 2025-01-01", ":4: chat_template: day must be"),
@@ -295,6 +296,13 @@ def test_pairs_may_be_drawn_stage_by_stage(tmp_path: Path) -> None:
     file.write_text(changed(3, "pairs: {file: p.jsonl, count: 2, most: 6}"))
     with pytest.raises(SpecificationError, match=r"x.circuit.yaml:3: (.|\n)*holds 5 prompt pairs"):
         load_gate_file(file)
+
+
+def test_a_circuit_may_be_of_the_core_set() -> None:
+    spec = parse(changed(2, "capability: x\ncore: true"))
+    assert (spec.core, parse().core) == (True, False)
+    assert parse(schema.dump(spec)) == spec
+    assert "core" not in schema.dump(parse())
 
 
 def test_auto_names_no_heads() -> None:

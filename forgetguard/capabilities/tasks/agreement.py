@@ -135,7 +135,7 @@ def _draw(
             counterfactual=prompts[1 - number],
             answer=verbs[number],
             distractor=verbs[1 - number],
-            template=f"{key}-{NUMBERS[number]}",
+            template=key,
             classes={
                 **frame_part(key, HELD_OUT_FRAMES),
                 "number": NUMBERS[number],

@@ -124,7 +124,7 @@ def _draw(
             counterfactual=sentences[key].format(**slots, sum=f"{_written(other, space)}{space}="),
             answer=space + asked.result[:size],
             distractor=space + other.result[:size],
-            template=f"{key}{asked.sign}",
+            template=key,
             classes={
                 **frame_part(key, HELD_OUT_FRAMES),
                 "sign": asked.sign,

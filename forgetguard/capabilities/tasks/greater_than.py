@@ -80,7 +80,7 @@ def _draw(
             counterfactual=sentences[frame].format(**fixed, **{side: smaller}),
             answer=f" {larger}",
             distractor=f" {middle}",
-            template=f"{frame}-{side}",
+            template=frame,
             classes={
                 **frame_part(frame, HELD_OUT_FRAMES),
                 "larger": side,

@@ -74,7 +74,7 @@ def _draw(
             counterfactual=sentences[frame].format(**slots, giver=receiver),
             answer=f" {receiver}",
             distractor=f" {giver}",
-            template=f"{frame}-{order}",
+            template=frame,
             classes={
                 **frame_part(frame, HELD_OUT_FRAMES),
                 "order": order,

@@ -214,7 +214,7 @@ def _draw(
             counterfactual=stated + frame.question.format(key=keys[other]),
             answer=f" {values[asked]}",
             distractor=f" {values[other]}",
-            template=f"{name}-{size}",
+            template=name,
             classes={
                 **frame_part(name, HELD_OUT_FRAMES),
                 "facts": str(size),
