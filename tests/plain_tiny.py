@@ -20,13 +20,13 @@ def plain_model(name: str) -> transformers.PreTrainedModel:
 
 
 @functools.cache
-def _tokenizer() -> transformers.PreTrainedTokenizerBase:
+def plain_tokenizer() -> transformers.PreTrainedTokenizerBase:
     return transformers.AutoTokenizer.from_pretrained(resolve("tiny:base", "base").location)
 
 
 def ids_of(text: str) -> Tensor:
     """Token ids of a text, [1, position]."""
-    return torch.tensor([_tokenizer()(text).input_ids])
+    return torch.tensor([plain_tokenizer()(text).input_ids])
 
 
 def logits_after(name: str, text: str) -> Tensor:

@@ -104,6 +104,8 @@ def _ready(
         found = discover_on(pair.base, drawn, Search(), cache=cache, progress=progress)
         spec, notes = replace(spec, members=found.circuit), auto_notes(found, on)
     check_base(spec, pair.base)
+    if part.documents is not None:
+        return Prepared(spec, part, notes)
     if part.pairs is None:
         with pair.base.open() as model:
             check_length(locate(model), spec.name, (len(one.ids) for one in part.passages))

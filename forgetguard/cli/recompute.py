@@ -17,8 +17,10 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import InlinePairs, Limit, Prompts
+from forgetguard.gate.declaration import EvalTasks, GateSpec, InlinePairs, Limit, Prompts
+from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.session import GateSession
+from forgetguard.measures.documents import SCORE
 from forgetguard.measures.samples import (
     BASELINE,
     CORRECT,
@@ -122,13 +124,25 @@ def _measured_again(
     asked = {limit.measure.key for limit in one.spec.limits}
     more = tuple(Limit(key, 0.0) for key in sorted(exact - asked))
     limits = (*one.spec.limits, *more)
-    spec = replace(one.spec, pairs=_given(chosen), auto=False, limits=limits)
+    given = _given(one.spec, chosen)
+    spec = replace(one.spec, pairs=given, auto=False, limits=limits)
     # `recording`: limits over a baseline ask nothing of the models.
     session = GateSession(pair, [spec], recording=True, progress=bar)  # type: ignore[arg-type]
-    return session.measurement(spec)
+    found = session.measurement(spec)
+    there = {texts(unit)[:-1] for unit in units}
+    if isinstance(given, EvalTasks) and not all(texts(one)[:-1] in there for one in found.units):
+        raise SpecificationError(
+            f"{one.spec.name}: its lm-eval tasks give other documents than those of the file: "
+            "their files, or their data, were changed since"
+        )
+    return found
 
 
-def _given(units: Sequence[Unit]) -> InlinePairs | Prompts | None:
+def _given(spec: GateSpec, units: Sequence[Unit]) -> InlinePairs | Prompts | EvalTasks | None:
+    if isinstance(spec.pairs, EvalTasks):  # all of them: lm-eval makes its own prompts
+        file = spec.pairs.questions_file
+        questions = () if file is None else tuple(read_questions(file))
+        return replace(spec.pairs, questions=questions)
     pairs = tuple(unit for unit in units if isinstance(unit, PromptPair))
     if pairs:
         return InlinePairs(pairs)
@@ -136,7 +150,7 @@ def _given(units: Sequence[Unit]) -> InlinePairs | Prompts | None:
     return Prompts(prompts) if prompts else None
 
 
-_NO_AMOUNTS = (CORRECT, TOP1, SAID)
+_NO_AMOUNTS = (CORRECT, TOP1, SAID, SCORE, "lm_eval.drop", "lm_eval.flips")
 
 
 def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[str]:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
+from forgetguard.capabilities.questions import Question
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
 from forgetguard.measures.measure import Measure
@@ -114,6 +115,27 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalTasks:
+    """Documents of lm-eval tasks, or of rows of one's own (measures/harness.py says what each field
+    is). `include` and `questions_file` are absolute, `questions` its content as read with the gate
+    file."""
+
+    tasks: tuple[str, ...] = ()
+    include: Path | None = None
+    questions_file: Path | None = None
+    questions: tuple[Question, ...] = field(default=(), compare=False, repr=False)
+    limit: int | None = None
+    seed: int = 0
+    chat_template: bool = False
+    metrics: tuple[str, ...] = ()
+    batch_size: int = 1
+    line: int = field(default=0, compare=False)
+
+
+Source: TypeAlias = TaskPairs | FilePairs | InlinePairs | Prompts | EvalTasks
+
+
+@dataclass(frozen=True, slots=True)
 class Fits:
     """Which base a circuit belongs to; what is None is not compared. `alias`: the names that a user
     may give the base (an alias, a hub id). `any_base`, written `fits: any`: whichever it is."""
@@ -164,7 +186,7 @@ class GateSpec:
 
     name: str
     capability: str
-    pairs: TaskPairs | FilePairs | InlinePairs | Prompts | None
+    pairs: Source | None
     readout: str
     members: tuple[Member, ...]
     limits: tuple[Limit, ...]

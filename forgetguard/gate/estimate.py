@@ -222,6 +222,27 @@ class Case:
         )
         return Bounds(shown, lower.low)
 
+    def score_drop(self, found: Series, failing: float) -> Bounds:
+        """The drop of a score from 0 to 1 on the units of one subject, [its units]; exactly 0 where
+        the numbers behind it are the same, bit for bit. `failing`: the level of the lower bound."""
+        case = replace(self, clusters=None, levels=replace(self.levels, failing=failing))
+        before, now = _given(found.scale), found.values
+        same = np.array_equal(before, now)
+        graded, graded_before = found.graded, found.graded_before
+        known = graded is not None and graded_before is not None
+        if same and known and np.array_equal(_given(graded), _given(graded_before)):
+            level = studentised.coverage(1 - self.levels.passing)
+            return Bounds(Estimate(0.0, 0.0, 0.0, level, len(now)), 0.0)
+        if same:  # of graded scores too: a mean without a spread would be taken to be exact
+            held = case.proportion_drop(np.ones(len(now)), np.ones(len(now)))
+        elif np.isin((before, now), (0.0, 1.0)).all():
+            held = case.proportion_drop(before, now)
+        else:
+            held = case.ratio(before - now, np.ones(len(now)))
+        if found.also is None:
+            return held
+        return held.or_more(case.ratio(found.also, np.ones(len(now))))
+
     def _family(
         self, numerators: FloatArray, denominators: FloatArray, failing: float
     ) -> studentised.Family:
@@ -263,8 +284,9 @@ class Case:
             then = measure.select(self.data, subject, over)
         except MeasurementError as error:
             raise self._missing(measure, over) or error from None
-        if measure.estimator is Estimator.PROPORTION:
-            return Series(now.values, then.values, now.graded, then.graded)
+        if measure.estimator in (Estimator.PROPORTION, Estimator.SCORES):
+            also = None if now.also is None or then.also is None else now.also - then.also
+            return Series(now.values, then.values, now.graded, then.graded, also)
         if now.scale is not None and not np.array_equal(now.scale, _given(then.scale)):
             raise MeasurementError(
                 f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "
@@ -307,6 +329,8 @@ class Case:
         if measure.estimator is Estimator.PROPORTION:
             share = self.levels.failing / len(found)
             return [self.proportion_drop(_given(one.scale), one.values, share) for one in found]
+        if measure.estimator is Estimator.SCORES:
+            return [self.score_drop(one, self.levels.failing / len(found)) for one in found]
         values = np.stack([one.values for one in found])
         if measure.estimator is Estimator.MEAN:
             return self.ratios(values, np.ones_like(values))

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from forgetguard.capabilities.pairs import Prompt, PromptPair
+from forgetguard.capabilities.questions import Question
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 
 FURTHER_KEYS = ("answers", "distractors")  # lists of texts
+QUESTION_KEYS = ("question", "answer", "options")
+_LISTS = (*FURTHER_KEYS, "options")
 CLASSES = "classes"  # a mapping of texts
 PAIR_KEYS = (
     "clean", "counterfactual", "answer", "distractor", "template", *FURTHER_KEYS, CLASSES
@@ -145,6 +148,35 @@ def read_prompts(path: str | Path, *, at_least: int = FEWEST_PAIRS) -> list[Prom
     return found
 
 
+def read_questions(path: str | Path) -> list[Question]:
+    """The questions of a JSONL file: on each line an object with `question`, `answer` and, in all
+    of them or in none, `options`, of which the answer is one.
+
+    Raises:
+        SpecificationError: all that is wrong with the file, each with its line.
+    """
+    problems = Problems(str(path))
+    found: list[Question] = []
+    first: dict[str, int] = {}
+    for line, fields in _read_objects(Path(path), QUESTION_KEYS, QUESTION_KEYS[:2], problems):
+        asked, answer = fields.get("question"), fields.get("answer")
+        options = tuple(fields.get("options") or ())
+        if asked is None or answer is None:
+            continue
+        if options and answer not in options:
+            problems.add(line, f"the answer {answer!r} is none of the options: write it as there")
+        if len(options) == 1 or len({*options}) < len(options):
+            problems.add(line, "options must be two or more, each once")
+        if found and bool(options) != bool(found[0].options):
+            problems.add(line, f"give options on every line or on none (line {found[0].line})")
+        if asked in first:
+            problems.add(line, f"the same question as on line {first[asked]}: remove one of them")
+        first.setdefault(asked, line)
+        found.append(Question(asked, answer, options, line))
+    _check_enough(len(found), FEWEST_PAIRS, "questions", problems)
+    return found
+
+
 def _check_enough(found: int, wanted: int, what: str, problems: Problems) -> None:
     """Raises SpecificationError where anything is wrong, or there are fewer than are needed."""
     if not problems and found < wanted:
@@ -211,10 +243,10 @@ def _read_field(
         return None
     if value is None and not required:
         return None
-    if key in FURTHER_KEYS and isinstance(value, list):
+    if key in _LISTS and isinstance(value, list):
         texts = [_read_text(f"{key}: each", one, line, problems) for one in value]
         return [text for text in texts if text is not None]
-    if key in FURTHER_KEYS:
+    if key in _LISTS:
         problems.add(line, f"{key} must be a list of texts, got {value!r:.60}")
         return None
     if key == CLASSES and isinstance(value, dict):

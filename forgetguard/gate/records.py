@@ -23,11 +23,13 @@ from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import digest, digest_file
 from forgetguard.gate.declaration import (
+    EvalTasks,
     FilePairs,
     GateSpec,
     InlinePairs,
     Limit,
     Prompts,
+    Source,
     TaskPairs,
 )
 from forgetguard.gate.verdict import Verdict
@@ -115,6 +117,7 @@ class _Source:
     line: int = 0
     path: str | None = None
     sha256: str | None = None
+    lm_eval: dict[str, Any] | None = None  # what else of it the gate file gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,24 @@ def _source(pairs: object) -> _Source:
         return _Source(
             "prompts", count=pairs.count, line=pairs.line, path=path, sha256=digest_file(pairs.path)
         )
+    if isinstance(pairs, EvalTasks):
+        given: dict[str, Any] = {
+            "tasks": list(pairs.tasks),
+            "include": None if pairs.include is None else str(pairs.include),
+            "chat_template": pairs.chat_template,
+            "metrics": list(pairs.metrics),
+            "batch_size": pairs.batch_size,
+        }
+        questions = pairs.questions_file
+        return _Source(
+            "lm_eval",
+            count=pairs.limit,
+            seed=pairs.seed,
+            line=pairs.line,
+            path=None if questions is None else str(questions),
+            sha256=digest_file(questions),
+            lm_eval=given,
+        )
     return _Source("inline" if isinstance(pairs, InlinePairs) else "none")
 
 
@@ -199,7 +220,20 @@ def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
     )
 
 
-def _pairs(source: _Source) -> TaskPairs | FilePairs | InlinePairs | Prompts | None:
+def _pairs(source: _Source) -> Source | None:
+    if source.kind == "lm_eval":
+        given = source.lm_eval or {}
+        return EvalTasks(
+            tasks=tuple(given.get("tasks", ())),
+            include=Path(given["include"]) if given.get("include") else None,
+            questions_file=Path(source.path) if source.path else None,
+            limit=source.count,
+            seed=source.seed,
+            chat_template=bool(given.get("chat_template")),
+            metrics=tuple(given.get("metrics", ())),
+            batch_size=int(given.get("batch_size", 1)),
+            line=source.line,
+        )
     if source.kind == "task":
         return TaskPairs(
             source.task or "", source.count or 0, source.seed, source.line, source.most

@@ -217,6 +217,7 @@ def estimate(case: Case, limit: Limit) -> Estimated:
         return Estimated(unmeasurable=reason)
     case.check_over(limit.over, limit.key, limit.line)
     scale, reason = _scale(case, limit)
+    reason = reason or _too_few_of_one(case, limit)
     if reason is not None:
         return Estimated(scale=scale, unmeasurable=reason)
     whole = measure.subjects is Subjects.WHOLE
@@ -245,6 +246,21 @@ def _too_few(case: Case) -> Decision | None:
     if case.count >= FEWEST_PAIRS:
         return None
     return _abstain(Code.TOO_FEW, dropped=case.data.dropped, count=case.count, least=FEWEST_PAIRS)
+
+
+def _too_few_of_one(case: Case, limit: Limit) -> Decision | None:
+    """Of subjects that have units of their own: the one with the fewest, where that is too few."""
+    if limit.measure.estimator is not Estimator.SCORES:
+        return None
+    counts = {
+        one: len(case.series(limit.measure, one).values)
+        for one in limit.measure.subjects_in(case.data)
+    }
+    subject = min(counts, key=lambda one: counts[one])
+    if counts[subject] >= FEWEST_PAIRS:
+        return None
+    facts = {"subject": subject, "count": counts[subject], "least": FEWEST_PAIRS}
+    return _abstain(Code.TOO_FEW, dropped=0, **facts)
 
 
 def _base_cannot(case: Case, measure: Measure) -> Decision | None:
@@ -484,7 +500,8 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
         subjects=shown,
         notes=_alone(case, limit, judged)
         + _floor_notes(case, limit, judged)
-        + _far_below(limit, judged),
+        + _far_below(limit, judged)
+        + _scores(case, limit, judged),
         # What is seen in whichever subject it happens.
         detectable=max((one for one in seen if one is not None), default=None),
     )
@@ -519,6 +536,31 @@ def _decided(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> Decis
         facts["wanted"] = max(known) if len(known) == len(wanted) else None
     code = _code(outcome, [one.held for one in chosen], limit.maximum)
     return Decision(outcome, code, facts, first.held.estimate, first.subject)
+
+
+def _scores(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:
+    """Each subject's mean score before and now, with what it lost and won."""
+    if limit.measure.estimator is not Estimator.SCORES:
+        return ()
+    notes = []
+    for one in judged:
+        found = case.series(limit.measure, one.subject, limit.over)
+        assert found.scale is not None
+        before, now = found.scale, found.values
+        facts: dict[str, Any] = {
+            "subject": one.subject,
+            "before": float(before.mean()),
+            "now": float(now.mean()),
+            "lost": int((before > now).sum()),
+            "won": int((before < now).sum()),
+            "count": len(now),
+        }
+        notes.append(Note("scores", facts))
+        most = facts["before"] - found.chance
+        if not limit.over and most <= limit.maximum:
+            facts = {"before": facts["before"], "chance": found.chance, "most": most}
+            notes.append(Note("cannot_fail", facts | {"subject": one.subject}))
+    return tuple(notes)
 
 
 def _alone(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...]:

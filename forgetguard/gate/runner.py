@@ -149,7 +149,7 @@ def read_other(
         if matched:
             values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
             heads = replace(heads, counterfactual=values)
-    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary)
+    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
     kept, failed = {}, {}
     for measure in wanted.own:
         read = measure.read
@@ -303,7 +303,7 @@ def _compared(
     samples: Samples,
     vocabulary: int | None,
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
-    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary)
+    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
     arrays, exact = dict(samples.arrays), dict(samples.exact)
     failed: dict[str, ForgetguardError] = {}
     for one in others.values():
@@ -322,6 +322,9 @@ def _compared(
                         exact[key] = float(values)
                     else:
                         arrays[key] = values
+                for key, values in opened.beside.items():
+                    arrays[key._replace(role=key.role or role)] = values
+                opened.beside.clear()
         except ForgetguardError as error:
             failed[measure.key] = error
     return replace(samples, arrays=arrays, exact=exact), failed

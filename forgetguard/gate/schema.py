@@ -27,14 +27,17 @@ from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
     SITES,
+    EvalTasks,
     FilePairs,
     Fits,
     GateSpec,
     InlinePairs,
     Limit,
     Prompts,
+    Source,
     TaskPairs,
 )
+from forgetguard.gate.eval_tasks import dump_tasks, read_tasks
 from forgetguard.gate.prompt_files import (
     CLASSES,
     FEWEST_PAIRS,
@@ -58,7 +61,7 @@ from forgetguard.gate.suitability import (
 )
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
 from forgetguard.measures import registry
-from forgetguard.measures.measure import Estimator, Measure
+from forgetguard.measures.measure import Estimator, Measure, Sampled
 from forgetguard.whole_files import write_text
 
 __all__ = [
@@ -99,8 +102,8 @@ _KEYS = (
     "chat_template", "readout", "circuit", "one_by_one", "site", "confidence", "limits", "found",
 )  # fmt: skip
 _GATE_KEYS = (
-    "forgetguard", "name", "capability", "description", "prompts", "pairs", "chat_template",
-    "readout", "confidence", "limits",
+    "forgetguard", "name", "capability", "description", "prompts", "pairs", "lm_eval",
+    "chat_template", "readout", "confidence", "limits",
 )  # fmt: skip
 _OUR_CHAT_ARGUMENTS = {"tokenize", "add_generation_prompt", "messages", "conversation"}
 _FITS = ("alias", "architecture", "layers", "heads", "weights")
@@ -233,6 +236,12 @@ def lacking(spec: GateSpec, measure: Measure) -> str:
         return "a circuit: write circuit: [L2H1, ...], or auto, in a *.circuit.yaml file"
     if measure.needs_pairs and not spec.has_pairs:
         return "prompt pairs: give pairs: {task: ..., count: 64} and a readout:"
+    if measure.sampled is Sampled.DOCUMENTS:
+        return "" if isinstance(spec.pairs, EvalTasks) else (
+            "tasks: write lm_eval: {tasks: [...]}, or {questions: FILE}, in a *.gate.yaml file"
+        )  # fmt: skip
+    if measure.needs_prompts and isinstance(spec.pairs, EvalTasks):
+        return "prompts, and these are lm-eval's tasks: put it into a file of its own"
     if measure.needs_prompts and spec.pairs is None:
         return "prompts: give prompts: [...] or prompts: {file: PATH}"
     return ""
@@ -465,8 +474,16 @@ def check_maximum(key: str, maximum: float) -> str | None:
 
 def _read_source(
     nodes: dict[str, yaml.Node], readout: str | None, path: Path, problems: Problems
-) -> TaskPairs | FilePairs | InlinePairs | Prompts | None:
-    prompts, pairs = nodes.get("prompts"), nodes.get("pairs")
+) -> Source | None:
+    prompts, pairs, tasks = (nodes.get(key) for key in ("prompts", "pairs", "lm_eval"))
+    if tasks is not None:
+        for key in ("prompts", "pairs", "chat_template", "readout"):
+            if key in nodes:
+                where = "inside lm_eval" if key == "chat_template" else "into a file of its own"
+                problems.add(
+                    line_of(nodes[key]), f"beside lm_eval: {key} has no use: put it {where}"
+                )
+        return read_tasks(tasks, path, problems)
     if prompts is not None and pairs is not None:
         problems.add(line_of(prompts), "give prompts or pairs, not both")
     if prompts is not None:
@@ -719,7 +736,9 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
         document["fits"] = "any" if spec.fits.any_base else told
     if spec.core:
         document["core"] = True
-    if isinstance(spec.pairs, Prompts):
+    if isinstance(spec.pairs, EvalTasks):
+        document["lm_eval"] = dump_tasks(spec.pairs, directory)
+    elif isinstance(spec.pairs, Prompts):
         document["prompts"] = _dump_prompts(spec.pairs, directory)
     elif spec.pairs is not None:
         document["pairs"] = _dump_pairs(spec.pairs, directory)

@@ -18,10 +18,15 @@ from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, check, discover_on
-from forgetguard.errors import BaseCannotError, ForgetguardError, SpecificationError
+from forgetguard.errors import (
+    BaseCannotError,
+    ForgetguardError,
+    MeasurementError,
+    SpecificationError,
+)
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
-from forgetguard.gate.declaration import FilePairs, GateSpec, Limit, TaskPairs, carrying
+from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, Limit, TaskPairs, carrying
 from forgetguard.gate.kept import Kept, make_room
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.gate.resampling import derive_seed
@@ -340,7 +345,7 @@ class GateSession:
         self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._sound():
             with self._blame(plan):
-                plan.stages = encode(plan.spec, self._pair.base, self._others())
+                plan.stages = self._drawn(plan)
                 plan.readings = [{} for _ in plan.stages.parts]
         self._discover()
         self._check_baseline()
@@ -349,6 +354,20 @@ class GateSession:
                 self._read_one(checkpoint)
             self._match_heads()
         self._read_all = True
+
+    def _drawn(self, plan: _Planned) -> Stages:
+        """What a file is measured on. What lm-eval cannot do stops the limits on its tasks, and no
+        others of the file."""
+        try:
+            return encode(plan.spec, self._pair.base, self._others())
+        except MeasurementError as error:
+            if not isinstance(plan.spec.pairs, EvalTasks):
+                raise
+            for measure in Wanted.of(plan.spec).measures:
+                if measure.needs_prompts:
+                    plan.unmeasured[measure.key] = error
+            empty = Part((), ())
+            return Stages(empty, (empty,))
 
     def _read_one(self, checkpoint: Checkpoint) -> None:
         self._report(f"opening {checkpoint.role}", 0, 1)
@@ -680,7 +699,7 @@ class GateSession:
         """A file of the run that this session does not measure."""
         plan = _Planned(spec)
         with self._blame(plan):
-            plan.stages = encode(spec, self._pair.base, self._others())
+            plan.stages = self._drawn(plan)
             check_base(spec, self._pair.base)
         return plan
 
@@ -724,7 +743,8 @@ class GateSession:
         lengths = [len(one.ids) for one in plan.whole.passages]
         if plan.pairs is not None:
             lengths += [batch.clean.shape[1] for batch in plan.pairs.batches]
-        check_length(anatomy, plan.spec.name, lengths)
+        if lengths:  # lm-eval keeps what fits, from the end
+            check_length(anatomy, plan.spec.name, lengths)
         if plan.pairs is not None and role not in self._summed:
             check_sums(anatomy, plan.pairs.batches[0].clean[:1])
             self._summed.add(role)

@@ -18,9 +18,18 @@ from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
 from forgetguard.errors import CapabilityError
 from forgetguard.gate import spending
-from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
+from forgetguard.gate.declaration import (
+    EvalTasks,
+    FilePairs,
+    GateSpec,
+    InlinePairs,
+    Prompts,
+    TaskPairs,
+)
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.measures.divergence import Passage, passage, passages_of
+from forgetguard.measures.documents import Asked, Documents
+from forgetguard.measures.harness import documents
 from forgetguard.measures.samples import Note, Unit
 
 if TYPE_CHECKING:
@@ -32,11 +41,12 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """Units that are measured together: their texts, their passages, and, where they are prompt
-    pairs, those as ids and in batches."""
+    pairs, those as ids and in batches; where they are documents of lm-eval tasks, the tasks."""
 
     units: tuple[Unit, ...]
     passages: tuple[Passage, ...]
     pairs: EncodedCapability | None = None
+    documents: Documents | None = None
 
     @property
     def dropped(self) -> int:
@@ -59,7 +69,10 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
 
     Raises:
         CapabilityError: its prompts do not suit the base's tokenizer, or another's gives other ids.
+        MeasurementError: lm-eval cannot make its documents.
     """
+    if isinstance(spec.pairs, EvalTasks):
+        return _of_documents(spec, spec.pairs, base, others)
     if isinstance(spec.pairs, Prompts):
         return _of_prompts(spec, spec.pairs, base, others)
     if spec.pairs is None:
@@ -124,6 +137,8 @@ def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
         kind, can = "task", True
     elif isinstance(pairs, FilePairs):
         kind, can = "file", _has_more(pairs.pairs, pairs.most or pairs.count)
+    elif isinstance(pairs, EvalTasks):
+        kind, can = "tasks", pairs.limit is not None
     elif isinstance(pairs, Prompts):
         kind, can = "file", _has_more(pairs.prompts, pairs.count)
     else:
@@ -182,8 +197,33 @@ def _of_prompts(
     return Stages(part, (part,))
 
 
+def _of_documents(
+    spec: GateSpec, given: EvalTasks, base: Checkpoint, others: Sequence[Checkpoint]
+) -> Stages:
+    seed = given.seed
+    if spec.prompt_seed is not None:
+        seed = derive_seed(spec.prompt_seed, "prompts", spec.name)
+    asked = Asked(
+        tasks=given.tasks,
+        include=given.include,
+        questions=given.questions,
+        questions_name="" if given.questions_file is None else given.questions_file.stem,
+        limit=given.limit,
+        seed=seed,
+        chat_template=given.chat_template,
+        metrics=given.metrics,
+        batch_size=given.batch_size,
+    )
+    tokenizers = {one.role: one.tokenizer for one in (base, *others)}
+    found = documents(asked, tokenizers)
+    part = Part(found.units, (), documents=found)
+    return Stages(part, (part,))
+
+
 def part_notes(part: Part) -> tuple[Note, ...]:
     """What became of the pairs that were asked for."""
+    if part.documents is not None and part.documents.left_out:
+        return (Note("left_out", {"metrics": list(part.documents.left_out)}),)
     if part.pairs is None:
         return ()
     encoded = part.pairs.encoded

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.samples import TUNED, WHOLE, FloatArray, Samples
+from forgetguard.measures.samples import TUNED, WHOLE, FloatArray, Key, Samples
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.locate import Anatomy
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.measures.divergence import Passage
+    from forgetguard.measures.documents import Documents
 
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Sampled(enum.Enum):
 
     PAIRS = "prompt pairs"
     PROMPTS = "prompts"  # of a gate file, or the clean prompts of a circuit file's pairs
+    DOCUMENTS = "documents"  # of lm-eval tasks
     NOTHING = "nothing"  # exact
 
 
@@ -42,6 +44,7 @@ class Subjects(enum.Enum):
     MEMBERS = "each member of the circuit"
     LAYERS = "each layer"
     MATRICES = "each matrix"
+    TASKS = "each task and metric"
 
 
 class Estimator(enum.Enum):
@@ -54,6 +57,9 @@ class Estimator(enum.Enum):
     RATIO = "ratio of means"
     MEAN = "mean"
     PROPORTION = "difference of paired proportions"
+    SCORES = (
+        "difference of paired scores"  # each subject on units of its own; a proportion if 0 or 1
+    )
     EXACT = "exact"
 
 
@@ -83,12 +89,16 @@ class Series:
     scale: denominators of a ratio; for a proportion, 1 where it held before.
     graded, graded_before: for a proportion, the numbers behind it. Where they are equal on every
         unit the two models compute the same.
+    also: for scores, values whose mean is held to the limit too: the larger of the two counts.
+    chance: for scores, what a model that knows nothing reads.
     """
 
     values: FloatArray
     scale: FloatArray | None = None
     graded: FloatArray | None = None
     graded_before: FloatArray | None = None
+    also: FloatArray | None = None
+    chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +107,9 @@ class Opened:
 
     passages: one a unit. pairs: the same units with their counterfactuals, where the file gives
     pairs. vocabulary: the number of token ids that all models of the run have; None: not known.
-    made: what `once` has made.
+    made: what `once` has made. documents: of lm-eval tasks, where the file gives some. beside:
+    further numbers than those that `compare` returns, which a measure's `series` take; those of the
+    other model in the role "".
     """
 
     role: str
@@ -106,6 +118,8 @@ class Opened:
     pairs: EncodedCapability | None = None
     vocabulary: int | None = None
     made: dict[Any, Any] = field(default_factory=dict)
+    documents: Documents | None = None
+    beside: dict[Key, FloatArray] = field(default_factory=dict)
 
     def once(self, make: Callable[..., T], *others: Any) -> T:
         """`make(self, *others)`, run once for all measures that ask for the same of this model."""

@@ -36,6 +36,8 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "cka.layer": "forgetguard.measures.cka_layer",
     "drift.weights": "forgetguard.measures.drift_weights",
     "rotation": "forgetguard.measures.rotation",
+    "lm_eval.drop": "forgetguard.measures.lm_eval_drop",
+    "lm_eval.flips": "forgetguard.measures.lm_eval_flips",
 }
 # Names that samples already have.
 TAKEN = (READOUT, CORRECT, TOP1, SAID, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)

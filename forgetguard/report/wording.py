@@ -486,9 +486,16 @@ def _said_instead(facts: Facts) -> str:
     )
 
 
+def _on_subject(facts: Facts) -> str:
+    return f", on {facts['subject']}," if facts.get("subject") else ""
+
+
 def _fixed_prompts(facts: Facts) -> str:
     anew = (
-        "draw each release's anew with --forgetguard-prompt-seed N"
+        "give limit: N below lm_eval: and draw each release's documents anew with "
+        "--forgetguard-prompt-seed N"
+        if facts.get("kind") == "tasks" and not facts["can_be_drawn"]
+        else "draw each release's anew with --forgetguard-prompt-seed N"
         if facts["can_be_drawn"]
         else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
         "release's anew with --forgetguard-prompt-seed N"
@@ -513,10 +520,18 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
+    "left_out": lambda facts: (
+        "of all documents together, and so not compared document by document: "
+        f"{names(facts['metrics'])}"
+    ),
+    "scores": lambda facts: (
+        f"{facts['subject']}: {facts['before']:.1%} to {facts['now']:.1%} on {facts['count']} "
+        f"documents{_sides(facts)}"
+    ),
     # of a pass
     "cannot_fail": lambda facts: (
-        f"WARNING: the base is at {facts['before']:.0%} and chance at {facts['chance']:.0%}: this "
-        "limit allows all that there is to lose, and holds nothing"
+        f"WARNING: the base is{_on_subject(facts)} at {facts['before']:.0%} and chance at "
+        f"{facts['chance']:.0%}: this limit allows all that there is to lose, and holds nothing"
     ),
     "templates_unseen": lambda facts: (
         f"on {facts['templates']} templates: a template that is broken with a probability of up to "

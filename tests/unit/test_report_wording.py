@@ -53,6 +53,11 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
         {"changed": 25, "before": 60, "right": 24, "distractor": 1, "tokens": [[" the", 20]]},
         "' the' on 20",
     ),
+    "left_out": ({"metrics": ["wiki word_perplexity"]}, "wiki word_perplexity"),
+    "scores": (
+        {"subject": "arc acc", "before": 0.61, "now": 0.4, "lost": 9, "won": 2, "count": 40},
+        "arc acc: 61.0% to 40.0% on 40 documents (9 lost, 2 won)",
+    ),
     "drawn": ({"units": 64, "most": 256, "stage": 1, "stages": 3}, "192 pairs saved"),
     "auto": (
         {"members": ["L0H4"], "method": "m", "of": 24, "faithfulness": 0.812, "held_out": 32},

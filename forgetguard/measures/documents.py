@@ -1,0 +1,109 @@
+"""Documents of lm-eval tasks, and what models score on them: the data that measures/harness.py
+makes and the measures `lm_eval.*` read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forgetguard.capabilities.pairs import Prompt
+from forgetguard.capabilities.questions import Question
+from forgetguard.measures.samples import BASE, TUNED, FloatArray, Samples, Unit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from transformers import PreTrainedTokenizerBase
+
+SCORE = "lm_eval.score"  # of each document, more is better
+LIKELIHOOD = "lm_eval.likelihood"  # of what a document scores, all options together, in nats
+CHANCE = "lm_eval.chance"  # of being right by guessing, where there are options; else 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a gate file asks lm-eval for.
+
+    tasks: names of tasks, groups or tags. include: a folder of task files. questions: rows of one's
+    own, and the name that they have as a task. limit: so many documents of each task, drawn with
+    `seed`; None: all. metrics: the names of those that count; none: each that is a number a
+    document.
+    """
+
+    tasks: tuple[str, ...] = ()
+    include: Path | None = None
+    questions: tuple[Question, ...] = ()
+    questions_name: str = "questions"
+    limit: int | None = None
+    seed: int = 0
+    chat_template: bool = False
+    metrics: tuple[str, ...] = ()
+    batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Documents:
+    """Tasks with their data, and the documents that were drawn.
+
+    tasks: lm-eval's task objects by name. drawn: places of the documents by task, ascending. units:
+    all of them, task by task. tokenizers: by role. left_out: metrics of all documents together,
+    which cannot be paired document by document, as `task metric`.
+    """
+
+    asked: Asked
+    tasks: Mapping[str, Any]
+    drawn: Mapping[str, tuple[int, ...]]
+    units: tuple[Prompt, ...]
+    tokenizers: Mapping[str, PreTrainedTokenizerBase]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What one model came to on all documents, float64 [unit] by subject (`task metric`, with the
+    filter where there are several); 0 on documents of other tasks.
+
+    role: the model's. prompts: lm-eval's hash of each document's prompt, [unit]. likelihood: by
+    subject, in nats, where nothing is generated. chance: by subject, as `CHANCE`.
+    """
+
+    score: Mapping[str, FloatArray]
+    likelihood: Mapping[str, FloatArray]
+    chance: Mapping[str, FloatArray]
+    prompts: tuple[str, ...]
+    role: str
+
+
+def document(task: str, place: int, digest: str, text: str) -> Prompt:
+    """A document as a unit: its task (a name without spaces), its place among the task's, a digest
+    of what the task makes of it, and its text."""
+    return Prompt(f"{task} #{place} ({digest}): {text}")
+
+
+def places_of(units: Sequence[Unit], subject: str) -> npt.NDArray[np.bool_]:
+    """Which units are documents of the subject's task, bool [unit]."""
+    import numpy as np
+
+    name = subject.partition(" ")[0]
+    return np.array([unit.clean.partition(" #")[0] == name for unit in units], dtype=bool)
+
+
+def is_right_or_wrong(score: FloatArray) -> bool:
+    """Whether every score is 0 or 1."""
+    import numpy as np
+
+    return bool(np.isin(score, (0.0, 1.0)).all())
+
+
+def lost(samples: Samples) -> FloatArray | None:
+    """The most that tuned lost of any score of a unit, [unit]; None where there are no scores."""
+    import numpy as np
+
+    found = [
+        values - samples.need(SCORE, key.subject, TUNED)
+        for key, values in samples.arrays.items()
+        if (key.quantity, key.role) == (SCORE, BASE)
+    ]
+    return np.max(found, axis=0) if found else None

@@ -1,0 +1,46 @@
+"""One's own questions through lm-eval from the command line: recorded, gated, confirmed, measured
+again and calibrated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from eval_tasks import rows
+from gate_process import run_gate
+
+from forgetguard.cli import main
+
+GATE = """\
+forgetguard: 2
+lm_eval: {questions: mine.jsonl, limit: 40, seed: 1}
+limits:
+  lm_eval.drop: {max: 0.60}
+  lm_eval.flips.over_baseline: {max: 0.10}
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    return run_gate(folder, "base=tiny:base", *arguments)[1]
+
+
+@pytest.mark.slow
+def test_a_file_of_questions_goes_the_way_of_every_gate_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows())), "utf-8")
+    (tmp_path / "behaviour.gate.yaml").write_text(GATE, "utf-8")
+    accepted = ("tuned=tiny:sft", "--forgetguard-baseline=accepted.json")
+    assert "1 pass, 1 recorded" in run(tmp_path, *accepted, "--forgetguard-update")
+    assert "2 pass" in run(tmp_path, *accepted, "--forgetguard-json=run.json")
+    results = tmp_path / "run.json"
+    assert main(["verify", str(results)]) == 0
+    # All documents are measured again: lm-eval makes the prompts of its tasks itself.
+    assert main(["verify", str(results), "--recompute", "8"]) == 0
+    assert "40 of 40 prompts, the same" in capsys.readouterr().out
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows()[1:])), "utf-8")
+    assert main(["verify", str(results), "--recompute", "8"]) != 0
+    assert "other documents than those of the file" in capsys.readouterr().err
+    assert main(["calibrate", "base=tiny:base", str(tmp_path / "behaviour.gate.yaml")]) == 0
+    assert "lm_eval.drop" in capsys.readouterr().out
