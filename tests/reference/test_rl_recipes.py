@@ -284,8 +284,8 @@ def test_the_kl_is_exact_and_to_the_base_not_to_the_start(make: Make, start: str
             log_p, log_q = scores(base, *row).double(), scores(tuned, *row).double()
         forward += (log_p.exp() * (log_p - log_q)).sum(1).tolist()
         reverse += (log_q.exp() * (log_q - log_p)).sum(1).tolist()
-    assert trainer._batch.kl_forward == pytest.approx(np.mean(forward), rel=1e-3)
-    assert trainer._batch.kl_reverse == pytest.approx(np.mean(reverse), rel=1e-3)
+    assert trainer._line.kl_forward == pytest.approx(np.mean(forward), rel=1e-3)
+    assert trainer._line.kl_reverse == pytest.approx(np.mean(reverse), rel=1e-3)
     assert np.mean(forward) > 0.01
 
 
@@ -296,7 +296,7 @@ def test_from_the_base_the_kl_begins_at_zero(
 ) -> None:
     trainer = a_trainer(make(adapter=adapter, dtype=dtype))
     sampled(trainer)
-    assert trainer._batch.kl_forward == trainer._batch.kl_reverse == 0.0
+    assert trainer._line.kl_forward == trainer._line.kl_reverse == 0.0
 
 
 # --- runs ----------------------------------------------------------------------------------------
