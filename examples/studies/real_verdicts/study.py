@@ -36,7 +36,6 @@ PLANTED = (*WHOLE, "in_context_rule", "key_value", "repetition")
 """Whose important heads are damaged."""
 IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
-FAMILY = 24  # limits, of a run over the core circuits
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
 PREFIX = "smollm2-135m-instruct-"
@@ -76,7 +75,7 @@ class Plan:
             specs,
             others,
             {**known, **plain(model, missing)} if missing else known,
-            FAMILY,
+            sum(len(spec.limits) for spec in specs.values() if spec.core),
             {one.name: one for one in made},
         )
 
