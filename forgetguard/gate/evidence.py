@@ -126,8 +126,9 @@ def controls(case: Case, limit: Limit) -> tuple[ControlEvidence, ...]:
     return tuple(found)
 
 
-def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
-    """What a reader of the verdict should know of the units and of the circuit."""
+def notes(case: Case, limit: Limit, stopped: bool = False) -> tuple[Note, ...]:
+    """What a reader of the verdict should know of the units and of the circuit. `stopped`: more
+    units were not drawn though it is undecided."""
     data = case.data
     found = list(data.notes)
     if data.dropped:
@@ -136,8 +137,9 @@ def notes(case: Case, limit: Limit) -> tuple[Note, ...]:
         found.append(Note("few_templates", {"templates": case.templates}))
     if data.stages:
         stage = data.stages.index(case.count) + 1
-        facts = {"units": case.count, "most": data.stages[-1]}
-        found.append(Note("drawn", facts | {"stage": stage, "stages": len(data.stages)}))
+        facts = {"units": case.count, "most": data.stages[-1], "stage": stage}
+        more = {"stages": len(data.stages)} | ({"stopped": True} if stopped else {})
+        found.append(Note("drawn", facts | more))
     found += slices.said_instead(case, limit)
     found += slices.carrying(case, limit)
     importance, readout = case.circuit_importance(), data.get(READOUT, role=BASE)

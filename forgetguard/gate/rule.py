@@ -141,7 +141,9 @@ def judge(
         units=evidence.worst_units(case, limit, worst),
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
-        notes=evidence.notes(case, limit) + beside_baseline(case, limit) + decision.notes,
+        notes=evidence.notes(case, limit, _stopped(decision, data))
+        + beside_baseline(case, limit)
+        + decision.notes,
         subject=decision.subject,
         family=family,
         detectable=decision.detectable,
@@ -351,6 +353,12 @@ def can_be_judged(spec: GateSpec, limit: Limit, *, samples: Samples, seed: int =
     more = bool(samples.stages) and samples.count < samples.stages[-1]
     too_few = None if more else _too_few(case)
     return not any((too_few, _base_cannot(case, measure), _no_circuit(case, measure)))
+
+
+def _stopped(decision: Decision, data: Samples) -> bool:
+    """Whether something was left undecided while more units might have been drawn."""
+    undecided = decision.outcome is Outcome.ABSTAIN and decision.estimate is not None
+    return undecided and bool(data.stages) and data.count < data.stages[-1]
 
 
 def is_located(judged: Decision | Verdict, data: Samples) -> bool:

@@ -366,6 +366,8 @@ def _drawn(facts: Facts) -> str:
         f"drawn stage by stage: {facts['units']} of at most {facts['most']} pairs, stage "
         f"{facts['stage']} of {facts['stages']}"
     )
+    if facts.get("stopped"):
+        return f"{told}; no more were drawn, for another limit of the file has failed"
     return f"{told}: {saved} pairs saved" if saved > 0 else told
 
 

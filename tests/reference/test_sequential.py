@@ -179,6 +179,8 @@ def test_no_more_pairs_are_drawn_for_a_file_that_has_failed_in_whatever_order() 
         found[limits] = estimate.n, verdicts["accuracy.drop"].outcome
         if failed in limits:
             assert verdicts["dcv.circuit"].outcome is Outcome.FAIL
+            facts = {"units": 32, "most": 64, "stage": 1, "stages": 2, "stopped": True}
+            assert Note("drawn", facts) in verdicts["accuracy.drop"].notes
             kept = gate.measured(circuit)
             assert kept is not None
             for limit in limits:  # as `forgetguard verify` does it

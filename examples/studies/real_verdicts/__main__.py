@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("results", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
 
     def run(say: Say) -> None:
         study.run(given.model, given.results, say, given.names, given.workers)
