@@ -11,7 +11,7 @@ not show may be lost all the same. Numbers that are not finite are errors, never
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -371,33 +371,44 @@ def is_located(judged: Decision | Verdict, data: Samples) -> bool:
     return judged.outcome is Outcome.FAIL
 
 
-def has_failed(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
-    """Whether a sampled limit that the file declares fails on these units: then no more are drawn
-    for its others. All of them are asked, so no verdict depends on which the run wants."""
-    verdicts = _of_the_file(spec, samples, seed, family)
-    return any(one.outcome is Outcome.FAIL for one in verdicts)
+def stands(
+    spec: GateSpec, limit: Limit, samples: Samples, verdict: Verdict, *, seed: int, family: int
+) -> bool:
+    """Whether the verdict of one stage is the limit's: it is decided, or will be at no stage, or
+    another limit that the file declares has failed on these units, and then no more are drawn. All
+    of them are asked, so no verdict depends on which the run wants."""
+    if not _may_be_decided(verdict):
+        return True
+    return limit in spec.limits and _one_failed(_of_the_file(spec, samples, seed, family))
 
 
 def goes_on(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
     """Whether more units may decide a limit of the file, none of which has failed."""
-    verdicts = list(_of_the_file(spec, samples, seed, family))
-    failed = any(one.outcome is Outcome.FAIL for one in verdicts)
-    return not failed and any(map(more_may_decide, verdicts))
+    decisions = _of_the_file(spec, samples, seed, family)
+    return not _one_failed(decisions) and any(map(_may_be_decided, decisions))
 
 
-def _of_the_file(spec: GateSpec, samples: Samples, seed: int, family: int) -> Iterator[Verdict]:
-    """Of all its sampled limits; a measure that failed has none, which is told as its limit's."""
+@lru_cache(maxsize=1)  # a file's limits come one after another, and all ask
+def _of_the_file(spec: GateSpec, samples: Samples, seed: int, family: int) -> tuple[Decision, ...]:
+    """What all its sampled limits come to, without evidence; a measure that failed has no decision,
+    which is told as its limit's."""
+    found = []
     for limit in spec.limits:
         if limit.measure.estimator is not Estimator.EXACT:
             with suppress(ForgetguardError):
-                yield judge(spec, limit, samples, seed=seed, family=family)
+                found.append(decide(_case(spec, samples, seed, family), limit))
+    return tuple(found)
 
 
-def more_may_decide(verdict: Verdict) -> bool:
+def _one_failed(decisions: Sequence[Decision]) -> bool:
+    return any(one.outcome is Outcome.FAIL for one in decisions)
+
+
+def _may_be_decided(judged: Decision | Verdict) -> bool:
     """Whether a limit that was judged at one stage is judged at the next. Not where it left the
     run's family at the first (`can_be_judged`): it can then fail at none."""
     left = {*_BASE_CANNOT.values(), Code.NO_CIRCUIT}
-    return verdict.outcome is Outcome.ABSTAIN and verdict.code not in left
+    return judged.outcome is Outcome.ABSTAIN and judged.code not in left
 
 
 def ruled(held: Bounds, maximum: float) -> Outcome:

@@ -98,7 +98,6 @@ class _Planned:
     exact: dict[Key, float] = field(default_factory=dict)
     failed: Exception | None = None
     unmeasured: dict[str, ForgetguardError] = field(default_factory=dict)
-    has_failed: dict[tuple[int, int], bool] = field(default_factory=dict)  # by stage and family
     notes: tuple[Note, ...] = ()
 
     @property
@@ -200,31 +199,23 @@ class GateSession:
         """
         plan = self._ready(circuit)
         self._exact(plan, limit.measure)
-        family = self._family_left()
+        seed, family = self._seed, self._family_left() * own
         # plan.spec has the heads that `circuit: auto` stands for.
-        judge = partial(rule.judge, plan.spec, limit, seed=self._seed, family=family * own)
+        judge = partial(rule.judge, plan.spec, limit, seed=seed, family=family)
         last = len(plan.readings) - 1
         for stage in range(last + 1):
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
             verdict = judge(samples)
-            if stage == last or not rule.more_may_decide(verdict):
-                break
-            if limit in plan.spec.limits and self._has_failed(plan, stage, family * own):
+            if stage == last or rule.stands(
+                plan.spec, limit, samples, verdict, seed=seed, family=family
+            ):
                 break
         if rule.is_located(verdict, samples):
             verdict = judge(self._up_to(plan, stage, located=True))
         if self._recording:  # a later run may draw them all
             self._up_to(plan, last, located=True)
         return verdict
-
-    def _has_failed(self, plan: _Planned, stage: int, family: int) -> bool:
-        """Whether a limit of the file fails at a stage that was measured."""
-        if (stage, family) not in plan.has_failed:
-            samples = self._with_exact(plan, stage)
-            found = rule.has_failed(plan.spec, samples, seed=self._seed, family=family)
-            plan.has_failed[stage, family] = found
-        return plan.has_failed[stage, family]
 
     def measurement(self, circuit: GateSpec) -> Samples:
         """What was read of the gate file; where pairs are drawn stage by stage, that of the first,

@@ -150,9 +150,7 @@ def judged_again(spec: GateSpec, limit: Limit, samples: Samples, seed: int, fami
     for stage in [stage for stage in samples.stages if stage < samples.count]:
         so_far = samples.at(slice(stage))
         verdict = rule.judge(spec, limit, so_far, **of_run)
-        if not rule.more_may_decide(verdict):
-            return verdict
-        if limit in spec.limits and rule.has_failed(spec, so_far, **of_run):
+        if rule.stands(spec, limit, so_far, verdict, **of_run):
             return verdict
     return rule.judge(spec, limit, samples, **of_run)
 
