@@ -90,7 +90,8 @@ class Series:
     scale: denominators of a ratio; for a proportion, 1 where it held before.
     graded, graded_before: for a proportion, the numbers behind it. Where they are equal on every
         unit the two models compute the same.
-    also: for scores, values whose mean is held to the limit too: the larger of the two counts.
+    also: for scores, values from -1 to 1, those above 0 being 1, whose mean is held to the limit
+        too: the larger of the two counts.
     chance: for scores, what a model that knows nothing reads.
     """
 
