@@ -1,5 +1,5 @@
-"""The lm-eval scores of a results file in the form of lm-eval's own results, one mapping a model, for
-whatever reads those (its tables, leaderboards, model cards)."""
+"""The lm-eval scores of a results file in the form of lm-eval's own results, one mapping a model,
+for whatever reads those (its tables, leaderboards, model cards)."""
 
 from __future__ import annotations
 

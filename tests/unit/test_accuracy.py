@@ -102,7 +102,7 @@ def test_a_share_of_right_answers_has_wilsons_interval(wrong: int) -> None:
 def test_flips_less_those_of_chance_are_bounded_as_often_as_they_say(
     chance: float, wrong: float, lost: float
 ) -> None:
-    """By enumeration of all outcomes of 40 documents: at most 8 % instead of 5 are beyond a bound."""
+    """By enumeration of all outcomes of 40 documents: no bound is missed by more than 8 %."""
     truth, below, above = lost - chance * wrong, 0.0, 0.0
     outcomes = stats.multinomial(40, [lost, wrong, 1 - lost - wrong])
     for flipped in range(41):

@@ -7,6 +7,7 @@ import copy
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,13 +188,18 @@ def test_what_the_base_answered_is_kept_for_that_base_alone(
     from lm_eval.models.huggingface import HFLM
 
     asked: list[tuple[str, int]] = []
+
+    def counting(kind: str) -> Callable[..., Any]:
+        ask = getattr(HFLM, kind)
+
+        def counted(self: Any, requests: Any) -> Any:
+            asked.append((kind, len(requests)))
+            return ask(self, requests)
+
+        return counted
+
     for kind in ("loglikelihood", "generate_until"):
-
-        def counted(self: Any, requests: Any, _kind: str = kind, _ask: Any = getattr(HFLM, kind)):
-            asked.append((_kind, len(requests)))
-            return _ask(self, requests)
-
-        monkeypatch.setattr(HFLM, kind, counted)
+        monkeypatch.setattr(HFLM, kind, counting(kind))
     spec = spec_of(folder, "tasks: [tiny_choice, tiny_say], include: ., limit: 24")
     cache = tmp_path / "cache"
     first = gated(spec, "tiny:sft", cache=cache)[1]
