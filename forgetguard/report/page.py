@@ -15,23 +15,23 @@ from markupsafe import Markup
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
-from forgetguard.gate.records import load, verdict_from_dict
-from forgetguard.gate.schema import SUFFIXES
+from forgetguard.gate.records import verdict_from_dict
 from forgetguard.gate.verdict import SubjectEvidence, UnitEvidence, Verdict
 from forgetguard.measures.samples import Note
 from forgetguard.report import json_file, page_figures, terminal, wording
 from forgetguard.report.recheck import why_no_pass
 from forgetguard.whole_files import write_text
 
-ROLES = ("base", "tuned", "reference")
 # What is looked at first stands first.
 ORDER = ("fail", "error", "abstain", "skipped", "recorded", "ungated", "pass", "not_had")
 BROKEN = ("fail", "error", "abstain")
-PAIRS_SHOWN = 5
-_MOST = {"templates_unseen": "missed", "unguarded": "pairs"}
-_ELSEWHERE = ("scores", "share_of_readout", "share_of_loss", "said_instead", "slice_carries", "drawn")
+_ROLES = ("base", "tuned", "reference")
+_MOST = {"templates_unseen": "missed", "unguarded": "pairs"}  # the fact by which the worst is told
+_ELSEWHERE = (
+    "scores", "share_of_readout", "share_of_loss", "said_instead", "slice_carries", "drawn",
+)  # fmt: skip
 _AS_USUAL = (None, False, 0, "float32", "core")
-_NO_OPTION = (*ROLES, "circuits", "json", "html", "family", "update", "update_new_only")
+_NOT_AGAIN = (*_ROLES, "circuits", "json", "html", "update", "update_new_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,49 +47,41 @@ class Gate:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What its circuit's other limits share."""
+        """What the limits of one circuit share."""
         return self.id.rpartition("::")[0], self.circuit
 
     @property
     def bar(self) -> page_figures.Bar | None:
-        """Its estimate on the axis of its limit."""
-        one = self.verdict
-        return None if one is None or one.estimate is None else page_figures.bar(
-            one.estimate, one.bound
-        )  # fmt: skip
+        """Its estimate on the axis of its limit; None where there is no value."""
+        if self.verdict is None or self.verdict.estimate is None:
+            return None
+        return page_figures.bar(self.verdict.estimate, self.verdict.bound)
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """A circuit of which a limit did not pass, with what is known of its heads and pairs."""
+    """A circuit of which a limit did not pass, with what is known of its heads and prompts."""
 
-    name: str
     gates: tuple[Gate, ...]
     entry: Mapping[str, Any]  # of the results file; empty where the circuit was not measured
     heads: tuple[SubjectEvidence, ...]
     map: page_figures.HeadMap | None
-    hurt: Verdict | None  # whose pairs are shown
-    rerun: str
+    hurt: Verdict | None  # whose prompts are shown
 
     @property
-    def broken(self) -> tuple[Gate, ...]:
+    def broken(self) -> list[Gate]:
         """Its limits that did not pass."""
-        return tuple(gate for gate in self.gates if gate.outcome in BROKEN)
+        return [gate for gate in self.gates if gate.outcome in BROKEN]
 
     @property
-    def failed(self) -> bool:
-        """Whether one is broken, and not only undecided."""
-        return any(gate.outcome != "abstain" for gate in self.broken)
-
-    @property
-    def pairs(self) -> tuple[UnitEvidence, ...]:
-        """The prompt pairs, or prompts, hurt most."""
-        return () if self.hurt is None else self.hurt.units[:PAIRS_SHOWN]
+    def units(self) -> tuple[UnitEvidence, ...]:
+        """The prompts, or prompt pairs, that were hurt most."""
+        return () if self.hurt is None else self.hurt.units
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one results file says. gates: what did not pass first."""
+    """What one results file says. gates: what did not pass first. why_not: why it is no pass."""
 
     document: Mapping[str, Any]
     gates: tuple[Gate, ...]
@@ -108,19 +100,25 @@ class Run:
 
     @property
     def label(self) -> str:
-        """`pass`, `fail`, or `abstain` for a run that is no pass and in which nothing failed."""
-        failed = self.outcomes["fail"] or self.outcomes["error"]
-        return "fail" if failed else "abstain" if self.why_not else "pass"
+        """The worst outcome; that of a run which is no pass though no limit says so is an error."""
+        found = next((one for one in BROKEN if self.outcomes[one]), "error")
+        return found if self.why_not else "pass"
 
     @property
-    def sentence(self) -> str:
-        """What the run came to."""
-        return wording.run(self.outcomes, self.document["exit_status"], passed=not self.why_not)
+    def problems(self) -> list[str]:
+        """Why the run is no pass, beside its limits."""
+        told = {f"{gate.id}: {gate.outcome}" for gate in self.gates}
+        return [one for one in self.why_not if one not in told and "exit status" not in one]
 
     def gate(self, like: Gate) -> Gate | None:
         """The same limit in this run."""
         wanted = like.circuit, like.limit
         return next((one for one in self.gates if (one.circuit, one.limit) == wanted), None)
+
+    def weights(self, role: str) -> str:
+        """What tells the checkpoints of a role apart: the hash of the weights, or the path."""
+        prints: Mapping[str, Mapping[str, str]] = self.document["fingerprints"]
+        return str(prints.get(role, {}).get("weights") or self.options[role])
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
@@ -138,36 +136,31 @@ def read(paths: Sequence[Path]) -> list[Run]:
     Raises:
         SpecificationError: one cannot be used, their bases differ, or two are of one checkpoint.
     """
-    runs = []
+    runs: list[Run] = []
+    tuned: dict[str, Path] = {}
     for path in paths:
         document = json_file.read(path)
         check_checksum(document, str(path))
         try:
-            runs.append(run_of(document))
+            run = run_of(document)
+            runs.append(run)
+            base, first = run.weights("base"), runs[0].weights("base")
+            twice = tuned.setdefault(run.weights("tuned"), path)
         except (KeyError, TypeError, AttributeError) as error:
             raise SpecificationError(
                 f"the results file {path} lacks what a page needs: {error!r}; run the gate again"
             ) from error
-    seen: dict[str, Path] = {}
-    for path, run in zip(paths, runs, strict=True):
-        base, first = _weights(run, "base"), _weights(runs[0], "base")
         if base != first:
             raise SpecificationError(
                 f"{path} was measured against another base ({base[:12]}) than {paths[0]} "
                 f"({first[:12]}), so their numbers do not compare: make a page of each"
             )
-        twice = seen.setdefault(_weights(run, "tuned"), path)
         if twice is not path:
             raise SpecificationError(
                 f"{twice} and {path} are runs of one checkpoint ({run.options['tuned']}): a trend "
                 "needs one run of each; leave one of them out"
             )
     return runs
-
-
-def _weights(run: Run, role: str) -> str:
-    prints: Mapping[str, Mapping[str, str]] = run.document["fingerprints"]
-    return str(prints.get(role, {}).get("weights") or run.options[role])
 
 
 def run_of(document: Mapping[str, Any]) -> Run:
@@ -190,9 +183,6 @@ def _gates(result: Mapping[str, Any]) -> Iterator[Gate]:
         yield Gate(result["id"], start.rpartition("::")[2], limit, outcome, message, None)
 
 
-# --- what did not pass, circuit by circuit ---------------------------------------------------
-
-
 def circuits(run: Run) -> list[Circuit]:
     """The circuits of which a limit did not pass, failures first."""
     keys = dict.fromkeys(gate.key for gate in run.gates if gate.outcome in BROKEN)
@@ -201,57 +191,32 @@ def circuits(run: Run) -> list[Circuit]:
 
 def _circuit(run: Run, gates: tuple[Gate, ...]) -> Circuit:
     verdicts = [gate.verdict for gate in gates if gate.verdict is not None]
-    declared = [
-        entry
-        for entry in run.document["circuits"]
-        if entry["name"] == gates[0].circuit and _same_file(entry, verdicts)
-    ]
-    entry = declared[0] if declared else {}
-    of_heads = [
-        one for one in verdicts
-        if one.limit.startswith("dcv.") and any(each.scale for each in one.subjects)
-    ]  # fmt: skip
-    heads = max((one.subjects for one in of_heads), key=len, default=())
-    members = [
-        name for each in run.document["circuits"] for name in each["declared"]["members"]
-    ]  # fmt: skip
+    places = {(one.circuit, one.file) for one in verdicts}
+    entries = run.document["circuits"]
+    own = [
+        one for one in entries if (one["name"], one["declared"]["file"] or "") in places
+    ] or [{}]  # fmt: skip
+    of_heads = [one.subjects for one in verdicts if one.limit.startswith("dcv.")]
+    heads = max(of_heads, key=len, default=())
+    named = [member for one in entries for member in one["declared"]["members"]]
+    declared = own[0]["declared"]["members"] if own[0] else ()
     hurt = [one for one in verdicts if not one and one.units and one.estimate is not None]
-    return Circuit(
-        gates[0].circuit,
-        gates,
-        entry,
-        heads,
-        page_figures.head_map(heads, entry["declared"]["members"], members)
-        if entry and heads
-        else None,
-        hurt[0] if hurt else None,
-        rerun(run, gates),
-    )
-
-
-def _same_file(entry: Mapping[str, Any], verdicts: Sequence[Verdict]) -> bool:
-    return not verdicts or (entry["declared"]["file"] or "") == verdicts[0].file
-
-
-# --- what the run says beside its limits -----------------------------------------------------
+    drawn = page_figures.head_map(heads, declared, named)
+    return Circuit(gates, own[0], heads, drawn, hurt[0] if hurt else None)
 
 
 def behaviour(run: Run) -> list[tuple[str, Mapping[str, Any], Verdict | None]]:
     """What can be counted as right or wrong, of circuits and of lm-eval's tasks: shares before and
     now with how many flipped each way, and the verdict on DCV of the circuit behind it."""
     found: dict[str, tuple[Mapping[str, Any], Verdict | None]] = {}
-    circuits = {
-        gate.key: gate.verdict
-        for gate in run.gates
-        if gate.limit == "dcv.circuit" and gate.verdict is not None
-    }
+    of_circuits = {gate.key: gate.verdict for gate in run.gates if gate.limit == "dcv.circuit"}
     for gate in run.gates:
         if gate.verdict is None or gate.verdict.estimate is None:
             continue
         facts, count = gate.verdict.facts, gate.verdict.estimate.n
         if "before" in facts and "now" in facts:
             what = " ".join(filter(None, (gate.circuit, gate.limit, gate.verdict.subject)))
-            found.setdefault(what, ({"count": count, **facts}, circuits.get(gate.key)))
+            found.setdefault(what, ({"count": count, **facts}, of_circuits.get(gate.key)))
         for one in gate.verdict.notes:
             if one.code == "scores":
                 found.setdefault(f"{gate.circuit} {one.facts['subject']}", (one.facts, None))
@@ -279,44 +244,23 @@ def notes(run: Run) -> list[tuple[str, list[str]]]:
 
 def command(run: Run) -> str:
     """The command that made the run, for a POSIX shell."""
-    selection = run.document["selection"]
-    words = [*_start(run), *(f"--forgetguard-circuits={path}" for path in run.options["circuits"])]
-    if run.options["family"] is not None:
-        words.append(f"--forgetguard-family={run.options['family']}")
+    given, selection = run.options, run.document["selection"]
+    words = ["pytest", "--forgetguard"]
+    words += [f"{role}={given[role]}" for role in _ROLES if given.get(role)]
+    words += [f"--forgetguard-circuits={path}" for path in given["circuits"]]
+    for name, value in given.items():
+        if name not in _NOT_AGAIN and value not in _AS_USUAL:
+            option = f"--forgetguard-{name.replace('_', '-')}"
+            words.append(option if value is True else f"{option}={value}")
     for flag, name in (("-k", "keyword"), ("-m", "markers")):
         words += [flag, selection[name]] if selection.get(name) else []
     words += [f"--deselect={one}" for one in selection.get("deselect", ())]
     return shlex.join([*words, *selection.get("arguments", ())])
 
 
-def rerun(run: Run, gates: Sequence[Gate]) -> str:
-    """The command that runs these limits of one circuit again, in the family that they were in."""
-    verdicts = [gate.verdict for gate in gates if gate.verdict is not None]
-    path, _, rest = gates[0].id.partition("::")
-    if path.endswith(SUFFIXES):
-        path, rest = (verdicts[0].file or path) if verdicts else path, rest.rpartition("::")[0]
-    family = [f"--forgetguard-family={verdicts[0].family}"] if verdicts else []
-    return shlex.join([*_start(run), *family, f"{path}::{rest}"])
-
-
-def _start(run: Run) -> list[str]:
-    given = run.options
-    words = ["pytest", "--forgetguard"]
-    words += [f"{role}={given[role]}" for role in ROLES if given.get(role)]
-    for name, value in given.items():
-        if name not in _NO_OPTION and value not in _AS_USUAL:
-            option = f"--forgetguard-{name.replace('_', '-')}"
-            words.append(option if value is True else f"{option}={value}")
-    return words
-
-
-# --- as HTML ---------------------------------------------------------------------------------
-
-
 def render(runs: Sequence[Run]) -> str:
     """The page of the last run, with the way that led there. Nothing in it is loaded from
-    elsewhere or executed."""
-    folder = files("forgetguard.report")
+    elsewhere or executed; every text is escaped."""
     page = Environment(
         autoescape=True,
         finalize=visible,
@@ -330,19 +274,18 @@ def render(runs: Sequence[Run]) -> str:
         command=command,
         figures=page_figures,
         notes=notes,
-        note_of=lambda data: wording.note(load(Note, data, "a note")),
         terminal=terminal,
         words=wording,
     )
+    folder = files("forgetguard.report")
     template = page.from_string(folder.joinpath("page.html").read_text("utf-8"))
-    # Our own, and no other text goes in unescaped.
-    style = Markup(folder.joinpath("page.css").read_text("utf-8"))
+    style = Markup(folder.joinpath("page.css").read_text("utf-8"))  # ours: nothing else is
     return template.render(runs=runs, run=runs[-1], style=style)
 
 
 def visible(value: Any) -> Any:
     """Text with every character that does not show, or turns what follows around, written as its
-    escape: as Python's repr does."""
+    escape, as Python's repr does."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(

@@ -81,7 +81,7 @@ def head_map(
     wanted = tuple(map(parse_member, declared))
     known = {*wanted, *map(parse_member, named)}
     heads = [one for one in known if isinstance(one, Head)]
-    if not wanted or not heads:
+    if not (wanted and heads and values):
         return None
     layers = [one.layer for one in known]
     start, stop, count = min(layers), max(layers) + 1, max(one.index for one in heads) + 1
