@@ -204,9 +204,7 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     word = "a pass" if checked.passed else "NOT A PASS"
     lines = [f"run         {word} ({counted})"]
     lines += [f"  {reason}" for reason in checked.why_not[:_SHOWN]]
-    lines += [
-        f"  {what}: {', '.join(named)}" for what, named in reservations(document)
-    ]
+    lines += [f"  {what}: {', '.join(named)}" for what, named in reservations(document)]
     return lines
 
 

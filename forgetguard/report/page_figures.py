@@ -50,8 +50,8 @@ def bar(estimate: Estimate, bound: float) -> Bar:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One head of the map. kind: `class-0` and on by CLASSES, `better`, `unknown` (it was patched,
-    and has no value), or `unpatched`."""
+    """One head that is declared or was patched. kind: `class-0` and on by CLASSES, `better`,
+    `unknown` (it was patched, and has no value), or `unpatched`."""
 
     layer: int
     row: int
@@ -79,19 +79,23 @@ def head_map(
     the model is, results do not say."""
     values: Mapping[str, SubjectEvidence] = {one.subject: one for one in evidence}
     wanted = tuple(map(parse_member, declared))
-    known = {*wanted, *map(parse_member, named)}
+    known = {*wanted, *map(parse_member, (*named, *values))}
     heads = [one for one in known if isinstance(one, Head)]
     if not (wanted and heads and values):
         return None
     layers = [one.layer for one in known]
     start, stop, count = min(layers), max(layers) + 1, max(one.index for one in heads) + 1
     mlp = any(isinstance(one, Mlp) for one in wanted)
-    cells = []
-    for layer in range(start, stop):
-        for row in range(count + mlp):
-            member = Mlp(layer) if row == count else Head(layer, row)
-            kind, text = _shown(values.get(str(member)))
-            cells.append(Cell(layer, row, kind, text, member in wanted))
+    members = (parse_member(name) for name in {**dict.fromkeys(map(str, wanted)), **values})
+    cells = [
+        Cell(
+            member.layer,
+            count if isinstance(member, Mlp) else member.index,
+            *_shown(values.get(str(member))),
+            member in wanted,
+        )
+        for member in members
+    ]
     return HeadMap(start, stop, count + mlp, tuple(cells), mlp)
 
 
