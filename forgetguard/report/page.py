@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
@@ -278,15 +277,14 @@ def render(runs: Sequence[Run]) -> str:
         words=wording,
     )
     folder = files("forgetguard.report")
-    template = page.from_string(folder.joinpath("page.html").read_text("utf-8"))
-    style = Markup(folder.joinpath("page.css").read_text("utf-8"))  # ours: nothing else is
-    return template.render(runs=runs, run=runs[-1], style=style)
+    html, css = (folder.joinpath(name).read_text("utf-8") for name in ("page.html", "page.css"))
+    return page.from_string(html.replace("{# page.css #}", css)).render(runs=runs, run=runs[-1])
 
 
 def visible(value: Any) -> Any:
     """Text with every character that does not show, or turns what follows around, written as its
     escape, as Python's repr does."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in value
