@@ -60,10 +60,10 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {reason(verdict)}")
-    rests_on = basis(verdict)
-    if verdict.capability or rests_on:
+    basis = rests_on(verdict)
+    if verdict.capability or basis:
         capability = f"capability {verdict.capability}" * bool(verdict.capability)
-        lines.append(f"  {', '.join(part for part in (capability, rests_on) if part)}")
+        lines.append(f"  {', '.join(part for part in (capability, basis) if part)}")
     lines += [f"  {line}" for line in (power(verdict), controls(verdict)) if line]
     if verdict.subjects:
         lines += ["", *_subject_lines(verdict)]
@@ -82,7 +82,7 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     return lines
 
 
-def basis(verdict: Verdict) -> str:
+def rests_on(verdict: Verdict) -> str:
     """`64 prompt pairs, 90 % interval`; nothing where there is no value."""
     estimate = verdict.estimate
     if estimate is None:

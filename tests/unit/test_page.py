@@ -82,7 +82,8 @@ def document(
         })  # fmt: skip
         results.append({
             "id": f"{one.circuit}.circuit.yaml::{one.circuit}::{one.limit}",
-            "outcome": one.outcome.value, "message": "", "verdicts": [records.verdict_to_dict(one)], "attempts": [],
+            "outcome": one.outcome.value, "message": "", "attempts": [],
+            "verdicts": [records.verdict_to_dict(one)],
         })  # fmt: skip
     passed = all(one["outcome"] == "pass" for one in results)
     options = {
