@@ -223,8 +223,8 @@ def behaviour(run: Run) -> list[tuple[str, Mapping[str, Any], Verdict | None]]:
 
 
 def notes(run: Run) -> list[tuple[str, list[str]]]:
-    """Every note of the run once, warnings first, with the circuits that it is told of; of those
-    that differ by a number only the one that says most."""
+    """Every note of the run once, with the circuits that it is told of; of those that differ by a
+    number only the one that says most."""
     told: dict[tuple[str, str], dict[str, None]] = {}
     worst: dict[str, Note] = {}
     for gate in run.gates:
@@ -237,8 +237,7 @@ def notes(run: Run) -> list[tuple[str, list[str]]]:
             elif one.code not in worst or one.facts[by] > worst[one.code].facts[by]:
                 worst[one.code] = one
             told.setdefault((one.code, text), {})[gate.circuit] = None
-    found = [(text or wording.note(worst[code]), list(on)) for (code, text), on in told.items()]
-    return sorted(found, key=lambda entry: not entry[0].startswith("WARNING"))
+    return [(text or wording.note(worst[code]), list(on)) for (code, text), on in told.items()]
 
 
 def command(run: Run) -> str:

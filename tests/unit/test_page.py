@@ -194,6 +194,26 @@ def test_what_a_run_left_out_is_told_before_its_limits(more: dict[str, Any], sai
     assert said in seen[: seen.index("Checkpoints")]
 
 
+def test_a_warning_stands_in_the_banner_and_other_notes_below() -> None:
+    warned = Note("cannot_fail", {"before": 1.0, "chance": 0.5})
+    notes = (warned, *MIXED[0].notes)
+    seen = Seen(rendered(document(verdict("pass", "c", "readout.drop", HEADS, notes=notes)))).text
+    assert f"{wording.note(warned)} (c)" in seen[: seen.index("Checkpoints")]
+    assert wording.note(notes[1]) in seen[seen.index("What this does not show") :]
+
+
+def test_of_notes_that_differ_by_a_number_the_most_is_told() -> None:
+    told = [
+        verdict("pass", name, "readout.drop", HEADS, notes=(
+            Note("templates_unseen", {"templates": count, "missed": missed}),
+        ))
+        for name, count, missed in (("one", 16, 0.17), ("two", 8, 0.31), ("three", 9, 0.28))
+    ]  # fmt: skip
+    (text, circuits), *others = page.notes(page.run_of(document(*told)))
+    assert text == wording.note(told[1].notes[0])
+    assert (circuits, others) == (["one", "two", "three"], [])
+
+
 def test_a_run_that_has_no_end_is_no_pass() -> None:
     run = page.run_of(document(exit_status=None, complete=False))
     assert run.label == "error"
