@@ -52,7 +52,7 @@ def _prepare(asked: Namespace) -> Job:
 def _write(results: Sequence[Path], target: Path) -> int:
     with whole_imports():  # scipy and jinja2 among them
         from forgetguard.report import page
-    write_result(target, page.render(page.read(results)))
+    write_result(target, page.made_of(results))
     sys.stdout.write(f"{target}\n")
     return DONE
 

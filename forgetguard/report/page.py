@@ -10,12 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 
-from forgetguard.errors import SpecificationError
+from forgetguard.errors import SpecificationError, some
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.records import verdict_from_dict
-from forgetguard.gate.verdict import SubjectEvidence, UnitEvidence, Verdict
+from forgetguard.gate.verdict import SubjectEvidence, Verdict
 from forgetguard.measures.samples import Note
 from forgetguard.report import json_file, page_figures, terminal, wording
 from forgetguard.report.recheck import why_no_pass
@@ -72,11 +72,6 @@ class Circuit:
         """Its limits that did not pass."""
         return [gate for gate in self.gates if gate.outcome in BROKEN]
 
-    @property
-    def units(self) -> tuple[UnitEvidence, ...]:
-        """The prompts, or prompt pairs, that were hurt most."""
-        return () if self.hurt is None else self.hurt.units
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -85,12 +80,6 @@ class Run:
     document: Mapping[str, Any]
     gates: tuple[Gate, ...]
     why_not: tuple[str, ...]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What was asked for."""
-        found: Mapping[str, Any] = self.document["options"]
-        return found
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -117,7 +106,7 @@ class Run:
     def weights(self, role: str) -> str:
         """What tells the checkpoints of a role apart: the hash of the weights, or the path."""
         prints: Mapping[str, Mapping[str, str]] = self.document["fingerprints"]
-        return str(prints.get(role, {}).get("weights") or self.options[role])
+        return str(prints.get(role, {}).get("weights") or self.document["options"][role])
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
@@ -129,35 +118,39 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
     write_text(path, render([run_of(json_file.complete(document))]))
 
 
-def read(paths: Sequence[Path]) -> list[Run]:
-    """The runs of results files, in their order.
+def made_of(paths: Sequence[Path]) -> str:
+    """The page of results files: of the last, with the trend over all.
 
     Raises:
         SpecificationError: one cannot be used, their bases differ, or two are of one checkpoint.
     """
+    try:
+        return render(_comparable(paths))
+    except (KeyError, TypeError, AttributeError, UndefinedError) as error:
+        raise SpecificationError(
+            f"{some([str(path) for path in paths])} lacks what a page needs: {error!r}; run the "
+            "gate again"
+        ) from error
+
+
+def _comparable(paths: Sequence[Path]) -> list[Run]:
     runs: list[Run] = []
     tuned: dict[str, Path] = {}
     for path in paths:
         document = json_file.read(path)
         check_checksum(document, str(path))
-        try:
-            run = run_of(document)
-            runs.append(run)
-            base, first = run.weights("base"), runs[0].weights("base")
-            twice = tuned.setdefault(run.weights("tuned"), path)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SpecificationError(
-                f"the results file {path} lacks what a page needs: {error!r}; run the gate again"
-            ) from error
+        run = run_of(document)
+        runs.append(run)
+        base, first = run.weights("base"), runs[0].weights("base")
         if base != first:
             raise SpecificationError(
                 f"{path} was measured against another base ({base[:12]}) than {paths[0]} "
                 f"({first[:12]}), so their numbers do not compare: make a page of each"
             )
-        if twice is not path:
+        if (twice := tuned.setdefault(run.weights("tuned"), path)) is not path:
             raise SpecificationError(
-                f"{twice} and {path} are runs of one checkpoint ({run.options['tuned']}): a trend "
-                "needs one run of each; leave one of them out"
+                f"{twice} and {path} are runs of one checkpoint ({document['options']['tuned']}): "
+                "a trend needs one run of each; leave one of them out"
             )
     return runs
 
@@ -242,7 +235,7 @@ def notes(run: Run) -> list[tuple[str, list[str]]]:
 
 def command(run: Run) -> str:
     """The command that made the run, for a POSIX shell."""
-    given, selection = run.options, run.document["selection"]
+    given, selection = run.document["options"], run.document["selection"]
     words = ["pytest", "--forgetguard"]
     words += [f"{role}={given[role]}" for role in _ROLES if given.get(role)]
     words += [f"--forgetguard-circuits={path}" for path in given["circuits"]]
