@@ -127,7 +127,7 @@ def read_document(path: Path, schema: str, version: int, what: str) -> dict[str,
     found = content if isinstance(content, dict) else {}
     theirs = found.get("schema"), found.get("schema_version")
     if not str(theirs[0]).startswith("forgetguard."):
-        raise SpecificationError(f"{path} is no {what} of forgetguard: give another file")
+        raise SpecificationError(f"{path} is not {what} of forgetguard: give another file")
     if theirs != (schema, version):
         step = "give another file" if theirs[0] != schema else "write it again with this version"
         raise SpecificationError(
