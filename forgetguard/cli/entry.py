@@ -8,6 +8,7 @@ from typing import Any
 
 from forgetguard.cli import (
     calibrate,
+    check,
     discover,
     measures,
     tasks,
@@ -18,6 +19,7 @@ from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, Comma
 from forgetguard.errors import ForgetguardError, SpecificationError
 
 COMMANDS: tuple[Command, ...] = (
+    check.COMMAND,
     discover.COMMAND,
     calibrate.COMMAND,
     verify.COMMAND,
