@@ -10,6 +10,9 @@ from forgetguard.cli import (
     calibrate,
     check,
     discover,
+    doctor,
+    init,
+    inspect,
     measures,
     tasks,
     train,
@@ -20,12 +23,15 @@ from forgetguard.errors import ForgetguardError, SpecificationError
 
 COMMANDS: tuple[Command, ...] = (
     check.COMMAND,
+    init.COMMAND,
+    inspect.COMMAND,
     discover.COMMAND,
     calibrate.COMMAND,
     verify.COMMAND,
     measures.COMMAND,
     tasks.COMMAND,
     train.COMMAND,
+    doctor.COMMAND,
 )
 
 
