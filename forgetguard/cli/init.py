@@ -14,9 +14,9 @@ from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.cli import discover
 from forgetguard.cli.checkpoints import add_load_options, load_options, read_checkpoints
 from forgetguard.cli.circuits import split_tokens
-from forgetguard.cli.command import DONE, STATUSES, Command, Job, say
+from forgetguard.cli.command import DONE, INTERRUPTED, STATUSES, SUMMARIES, Command, Job, say
 from forgetguard.cli.values import written
-from forgetguard.errors import BaseCannotError, CapabilityError, SpecificationError
+from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.schema import load_gate_file
@@ -31,8 +31,9 @@ _STARTER = {
     "README.md": "README.md",
 }
 EPILOG = f"""\
-Without base=, and for a base that circuits are bundled for, these are copied; for another base circuits
-are looked for (minutes; Ctrl-C keeps what is there). Files that are there already are left alone.
+Bundled circuits are copied: those that were made for base=, or without it those that fit any base.
+For another base circuits are looked for (minutes; the same command goes on after Ctrl-C). Files
+that are there already are left alone.
 
 examples:
   forgetguard init
@@ -71,11 +72,11 @@ def _write_all(
     """
     done: dict[str, list[str]] = {"written": [], "left": [], "not_had": []}
     fills = {"@DIR@": folder.as_posix(), "@BASE@": base.given if base else "BASE"}
-    for place, name in _STARTER.items():
+    for under, name in _STARTER.items():
         text = resources.files("forgetguard.cli").joinpath("starter", name).read_text("utf-8")
         for mark, value in fills.items():
             text = text.replace(mark, value)
-        _write(folder / place, text, done)
+        _write(folder / under, text, done)
     if base is None:
         found = [(path, load_gate_file(path)) for path in bundled_files()]
         found = [one for one in found if one[1].fits is not None and one[1].fits.any_base]
@@ -129,8 +130,9 @@ def _discover(
     place.parent.mkdir(parents=True, exist_ok=True)
     arguments = [f"base={base.given}", "--task", task, "-o", str(place), *written({}, options)]
     try:
-        discover.COMMAND.prepare(parser.parse_args(arguments))()
-    except (BaseCannotError, CapabilityError) as error:
+        if discover.COMMAND.prepare(parser.parse_args(arguments))() == INTERRUPTED:
+            raise KeyboardInterrupt
+    except CapabilityError as error:
         done["not_had"].append(f"{task}: {error}")
     else:
         done["written"].append(str(place))
@@ -146,5 +148,4 @@ def _tell(folder: Path, base: str, done: dict[str, list[str]], *, as_json: bool)
     sys.stdout.write("\n".join([*lines, "", step]) + "\n")
 
 
-COMMAND = Command("init", "write a starter folder of gates to edit, with a CI workflow", _options,
-                  _prepare)  # fmt: skip
+COMMAND = Command("init", SUMMARIES["init"], _options, _prepare)

@@ -1,4 +1,4 @@
-"""`forgetguard inspect PATH`: what a checkpoint is, and what the gate can do with it."""
+"""`forgetguard inspect CHECKPOINT`: what a checkpoint is, and what the gate can do with it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,21 @@ import math
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints import preflight
 from forgetguard.checkpoints.adapters import can_toggle, named_base
-from forgetguard.checkpoints.described import describe, geometry
-from forgetguard.checkpoints.files import (
-    OUTPUT_EMBEDDINGS,
-    TensorEntry,
-    find_weights,
-    read_headers,
-    read_json,
-)
+from forgetguard.checkpoints.described import geometry
+from forgetguard.checkpoints.files import find_weights, read_headers, read_json
 from forgetguard.checkpoints.fingerprint import ABSENT, fingerprint, tokenizer_fingerprint
 from forgetguard.checkpoints.foreign import foreign_errors
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
-from forgetguard.cli.command import DONE, STATUSES, Command, Job
+from forgetguard.cli.checkpoints import CHECKPOINT
+from forgetguard.cli.command import DONE, STATUSES, SUMMARIES, Command, Job
 from forgetguard.errors import CheckpointError, SpecificationError
 from forgetguard.gate.bundled import bundled_for
 from forgetguard.report.terminal import aligned
@@ -38,13 +32,14 @@ examples:
   forgetguard inspect Qwen/Qwen2.5-3B-Instruct --json
 
 {STATUSES}"""
+# Of pickled weights nothing is read here but their bytes.
+_OPTIONS = LoadOptions(allow_pickle=True)
 
 
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "forgetguard inspect CHECKPOINT [--json]"
-    parser.add_argument("tokens", nargs="*", metavar="CHECKPOINT",
-                        help="directory, hub id, peft adapter directory, or tiny:base")  # fmt: skip
+    parser.add_argument("tokens", nargs="*", metavar="CHECKPOINT", help=CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -52,28 +47,22 @@ def _prepare(asked: Namespace) -> Job:
     if len(asked.tokens) != 1:
         raise SpecificationError(f"takes one checkpoint, got {' '.join(asked.tokens) or 'none'}")
     spec = resolve(asked.tokens[0], "checkpoint")
+    return lambda: show(inspect(spec), as_json=asked.json)
 
-    def job() -> int:
-        # Nothing of a pickle is read here but its bytes.
-        found = inspect(spec, LoadOptions(allow_pickle=True))
-        if asked.json:
-            sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        else:
-            sys.stdout.write("\n".join(listed(found)) + "\n")
+
+def show(found: Mapping[str, Any], *, as_json: bool) -> int:
+    """Print plain values as JSON, or as lines, one for each entry of a list or mapping."""
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return DONE
-
-    return job
-
-
-def listed(found: Mapping[str, Any]) -> list[str]:
-    """Plain values as aligned lines, a line for each entry of a list or mapping."""
     rows = []
     for name, value in found.items():
-        texts = [f"{key} {_text(one)}" for key, one in value.items()] if isinstance(
-            value, Mapping) else [_text(one) for one in value] if isinstance(
-            value, list) else [_text(value)]  # fmt: skip
-        rows += [(name.replace("_", " ") if at == 0 else "", one) for at, one in enumerate(texts)]
-    return aligned(rows)
+        of = {f"{key} ": one for key, one in value.items()} if isinstance(value, dict) else {
+            "": value}  # fmt: skip
+        texts = value if isinstance(value, list) else [f"{key}{_text(of[key])}" for key in of]
+        rows += [("" if at else name.replace("_", " "), one) for at, one in enumerate(texts)]
+    sys.stdout.write("\n".join(aligned(rows)) + "\n")
+    return DONE
 
 
 def _text(value: object) -> str:
@@ -82,128 +71,105 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def inspect(asked: CheckpointSpec, options: LoadOptions) -> dict[str, Any]:
+def inspect(asked: CheckpointSpec) -> dict[str, Any]:
     """What the files of a checkpoint say, in plain values; weights are hashed and never loaded.
 
     Raises:
         CheckpointError: its files cannot be read.
     """
     with foreign_errors([asked], "read"):
-        spec = localise(asked, options)
+        spec = localise(asked, _OPTIONS)
         adapter = spec.kind == "adapter"
         config = read_json(spec.directory / (ADAPTER_CONFIG if adapter else CONFIG))
         weights = find_weights(spec.directory, adapter=adapter, allow_pickle=True)
         tensors = {} if weights.pickled else read_headers(weights.files)
+        sizes: Counter[str] = Counter()
+        for one in tensors.values():
+            sizes[one.dtype] += math.prod(one.shape)
         found = {
             "checkpoint": asked.given,
             "directory": str(spec.directory),
             **(_adapter(spec, config) if adapter else _model(config, tensors)),
-            **_weights(weights.files, tensors),
-            **_tokenizer(spec, options),
-            "fingerprint": asdict(fingerprint(spec, options)),
-            "gate": list(_gate(asked, spec, config, options, pickled=weights.pickled)),
+            "dtype": ", ".join(dtype for dtype, _ in sizes.most_common()) or "pickled",
+            "parameters": sizes.total() or None,
+            "bytes": sum(file.stat().st_size for file in weights.files),
+            "files": len(weights.files),
+            **_tokenizer(spec),
+            "fingerprint": asdict(fingerprint(spec, _OPTIONS)),
+            "gate": list(_gate(spec, config, pickled=weights.pickled)),
         }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _model(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
-    text = config.get("text_config")
-    inner = {**config, **text} if isinstance(text, dict) else config
-    sizes = geometry(inner)
-    quantisation = config.get("quantization_config")
-    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation
-    own = any(name.endswith(OUTPUT_EMBEDDINGS[::2]) for name in tensors)
+def _model(config: Mapping[str, Any], tensors: Iterable[str]) -> dict[str, Any]:
+    sizes = geometry({**config, **(config.get("text_config") or {})})
+    quantisation = config.get("quantization_config") or "none"
+    if isinstance(quantisation, dict):
+        quantisation = quantisation.get("quant_method", "yes")
+    own = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in tensors)
     return {
         "architecture": (config.get("architectures") or [config.get("model_type")])[0],
         "layers": sizes["layers"],
         "heads": sizes["query heads"],
         "key_value_heads": sizes["key-value heads"],
         "width": sizes["hidden size"],
-        "tied_embeddings": None if not tensors else not own,
-        "quantisation": method or "none",
+        "tied_embeddings": config.get("tie_word_embeddings", not own),
+        "quantisation": quantisation,
     }
 
 
 def _adapter(spec: CheckpointSpec, config: Mapping[str, Any]) -> dict[str, Any]:
-    kind, rank = str(config.get("peft_type")).upper(), config.get("r")
-    how = "switched on and off in one load of the base" if can_toggle(config) else (
-        "loaded after the base"
-    )  # fmt: skip
     return {
-        "adapter": f"{kind}{f', rank {rank}' if rank else ''}; {how}",
+        "adapter": str(config.get("peft_type")),
+        "rank": config.get("r"),
         "base": spec.base or "none is named",
+        "switched": can_toggle(config),
     }
 
 
-def _weights(files: Sequence[Path], tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
-    sizes: Counter[str] = Counter()
-    for one in tensors.values():
-        sizes[one.dtype] += math.prod(one.shape)
-    return {
-        "dtype": ", ".join(dtype for dtype, _ in sizes.most_common()) or "pickled",
-        "parameters": sizes.total() or None,
-        "bytes": sum(file.stat().st_size for file in files),
-        "files": len(files),
-    }
-
-
-def _tokenizer(spec: CheckpointSpec, options: LoadOptions) -> dict[str, Any]:
+def _tokenizer(spec: CheckpointSpec) -> dict[str, Any]:
     """Loads the tokenizer: what its files say and what transformers makes of them may differ."""
     if tokenizer_fingerprint(spec.directory) == ABSENT:
-        return {"tokenizer": "none of its own (tuned: the base's is used)"}
+        return {"tokenizer": "none of its own; of a tuned checkpoint the base's is used"}
     from forgetguard.capabilities.encoding import reply_marker
     from forgetguard.checkpoints.tokenizers import load_tokenizer
 
     try:
-        tokenizer = load_tokenizer(spec, options)
+        tokenizer = load_tokenizer(spec, _OPTIONS)
     except CheckpointError as error:
         return {"tokenizer": str(error)}
-    template: str | bool = False
-    if getattr(tokenizer, "chat_template", None):
+    opening = None
+    if tokenizer.chat_template:
         try:
-            marker = reply_marker(tokenizer, True)
+            opening = reply_marker(tokenizer, True) or None
         except Exception as error:  # a template is a program of somebody's own
-            marker = f"nothing that can be told ({type(error).__name__})"
-        template = f"yes; a reply opens with {marker}" if marker else True
+            opening = f"unknown, the template fails ({type(error).__name__})"
     return {
-        "tokenizer": f"{type(tokenizer).__name__}, {len(tokenizer):,} ids",
-        "chat_template": template,
+        "tokenizer": type(tokenizer).__name__,
+        "vocabulary": len(tokenizer),
+        "chat_template": bool(tokenizer.chat_template),
+        "replies_open_with": opening,
     }
 
 
-def _gate(
-    asked: CheckpointSpec,
-    spec: CheckpointSpec,
-    config: Mapping[str, Any],
-    options: LoadOptions,
-    *,
-    pickled: bool,
-) -> Iterator[str]:
-    """What would be refused, what has to be allowed, and which circuits there are for it."""
+def _gate(spec: CheckpointSpec, config: Mapping[str, Any], *, pickled: bool) -> Iterator[str]:
+    """What has to be allowed, what would be refused, and which circuits there are for it."""
     if pickled:
         yield "its weights are pickled: give --allow-pickle (pytest: --forgetguard-allow-pickle)"
     if config.get("auto_map"):
         yield "it may need code that it brings along: --trust-remote-code, if you trust it"
+    base, tuned = replace(spec, role="base"), None
     try:
         if spec.kind == "adapter":
-            base = localise(replace(named_base(spec), role="base"), options)
-            notes = preflight.check(base, replace(spec, role="tuned"), options=options)
-        else:
-            describe(spec, options)
-            base = replace(spec, role="base", given=asked.given)
-            notes = preflight.check(base, None, options=options)
+            base, tuned = replace(named_base(spec), role="base"), replace(spec, role="tuned")
+        yield from check(base, tuned, options=_OPTIONS)
+        circuits = bundled_for(base, _OPTIONS)
     except CheckpointError as error:
         yield f"refused: {error}"
         return
-    yield from notes
-    circuits = bundled_for(base, options)
-    made = [one for _, one in circuits if not (one.fits and one.fits.any_base)]
-    as_base = f"{base.given} as base" if spec.kind == "adapter" else "as base"
-    if made:
-        yield f"{as_base}: {len(made)} bundled circuits were made for it"
-    else:
-        yield f"{as_base}: {len(circuits)} bundled circuits fit any base; heads are searched first"
+    own = not any(one.fits and one.fits.any_base for _, one in circuits)
+    fit = "were made for it" if own else "fit any base; their heads are looked for first"
+    yield f"{base}: {len(circuits)} bundled circuits {fit}"
 
 
-COMMAND = Command("inspect", "say what a checkpoint is, and what the gate can do with it", _options,
-                  _prepare)  # fmt: skip
+COMMAND = Command("inspect", SUMMARIES["inspect"], _options, _prepare)

@@ -1,121 +1,80 @@
-"""How long a check will take: by what earlier ones took on this machine, else by a timed pass."""
+"""How long a check will take: what it took on this base before, else by a timed pass of it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import math
 import multiprocessing
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from forgetguard.cache_folder import cache_folder
-from forgetguard.checkpoints.adapters import named_base
-from forgetguard.checkpoints.described import describe
-from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, InlinePairs, TaskPairs
 from forgetguard.whole_files import write_text
 
-# In plain passes of its prompts through both models, as measured on SmolLM2's core set
-# (docs/performance.md): with nothing kept between runs, and with the base's part kept. The search
-# for an `auto` circuit took 8.5 more.
-_FIRST, _AGAIN, _SEARCH = 3.8, 1.9, 8.5
+# In plain passes of its prompts through both models, measured on SmolLM2's core set: a check, and
+# the search for an `auto` circuit. With the base's part kept it took half (docs/performance.md).
+_CHECK, _SEARCH, _KEPT = 3.8, 8.5, 0.5
 _START = 8.0  # seconds that no pass takes: imports, tokenizers, hashes
-# Of the timed pass. The prompts of SmolLM2's core set have 15 tokens; a pass of fewer than 256
-# runs at another rate (discovery/cost.py).
+# Of the timed pass: as many tokens as the core set's prompts have, and together the 256 from which
+# on a token takes the same time (discovery/cost.py).
 _TOKENS, _PROMPTS = 16, 16
-_KEPT = 20  # checks
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What the gates of a check measure on a base. `known`: whether they were run on it before, so
-    that its part is kept. `parameters`: of the base."""
-
-    what: str
-    where: str
-    gates: tuple[GateSpec, ...]
-    parameters: int
-    known: bool
-
-    def passes(self, counts: Mapping[str, int], *, again: bool) -> float:
-        """Plain passes of both models, times prompts, of a check that draws so many prompts a
-        gate, with the base's part kept or not."""
-        return sum(counts.get(gate.name, 0) * _passes(gate, again) for gate in self.gates)
-
-
-def work_of(
-    base: CheckpointSpec, options: LoadOptions, gates: Sequence[GateSpec], seed: int | None
-) -> Work:
-    """What these gates come to (raises CheckpointError where the base's files cannot be read)."""
-    full = named_base(base) if base.kind == "adapter" else base
-    tensors = describe(localise(full, options), options).tensors
-    where = f"{options.device or options.device_map} {options.dtype}"
-    name = json.dumps([base.location, where, seed, sorted(gate.name for gate in gates)])
-    what = hashlib.sha256(name.encode()).hexdigest()
-    known = any(one["what"] == what for one in _earlier())
-    size = sum(math.prod(entry.shape) for entry in tensors.values())
-    return Work(what, where, tuple(gates), size or 1, known)
-
-
-def _passes(gate: GateSpec, again: bool) -> float:
-    if not gate.has_circuit:
-        return 1.0
-    return _AGAIN if again else _FIRST + _SEARCH * gate.auto
+_REMEMBERED = 50
 
 
 def prompts_of(gate: GateSpec) -> tuple[int, int]:
     """How many are drawn first, and at most; of lm-eval tasks without `limit` none are known."""
     source = gate.pairs
-    if isinstance(source, TaskPairs):
-        return source.count, source.most or source.count
-    if isinstance(source, FilePairs):
-        count = source.count or len(source.pairs)
-        return count, source.most or count
+    most = source.most if isinstance(source, TaskPairs | FilePairs) else None
     if isinstance(source, EvalTasks):
         count = source.limit or len(source.questions)
-    elif isinstance(source, InlinePairs):
-        count = len(source.pairs)
+    elif isinstance(source, TaskPairs):
+        count = source.count
+    elif source is None:
+        count = 0
     else:
-        count = 0 if source is None else source.count or len(source.prompts)
-    return count, count
+        given = source.pairs if isinstance(source, FilePairs | InlinePairs) else source.prompts
+        asked = None if isinstance(source, InlinePairs) else source.count
+        count = asked or len(given)
+    return count, most or count
+
+
+def name_of(
+    base: CheckpointSpec, options: LoadOptions, gates: Sequence[GateSpec], seed: int | None
+) -> str:
+    """The name under which times of checks that read the same of a base are kept."""
+    said = [base.location, repr(options), seed, sorted(gate.name for gate in gates)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def expected(
-    work: Work, base: CheckpointSpec, options: LoadOptions, tuned: int
+    name: str, base: CheckpointSpec, options: LoadOptions, gates: Sequence[GateSpec]
 ) -> tuple[float, float, str]:
-    """Seconds that checks of so many checkpoints take, where the first prompts decide and where
-    they do not, and what says so."""
-    rates = [
-        max(one["seconds"] - _START, 1.0) / one["passes"] / one["parameters"]
-        for one in _earlier()
-        if one["where"] == work.where and 1 / 3 < one["parameters"] / work.parameters < 3
-    ]
-    basis = "from earlier checks on this machine"
-    if not rates:
-        basis = "from a timed pass on this machine"
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one_process:
-            timed = one_process.submit(seconds_a_prompt, base, options).result()
-        rates = [2 * timed / work.parameters]
-    rate = statistics.median(rates[-5:]) * work.parameters
-    first, most = (
-        work.passes(counts, again=work.known) + (tuned - 1) * work.passes(counts, again=True)
-        for counts in ({gate.name: prompts_of(gate)[at] for gate in work.gates} for at in (0, 1))
-    )
-    return tuned * _START + rate * first, tuned * _START + rate * most, basis
+    """Seconds that the next check takes, those of a further one, and what says so.
+
+    Raises:
+        ForgetguardError: the base cannot be loaded.
+    """
+    taken = _known().get(name, [])
+    if taken:
+        again = taken[-1] * (_KEPT if len(taken) == 1 else 1.0)
+        return again, again, "from earlier checks of this base here"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        both = 2 * process.submit(seconds_a_prompt, base, options).result()
+    passes = {
+        gate.name: (_CHECK if gate.has_circuit else 1) + _SEARCH * gate.auto for gate in gates
+    }
+    seconds = both * sum(prompts_of(gate)[0] * passes[gate.name] for gate in gates)
+    return _START + seconds, _START + _KEPT * seconds, "from a timed pass of the base"
 
 
 def seconds_a_prompt(base: CheckpointSpec, options: LoadOptions) -> float:
-    """Seconds that one prompt takes in a plain pass of the base. Loads it, so in a process of its
-    own."""
+    """Seconds that a prompt takes in a plain pass; loads the base, so in a process of its own."""
     from forgetguard.checkpoints.libraries import import_libraries
 
     import_libraries()
@@ -123,36 +82,32 @@ def seconds_a_prompt(base: CheckpointSpec, options: LoadOptions) -> float:
 
     from forgetguard.checkpoints.placement import ModelPair
 
-    with ModelPair({"base": base}, options) as pair, pair.base.open() as model:
-        ids = torch.arange(_PROMPTS * _TOKENS).reshape(_PROMPTS, _TOKENS)
-        ids = (ids % model.get_input_embeddings().num_embeddings).to(model.device)
+    with ModelPair({"base": base}, options) as pair, pair.base.open() as model, torch.no_grad():
+        ids = torch.ones((_PROMPTS, _TOKENS), dtype=torch.long, device=model.device)
         taken = []
         for _ in range(3):
             start = time.perf_counter()
-            with torch.no_grad():
-                model.base_model(input_ids=ids)[0].sum().item()  # waits for the device
+            model.base_model(input_ids=ids)[0].sum().item()  # waits for the device
             taken.append(time.perf_counter() - start)
     return min(taken) / _PROMPTS
 
 
-def remember(work: Work, counts: Mapping[str, int], seconds: float, *, again: bool) -> None:
-    """Keep what a check on so many prompts a gate took, where anything is kept."""
-    passes = work.passes(counts, again=again)
-    if not passes:
-        return
-    entry = {"what": work.what, "where": work.where, "parameters": work.parameters,
-             "passes": passes, "seconds": round(seconds, 3)}  # fmt: skip
+def remember(name: str, seconds: float) -> None:
+    """Keep what a check took, where anything is kept between runs."""
+    known = _known()
+    entry = [*known.pop(name, []), round(seconds, 1)][-2:]
+    newest = dict([*known.items(), (name, entry)][-_REMEMBERED:])
     with contextlib.suppress(OSError, RuntimeError):
         _place().parent.mkdir(parents=True, exist_ok=True)
-        write_text(_place(), json.dumps([*_earlier(), entry][-_KEPT:], indent=1))
+        write_text(_place(), json.dumps(newest, indent=1))
 
 
-def _earlier() -> list[dict[str, Any]]:
+def _known() -> dict[str, list[float]]:
     try:
-        found: list[dict[str, Any]] = json.loads(_place().read_text(encoding="utf-8"))
+        found: object = json.loads(_place().read_text(encoding="utf-8"))
     except (OSError, ValueError, RuntimeError):  # none yet, damaged, nothing is kept
-        return []
-    return found
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _place() -> Path:
