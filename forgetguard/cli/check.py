@@ -37,8 +37,9 @@ _SETS = ("core", "all")
 _SHOWN = 5  # reasons
 # The folder's own pytest settings, plugins and cache are no part of a check.
 _PYTEST = (
-    *("-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "--disable-plugin-autoload"),
-    *("-p", "forgetguard", "-p", "pytest_forgetguard.quiet", "-p", "no:cacheprovider"),
+    *("-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "--noconftest"),
+    *("--disable-plugin-autoload", "-p", "forgetguard", "-p", "pytest_forgetguard.quiet"),
+    *("-p", "no:cacheprovider"),
     *("-rN", "--disable-warnings", "-o", "console_output_style=classic"),
 )
 EPILOG = """\

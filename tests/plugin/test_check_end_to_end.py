@@ -51,7 +51,7 @@ def test_a_check_is_the_gate_of_pytest_without_its_output(folder: Path, tmp_path
     found, told, err = check(folder, "tiny:base", "tiny:sft", gate, "--json", "check.json")
     assert (found, err) == (status, "") == (1, ""), out
     assert verdicts(folder / "check.json") == verdicts(elsewhere / "gate.json")
-    assert not [word for word in JARGON if word in told]
+    assert not [word for word in JARGON if word in told.replace(str(folder), "")]
     assert "FAIL tiny-induction dcv.circuit: " in told
     assert sorted(file.name for file in folder.iterdir()) == [
         "check.json", "conftest.py", "pytest.ini", "test_own.py",
