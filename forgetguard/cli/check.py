@@ -167,8 +167,8 @@ def run(plan: Plan) -> int:
             timing.remember(name, time.monotonic() - start)
     if len(results) > 1:
         _side_by_side(results)
-    elif worst == 1 and not plan.asked.verbose:
-        _why(*results.values())
+    elif worst and results[spec.given] and not plan.asked.verbose:
+        _why(results[spec.given])
     return worst
 
 
@@ -214,7 +214,11 @@ def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
         with whole_imports(), subprocess.Popen(command, env=own) as process:
             status = process.wait()  # Ctrl-C reaches pytest too, which ends the run itself
         document = json_file.read(results) if results.is_file() else {}
-    return status if status >= 0 else _CRASHED, document
+    if status < 0:
+        step = "if memory ran out, --dtype bfloat16 takes half"
+        say(f"forgetguard check: {tuned}: the run was ended by signal {-status}; {step}")
+        status = _CRASHED
+    return status, document
 
 
 def pytest_arguments(plan: Plan, tuned: CheckpointSpec, results: Path) -> list[str]:
@@ -249,13 +253,14 @@ def _with_name(file: Path, name: str) -> str:
 
 
 def _why(document: Mapping[str, Any]) -> None:
-    """Why limits are not kept, those that fail first, and where more is said."""
-    told = sorted(
+    """Why limits are not kept, what fails first, and where more is said."""
+    told = [result["message"] for result in document["results"] if result["outcome"] == "error"]
+    told += [
         f"{LABELS[one['outcome']]} {one['circuit']} {one['limit']}: "
         f"{reason(verdict_from_dict(one))}"
         for one in _verdicts(document)
         if one["outcome"] != "pass"
-    )
+    ]
     told.sort(key=lambda line: line.startswith(LABELS["abstain"]))
     more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
     again = shlex.join(["forgetguard", *sys.argv[1:], "-v"])
@@ -278,6 +283,7 @@ def _side_by_side(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _verdicts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of all gates; none where the run has no results."""
     return [one for result in document.get("results", ()) for one in result["verdicts"]]
 
 
