@@ -261,6 +261,8 @@ def _why(document: Mapping[str, Any]) -> None:
         for one in _verdicts(document)
         if one["outcome"] != "pass"
     ]
+    if not told:
+        return
     told.sort(key=lambda line: line.startswith(LABELS["abstain"]))
     more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
     again = shlex.join(["forgetguard", *sys.argv[1:], "-v"])

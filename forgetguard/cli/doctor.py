@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from importlib import metadata
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from forgetguard.cache_folder import cache_folder
 from forgetguard.cli.command import DONE, FAILED, STATUSES, SUMMARIES, Command, Job
@@ -24,7 +25,6 @@ examples:
   forgetguard doctor --json
 
 {STATUSES}"""
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?([^;]*)(?:;.*extra == ['\"]([\w-]+)['\"])?")
 _LITTLE_DISK = 1e9  # bytes
 
 Problems = list[dict[str, Any]]
@@ -76,34 +76,22 @@ def _add(problems: Problems, what: str, step: str, *, stops: bool = True) -> Non
 def _packages(problems: Problems) -> dict[str, str]:
     """The versions of what forgetguard declares; of extras only what is installed."""
     found = {}
-    for line in metadata.requires("forgetguard") or ():
-        parts = _REQUIREMENT.fullmatch(line.strip())
-        name, wanted, extra = parts.groups() if parts else (line, "", None)
-        if extra == "dev":
+    for one in map(Requirement, metadata.requires("forgetguard") or ()):
+        extra = one.marker is not None and not one.marker.evaluate({"extra": ""})
+        if extra and 'extra == "dev"' in str(one.marker):
             continue
-        wanted = ",".join(reversed(wanted.strip().split(",")))
         try:
-            found[name] = metadata.version(name)
+            version = metadata.version(one.name)
         except metadata.PackageNotFoundError:
-            if extra is None:
-                _add(problems, f"{name} is not installed", f"pip install '{name}{wanted}'")
+            version = ""
+        if extra and not version:
             continue
-        if not within(found[name], wanted):
-            what = f"{name} is {found[name]}, and {wanted} is needed"
-            _add(problems, what, f"pip install '{name}{wanted}'", stops=extra is None)
+        found[one.name] = version or "not installed"
+        if not version or not one.specifier.contains(version, prereleases=True):
+            what = f"{one.name} is {found[one.name]}, and {one.specifier} is needed"
+            step = f"pip install '{one.name}{one.specifier}'"
+            _add(problems, what, step, stops=not extra)
     return found
-
-
-def within(version: str, wanted: str) -> bool:
-    """Whether a version is in a range of `>=`, `<` and `==`, by its numbers alone."""
-
-    def numbers(text: str) -> list[int]:
-        return [int(part) for part in re.findall(r"\d+", re.split(r"[+a-z]", text)[0])]
-
-    mine = numbers(version)
-    order = {">=": mine.__ge__, "<": mine.__lt__, "==": mine.__eq__}
-    bounds = re.findall(r"(>=|<|==)([\d.]+)", wanted)
-    return all(order[kind](numbers(bound)) for kind, bound in bounds)
 
 
 def _devices(problems: Problems) -> dict[str, str]:

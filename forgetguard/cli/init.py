@@ -71,30 +71,29 @@ def _write_all(
         SpecificationError: the folder cannot be written.
     """
     done: dict[str, list[str]] = {"written": [], "left": [], "not_had": []}
-    fills = {"@DIR@": folder.as_posix(), "@BASE@": base.given if base else "BASE"}
+    named, circuits = base.given if base else "BASE", folder / "circuits"
     for under, name in _STARTER.items():
         text = resources.files("forgetguard.cli").joinpath("starter", name).read_text("utf-8")
-        for mark, value in fills.items():
-            text = text.replace(mark, value)
+        text = text.replace("@DIR@", folder.as_posix()).replace("@BASE@", named)
         _write(folder / under, text, done)
-    if base is None:
-        found = [(path, load_gate_file(path)) for path in bundled_files()]
-        found = [one for one in found if one[1].fits is not None and one[1].fits.any_base]
-    else:
-        found = list(bundled_for(base, options))
-    judged, _ = divided(found, core=True)
-    for path, spec in found:
+    every = [(path, load_gate_file(path)) for path in bundled_files()]
+    any_base = [one for one in every if one[1].fits is not None and one[1].fits.any_base]
+    judged, _ = divided(found := bundled_for(base, options) if base else any_base, core=True)
+    for path, spec in [one for one in found if one[0] in judged]:
         if base is not None and spec.auto:
-            _discover(
-                folder / "circuits" / f"{spec.capability}.circuit.yaml", base, options, spec, done
-            )
-        elif path in judged:
-            _write(folder / "circuits" / path.name, path.read_text("utf-8"), done)
-            if isinstance(spec.pairs, FilePairs):
-                prompts = spec.pairs.path
-                place = folder / "circuits" / "prompts" / prompts.name
-                _write(place, prompts.read_text("utf-8"), done)
-    _tell(folder, fills["@BASE@"], done, as_json=as_json)
+            _discover(circuits / f"{spec.capability}.circuit.yaml", base, options, spec, done)
+            continue
+        _write(circuits / path.name, path.read_text("utf-8"), done)
+        if isinstance(spec.pairs, FilePairs):
+            prompts = spec.pairs.path
+            _write(circuits / "prompts" / prompts.name, prompts.read_text("utf-8"), done)
+    if as_json:
+        sys.stdout.write(json.dumps(done, indent=2) + "\n")
+        return DONE
+    labels = {"written": "wrote", "left": "left as it is", "not_had": "no circuit"}
+    lines = [f"{labels[what]}: {one}" for what, places in done.items() for one in places]
+    step = f"{folder}/README.md says what to edit; then: forgetguard check {named} TUNED {folder}"
+    sys.stdout.write("\n".join([*lines, "", step]) + "\n")
     return DONE
 
 
@@ -136,16 +135,6 @@ def _discover(
         done["not_had"].append(f"{task}: {error}")
     else:
         done["written"].append(str(place))
-
-
-def _tell(folder: Path, base: str, done: dict[str, list[str]], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(done, indent=2) + "\n")
-        return
-    labels = {"written": "wrote", "left": "left as it is", "not_had": "no circuit"}
-    lines = [f"{labels[what]}: {one}" for what, every in done.items() for one in every]
-    step = f"{folder}/README.md says what to edit; then: forgetguard check {base} TUNED {folder}"
-    sys.stdout.write("\n".join([*lines, "", step]) + "\n")
 
 
 COMMAND = Command("init", SUMMARIES["init"], _options, _prepare)

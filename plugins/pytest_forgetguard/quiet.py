@@ -36,8 +36,11 @@ def pytest_terminal_summary(exitstatus: int, config: pytest.Config) -> Generator
     """The plugin's table, although pytest is told to be quiet, and not pytest's last line."""
     from forgetguard.report import json_file
 
+    run = config.stash[RUN]
     config.option.verbose = int(config.option.tbstyle != "no")
+    left_out, run.left_out = run.left_out, {}  # the command has told it, in its own options
     yield
-    document = results_file.document(config.stash[RUN], exitstatus)
+    run.left_out = left_out
+    document = results_file.document(run, exitstatus)
     json_file.write(config.option.check_results, document)
     config.option.verbose = -2

@@ -7,9 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
 
-from forgetguard.cli import doctor, main
+from forgetguard.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +51,8 @@ def test_a_package_that_is_missing_or_too_old_is_told_with_how_to_get_it(
     assert [(one["next"], one["stops"]) for one in problems] == [
         ("pip install 'torch>=99'", True),
         ("pip install 'no-such-package>=1'", True),
-        ("pip install 'tqdm>=0.1,<1'", False),
+        ("pip install 'tqdm<1,>=0.1'", False),
     ]
-
-
-@pytest.mark.parametrize("wanted", [">=2.6", ">=5.20,<6", "<5,>=4.2", "==2.4.1", ""])
-@pytest.mark.parametrize("version", ["2.6", "2.13.0+cpu", "5.20.1", "6.0", "4.1.9", "4.3", "2.4.1"])
-def test_a_version_is_in_a_range_as_packaging_says(version: str, wanted: str) -> None:
-    assert doctor.within(version, wanted) is SpecifierSet(wanted).contains(version)
 
 
 def test_without_a_cache_a_run_goes_on(
