@@ -178,7 +178,7 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
     if plan.paths:
         files = dict.fromkeys(path.partition("::")[0] for path in plan.paths)
         gates = list(read_circuits(list(files), plan.base, plan.loading))
-        what = "gate files"
+        what = "gate file"
     else:
         found = bundled_for(plan.base, plan.loading)
         judged, left = divided(found, core=plan.asked.circuits == _SETS[0])
@@ -188,17 +188,24 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
                 f"none of the bundled circuits fits {plan.base}: give gate files (forgetguard init "
                 "and forgetguard discover write them)"
             )
-        what = "bundled circuits"
+        what = "bundled circuit"
     names = ", ".join(gate.capability or gate.name for gate in gates)
-    _print(f"{len(gates)} {what}: {names}" + f" ({len(left)} more: --circuits all)" * bool(left))
+    _print(
+        f"{_count(len(gates), what)}: {names}" + f" ({len(left)} more: --circuits all)" * bool(left)
+    )
     if any(gate.auto for gate in gates):
         _print("their heads are looked for in the base first, once; what it cannot do is left out")
     limits = [limit for gate in gates for limit in gate.limits]
     each = dict.fromkeys(f"{limit.key} <= {number(limit.maximum)}" for limit in limits)
     first, most = (sum(counts) for counts in zip(*map(timing.prompts_of, gates), strict=True))
     undecided = f", up to {most} where they do not decide" * (most > first)
-    _print(f"{len(limits)} limits on {first} prompts{undecided}: {', '.join(each)}")
+    judged = f"{_count(len(limits), 'limit')} on {_count(first, 'prompt')}"
+    _print(f"{judged}{undecided}: {', '.join(each)}")
     return gates
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _length(seconds: float) -> str:
