@@ -199,8 +199,8 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
     each = dict.fromkeys(f"{limit.key} <= {number(limit.maximum)}" for limit in limits)
     first, most = (sum(counts) for counts in zip(*map(timing.prompts_of, gates), strict=True))
     undecided = f", up to {most} where they do not decide" * (most > first)
-    judged = f"{_count(len(limits), 'limit')} on {_count(first, 'prompt')}"
-    _print(f"{judged}{undecided}: {', '.join(each)}")
+    what = f"{_count(len(limits), 'limit')} on {_count(first, 'prompt')}"
+    _print(f"{what}{undecided}: {', '.join(each)}")
     return gates
 
 
