@@ -194,7 +194,8 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
         f"{_count(len(gates), what)}: {names}" + f" ({len(left)} more: --circuits all)" * bool(left)
     )
     if any(gate.auto for gate in gates):
-        _print("their heads are looked for in the base first, once; what it cannot do is left out")
+        left_out = "" if plan.paths else "; what it cannot do is left out"
+        _print(f"heads of `circuit: auto` are looked for in the base first, once{left_out}")
     limits = [limit for gate in gates for limit in gate.limits]
     each = dict.fromkeys(f"{limit.key} <= {number(limit.maximum)}" for limit in limits)
     first, most = (sum(counts) for counts in zip(*map(timing.prompts_of, gates), strict=True))
