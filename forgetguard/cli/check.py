@@ -45,7 +45,7 @@ _PYTEST = (
 EPILOG = """\
 examples:
   forgetguard check Qwen/Qwen2.5-3B-Instruct ./science-sft
-  forgetguard check tiny:base tiny:sft --json results.json
+  forgetguard check tiny:base tiny:sft --html page.html
   forgetguard check ./base ./step-100 ./step-200 circuits --prompt-seed 7
 
 exit status, as of pytest; of several TUNED the worst:
