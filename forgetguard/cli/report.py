@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from forgetguard.cli.command import DONE, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.report import json_file
@@ -83,6 +83,4 @@ def _write(results: Sequence[Path], target: Path | None, folder: Path | None) ->
     return DONE
 
 
-COMMAND = Command(
-    "report", "write results files as one page to read, without the models", _options, _prepare
-)
+COMMAND = Command("report", SUMMARIES["report"], _options, _prepare)
