@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
+from forgetguard.gate.yaml_lines import read_text
 from forgetguard.report import json_file
 from forgetguard.report.json_file import check_target
 from forgetguard.report.lm_eval_file import lm_eval_results
 from forgetguard.whole_files import write_result
 
+_FILES = ("output", "markdown", "model_card", "code_quality", "lm_eval")
+
 
 def _options(parser: ArgumentParser) -> None:
-    parser.usage = "forgetguard report RESULTS... [-o PAGE] [--lm-eval FOLDER]"
+    parser.usage = "forgetguard report RESULTS... [-o PAGE] [--markdown FILE] [...]"
     parser.description = (
         f"{parser.description} Of several files, of one base and each of another checkpoint, the "
         "page is about the last, with the trend over all of them."
@@ -30,7 +33,20 @@ def _options(parser: ArgumentParser) -> None:
         help="files that pytest --forgetguard-json wrote, in the order of training",
     )
     parser.add_argument("-o", "--output", metavar="PAGE", help="the HTML file to write")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--markdown", metavar="FILE", help="write the last run as Markdown")
+    add(
+        "--model-card",
+        metavar="README.md",
+        help="write the same into a model card: in place of the section it wrote before, or at the "
+        "end",
+    )
+    add(
+        "--code-quality",
+        metavar="FILE",
+        help="write what the last run does not keep as GitLab's code quality report",
+    )
+    add(
         "--lm-eval",
         metavar="FOLDER",
         help="write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval",
@@ -44,39 +60,49 @@ def _prepare(asked: Namespace) -> Job:
         SpecificationError: no results file, or nothing to write, is named, or it cannot be written.
     """
     results = [Path(one) for one in asked.tokens]
-    if not results or not (asked.output or asked.lm_eval):
-        missing = "the results file" if not results else "the page to write"
+    files = {name: Path(given) for name in _FILES if (given := getattr(asked, name))}
+    targets = [
+        path / "results_base.json" if name == "lm_eval" else path for name, path in files.items()
+    ]
+    if not results or not files:
+        missing = "the page to write" if results else "the results file"
         raise SpecificationError(
             f"give {missing}: forgetguard report forgetguard.json -o forgetguard.html"
         )
-    target = Path(asked.output) if asked.output else None
-    if target is not None:
+    for target in targets:
         if target.resolve() in [one.resolve() for one in results]:
             raise SpecificationError(
-                f"-o {target} is one of the results files, which would be lost: name another path"
+                f"{target} is one of the results files, which would be lost: name another path"
             )
-        check_target(target, "the page")
-    folder = Path(asked.lm_eval) if asked.lm_eval else None
-    if folder is not None:
-        check_target(folder / "results_base.json", "lm-eval's results")
-    return lambda: _write(results, target, folder)
+        check_target(target, "the report")
+    return lambda: _write(results, files)
 
 
-def _write(results: Sequence[Path], target: Path | None, folder: Path | None) -> int:
+def _write(results: Sequence[Path], files: Mapping[str, Path]) -> int:
     with whole_imports():  # scipy and jinja2 among them
-        from forgetguard.report import page
-    written = {} if target is None else {target: page.made_of(results)}
-    if folder is not None:
-        document = json_file.read(results[-1])
-        check_checksum(document, str(results[-1]))
-        found = lm_eval_results(document)
-        if not found:
+        from forgetguard.report import findings, markdown, page
+    written = {files["output"]: page.made_of(results)} if "output" in files else {}
+    document = json_file.read(results[-1])
+    check_checksum(document, str(results[-1]))
+    if "markdown" in files:
+        written[files["markdown"]] = markdown.summary(document)
+    if "model_card" in files:
+        card = files["model_card"]
+        before = read_text(card, "model card") if card.exists() else ""
+        written[card] = markdown.with_section(before, markdown.summary(document))
+    if "code_quality" in files:
+        found = findings.findings(document, Path.cwd().resolve())
+        written[files["code_quality"]] = findings.code_quality(found)
+    if "lm_eval" in files:
+        scores = lm_eval_results(document)
+        if not scores:
             raise SpecificationError(
                 f"{results[-1]} holds no scores of lm-eval tasks: give that run a *.gate.yaml with "
                 "lm_eval:, or leave out --lm-eval"
             )
-        for role, content in found.items():
-            written[folder / f"results_{role}.json"] = json.dumps(content, indent=2) + "\n"
+        for role, content in scores.items():
+            text = json.dumps(content, indent=2) + "\n"
+            written[files["lm_eval"] / f"results_{role}.json"] = text
     for path, text in written.items():
         write_result(path, text)
         sys.stdout.write(f"{path}\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_forgetguard import collection, distributed, finish, preflight, terminal
+from pytest_forgetguard import code_host, collection, distributed, finish, preflight, terminal
 from pytest_forgetguard.backend import ModelBackend
 from pytest_forgetguard.keys import is_worker
 from pytest_forgetguard.measuring import Measurements
@@ -27,7 +27,7 @@ def activate(config: pytest.Config, settings: Settings) -> None:
         worker=is_worker(config),
         selection=selection(config),
     )
-    for module in (preflight, collection, distributed, terminal, finish):
+    for module in (preflight, collection, distributed, terminal, code_host, finish):
         config.pluginmanager.register(module, f"forgetguard-{module.__name__.rpartition('.')[2]}")
     config.pluginmanager.register(Reports(run), "forgetguard-reports")
     config.pluginmanager.register(run.uses, "forgetguard-uses")

@@ -117,6 +117,7 @@ def all_modules_loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     log = tmp_path / "fake.log"
     monkeypatch.setenv("FORGETGUARD_FAKE_LOG", str(log))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
