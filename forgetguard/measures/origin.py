@@ -25,20 +25,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.origin_parts import EMBEDDINGS, Group, Part, groups, rows_of
 from forgetguard.measures.origin_weights import Entries, Exchange, Side, Sums, exchange
-from forgetguard.measures.parameter_drift import WeightPair
+from forgetguard.measures.parameter_drift import WeightPair, weight_pairs
+from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.forward import forward
+
+if TYPE_CHECKING:
+    from forgetguard.checkpoints.placement import ModelPair
 
 PASSES = 40
 GROUPS = 12  # the first parts; with both directions 24 passes
@@ -80,11 +85,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A row of an embedding: its token's id, and which share of the loss it carries, to first
-    order."""
+    """A row of an embedding: its token's id and text, and which share of the loss it carries, to
+    first order."""
 
     id: int
     share: float
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,36 @@ class Origin:
     tokens: tuple[Token, ...]
     interaction: Amount
     passes: int
+
+
+def origin_between(
+    pair: ModelPair,
+    capability: EncodedCapability,
+    *,
+    vocabulary: int | None = None,
+    passes: int = PASSES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Origin:
+    """`origin`, of a pair's base and tuned checkpoint; only the base is loaded.
+
+    Raises:
+        CheckpointError: as `weight_pairs` and `origin`; so MeasurementError.
+    """
+    pairs = weight_pairs(pair.base.spec, pair.tuned.spec, pair.options, untied=True)
+    with memory_errors("measuring the origin of a loss"), pair.base.open() as model:
+        found = origin(
+            locate(model),
+            capability,
+            pairs,
+            vocabulary=vocabulary,
+            passes=passes,
+            seed=seed,
+            progress=progress,
+        )
+    decode = pair.base.tokenizer.decode
+    tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
+    return replace(found, tokens=tokens)
 
 
 def origin(

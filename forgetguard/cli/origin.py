@@ -1,0 +1,109 @@
+"""`forgetguard origin base=... tuned=...`: which parts of the checkpoint carry a loss."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli.checkpoints import (
+    add_checkpoints,
+    add_load_options,
+    load_options,
+    read_checkpoints,
+)
+from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
+from forgetguard.cli.command import DONE, FAILED, Command, Job, say, whole_imports
+from forgetguard.cli.progress import progress_bar
+from forgetguard.cli.values import read_whole
+from forgetguard.errors import ForgetguardError, SpecificationError
+from forgetguard.gate.declaration import GateSpec
+
+ROLES = ("base", "tuned")
+
+
+def _options(parser: ArgumentParser) -> None:
+    add_checkpoints(parser, ROLES)
+    parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
+    parser.add_argument("--json", action="store_true", help="print what was read as JSON")
+    parser.add_argument(
+        "--seed", default="0", metavar="N", help="of the random changes beside it; default: 0"
+    )
+    add_load_options(parser)
+
+
+def _prepare(asked: Namespace) -> Job:
+    tokens, files = split_tokens(asked.tokens)
+    given = read_checkpoints(tokens, ROLES)
+    seed, loading = read_whole("--seed", asked.seed), load_options(asked)
+    specs = {role: resolve(at, role) for role, at in given.items()}
+    check(specs["base"], specs["tuned"], allowed_by=None, options=loading)
+    circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
+    if not circuits:
+        raise SpecificationError("no prompt pairs: give a circuit file that has some")
+    return lambda: _run(specs, loading, circuits, seed, as_json=asked.json)
+
+
+def _run(
+    specs: Mapping[str, CheckpointSpec],
+    loading: LoadOptions,
+    circuits: list[GateSpec],
+    seed: int,
+    *,
+    as_json: bool,
+) -> int:
+    with whole_imports():
+        from forgetguard.checkpoints.placement import ModelPair
+        from forgetguard.gate.records import dump
+        from forgetguard.gate.runner import capability_of
+        from forgetguard.gate.session import shared_vocabulary
+        from forgetguard.gate.stages import encode
+        from forgetguard.measures.origin import origin_between
+    found: dict[str, Any] = {}
+    failed = False
+    with progress_bar() as bar, ModelPair(specs, loading) as pair:
+        vocabulary = shared_vocabulary(pair)
+        for spec in circuits:
+            try:
+                read = origin_between(
+                    pair,
+                    capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),
+                    vocabulary=vocabulary,
+                    seed=seed,
+                    progress=lambda done, of, name=spec.name: bar(f"origin of {name}", done, of),
+                )
+            except ForgetguardError as error:
+                say(f"forgetguard origin: {spec.name}: {error}")
+                failed = True
+                continue
+            found[spec.name] = dump(read)
+            if not as_json:
+                bar.close()
+                sys.stdout.write(_told(spec.name, found[spec.name]))
+    if as_json:
+        checkpoints = {role: spec.given for role, spec in specs.items()}
+        document = {"checkpoints": checkpoints, "seed": seed, "circuits": found}
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    return FAILED if failed else DONE
+
+
+def _told(name: str, found: Mapping[str, Any]) -> str:
+    from forgetguard.report.terminal import aligned
+    from forgetguard.report.wording import origin, origin_ends, origin_rows
+
+    lines = [f"{name}: {origin_ends(found)}", f"  {origin(found)}"]
+    lines += [f"  {line}" for line in aligned(origin_rows(found))]
+    return "\n".join([*lines, "", ""])
+
+
+COMMAND = Command(
+    "origin",
+    "say which parts of the tuned checkpoint carry the loss of a capability",
+    _options,
+    _prepare,
+)
