@@ -8,6 +8,8 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures.origin import PASSES, Origin, origin_between
 
+__all__ = ["Origin", "origin"]
+
 
 def origin(
     pair: ModelPair, capability: Capability, *, passes: int = PASSES, seed: int = 0

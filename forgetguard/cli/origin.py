@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from forgetguard.checkpoints.options import LoadOptions
@@ -20,7 +21,6 @@ from forgetguard.cli.checkpoints import (
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
 from forgetguard.cli.command import DONE, FAILED, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
-from forgetguard.cli.values import read_whole
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.declaration import GateSpec
 
@@ -31,29 +31,25 @@ def _options(parser: ArgumentParser) -> None:
     add_checkpoints(parser, ROLES)
     parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
-    parser.add_argument(
-        "--seed", default="0", metavar="N", help="of the random changes beside it; default: 0"
-    )
     add_load_options(parser)
 
 
 def _prepare(asked: Namespace) -> Job:
     tokens, files = split_tokens(asked.tokens)
     given = read_checkpoints(tokens, ROLES)
-    seed, loading = read_whole("--seed", asked.seed), load_options(asked)
+    loading = load_options(asked)
     specs = {role: resolve(at, role) for role, at in given.items()}
     check(specs["base"], specs["tuned"], allowed_by=None, options=loading)
     circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
     if not circuits:
         raise SpecificationError("no prompt pairs: give a circuit file that has some")
-    return lambda: _run(specs, loading, circuits, seed, as_json=asked.json)
+    return lambda: _run(specs, loading, circuits, as_json=asked.json)
 
 
 def _run(
     specs: Mapping[str, CheckpointSpec],
     loading: LoadOptions,
     circuits: list[GateSpec],
-    seed: int,
     *,
     as_json: bool,
 ) -> int:
@@ -74,8 +70,7 @@ def _run(
                     pair,
                     capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),
                     vocabulary=vocabulary,
-                    seed=seed,
-                    progress=lambda done, of, name=spec.name: bar(f"origin of {name}", done, of),
+                    progress=partial(bar, f"origin of {spec.name}"),
                 )
             except ForgetguardError as error:
                 say(f"forgetguard origin: {spec.name}: {error}")
@@ -87,7 +82,7 @@ def _run(
                 sys.stdout.write(_told(spec.name, found[spec.name]))
     if as_json:
         checkpoints = {role: spec.given for role, spec in specs.items()}
-        document = {"checkpoints": checkpoints, "seed": seed, "circuits": found}
+        document = {"checkpoints": checkpoints, "circuits": found}
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     return FAILED if failed else DONE
 

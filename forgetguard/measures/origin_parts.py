@@ -1,4 +1,4 @@
-"""The parts of a checkpoint that a loss is attributed to: which entries of which tensors each is."""
+"""The parts of a checkpoint that a loss is shared among: which entries of which tensors each is."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Entries:
 
 
 Slices = Mapping[str, Entries]  # by the tensor's name in the base
-Sums = tuple[Float[Tensor, "row"], Float[Tensor, "column"] | None]
+Sums = tuple[Float[Tensor, "row"], Float[Tensor, "column"]]
 
 
 class Exchange:
@@ -63,20 +63,17 @@ class Exchange:
         self._dirty.clear()
 
     def sums(self, name: str) -> Sums:
-        """By row and (of a matrix) by column, the first-order change of what was differentiated:
-        its gradient times tuned - base, float64. Takes the gradient."""
+        """By row and by column (one, of what is no matrix), the first-order change of what was
+        differentiated: its gradient times tuned - base, float64. Takes the gradient."""
         parameter = self.parameters[name]
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        rows = torch.zeros(len(_rows(parameter)), dtype=torch.float64)
-        columns = None if gradient.dim() < 2 else torch.zeros(gradient.shape[1]).double()
+        found = []
         for start, block in self._blocks(name):
-            here = slice(start, start + len(block.base))
-            moved = _rows(gradient)[here].double().cpu() * block.change
-            rows[here] = moved.flatten(1).sum(1) if columns is not None else moved
-            if columns is not None:
-                columns += moved.flatten(2).sum(2).sum(0) if moved.dim() > 2 else moved.sum(0)
-        return rows, columns
+            here = _rows(gradient)[start : start + len(block.base)].double().cpu() * block.change
+            here = here.reshape(len(here), -1)
+            found.append((here.sum(1), here.sum(0)))
+        return torch.cat([rows for rows, _ in found]), torch.stack([one for _, one in found]).sum(0)
 
     def _blocks(self, name: str) -> Iterator[tuple[int, Block]]:
         start = 0
@@ -203,5 +200,3 @@ def _untied(model: Any, pairs: Sequence[WeightPair]) -> Iterator[None]:
         yield
     finally:
         ends[1].weight = tied
-
-

@@ -125,8 +125,8 @@ def weight_pairs(
     """Match the weights of two checkpoints by name, from their files' headers.
 
     A second copy of a tied embedding, integers and saved constants are left out. A LoRA adapter is
-    taken as a change of the base. `untied`: where only one of the two has an output embedding of its
-    own, it is matched with the other's input embedding.
+    taken as a change of the base. `untied`: an output embedding that only one of the two has of its
+    own is matched with the other's input embedding.
 
     Raises:
         CheckpointError: pickled weights, names or shapes that do not match, or an adapter that is

@@ -650,7 +650,7 @@ def part(named: Facts, tokens: Mapping[int, str] | None = None) -> str:
     if kind == "rows":
         texts = [repr((tokens or {}).get(one, one)) for one in named["tokens"]]
         return f"rows {names(texts)}"
-    what = _PARTS.get(kind, kind)
+    what = _PARTS.get(kind, str(kind))
     if layers is None:
         return what
     first, last = layers
@@ -705,7 +705,7 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
     """Where a loss came from as a table: every part, and below it what was read inside."""
     tokens = {one["id"]: one["text"] for one in found["tokens"]}
     rows: list[tuple[str, ...]] = [
-        ("part", "alone in base", "given back", "share", "share of accuracy", "moved at random")
+        ("part", "in base", "given back", "share", "of accuracy", "of top-1", "moved at random")
     ]
     for one in found["parts"]:
         inner = [each for each in found["refined"] if each["inside"] == one["part"]]
@@ -717,6 +717,7 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
                     number(each["back"]["readout"]),
                     share(each["share"]["readout"]),
                     share(each["share"]["accuracy"]),
+                    share(each["share"]["top1"]),
                     number(each["random"]["readout"]) if each["random"] else "",
                 )
             )
@@ -726,8 +727,8 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
 def origin_ends(found: Facts) -> str:
     """What an origin rests on, in one line."""
     base, tuned = (
-        f"{number(found[role]['readout'])} (right on {found[role]['accuracy']:.1%})"
-        for role in ("base", "tuned")
+        f"{number(one['readout'])} (right {one['accuracy']:.1%}, likeliest {one['top1']:.1%})"
+        for one in (found["base"], found["tuned"])
     )
     return (
         f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
