@@ -89,9 +89,9 @@ def _run(
 
 def _told(name: str, found: Mapping[str, Any]) -> str:
     from forgetguard.report.terminal import aligned
-    from forgetguard.report.wording import origin, origin_ends, origin_rows
+    from forgetguard.report.wording import origin_ends, origin_line, origin_rows
 
-    lines = [f"{name}: {origin_ends(found)}", f"  {origin(found)}"]
+    lines = [f"{name}: {origin_ends(found)}", f"  {origin_line(found)}"]
     lines += [f"  {line}" for line in aligned(origin_rows(found))]
     return "\n".join([*lines, "", ""])
 

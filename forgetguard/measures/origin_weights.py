@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from forgetguard.checkpoints.adapted import WRAPPED
-from forgetguard.checkpoints.files import OUTPUT_EMBEDDINGS
+from forgetguard.checkpoints.files import ADAPTER, OUTPUT_EMBEDDINGS
 from forgetguard.errors import CheckpointError, MeasurementError
 from forgetguard.measures.parameter_drift import Block, LowRank, WeightPair
 
@@ -180,6 +180,11 @@ def _write(parameter: nn.Parameter, entries: Entries, start: int, values: Tensor
         here.copy_(values)
 
 
+def _by_adapter(pair: WeightPair) -> bool:
+    tuned = pair.tuned
+    return isinstance(tuned, LowRank) or (tuned is not None and tuned.file.name in ADAPTER)
+
+
 @contextmanager
 def _untied(model: Any, pairs: Sequence[WeightPair]) -> Iterator[None]:
     """Inside, two tied embeddings are apart where tuning changed them apart: one of the checkpoints
@@ -188,7 +193,7 @@ def _untied(model: Any, pairs: Sequence[WeightPair]) -> Iterator[None]:
     ends = [getattr(end, "base_layer", end) for end in (first, last)]
     apart = any(
         pair.name.endswith(OUTPUT_EMBEDDINGS)
-        or (isinstance(pair.tuned, LowRank) and pair.shape == tuple(ends[0].weight.shape))
+        or (_by_adapter(pair) and pair.shape == tuple(ends[0].weight.shape))
         for pair in pairs
     )
     tied: nn.Parameter = ends[1].weight

@@ -659,9 +659,11 @@ def part(named: Facts, tokens: Mapping[int, str] | None = None) -> str:
     return f"L{first}H{index} {what}" if kind in "qo" else f"L{first} kv group {index} {what}"
 
 
-def origin(found: Facts) -> str:
+def origin_line(found: Facts) -> str:
     """Where a loss came from, in one line: the parts that carry most of it, and within each what
     carries at least half of that."""
+    if "error" in found:
+        return f"origin: not measured: {found['error']}"
     if not found["lost"]:
         return "origin: the readout's loss cannot be told from nothing, so no part has a share"
     shown = [one for one in found["parts"] if one["share"]["readout"] >= _NAMED][:_SHOWN_PARTS]
