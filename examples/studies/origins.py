@@ -23,7 +23,8 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate.bundled import bundled_files
 from forgetguard.gate.schema import load_gate_file
-from forgetguard.measures.origin import Origin, Part, origin_between
+from forgetguard.measures.origin import Origin, origin
+from forgetguard.measures.origin_parts import Part
 from forgetguard.report.wording import part, share
 from forgetguard.whole_files import write_text
 
@@ -86,7 +87,7 @@ def read(model: Path, into: Path | None, change: Change, capability: Capability)
         tuned = copy(into or model, Path(work) / "tuned", replace(change, edit=both))
         specs = [resolve(str(model), "base"), resolve(str(tuned), "tuned")]
         with ModelPair(specs) as pair:
-            return origin_between(pair, capability.encoded(pair.base.tokenizer))
+            return origin(pair, capability.encoded(pair.base.tokenizer))
 
 
 def run(

@@ -6,14 +6,12 @@ from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.gate.session import shared_vocabulary
-from forgetguard.measures.origin import PASSES, Origin, origin_between
+from forgetguard.measures import origin as measures
 
-__all__ = ["Origin", "origin"]
+Origin = measures.Origin
 
 
-def origin(
-    pair: ModelPair, capability: Capability, *, passes: int = PASSES, seed: int = 0
-) -> Origin:
+def origin(pair: ModelPair, capability: Capability, *, passes: int = 40, seed: int = 0) -> Origin:
     """Share the loss of a capability among the parts of the checkpoint (docs/origin.md).
 
     Raises:
@@ -23,4 +21,4 @@ def origin(
     theirs = capability.encoded(pair.tuned.tokenizer)
     check_same_ids(encoded.encoded, theirs.encoded.pairs, "tuned")
     vocabulary = shared_vocabulary(pair)
-    return origin_between(pair, encoded, vocabulary=vocabulary, passes=passes, seed=seed)
+    return measures.origin(pair, encoded, vocabulary=vocabulary, passes=passes, seed=seed)

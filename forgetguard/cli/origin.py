@@ -59,14 +59,14 @@ def _run(
         from forgetguard.gate.runner import capability_of
         from forgetguard.gate.session import shared_vocabulary
         from forgetguard.gate.stages import encode
-        from forgetguard.measures.origin import origin_between
+        from forgetguard.measures.origin import origin
     found: dict[str, Any] = {}
     failed = False
     with progress_bar() as bar, ModelPair(specs, loading) as pair:
         vocabulary = shared_vocabulary(pair)
         for spec in circuits:
             try:
-                read = origin_between(
+                read = origin(
                     pair,
                     capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),
                     vocabulary=vocabulary,

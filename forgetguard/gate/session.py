@@ -54,7 +54,7 @@ from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
 from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
-from forgetguard.measures.origin import Origin, origin_between
+from forgetguard.measures.origin import Origin, origin
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
@@ -317,7 +317,7 @@ class GateSession:
         plan = self._ready(circuit)
         if plan.pairs is None or plan.stages is None:
             return None
-        return origin_between(
+        return origin(
             self._pair,
             capability_of(plan.stages.parts[0]),
             vocabulary=self._vocabulary,

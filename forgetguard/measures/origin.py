@@ -20,12 +20,13 @@ embedding. Which are read exactly is chosen to first order (gradient of the mean
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.capabilities.capability import EncodedCapability
@@ -34,7 +35,7 @@ from forgetguard.errors import MeasurementError
 from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.origin_parts import EMBEDDINGS, Group, Part, groups, rows_of
 from forgetguard.measures.origin_weights import Entries, Exchange, Side, Sums, exchange
-from forgetguard.measures.parameter_drift import WeightPair, weight_pairs
+from forgetguard.measures.parameter_drift import weight_pairs
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.forward import forward
 
@@ -122,47 +123,41 @@ class Origin:
     passes: int
 
 
-def origin_between(pair: ModelPair, capability: EncodedCapability, **settings: Any) -> Origin:
-    """`origin` of a pair's base and tuned checkpoint, with its settings; the base alone is loaded.
-
-    Raises:
-        CheckpointError: as `weight_pairs` and `origin`; so MeasurementError.
-    """
-    pairs = weight_pairs(pair.base.spec, pair.tuned.spec, pair.options, untied=True)
-    with memory_errors("measuring the origin of a loss"), pair.base.open() as model:
-        found = origin(locate(model), capability, pairs, **settings)
-    decode = pair.base.tokenizer.decode
-    tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
-    return replace(found, tokens=tokens)
-
-
 def origin(
-    anatomy: Anatomy,
+    pair: ModelPair,
     capability: EncodedCapability,
-    pairs: Sequence[WeightPair],
     *,
     vocabulary: int | None = None,
     passes: int = PASSES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Origin:
-    """Share the loss among the parts of the checkpoint.
+    """Share the loss from base to tuned among the parts of the checkpoint. The base alone is
+    loaded; when this returns, or raises, its weights are what they were.
 
     Args:
-        anatomy: of the open base; when this returns, or raises, its weights are what they were.
-        pairs: of `weight_pairs(..., untied=True)`.
+        vocabulary: cuts the logits to that many ids, as `behaviour`.
         passes: forward passes of all prompts, at most; two of them with a backward pass.
         seed: of the random changes.
         progress: is told the passes done, of at most how many.
 
     Raises:
         MeasurementError: too few passes, or logits or weights that are not finite.
-        CheckpointError: as `origin_weights.exchange`.
+        CheckpointError: as `weight_pairs` and `exchange`.
     """
     if passes < FEWEST_PASSES:
         raise MeasurementError(f"passes={passes}: the origin of a loss needs {FEWEST_PASSES}")
-    with exchange(anatomy.model, pairs) as weights:
-        return _Run(anatomy, capability, weights, vocabulary, passes, seed, progress).origin()
+    ends = weight_pairs(pair.base.spec, pair.tuned.spec, pair.options, untied=True)
+    with (
+        memory_errors("measuring the origin of a loss"),
+        pair.base.open() as model,
+        exchange(model, ends) as weights,
+    ):
+        run = _Run(locate(model), capability, weights, vocabulary, passes, seed, progress)
+        found = run.origin()
+    decode = pair.base.tokenizer.decode
+    tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
+    return replace(found, tokens=tokens)
 
 
 def shares(loss: float, alone: Iterable[float], back: Iterable[float]) -> tuple[list[float], float]:
@@ -199,27 +194,36 @@ class _Run:
         drop, loss = before - after, base - tuned
         lost = bool(drop.mean() > 2 * drop.std() / np.sqrt(len(drop)))
         found, interaction = _shared(parts, alone, back, loss if lost else Amount())
-        by_part = {group.part: group for group in parts}
-        carry = [one for one in found if abs(one.share.readout) >= CARRIES]
-        refined: tuple[Share, ...] = ()
+        groups_of = {group.part: group for group in parts}
+        carry = [(one, groups_of[one.part]) for one in found if one.share.readout >= CARRIES]
+        refined: list[Share] = []
         tokens: tuple[Token, ...] = ()
-        if carry and self.most - self.passes > len(carry):
-            chosen, tokens = self._chosen(carry, by_part, loss.readout)
-            refined, found = self._both_ways(chosen, found, carry[:CONTROLS], by_part, base, tuned)
-        parts_found = tuple(found)
-        return Origin(
-            len(drop), base, tuned, lost, parts_found, refined, tokens, interaction, self.passes
-        )
+        if carry and self.most - self.passes > CONTROLS:
+            inside, tokens = self._inside(carry, loss.readout)  # it leaves the base's weights
+            costs = [base - self._with(one, Side.TUNED, Side.BASE) for _, one in inside]
+            randomly = {
+                one.part: base - self._with(group, Side.RANDOM, Side.BASE)
+                for one, group in carry[:CONTROLS]
+            }
+            found = [replace(one, random=randomly.get(one.part)) for one in found]
+            self._all_tuned()
+            for (whole, one), cost in zip(inside, costs, strict=True):
+                gain = self._with(one, Side.BASE, Side.TUNED) - tuned
+                refined.append(
+                    Share(one.part, cost, gain, _within(whole, cost, gain), None, whole.part)
+                )
+        shown = tuple(found), tuple(refined), tokens
+        return Origin(len(drop), base, tuned, lost, *shown, interaction, self.passes)
 
-    def _chosen(
-        self, carry: Sequence[Share], by_part: Mapping[Part, Group], loss: float
+    def _inside(
+        self, carry: Sequence[tuple[Share, Group]], loss: float
     ) -> tuple[list[tuple[Share, Group]], tuple[Token, ...]]:
         """What inside the parts that carry the loss to read, each with the part that it is in: rows
         of an embedding, then what carries most to first order, a head after its projection. The
         model is tuned's when this begins and the base's when it ends."""
-        most = (self.most - self.passes - 2 - min(CONTROLS, len(carry))) // 2
-        inner = [one for one in carry if by_part[one.part].inside or one.part.kind in EMBEDDINGS]
-        names = [name for one in inner for name in by_part[one.part].slices]
+        most = (self.most - self.passes - 2 - CONTROLS) // 2
+        inner = [one for one in carry if one[1].inside or one[0].part.kind in EMBEDDINGS]
+        names = [name for _, group in inner for name in group.slices]
         if not names or most < 1:
             self.weights.restore()
             return [], ()
@@ -232,46 +236,21 @@ class _Run:
 
         def add(part: Share, group: Group, worth: float) -> None:
             sizes = [abs(_first_order(one, self.slopes)) for one in group.inside]
-            each = [worth * size / max(sum(sizes), 1e-300) for size in sizes]
-            found = zip(each, group.inside, strict=True)
-            waiting.extend((own, part, one) for own, one in found if own >= WORTH)
+            for one, size in zip(group.inside, sizes, strict=True):
+                own = worth * size / max(sum(sizes), 1e-300)
+                waiting.extend([(own, part, one)] if own >= WORTH else [])
 
-        for one in inner:
-            group = by_part[one.part]
-            if one.part.kind in EMBEDDINGS and not tokens:
+        for part, group in inner:
+            add(part, group, part.share.readout)
+            if part.part.kind in EMBEDDINGS and not tokens:
                 tokens = _tokens(self.slopes[next(iter(group.slices))], loss)
-                chosen += [(one, rows_of(group, [row.id for row in tokens]))] if tokens else []
-            add(one, group, abs(one.share.readout))
+                chosen += [(part, rows_of(group, [row.id for row in tokens]))] if tokens else []
         while waiting and len(chosen) < most:
             best = max(waiting, key=lambda one: one[0])
             waiting.remove(best)
             chosen.append(best[1:])
             add(best[1], best[2], best[0])
         return chosen, tokens
-
-    def _both_ways(
-        self,
-        chosen: Sequence[tuple[Share, Group]],
-        found: Sequence[Share],
-        controls: Sequence[Share],
-        by_part: Mapping[Part, Group],
-        base: Amount,
-        tuned: Amount,
-    ) -> tuple[tuple[Share, ...], list[Share]]:
-        """The refined parts, and `found` with the controls."""
-        alone = [base - self._with(one, Side.TUNED, Side.BASE) for _, one in chosen]
-        randomly = {
-            one.part: base - self._with(by_part[one.part], Side.RANDOM, Side.BASE)
-            for one in controls
-        }
-        found = [replace(one, random=randomly.get(one.part)) for one in found]
-        self._all_tuned()
-        back = [self._with(one, Side.BASE, Side.TUNED) - tuned for _, one in chosen]
-        refined = [
-            Share(one.part, cost, gain, _within(whole, cost, gain), inside=whole.part)
-            for (whole, one), cost, gain in zip(chosen, alone, back, strict=True)
-        ]
-        return tuple(refined), found
 
     def _all_tuned(self) -> None:
         self.weights.put(dict.fromkeys(self.weights.parameters, Entries()), Side.TUNED)
@@ -299,31 +278,20 @@ class _Run:
         """Add to `slopes` how much readout is lost to first order from base to tuned, by row and by
         column of each tensor, with the gradient of the model as it is. No more than one tensor's is
         held."""
+        own = {self.weights.parameters[name]: name for name in names}
 
-        def take(name: str) -> Callable[[nn.Parameter], None]:
-            def hook(_: nn.Parameter) -> None:
-                rows, columns = self.weights.sums(name)
-                before = self.slopes.get(name)
-                more = (
-                    (rows, columns) if before is None else (before[0] + rows, before[1] + columns)
-                )
-                self.slopes[name] = more
+        def take(parameter: Tensor) -> None:
+            name = own[parameter]  # type: ignore[index]
+            rows, columns = self.weights.sums(name)
+            before = self.slopes.get(name, (0.0, 0.0))
+            self.slopes[name] = before[0] + rows, before[1] + columns
 
-            return hook
-
-        hooks = []
-        parameters = {name: self.weights.parameters[name] for name in names}
-        try:
-            for name, one in parameters.items():
-                one.requires_grad_(True)
-                hooks.append(one.register_post_accumulate_grad_hook(take(name)))
+        with ExitStack() as stack:
+            for one in own:
+                stack.callback(one.requires_grad_, False)
+                hook = one.requires_grad_(True).register_post_accumulate_grad_hook(take)
+                stack.callback(hook.remove)
             self._backward()
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for one in parameters.values():
-                one.requires_grad_(False)
-                one.grad = None
         self._count()
 
     def _backward(self) -> None:

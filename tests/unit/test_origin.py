@@ -27,8 +27,8 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli import main
 from forgetguard.errors import CheckpointError, MeasurementError
-from forgetguard.measures.origin import GROUPS, PASSES, Origin, Part, origin, origin_between, shares
-from forgetguard.measures.origin_parts import Group, groups
+from forgetguard.measures.origin import GROUPS, PASSES, Origin, origin, shares
+from forgetguard.measures.origin_parts import Group, Part, groups
 from forgetguard.measures.origin_weights import Entries, Side, exchange
 from forgetguard.measures.parameter_drift import weight_pairs
 
@@ -46,7 +46,7 @@ def pairs_of(pair: ModelPair, count: int = 16, task: str = "induction") -> Encod
 
 def found(tuned: str | Path, base: str | Path = "tiny:base", count: int = 16) -> Origin:
     with pair_of(tuned, base) as pair:
-        return origin_between(pair, pairs_of(pair, count))
+        return origin(pair, pairs_of(pair, count))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ def test_the_tied_embedding_carries_the_loss_of_tiny_sft_by_a_literal_exchange()
     base, tuned = plain_model("base"), plain_model("sft")
     with pair_of("tiny:sft") as pair:
         pairs = pairs_of(pair, 64)
-        read = origin_between(pair, pairs)
+        read = origin(pair, pairs)
     table = {
         "base": plain_read(base, pairs),
         "tuned": plain_read(tuned, pairs),
@@ -194,8 +194,7 @@ def test_no_more_than_forty_passes_are_made_and_all_are_counted() -> None:
         with pair.base.open() as model:
             layer = locate(model).layers[0]
             hook = layer.register_forward_hook(lambda *_: calls.append(1))
-            between = weight_pairs(pair.base.spec, pair.tuned.spec, untied=True)
-            read = origin(locate(model), pairs, between)
+            read = origin(pair, pairs)
             hook.remove()
     assert len(calls) == read.passes * len(pairs.batches)
     assert 30 < read.passes <= PASSES
@@ -249,7 +248,7 @@ def test_an_unembedding_of_its_own_is_a_part_of_its_own_in_a_tied_base(tmp_path:
     config = json.loads((tuned / "config.json").read_text()) | {"tie_word_embeddings": False}
     (tuned / "config.json").write_text(json.dumps(config))
     with pair_of(tuned) as pair:
-        read = origin_between(pair, pairs_of(pair))
+        read = origin(pair, pairs_of(pair))
         with pair.base.open() as model:
             ends: Any = model.get_input_embeddings(), model.get_output_embeddings()
             assert ends[0].weight is ends[1].weight
@@ -258,7 +257,7 @@ def test_an_unembedding_of_its_own_is_a_part_of_its_own_in_a_tied_base(tmp_path:
     assert [one.part.kind for one in read.parts] == ["unembedding"]
     assert read.tuned.readout == pytest.approx(margin, abs=1e-4)
     with pair_of("tiny:base", tuned) as pair:  # and the other way round
-        back = origin_between(pair, pairs_of(pair))
+        back = origin(pair, pairs_of(pair))
     assert [one.part.kind for one in back.parts] == ["unembedding"]
     assert back.base.readout == pytest.approx(read.tuned.readout, abs=1e-5)
     assert back.tuned.readout == pytest.approx(read.base.readout, abs=1e-5)
@@ -305,7 +304,7 @@ def test_an_adapter_reads_as_the_checkpoint_that_it_would_be_merged_into(tmp_pat
         pairs = pairs_of(pair)
         with pair.tuned.open() as model:  # so that it lies in the base's modules, switched off
             before = plain_read(model, pairs)
-        read = origin_between(pair, pairs)
+        read = origin(pair, pairs)
         with pair.tuned.open() as model:
             assert plain_read(model, pairs) == before
     assert read.tuned.readout == pytest.approx(before[0], abs=1e-4)
@@ -325,9 +324,9 @@ def test_the_base_is_restored_bit_for_bit_whatever_ends_it(stop: int | None) -> 
             raise KeyboardInterrupt
 
     with pair_of("tiny:sft") as pair, pair.base.open() as model:
-        before, ends = state(model), weight_pairs(pair.base.spec, pair.tuned.spec, untied=True)
+        before = state(model)
         try:
-            origin(locate(model), pairs_of(pair), ends, progress=progress)
+            origin(pair, pairs_of(pair), progress=progress)
         except KeyboardInterrupt:
             assert stop is not None
         assert same(model, before)
@@ -429,7 +428,7 @@ def test_a_base_whose_weights_are_not_those_of_its_files_is_refused() -> None:
 
 def test_too_few_passes_are_refused() -> None:
     with pair_of("tiny:sft") as pair, pytest.raises(MeasurementError, match="passes=3"):
-        origin_between(pair, pairs_of(pair), passes=3)
+        origin(pair, pairs_of(pair), passes=3)
 
 
 # --- The command ----------------------------------------------------------------------------------
