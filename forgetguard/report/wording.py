@@ -632,112 +632,81 @@ def _in_brackets(one: Note | None) -> str:
 
 _PARTS = {
     "embedding": "token embedding",
-    "unembedding": "unembedding",
     "tied_embedding": "token embedding (tied to the unembedding)",
     "final_norm": "final norm",
-    "norms": "norms",
-    "attention": "attention",
     "mlp": "MLP",
     "other": "what is in no layer",
 }
 _NAMED = 0.05  # of the loss, from which on a part is named in the line
-_SHOWN_PARTS, _SHOWN_TOKENS = 3, 3
+_SHOWN_PARTS = 3
 
 
-def part(named: Facts, tokens: Mapping[int, str] | None = None) -> str:
-    """A part of a checkpoint: `layers 0-7 attention`, `L5H3 q`, `rows ' Mary', ' John'`."""
+def part(named: Facts) -> str:
+    """A part of a checkpoint: `layers 0-7 attention`, `layer 5 q`, `L5H3 q`, `8 rows`."""
     kind, layers, index = named["kind"], named["layers"], named["index"]
-    if kind == "rows":
-        texts = [repr((tokens or {}).get(one, one)) for one in named["tokens"]]
-        return f"rows {names(texts)}"
-    what = _PARTS.get(kind, str(kind))
+    what = f"{len(named['tokens'])} rows" if kind == "rows" else _PARTS.get(kind, str(kind))
     if layers is None:
         return what
     first, last = layers
-    if index is None:
-        return f"layer {first} {what}" if first == last else f"layers {first}-{last} {what}"
-    return f"L{first}H{index} {what}" if kind in "qo" else f"L{first} kv group {index} {what}"
+    if index is not None:
+        return f"L{first}H{index} {what}" if kind in "qo" else f"L{first} kv group {index} {what}"
+    return f"layer {first} {what}" if first == last else f"layers {first}-{last} {what}"
 
 
 def origin_line(found: Facts) -> str:
     """Where a loss came from, in one line: the parts that carry most of it, and within each what
-    carries at least half of that."""
+    carries at least half of that, a head before its projection."""
     if "error" in found:
         return f"origin: not measured: {found['error']}"
     if not found["lost"]:
         return "origin: the readout's loss cannot be told from nothing, so no part has a share"
-    shown = [one for one in found["parts"] if one["share"]["readout"] >= _NAMED][:_SHOWN_PARTS]
-    told = [
-        f"{part(one['part'])} {_whole_percent(one['share']['readout'])}{_mostly(one, found)}"
-        for one in shown
-    ]
-    rest = 1 - sum(one["share"]["readout"] for one in shown)
-    return f"origin: {', '.join([*told, f'all else {_whole_percent(rest)}'])}"
+    told, rest = [], 1.0
+    for one in found["parts"][:_SHOWN_PARTS]:
+        size = one["share"]["readout"]
+        if size >= _NAMED:
+            inside = [
+                each
+                for each in found["refined"]
+                if each["inside"] == one["part"] and each["share"]["readout"] >= size / 2
+            ]
+            inside.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
+            inner = "".join(f" ({_shared(each)})" for each in inside[:1])
+            told.append(f"{_shared(one)}{inner}")
+            rest -= size
+    return f"origin: {', '.join([*told, f'all else {100 * rest + 0.0:.0f} %'])}"
 
 
-def _mostly(one: Facts, found: Facts) -> str:
-    half = one["share"]["readout"] / 2
-    inside = [
-        each
-        for each in found["refined"]
-        if each["inside"] == one["part"] and each["share"]["readout"] >= half
-    ]
-    if not inside:
-        return ""
-    # A head before the projection that it is in.
-    best = max(inside, key=lambda each: (each["part"]["index"] is not None, _readout(each)))
-    by_share = sorted(found["tokens"], key=lambda token: -token["share"])[:_SHOWN_TOKENS]
-    tokens = {token["id"]: token["text"] for token in by_share}
-    if best["part"]["kind"] != "rows":
-        return f" ({part(best['part'])} {_whole_percent(_readout(best))})"
-    rows = len(best["part"]["tokens"])
-    most = names(repr(text) for text in tokens.values())
-    return f" ({rows} rows {_whole_percent(_readout(best))}: {most}, ...)"
-
-
-def _readout(one: Facts) -> float:
-    return float(one["share"]["readout"])
-
-
-def _whole_percent(value: float) -> str:
-    return f"{100 * value + 0.0:.0f} %"
+def _shared(one: Facts) -> str:
+    return f"{part(one['part'])} {100 * one['share']['readout'] + 0.0:.0f} %"
 
 
 def origin_rows(found: Facts) -> list[tuple[str, ...]]:
-    """Where a loss came from as a table: every part, and below it what was read inside."""
-    tokens = {one["id"]: one["text"] for one in found["tokens"]}
+    """Where a loss came from as the rows of a table: every part, and below it what was read
+    inside."""
     rows: list[tuple[str, ...]] = [
         ("part", "in base", "given back", "share", "of accuracy", "of top-1", "moved at random")
     ]
     for one in found["parts"]:
         inner = [each for each in found["refined"] if each["inside"] == one["part"]]
         for each in (one, *inner):
-            rows.append(
-                (
-                    "  " * (each is not one) + part(each["part"], tokens),
-                    number(each["alone"]["readout"]),
-                    number(each["back"]["readout"]),
-                    share(each["share"]["readout"]),
-                    share(each["share"]["accuracy"]),
-                    share(each["share"]["top1"]),
-                    number(each["random"]["readout"]) if each["random"] else "",
-                )
-            )
+            name = "  " * (each is not one) + part(each["part"])
+            costs = [number(each[way]["readout"]) for way in ("alone", "back")]
+            shares = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
+            control = number(each["random"]["readout"]) if each["random"] else ""
+            rows.append((name, *costs, *shares, control))
     return rows
 
 
-def origin_ends(found: Facts) -> str:
-    """What an origin rests on, in one line."""
+def origin_basis(found: Facts) -> list[str]:
+    """What an origin rests on, and which rows of an embedding lose most."""
     base, tuned = (
         f"{number(one['readout'])} (right {one['accuracy']:.1%}, likeliest {one['top1']:.1%})"
         for one in (found["base"], found["tuned"])
     )
-    return (
+    rows = names(f"{one['text']!r} {share(one['share'])}" for one in found["tokens"])
+    return [
         f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
-        f"passes; what more than two parts do only together, {share(_left(found))} of the loss, is "
-        "shared among them"
-    )
-
-
-def _left(found: Facts) -> float:
-    return float(found["interaction"]["readout"])
+        f"passes; what more than two parts do only together, "
+        f"{share(found['interaction']['readout'])} of the loss, is shared among them",
+        *([f"rows, to first order: {rows}"] if rows else []),
+    ]

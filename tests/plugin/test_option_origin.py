@@ -1,5 +1,5 @@
-"""`--forgetguard-origin`: a failing limit says which parts of the checkpoint carry the loss, and the
-results file holds the numbers, once a circuit; without it the summary names the option."""
+"""`--forgetguard-origin`: a failing limit says which parts of the checkpoint carry the loss, and
+the results file holds the numbers, once a circuit; without it the summary names the option."""
 
 from __future__ import annotations
 
@@ -64,3 +64,28 @@ def test_workers_and_the_ini_file_and_gates_in_python(folder: Path) -> None:
     (circuit,) = document["circuits"]
     assert circuit["origin"]["parts"]
     assert document["options"]["origin"] is True
+
+
+FAILS = """
+def origin(self, circuit):
+    from forgetguard.errors import MeasurementError
+    log(f"origin {circuit.name}")
+    raise MeasurementError("too little memory")
+FakeSession.origin = origin
+"""
+
+
+def test_what_cannot_be_measured_is_said_and_the_verdict_stands(project: Any) -> None:
+    project.circuit("bad.circuit.yaml", dcv_circuit=0.1, readout_drop=0.2)
+    project.circuit("good.circuit.yaml")
+    project.more_conftest(FAILS)
+    result = project.gate("--forgetguard-origin", "--forgetguard-json=out.json")
+    result.assert_outcomes(failed=2, passed=1)
+    assert [line for line in project.log() if line.startswith("origin")] == ["origin bad"]
+    results = project.results()
+    assert [one["outcome"] for one in results["results"]] == ["fail", "fail", "pass"]
+    assert {one["name"]: one.get("origin") for one in results["circuits"]} == {
+        "bad": {"error": "too little memory"},
+        "good": None,
+    }
+    assert result.stdout.str().count("origin: not measured: too little memory") == 2

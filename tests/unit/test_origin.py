@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_family import write_model
+from checkpoint_family import write_adapter, write_model
 from plain_tiny import plain_model
 from safetensors.torch import load_file
-from tiny_copies import HEAD_DIM, copy_of_base, output_slice_zeroed
+from tiny_copies import BASE, HEAD_DIM, copy_of_base, output_slice_zeroed
 from torch import Tensor, nn
 
 import forgetguard
@@ -312,6 +312,19 @@ def test_an_adapter_reads_as_the_checkpoint_that_it_would_be_merged_into(tmp_pat
     for mine, theirs in zip(read.parts, whole.parts, strict=True):
         assert mine.alone.readout == pytest.approx(theirs.alone.readout, abs=1e-4)
         assert mine.back.readout == pytest.approx(theirs.back.readout, abs=1e-4)
+
+
+def test_an_adapter_on_one_of_two_tied_embeddings_moves_that_one_alone(tmp_path: Path) -> None:
+    adapter = write_adapter(
+        BASE, tmp_path / "adapter", target_modules=["embed_tokens"], lora_alpha=1
+    )
+    with pair_of(adapter) as pair:
+        pairs = pairs_of(pair)
+        read = origin(pair, pairs)
+        with pair.tuned.open() as model:
+            margin, _ = plain_read(model, pairs)
+    assert [one.part.kind for one in read.parts] == ["embedding"]
+    assert read.tuned.readout == pytest.approx(margin, abs=1e-4)
 
 
 # --- What is exchanged, and what is left ----------------------------------------------------------
