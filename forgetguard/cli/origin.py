@@ -57,7 +57,7 @@ def _run(
         from forgetguard.checkpoints.placement import ModelPair
         from forgetguard.gate.records import dump
         from forgetguard.gate.runner import capability_of
-        from forgetguard.gate.session import shared_vocabulary
+        from forgetguard.gate.session import check_base, shared_vocabulary
         from forgetguard.gate.stages import encode
         from forgetguard.measures.origin import origin
     found: dict[str, Any] = {}
@@ -66,6 +66,7 @@ def _run(
         vocabulary = shared_vocabulary(pair)
         for spec in circuits:
             try:
+                check_base(spec, pair.base)
                 read = origin(
                     pair,
                     capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),

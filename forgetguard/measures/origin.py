@@ -32,7 +32,7 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.behaviour import behaviour
+from forgetguard.measures.behaviour import behaviour, check_length
 from forgetguard.measures.origin_parts import EMBEDDINGS, Group, Part, groups, rows_of
 from forgetguard.measures.origin_weights import Entries, Exchange, Side, Sums, exchange
 from forgetguard.measures.parameter_drift import weight_pairs
@@ -144,17 +144,17 @@ def origin(
     Raises:
         MeasurementError: too few passes, or logits or weights that are not finite.
         CheckpointError: as `weight_pairs` and `exchange`.
+        ForgetguardError: the model's parts cannot be found, or a prompt is too long for it.
     """
     if passes < FEWEST_PASSES:
         raise MeasurementError(f"passes={passes}: the origin of a loss needs {FEWEST_PASSES}")
     ends = weight_pairs(pair.base.spec, pair.tuned.spec, pair.options, untied=True)
-    with (
-        memory_errors("measuring the origin of a loss"),
-        pair.base.open() as model,
-        exchange(model, ends) as weights,
-    ):
-        run = _Run(locate(model), capability, weights, vocabulary, passes, seed, progress)
-        found = run.origin()
+    with memory_errors("measuring the origin of a loss"), pair.base.open() as model:
+        anatomy, lengths = locate(model), (batch.clean.shape[1] for batch in capability.batches)
+        check_length(anatomy, capability.capability.name, lengths)
+        with exchange(model, ends) as weights:
+            run = _Run(anatomy, capability, weights, vocabulary, passes, seed, progress)
+            found = run.origin()
     decode = pair.base.tokenizer.decode
     tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
     return replace(found, tokens=tokens)

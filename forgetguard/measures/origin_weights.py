@@ -144,7 +144,7 @@ def _holds(parameter: nn.Parameter, pair: WeightPair) -> bool:
 
 
 def _moved(pair: WeightPair) -> bool:
-    largest = max(float(block.change.abs().max()) for block in pair.blocks())
+    largest = max((float(block.change.abs().max()) for block in pair.blocks()), default=0.0)
     if not largest < float("inf"):  # NaN too
         raise MeasurementError(
             f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save it "

@@ -23,10 +23,12 @@ import forgetguard
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli import main
 from forgetguard.errors import CheckpointError, MeasurementError
+from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.origin import GROUPS, PASSES, Origin, origin, shares
 from forgetguard.measures.origin_parts import Group, Part, groups
 from forgetguard.measures.origin_weights import Entries, Side, exchange
@@ -344,6 +346,19 @@ def test_the_base_is_restored_bit_for_bit_whatever_ends_it(stop: int | None) -> 
             assert stop is not None
         assert same(model, before)
         assert not any(one.requires_grad or one.grad is not None for one in model.parameters())
+
+
+def test_in_half_precision_too_the_base_is_what_it_was_and_tuned_what_it_is() -> None:
+    specs = [resolve("tiny:base", "base"), resolve("tiny:sft", "tuned")]
+    with ModelPair(specs, LoadOptions(dtype="bfloat16")) as pair:
+        pairs = pairs_of(pair)
+        with pair.tuned.open() as model:
+            tuned = float(behaviour(locate(model), pairs).readout.mean())
+        with pair.base.open() as model:
+            before = state(model)
+            read = origin(pair, pairs)
+            assert same(model, before)
+    assert read.tuned.readout == tuned
 
 
 def entries(group: Group, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
