@@ -17,6 +17,8 @@ from forgetguard.checkpoints.files import ADAPTER, OUTPUT_EMBEDDINGS
 from forgetguard.errors import CheckpointError, MeasurementError
 from forgetguard.measures.parameter_drift import Block, LowRank, WeightPair
 
+_BLOCK = 1 << 20  # entries read at once
+
 
 class Side(Enum):
     """Whose entries stand in a tensor; `RANDOM`: the base's, each moved as far as tuning moved it,
@@ -77,7 +79,7 @@ class Exchange:
 
     def _blocks(self, name: str) -> Iterator[tuple[int, Block]]:
         start = 0
-        for block in self._pairs[name].blocks():
+        for block in self._pairs[name].blocks(_BLOCK):
             yield start, block
             start += len(block.base)
 
@@ -136,7 +138,7 @@ def _holds(parameter: nn.Parameter, pair: WeightPair) -> bool:
     if parameter.shape[1:] != pair.shape[1:] or len(rows) < (pair.shape or (1,))[0]:
         return False
     start, same = 0, parameter.is_floating_point()
-    for block in pair.blocks():
+    for block in pair.blocks(_BLOCK):
         here = rows[start : start + len(block.base)]
         same = same and torch.equal(here, block.base.to(here))
         start += len(block.base)
@@ -144,7 +146,7 @@ def _holds(parameter: nn.Parameter, pair: WeightPair) -> bool:
 
 
 def _moved(pair: WeightPair) -> bool:
-    largest = max((float(block.change.abs().max()) for block in pair.blocks()), default=0.0)
+    largest = max((float(block.change.abs().max()) for block in pair.blocks(_BLOCK)), default=0.0)
     if not largest < float("inf"):  # NaN too
         raise MeasurementError(
             f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save it "
