@@ -102,13 +102,19 @@ def exchange(model: nn.Module, pairs: Sequence[WeightPair]) -> Iterator[Exchange
         changed: dict[str, WeightPair] = {}
         for pair in pairs:
             parameter = _parameter(pair.name, names)
-            if parameter is None or parameter.is_meta or not _holds(parameter, pair):
+            largest = None if parameter is None else _largest_change(parameter, pair)
+            if parameter is None or largest is None:
                 raise CheckpointError(
                     f"{pair.name} of {pair.base.file} is not in the loaded base as it is stored "
                     "(quantised, offloaded, or fused when loaded): the origin of a loss needs "
                     "plain weights; load it unquantised, on one device"
                 )
-            if _moved(pair):
+            if not largest < float("inf"):  # NaN too
+                raise MeasurementError(
+                    f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save "
+                    "it again from a run that did not diverge"
+                )
+            if largest > 0:
                 changed[pair.name], found[pair.name] = pair, parameter
         exchanged = Exchange(changed, found)
         try:
@@ -132,27 +138,21 @@ def _parameter(name: str, names: Mapping[str, nn.Parameter]) -> nn.Parameter | N
     return names[near[0]] if len(near) == 1 else None
 
 
-def _holds(parameter: nn.Parameter, pair: WeightPair) -> bool:
-    """Whether the model holds what the base's file says, in the model's number format."""
+def _largest_change(parameter: nn.Parameter, pair: WeightPair) -> float | None:
+    """How far an entry moved at most; None where the model does not hold what the base's file says,
+    in the model's number format."""
     rows = _rows(parameter)
-    if parameter.shape[1:] != pair.shape[1:] or len(rows) < (pair.shape or (1,))[0]:
-        return False
-    start, same = 0, parameter.is_floating_point()
+    fits = parameter.shape[1:] == pair.shape[1:] and len(rows) >= (pair.shape or (1,))[0]
+    if parameter.is_meta or not fits or not parameter.is_floating_point():
+        return None
+    start, largest = 0, [0.0]
     for block in pair.blocks(_BLOCK):
         here = rows[start : start + len(block.base)]
-        same = same and torch.equal(here, block.base.to(here))
+        if not torch.equal(here, block.base.to(here)) and block.base.isfinite().all():
+            return None
+        largest.append(float(block.change.abs().max()))
         start += len(block.base)
-    return same
-
-
-def _moved(pair: WeightPair) -> bool:
-    largest = max((float(block.change.abs().max()) for block in pair.blocks(_BLOCK)), default=0.0)
-    if not largest < float("inf"):  # NaN too
-        raise MeasurementError(
-            f"{pair.name} holds NaN or infinite values in one of the two checkpoints: save it "
-            "again from a run that did not diverge"
-        )
-    return largest > 0
+    return float(torch.tensor(largest).max())  # NaN stays
 
 
 def _rows(tensor: Tensor) -> Tensor:
