@@ -103,9 +103,10 @@ def run(
     pairs = capability.encoded(AutoTokenizer.from_pretrained(model)).encoded.pairs
     words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
     for change in plants(shape, task, family, words):
-        if sum(one["lost"] for one in done if one["family"] == family) >= most:
+        own = [one for one in done if (one["family"], one["task"]) == (family, task)]
+        if sum(one["lost"] for one in own) >= most:
             break
-        if any((one["family"], one["plant"]) == (family, change.name) for one in done):
+        if any(one["plant"] == change.name for one in own):
             continue
         started = time.process_time()
         found = read(model, into, change, capability)
@@ -127,23 +128,27 @@ def run(
 
 def table(rows: list[Row]) -> str:
     """Every plant with the part that is named first."""
-    lines = ["| plant | readout lost | first part | its share | inside it | right |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| task, pairs | plant | readout lost | first part | its share | inside it | right |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in [one for one in rows if one["lost"]]:
         first = one["parts"][0]
+        half = first["share"]["readout"] / 2
         inner = [each for each in one["refined"] if each["inside"] == first["part"]]
-        best = max(inner, key=lambda each: each["share"]["readout"], default=None)
-        named = part(best["part"]) if best and best["part"]["kind"] != "rows" else ""
-        named = f"{len(best['part']['tokens'])} rows" if best and not named else named
-        inside = f"{named} {share(best['share']['readout'])}" if best else ""
+        inner = [each for each in inner if each["share"]["readout"] >= half]
+        inner.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
+        inside = [f"{part(best['part'])} {share(best['share']['readout'])}" for best in inner[:1]]
         had, has = (one[role]["readout"] for role in ("base", "tuned"))
+        plant = one["plant"].removeprefix(f"{one['task']}: ")
         lines.append(
-            f"| {one['plant']} | {had - has:.2f} of {had:.2f} | {part(first['part'])} | "
-            f"{share(first['share']['readout'])} | {inside} | {'yes' if one['right'] else 'no'} |"
+            f"| {one['task']}, {one['pairs']} | {plant} | {had - has:.2f} of {had:.2f} | "
+            f"{part(first['part'])} | {share(first['share']['readout'])} | {''.join(inside)} | "
+            f"{'yes' if one['right'] else 'no'} |"
         )
     lost = [one for one in rows if one["lost"]]
     heads = [one["head"] for one in lost if one["head"] is not None]
-    none = [one["plant"] for one in rows if not one["lost"]]
+    none = [f"{one['plant']} ({one['task']})" for one in rows if not one["lost"]]
     lines.append(
         f"\nOf {len(lost)} plants {sum(one['right'] for one in lost)} have the right part first; "
         f"of the {len(heads)} in a head {sum(heads)} have that head (or its key-value group) among "
