@@ -90,11 +90,10 @@ def _run(
 
 def _told(name: str, found: Mapping[str, Any]) -> str:
     from forgetguard.report.terminal import aligned
-    from forgetguard.report.wording import origin_basis, origin_line, origin_rows
+    from forgetguard.report.wording import origin_ends, origin_line, origin_rows
 
-    basis, *rows = origin_basis(found)
-    lines = [origin_line(found), "", *aligned(origin_rows(found)), "", *rows]
-    return "\n".join([f"{name}: {basis}", *(f"  {line}".rstrip() for line in lines), ""])
+    lines = [origin_line(found), "", *aligned(origin_rows(found)), "", origin_ends(found)]
+    return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 
 COMMAND = Command(

@@ -17,6 +17,7 @@ from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
 from forgetguard.report import json_file
 from forgetguard.report.terminal import table, totals, verdict_row
+from forgetguard.report.wording import reservations
 
 if TYPE_CHECKING:
     from forgetguard.report.recheck import Rechecked
@@ -203,13 +204,7 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     word = "a pass" if checked.passed else "NOT A PASS"
     lines = [f"run         {word} ({counted})"]
     lines += [f"  {reason}" for reason in checked.why_not[:_SHOWN]]
-    allowed, deselected = document["allowed_to_abstain"], document.get("deselected")
-    if allowed:
-        lines.append(f"  ALLOWED TO ABSTAIN, so shown to be kept by nothing: {', '.join(allowed)}")
-    if deselected:
-        lines.append(f"  deselected: {', '.join(deselected)}")
-    if document.get("selection", {}).get("by_name"):
-        lines.append("  only gates that were named (or failed last time) were run")
+    lines += [f"  {what}: {', '.join(named)}" for what, named in reservations(document)]
     return lines
 
 

@@ -55,6 +55,7 @@ BEFORE_MODELS = (
     "forgetguard.recipes.training.rollout_log",
     "forgetguard.recipes.training.saved_states",
     "forgetguard.report.baseline_file",
+    "forgetguard.report.page",
     "forgetguard.report.recheck",
     "forgetguard.report.terminal",
     "examples.studies.calibration",
