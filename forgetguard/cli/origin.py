@@ -19,7 +19,7 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import DONE, FAILED, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.declaration import GateSpec
@@ -96,9 +96,4 @@ def _told(name: str, found: Mapping[str, Any]) -> str:
     return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 
-COMMAND = Command(
-    "origin",
-    "say which parts of the tuned checkpoint carry the loss of a capability",
-    _options,
-    _prepare,
-)
+COMMAND = Command("origin", SUMMARIES["origin"], _options, _prepare)

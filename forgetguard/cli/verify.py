@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli.checkpoints import read_checkpoints
-from forgetguard.cli.command import DONE, FAILED, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
@@ -208,9 +208,4 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     return lines
 
 
-COMMAND = Command(
-    "verify",
-    "confirm that a results file follows from its own numbers, and that they can be had again",
-    _options,
-    _prepare,
-)
+COMMAND = Command("verify", SUMMARIES["verify"], _options, _prepare)
