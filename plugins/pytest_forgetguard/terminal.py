@@ -190,7 +190,10 @@ def _left_out(run: Run) -> list[str]:
     if not run.settings.origin and any(
         one["outcome"] == "fail" and one["capability"] for one in failed
     ):
-        lines.append("which parts of the checkpoint carry the loss: add --forgetguard-origin")
+        lines.append(
+            "which parts of the checkpoint carry the loss: add --forgetguard-origin, or run "
+            f"forgetguard origin base={run.settings.base} tuned={run.settings.tuned}"
+        )
     if run.left_out:
         lines.append(
             f"not judged, as not of the core set: {', '.join(run.left_out)} "
