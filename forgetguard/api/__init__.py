@@ -18,6 +18,7 @@ from forgetguard.api.checkpoints import load
 from forgetguard.api.circuits import SUGGESTED_LIMITS, Circuit, discover
 from forgetguard.api.faithfulness import Roles, faithfulness, roles
 from forgetguard.api.measure import Measured, measure
+from forgetguard.api.origin import Origin, origin
 from forgetguard.api.restoration import Restoration, restoration
 from forgetguard.api.vulnerability import Vulnerability, vulnerability
 
@@ -25,6 +26,7 @@ __all__ = [
     "SUGGESTED_LIMITS",
     "Circuit",
     "Measured",
+    "Origin",
     "Restoration",
     "Roles",
     "Vulnerability",
@@ -33,6 +35,7 @@ __all__ = [
     "faithfulness",
     "load",
     "measure",
+    "origin",
     "restoration",
     "roles",
     "vulnerability",

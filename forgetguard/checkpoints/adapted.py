@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Names by which peft wraps a module of the base: a tuner's, and that of a module saved whole.
-_WRAPPED = ("base_layer", "original_module", "token_adapter")
+WRAPPED = ("base_layer", "original_module", "token_adapter")
 
 
 class AdaptedModel:
@@ -123,8 +123,8 @@ def _touched(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if outer is None:
             continue
         parts = name.removeprefix(f"{outer}.").split(".")
-        if parts[0] in _WRAPPED:
-            kept = [p for p in (*outer.split("."), *parts) if p not in _WRAPPED]
+        if parts[0] in WRAPPED:
+            kept = [p for p in (*outer.split("."), *parts) if p not in WRAPPED]
             yield ".".join(kept), parameter
 
 

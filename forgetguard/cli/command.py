@@ -29,6 +29,7 @@ SUMMARIES = {
     "discover": "find the heads that carry a capability, and write a circuit file to review",
     "calibrate": "measure what circuits read where nothing happened, and suggest limits",
     "verify": "confirm that a results file follows from its own numbers",
+    "origin": "say which parts of the tuned checkpoint carry the loss of a capability",
     "report": "write results files as one page to read, without the models",
     "measures": "list everything that a limit may bound",
     "tasks": "list the tasks that prompt pairs can be drawn from",

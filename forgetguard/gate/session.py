@@ -54,6 +54,7 @@ from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
 from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
+from forgetguard.measures.origin import Origin, origin
 from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
 from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
@@ -305,6 +306,24 @@ class GateSession:
         if plan is None or not plan.by_stage or plan.failed is not None:
             return None
         return plan.spec, self._with_exact(plan, -1)
+
+    def origin(self, circuit: GateSpec) -> Origin | None:
+        """Which parts of the checkpoint carry what tuned lost of the file's capability, on its
+        first pairs; None where it has none.
+
+        Raises:
+            ForgetguardError: it cannot be measured.
+        """
+        plan = self._ready(circuit)
+        if plan.pairs is None or plan.stages is None:
+            return None
+        return origin(
+            self._pair,
+            capability_of(plan.stages.parts[0]),
+            vocabulary=self._vocabulary,
+            seed=self._seed,
+            progress=partial(self._report, f"looking for the origin of the loss in {circuit.name}"),
+        )
 
     def close(self) -> None:
         """Free the models and what was captured from them."""

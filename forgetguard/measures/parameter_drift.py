@@ -65,6 +65,7 @@ class WeightPair:
         base: where the base's tensor lies.
         tuned: where the tuned one lies (`tuned_name`), or the LoRA update on the base's, or None
             where an adapter leaves it alone.
+        base_name: the base's tensor, where it has another name (a tied output embedding).
     """
 
     name: str
@@ -72,6 +73,7 @@ class WeightPair:
     base: TensorEntry
     tuned: TensorEntry | LowRank | None
     tuned_name: str = ""
+    base_name: str = ""
 
     @property
     def kind(self) -> str:
@@ -90,11 +92,14 @@ class WeightPair:
         rows = max(1, entries // max(1, math.prod(self.shape[1:])))
         total = self.shape[0] if self.shape else 1
         with ExitStack() as stack:
-            read, tuned = _reader(stack, self.base, self.name), self._tuned_reader(stack)
+            read, tuned = self._base_reader(stack), self._tuned_reader(stack)
             for start in range(0, total, rows):
                 where = slice(start, min(start + rows, total))
                 base = read(where)
                 yield Block(base, *tuned(where, base))
+
+    def _base_reader(self, stack: ExitStack) -> Callable[[slice], Tensor]:
+        return _reader(stack, self.base, self.base_name or self.name)
 
     def _tuned_reader(
         self, stack: ExitStack
@@ -111,12 +116,17 @@ class WeightPair:
 
 
 def weight_pairs(
-    base: CheckpointSpec, tuned: CheckpointSpec, options: LoadOptions | None = None
+    base: CheckpointSpec,
+    tuned: CheckpointSpec,
+    options: LoadOptions | None = None,
+    *,
+    untied: bool = False,
 ) -> tuple[WeightPair, ...]:
     """Match the weights of two checkpoints by name, from their files' headers.
 
     A second copy of a tied embedding, integers and saved constants are left out. A LoRA adapter is
-    taken as a change of the base.
+    taken as a change of the base. `untied`: an output embedding that only one of the two has of its
+    own is matched with the other's input embedding.
 
     Raises:
         CheckpointError: pickled weights, names or shapes that do not match, or an adapter that is
@@ -137,7 +147,7 @@ def weight_pairs(
         )
     if theirs.is_adapter:
         return _adapted(ours, theirs)
-    return _matched(ours, theirs)
+    return _matched(ours, theirs, untied=untied)
 
 
 def _described(spec: CheckpointSpec, options: LoadOptions) -> Described:
@@ -150,11 +160,17 @@ def _described(spec: CheckpointSpec, options: LoadOptions) -> Described:
     return found
 
 
-def _matched(base: Described, tuned: Described) -> tuple[WeightPair, ...]:
+def _matched(base: Described, tuned: Described, *, untied: bool) -> tuple[WeightPair, ...]:
     ours, theirs = _weights(base.tensors), _weights(tuned.tensors)
     for name in _tied(ours, theirs):
         ours.pop(name, None)
         theirs.pop(name, None)
+    read_as: dict[str, str] = {}  # of an output embedding that one side lacks, its input embedding
+    for name in ours.keys() ^ theirs.keys() if untied else ():
+        side = theirs if name in ours else ours
+        tied = next((one for one in side if one.endswith(INPUT_EMBEDDINGS)), None)
+        if name.endswith(OUTPUT_EMBEDDINGS) and name.endswith(".weight") and tied is not None:
+            side[name], read_as[name] = side[tied], tied
     if ours.keys() != theirs.keys():
         raise CheckpointError(
             f"{tuned.spec} and {base.spec} do not hold the same weights: "
@@ -167,7 +183,8 @@ def _matched(base: Described, tuned: Described) -> tuple[WeightPair, ...]:
             _common_rows(name, entry, theirs[name], base.spec, tuned.spec),
             entry,
             theirs[name],
-            name,
+            name if name in tuned.tensors else read_as[name],
+            name if name in base.tensors else read_as[name],
         )
         for name, entry in sorted(ours.items())
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from forgetguard.gate.verdict import Code, UnitEvidence, Verdict
+from forgetguard.gate.verdict import Code, Outcome, UnitEvidence, Verdict
 from forgetguard.report.wording import (
     controls,
     interval,
     note,
     number,
+    origin_line,
     quantity,
     reason,
     units_of,
@@ -53,8 +55,11 @@ def headline(verdict: Verdict) -> str:
     )
 
 
-def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
-    """The verdict with its evidence: worst heads, notes, the prompt pairs hurt most (none where
+def failure_lines(
+    verdict: Verdict, rerun: str | None = None, origin: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The verdict with its evidence: where the loss came from (of a failed one, where that was
+    measured), worst heads, notes, the prompt pairs hurt most (none where
     there is no value: then nothing was there to be hurt), where the limit was declared and, where
     given, the command that runs only this again."""
     lines = [headline(verdict)]
@@ -65,6 +70,8 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
         capability = f"capability {verdict.capability}" * bool(verdict.capability)
         lines.append(f"  {', '.join(part for part in (capability, basis) if part)}")
     lines += [f"  {line}" for line in (power(verdict), controls(verdict)) if line]
+    if origin is not None and verdict.outcome is Outcome.FAIL:
+        lines.append(f"  {origin_line(origin)}")
     if verdict.subjects:
         lines += ["", *_subject_lines(verdict)]
     notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]

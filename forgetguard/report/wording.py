@@ -663,3 +663,88 @@ def controls(verdict: Verdict) -> str:
 
 def _in_brackets(one: Note | None) -> str:
     return "" if one is None else f" ({note(one)})"
+
+
+# --- where a loss came from ----------------------------------------------------------------------
+
+_PARTS = {
+    "embedding": "token embedding",
+    "tied_embedding": "token embedding (tied to the unembedding)",
+    "final_norm": "final norm",
+    "mlp": "MLP",
+    "other": "what is in no layer",
+}
+_NAMED = 0.05  # of the loss, from which on a part is named in the line
+_SHOWN_PARTS = 3
+
+
+def part(named: Facts) -> str:
+    """A part of a checkpoint: `layers 0-7 attention`, `layer 5 q`, `L5H3 q`, `8 rows`."""
+    kind, layers, index = named["kind"], named["layers"], named["index"]
+    what = f"{len(named['tokens'])} rows" if kind == "rows" else _PARTS.get(kind, str(kind))
+    if layers is None:
+        return what
+    first, last = layers
+    if index is not None:
+        return f"L{first}H{index} {what}" if kind in "qo" else f"L{first} kv group {index} {what}"
+    return f"layer {first} {what}" if first == last else f"layers {first}-{last} {what}"
+
+
+def origin_line(found: Facts) -> str:
+    """Where a loss came from, in one line: the parts that carry most of it, and within each what
+    carries at least half of that, a head before its projection."""
+    if "error" in found:
+        return f"origin: not measured: {found['error']}"
+    if not found["lost"]:
+        return "origin: the readout's loss cannot be told from nothing, so no part has a share"
+    told, rest = [], 1.0
+    for one in found["parts"][:_SHOWN_PARTS]:
+        size = one["share"]["readout"]
+        if size >= _NAMED:
+            inside = [
+                each
+                for each in found["refined"]
+                if each["inside"] == one["part"] and each["share"]["readout"] >= size / 2
+            ]
+            inside.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
+            inner = "".join(f" ({_shared(each)})" for each in inside[:1])
+            told.append(f"{_shared(one)}{inner}")
+            rest -= size
+    return f"origin: {', '.join([*told, f'all else {100 * rest + 0.0:.0f} %'])}"
+
+
+def _shared(one: Facts) -> str:
+    return f"{part(one['part'])} {100 * one['share']['readout'] + 0.0:.0f} %"
+
+
+def origin_rows(found: Facts) -> list[tuple[str, ...]]:
+    """Where a loss came from as the rows of a table: every part, and below it what was read
+    inside."""
+    rows: list[tuple[str, ...]] = [
+        ("part", "in base", "given back", "share", "of accuracy", "of top-1", "moved at random")
+    ]
+    for one in found["parts"]:
+        inner = [each for each in found["refined"] if each["inside"] == one["part"]]
+        for each in (one, *inner):
+            name = "  " * (each is not one) + part(each["part"])
+            costs = [number(each[way]["readout"]) for way in ("alone", "back")]
+            shares = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
+            control = number(each["random"]["readout"]) if each["random"] else ""
+            rows.append((name, *costs, *shares, control))
+    return rows
+
+
+def origin_ends(found: Facts) -> str:
+    """What an origin rests on, and which rows of an embedding lose most."""
+    base, tuned = (
+        f"{number(one['readout'])} (right {one['accuracy']:.1%}, likeliest {one['top1']:.1%})"
+        for one in (found["base"], found["tuned"])
+    )
+    rows = names(f"{one['text']!r} {share(one['share'])}" for one in found["tokens"])
+    return (
+        f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
+        "passes; what more than two parts do only together, "
+        f"{share(found['interaction']['readout'])} of the loss, is shared among them"
+        + f"; rows of the embedding, to first order: {rows}"
+        * bool(rows)
+    )

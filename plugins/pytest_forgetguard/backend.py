@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from forgetguard.gate.baseline import Baseline
     from forgetguard.gate.schema import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
+    from forgetguard.measures.origin import Origin
     from forgetguard.measures.samples import Samples
     from pytest_forgetguard.settings import Settings
 
@@ -30,6 +31,8 @@ class Measuring(Protocol):
     def measurement(self, circuit: GateSpec) -> Samples: ...
 
     def measured(self, circuit: GateSpec) -> tuple[GateSpec, Samples] | None: ...
+
+    def origin(self, circuit: GateSpec) -> Origin | None: ...
 
     def close(self) -> None: ...
 

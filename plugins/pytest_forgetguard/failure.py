@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from _pytest._code.code import ReprExceptionInfo, ReprFileLocation, ReprTracebackNative
 from _pytest.outcomes import Skipped
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 class GateFailure(AssertionError):  # noqa: N818 - a finding, not a fault
     """At least one limit was not shown to be kept. `verdicts` are those that did not pass."""
 
-    def __init__(self, *verdicts: Verdict, rerun: str | None = None) -> None:
+    def __init__(
+        self, *verdicts: Verdict, rerun: str | None = None, origin: Mapping[str, Any] | None = None
+    ) -> None:
         from forgetguard.report.terminal import failure_lines
 
         self.verdicts = verdicts
-        lines = [line for verdict in verdicts for line in failure_lines(verdict, rerun)]
+        lines = [line for verdict in verdicts for line in failure_lines(verdict, rerun, origin)]
         super().__init__("\n".join(lines))
 
     @property

@@ -94,7 +94,7 @@ class Forgetguard:
         __tracebackhide__ = True
         verdict = self.judge(circuit, limit, max=max)
         self._record(verdict)
-        self._require_pass(verdict)
+        self._require_pass(self.circuit(circuit), verdict)
         return verdict
 
     def check(
@@ -117,7 +117,7 @@ class Forgetguard:
         own = len(asked)  # they share this gate's part of the run's false-alarm rate
         verdicts = tuple(self._judge(spec, key, maximum, own) for key, maximum in asked.items())
         self._record(*verdicts)
-        self._require_pass(*verdicts)
+        self._require_pass(spec, *verdicts)
         return verdicts
 
     def _limit(self, spec: GateSpec, key: str, maximum: float | None) -> Limit:
@@ -133,7 +133,7 @@ class Forgetguard:
             f"{spec.path} declares no limit {key!r} (it has {declared}); give max=..., or add it"
         )
 
-    def _require_pass(self, *verdicts: Verdict) -> None:
+    def _require_pass(self, spec: GateSpec, *verdicts: Verdict) -> None:
         from forgetguard.gate.verdict import Outcome
 
         __tracebackhide__ = True
@@ -144,4 +144,4 @@ class Forgetguard:
             if verdict.outcome is not Outcome.PASS and not (allowed and verdict.not_judged)
         ]
         if unpassed:
-            raise GateFailure(*unpassed)
+            raise GateFailure(*unpassed, origin=self._run.origin(spec, *unpassed))

@@ -91,7 +91,8 @@ class LimitItem(pytest.Item):
             raise NotHad(verdict)
         may_abstain = run.settings.allow_abstain and verdict.not_judged
         if verdict.outcome is not Outcome.PASS and not may_abstain:
-            raise GateFailure(verdict, rerun=self.rerun(verdict.family))
+            origin = run.origin(self.spec, verdict)
+            raise GateFailure(verdict, rerun=self.rerun(verdict.family), origin=origin)
 
     def _initrequest(self) -> None:
         """What pytest-retry calls between attempts, to set fixtures up anew: there are none."""

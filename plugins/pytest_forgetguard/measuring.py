@@ -29,6 +29,7 @@ class Measurements:
         self._digests: dict[str, str] = {}  # of the circuit last measured under a name
         self._told: dict[str, Samples | None] = {}  # by digest, what was drained
         self._fresh_circuits: list[dict[str, Any]] = []
+        self._origins: dict[str, dict[str, Any] | None] = {}  # by digest
         self.family = 1  # limits of the whole run, those of other workers too
         self._limits: tuple[tuple[GateSpec, Limit], ...] = ()
         self.here: Path | None = None  # the file of the running test
@@ -65,6 +66,23 @@ class Measurements:
                 session.measurement(circuit)
             finally:
                 self._note(circuit, session)
+
+    def origin(self, circuit: GateSpec) -> dict[str, Any] | None:
+        """Where the loss of a circuit that was judged came from, in plain values, measured once;
+        what cannot be measured is `{"error": why}`, and no defect of the verdict."""
+        from forgetguard.errors import ForgetguardError
+        from forgetguard.gate.records import dump
+
+        key = self._digests[circuit.name]
+        if key not in self._origins:
+            with self._progress.during():
+                try:
+                    found = self._session(circuit).origin(circuit)
+                    self._origins[key] = None if found is None else dump(found)
+                except ForgetguardError as error:
+                    self._origins[key] = {"error": str(error)}
+            self._fresh_circuits.append({"digest": key, "origin": self._origins[key]})
+        return self._origins[key]
 
     def record(self, verdict: Verdict) -> None:
         """Count the verdict as a gate's: it goes into the report of the running test. It says by a

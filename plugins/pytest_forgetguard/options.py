@@ -35,6 +35,7 @@ SWITCHES = {
     "trust-remote-code": "Let checkpoints run the code they carry.",
     "allow-pickle": "Load checkpoints that are not safetensors.",
     "merge-adapter": "Merge a LoRA adapter into its base instead of toggling it.",
+    "origin": "Where a limit fails, measure which parts of the checkpoint carry the loss.",
     "allow-abstain": "Let limits that cannot be judged abstain; at least one limit must pass.",
 }
 # Not in the ini file: a gate that records every checkpoint as the accepted one gates nothing.

@@ -38,6 +38,7 @@ class Settings:
     allow_pickle: bool = False
     merge_adapter: bool = False
     allow_abstain: bool = False
+    origin: bool = False
     controls: int = 0
     baseline: Path | None = None
     update: bool = False

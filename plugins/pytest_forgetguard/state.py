@@ -14,6 +14,7 @@ from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
     from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
@@ -78,6 +79,7 @@ class Run:
     deselected: dict[str, None] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)  # circuits, by digest
+    origins: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # by digest
     usage_errors: dict[str, None] = field(default_factory=dict)
     specification_errors: dict[str, None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
@@ -93,6 +95,11 @@ class Run:
         if path not in self.circuits:
             self.circuits[path] = self.backend.circuit(path)
         return self.circuits[path]
+
+    def origin(self, circuit: GateSpec, *verdicts: Verdict) -> dict[str, Any] | None:
+        """Where the loss came from, where this run measures that and one of the verdicts fails."""
+        failed = any(verdict.outcome.value == "fail" for verdict in verdicts)
+        return self.measurements.origin(circuit) if self.settings.origin and failed else None
 
     @property
     def not_run(self) -> list[str]:
@@ -125,6 +132,9 @@ class Run:
 
     def add_circuit(self, entry: dict[str, Any]) -> None:
         """Keep what was measured of a circuit, once: of what several workers send, the most."""
+        if "origin" in entry:
+            self.origins[entry["digest"]] = entry["origin"]
+            return
         known = self.measured.get(entry["digest"])
         if known is None or _extent(known) < _extent(entry):
             self.measured[entry["digest"]] = entry
@@ -135,7 +145,12 @@ class Run:
 
     def circuits_in_order(self) -> list[dict[str, Any]]:
         """What was measured, by circuit, whichever worker was first."""
-        return sorted(self.measured.values(), key=lambda entry: (entry["name"], entry["digest"]))
+        found = sorted(self.measured.values(), key=lambda entry: (entry["name"], entry["digest"]))
+        origins = self.origins
+        return [
+            entry | ({"origin": origins[key]} if (key := entry["digest"]) in origins else {})
+            for entry in found
+        ]
 
     def add(self, nodeid: str, *attempts: Result) -> None:
         """Merge what a report says of the attempts at a gate into what is known of it."""

@@ -186,6 +186,14 @@ def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list
 def _left_out(run: Run) -> list[str]:
     """What other heads read, then which gates were left out, and where the results are."""
     lines = _controls(run)
+    failed = [one for _, result in run.in_order() for one in result.verdicts]
+    if not run.settings.origin and any(
+        one["outcome"] == "fail" and one["capability"] for one in failed
+    ):
+        lines.append(
+            "which parts of the checkpoint carry the loss: add --forgetguard-origin, or run "
+            f"forgetguard origin base={run.settings.base} tuned={run.settings.tuned}"
+        )
     if run.left_out:
         lines.append(
             f"not judged, as not of the core set: {', '.join(run.left_out)} "

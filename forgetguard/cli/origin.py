@@ -1,0 +1,99 @@
+"""`forgetguard origin base=... tuned=...`: which parts of the checkpoint carry a loss."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from forgetguard.checkpoints.options import LoadOptions
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli.checkpoints import (
+    add_checkpoints,
+    add_load_options,
+    load_options,
+    read_checkpoints,
+)
+from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
+from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, say, whole_imports
+from forgetguard.cli.progress import progress_bar
+from forgetguard.errors import ForgetguardError, SpecificationError
+from forgetguard.gate.declaration import GateSpec
+
+ROLES = ("base", "tuned")
+
+
+def _options(parser: ArgumentParser) -> None:
+    add_checkpoints(parser, ROLES)
+    parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
+    parser.add_argument("--json", action="store_true", help="print what was read as JSON")
+    add_load_options(parser)
+
+
+def _prepare(asked: Namespace) -> Job:
+    tokens, files = split_tokens(asked.tokens)
+    given = read_checkpoints(tokens, ROLES)
+    loading = load_options(asked)
+    specs = {role: resolve(at, role) for role, at in given.items()}
+    check(specs["base"], specs["tuned"], allowed_by=None, options=loading)
+    circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
+    if not circuits:
+        raise SpecificationError("no prompt pairs: give a circuit file that has some")
+    return lambda: _run(specs, loading, circuits, as_json=asked.json)
+
+
+def _run(
+    specs: Mapping[str, CheckpointSpec],
+    loading: LoadOptions,
+    circuits: list[GateSpec],
+    *,
+    as_json: bool,
+) -> int:
+    with whole_imports():
+        from forgetguard.checkpoints.placement import ModelPair
+        from forgetguard.gate.records import dump
+        from forgetguard.gate.runner import capability_of
+        from forgetguard.gate.session import check_base, shared_vocabulary
+        from forgetguard.gate.stages import encode
+        from forgetguard.measures.origin import origin
+    found: dict[str, Any] = {}
+    failed = False
+    with progress_bar() as bar, ModelPair(specs, loading) as pair:
+        vocabulary = shared_vocabulary(pair)
+        for spec in circuits:
+            try:
+                check_base(spec, pair.base)
+                read = origin(
+                    pair,
+                    capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),
+                    vocabulary=vocabulary,
+                    progress=partial(bar, f"origin of {spec.name}"),
+                )
+            except ForgetguardError as error:
+                say(f"forgetguard origin: {spec.name}: {error}")
+                failed = True
+                continue
+            found[spec.name] = dump(read)
+            if not as_json:
+                bar.close()
+                sys.stdout.write(_told(spec.name, found[spec.name]))
+    if as_json:
+        checkpoints = {role: spec.given for role, spec in specs.items()}
+        document = {"checkpoints": checkpoints, "circuits": found}
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    return FAILED if failed else DONE
+
+
+def _told(name: str, found: Mapping[str, Any]) -> str:
+    from forgetguard.report.terminal import aligned
+    from forgetguard.report.wording import origin_ends, origin_line, origin_rows
+
+    lines = [origin_line(found), "", *aligned(origin_rows(found)), "", origin_ends(found)]
+    return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
+
+
+COMMAND = Command("origin", SUMMARIES["origin"], _options, _prepare)
