@@ -54,31 +54,51 @@ class Intervened:
     readout: FloatArray
 
 
+# Of a batch, by the source's name and the layer: what enters a layer where every member is replaced.
+Replaced = dict[str, dict[int, Tensor]]
+
+
 @dataclass(slots=True)
 class Passes:
     """The clean pass and the sources of each batch, kept from one call of `intervene` to the next
     on the same model and pairs, with sources of the same meaning, as far as there is room.
 
     members: all that any of the calls patches.
+    nested: most calls replace all members but some: what enters each layer in the run that replaces
+        all is kept too, and a run begins at the first layer in which it leaves one in place.
     """
 
     members: Sequence[Member]
-    _kept: dict[int, tuple[CleanPass, Mapping[str, Source]]] = field(default_factory=dict)
+    nested: bool = False
+    _kept: dict[int, tuple[CleanPass, Mapping[str, Source], Replaced]] = field(default_factory=dict)
+    _slices: dict[Member, Tensor] = field(default_factory=dict)
     _bytes: int = 0
 
-    def get(self, batch: int) -> tuple[CleanPass, Mapping[str, Source]] | None:
+    def get(self, batch: int) -> tuple[CleanPass, Mapping[str, Source], Replaced] | None:
         """Those of a batch, where they are kept."""
         return self._kept.get(batch)
 
-    def keep(self, batch: int, passed: CleanPass, sources: Mapping[str, Source]) -> None:
+    def slices(self, anatomy: Anatomy, members: Sequence[Member]) -> dict[Member, Tensor]:
+        """The output-projection slices of at least `members`."""
+        self._slices |= output_slices(anatomy, [one for one in members if one not in self._slices])
+        return self._slices
+
+    def keep(
+        self,
+        batch: int,
+        passed: CleanPass,
+        sources: Mapping[str, Source],
+        replaced: Replaced | None = None,
+    ) -> None:
         """Keep those of a batch, unless they take too much."""
         held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
+        held += [one for layers in (replaced or {}).values() for one in layers.values()]
         held += [z for source in sources.values() for z in source.z.values()]
         for prefix in passed.prefixes.values():
             held += [one for both in prefix or () for one in both]
         taken = sum(one.numel() * one.element_size() for one in held)
         if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
-            self._kept[batch] = passed, sources
+            self._kept[batch] = passed, sources, replaced or {}
             self._bytes += taken
 
 
@@ -123,8 +143,9 @@ def intervene(
     readout = READOUTS[capability.capability.readout]
     clean = empty_behaviour(capability.n_pairs)
     values = np.full((len(interventions), capability.n_pairs), np.nan)
-    slices = output_slices(anatomy, members)
+    slices = (passes or Passes(members)).slices(anatomy, members)
     asked = "" if saved is None else _asked(capability, vocabulary)
+    whole = frozenset(members if passes is not None and passes.nested else ())
     total, done = len(interventions) * capability.n_pairs, 0
     lower = None
     if saved is not None and kept is not None and members:
@@ -137,6 +158,7 @@ def intervene(
         with torch.no_grad():
             before = None if passes is None else passes.get(number)
             found: Mapping[str, Source] | None = None
+            replaced: Replaced = {}
             if before is None:
                 below = None if lower is None else lower.load(number)
                 with beside():
@@ -146,7 +168,7 @@ def intervene(
                 if lower is not None and below is None:
                     lower.save(number, passed)
             else:
-                passed, found = before
+                passed, found, replaced = before
             read_batch(capability, batch, passed.logits, vocabulary, clean)
             read = None if kept is None else clean.readout[list(batch.pairs)].tobytes()
             for part, keeps in _parts(interventions, saved, kept):
@@ -155,7 +177,9 @@ def intervene(
                 block = saved.load(key) if saved is not None and keeps else None
                 if block is None or block.shape != (len(chosen), len(batch.pairs)):
                     found = sources(number, batch) if found is None else found
-                    block = _patch(passed, chosen, found, clean.readout, batch, reduce, budget)
+                    block = _patch(
+                        passed, chosen, found, clean.readout, batch, reduce, budget, whole, replaced
+                    )
                     if saved is not None and keeps:
                         saved.save(key, block)
                 values[np.ix_(part, batch.pairs)] = block
@@ -163,7 +187,7 @@ def intervene(
                 if progress is not None:
                     progress(done, total)
             if passes is not None and found is not None:
-                passes.keep(number, passed, found)
+                passes.keep(number, passed, found, replaced)
     return Intervened(clean, values)
 
 
@@ -218,11 +242,33 @@ def _patch(
     batch: Batch,
     reduce: Callable[[Tensor, Tensor], Tensor],
     budget: int | None,
+    whole: frozenset[Member],
+    replaced: Replaced,
 ) -> FloatArray:
-    """F under each of `chosen`, [intervention, row]."""
+    """F under each of `chosen`, [intervention, row]. Where they replace all members, `whole`, what
+    enters the layers is left in `replaced`, and others begin there."""
     block = np.tile(clean[list(batch.pairs)], (len(chosen), 1))
     patched = [i for i, one in enumerate(chosen) if one.members]
+    for i in [i for i in patched if whole == {*chosen[i].members}]:
+        entered = replaced.setdefault(chosen[i].source, {})
+        if not entered:
+            runs = [Run(chosen[i].members, sources[chosen[i].source])]
+            block[i] = wavefront(passed, runs, reduce, budget=budget, entered=entered).numpy()[0]
+            patched.remove(i)
     if patched:
-        runs = [Run(chosen[i].members, sources[chosen[i].source]) for i in patched]
+        runs = [_run(chosen[i], sources, whole, replaced) for i in patched]
         block[patched] = wavefront(passed, runs, reduce, budget=budget).numpy()
     return block
+
+
+def _run(
+    one: Intervention,
+    sources: Mapping[str, Source],
+    whole: frozenset[Member],
+    replaced: Replaced,
+) -> Run:
+    run, entered = Run(one.members, sources[one.source]), replaced.get(one.source, {})
+    layer = min((member.layer for member in whole.difference(one.members)), default=0)
+    if run.first_layer < layer and layer in entered:
+        return Run(one.members, run.source, (layer, entered[layer]))
+    return run
