@@ -13,8 +13,7 @@ from forgetguard.errors import BaseCannotError
 from forgetguard.measures.behaviour import empty_behaviour, read_batch, read_counterfactual
 from forgetguard.measures.interventions import Passes
 from forgetguard.measures.requirements import Requirement, requirements, wilson
-from forgetguard.patching.capture import capture
-from forgetguard.patching.clean import clean_pass
+from forgetguard.patching.prefix import capture_beside, clean_and_prefix
 from forgetguard.patching.sources import Source
 
 if TYPE_CHECKING:
@@ -40,8 +39,10 @@ def check_able(
     own = passes.slices(anatomy, passes.members)
     with torch.no_grad():
         for number, batch in enumerate(capability.batches):
-            passed = clean_pass(anatomy, batch.clean, batch.positions, passes.members, own=own)
-            other = capture(anatomy, batch.counterfactual, batch.positions, passes.members)
+            passed = clean_and_prefix(
+                anatomy, batch.clean, batch.positions, passes.members, batch.start, own=own
+            )
+            other = capture_beside(passed, batch.counterfactual, batch.start, passes.members)
             read_batch(capability, batch, passed.logits, None, done)
             read_counterfactual(capability, batch, other.logits, None, counterfactual)
             source = Source(other.z, start=batch.start)

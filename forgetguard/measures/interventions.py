@@ -22,13 +22,14 @@ from forgetguard.measures.lower_layers import LowerLayers
 from forgetguard.measures.saved import Saved as Saved
 from forgetguard.measures.saved import digest
 from forgetguard.patching.clean import CleanPass, clean_pass
+from forgetguard.patching.prefix import clean_and_prefix
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]  # done, total
-# What is patched in, by name, for the batch of that number.
-Sources = Callable[[int, Batch], Mapping[str, Source]]
+# What is patched in, by name, for the batch of that number and its clean pass.
+Sources = Callable[[int, Batch, CleanPass], Mapping[str, Source]]
 
 # Runs between two savings. Each part computes the prefix that its runs share again: where little of
 # a long prompt differs, parts of 32 spent more on prefixes than on runs.
@@ -161,9 +162,12 @@ def intervene(
             replaced: Replaced = {}
             if before is None:
                 below = None if lower is None else lower.load(number)
+                asked_of = anatomy, batch.clean, batch.positions, members
                 with beside():
-                    passed = clean_pass(
-                        anatomy, batch.clean, batch.positions, members, own=slices, below=below
+                    passed = (
+                        clean_pass(*asked_of, own=slices, below=below)
+                        if passes is None
+                        else clean_and_prefix(*asked_of, batch.start, own=slices)
                     )
                 if lower is not None and below is None:
                     lower.save(number, passed)
@@ -176,7 +180,7 @@ def intervene(
                 key = _key(asked, number, batch, chosen, read)
                 block = saved.load(key) if saved is not None and keeps else None
                 if block is None or block.shape != (len(chosen), len(batch.pairs)):
-                    found = sources(number, batch) if found is None else found
+                    found = sources(number, batch, passed) if found is None else found
                     block = _patch(
                         passed, chosen, found, clean.readout, batch, reduce, budget, whole, replaced
                     )
@@ -245,19 +249,17 @@ def _patch(
     whole: frozenset[Member],
     replaced: Replaced,
 ) -> FloatArray:
-    """F under each of `chosen`, [intervention, row]. Where they replace all members, `whole`, what
-    enters the layers is left in `replaced`, and others begin there."""
+    """F under each of `chosen`, [intervention, row]. Where the first replaces all members, `whole`,
+    what enters the layers is left in `replaced`, for others to begin there."""
     block = np.tile(clean[list(batch.pairs)], (len(chosen), 1))
     patched = [i for i, one in enumerate(chosen) if one.members]
-    for i in [i for i in patched if whole == {*chosen[i].members}]:
-        entered = replaced.setdefault(chosen[i].source, {})
-        if not entered:
-            runs = [Run(chosen[i].members, sources[chosen[i].source])]
-            block[i] = wavefront(passed, runs, reduce, budget=budget, entered=entered).numpy()[0]
-            patched.remove(i)
     if patched:
         runs = [_run(chosen[i], sources, whole, replaced) for i in patched]
-        block[patched] = wavefront(passed, runs, reduce, budget=budget).numpy()
+        first = chosen[patched[0]]
+        records = whole == {*first.members} and first.source not in replaced
+        entered = replaced.setdefault(first.source, {}) if records else None
+        values = wavefront(passed, runs, reduce, budget=budget, entered=entered)
+        block[patched] = values.numpy()
     return block
 
 

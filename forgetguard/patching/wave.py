@@ -32,6 +32,7 @@ class Block:
     """Consecutive rows of a wavefront that belong to one run."""
 
     run: Run
+    number: int  # the run's place
     first: int
     rows: Int[Tensor, "row"]  # the clean rows they descend from
 
@@ -159,9 +160,7 @@ class Wave:
             carried = self.carrier_index(rows)
             n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
             self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
-            if self.entered is not None:
-                room = self.full.new_zeros(len(self.clean.ids), *self.full.shape[1:])
-                self.entered.setdefault(layer, room)[rows.to(room.device)] = self.full
+            self._record(layer, self.full)
             grown_args, grown_kwargs = with_first_tensor(
                 args, kwargs, self._trimmed(self.full, layer)
             )
@@ -175,6 +174,13 @@ class Wave:
             return (*grown_args[:1], *rest), named
 
         return enter
+
+    def _record(self, layer: int, full: Tensor) -> None:
+        """See `wavefront`: `entered`."""
+        first = self.blocks[0]
+        if self.entered is not None and first.number == 0:
+            room = full.new_zeros(len(self.clean.ids), *full.shape[1:])
+            self.entered.setdefault(layer, room)[first.rows.to(room.device)] = full[first.span]
 
     def _starting(self, layer: int) -> list[Tensor]:
         """What enters `layer` in the rows that start there, block by block."""

@@ -54,8 +54,8 @@ def wavefront(
             entry a row. Called on a part of the rows at a time, never on all logits at once.
         budget: tokens held at once, by default what the device has room for. Results do not depend
             on it beyond rounding. Halved when memory runs out.
-        entered: of a single run, is given what enters each layer from its first on, from its
-            source's start on, for runs that begin there (`Run.begun`).
+        entered: is given what enters each layer in the first run, which begins before or where any
+            other does, from its source's start on: other runs may begin there (`Run.begun`).
 
     Returns:
         `reduce`'s entries, [run, row, ...]. A run that changes nothing in a row (the source's
@@ -134,7 +134,7 @@ def _blocks(runs: Sequence[Run], jobs: list[_Job]) -> list[Block]:
         rows.setdefault(job.run, []).append(job.row)
     blocks, first = [], 0
     for run, indices in rows.items():
-        blocks.append(Block(runs[run], first, torch.tensor(indices)))
+        blocks.append(Block(runs[run], run, first, torch.tensor(indices)))
         first += len(indices)
     return blocks
 
