@@ -248,9 +248,7 @@ def _by_output(given: Work) -> FloatArray:
     return -per_pair(given, len(members), work, f"attribution_patching;output;{names(members)}")
 
 
-def _known(
-    given: Work, batch: Batch, rows: slice
-) -> tuple[int, Cache | None, Activations | None]:
+def _known(given: Work, batch: Batch, rows: slice) -> tuple[int, Cache | None, Activations | None]:
     """What layers do on the counterfactual prompts from where they differ on, where a pass is known
     and members are whole layers; and that position, with the cache of what is before."""
     number = [one.pairs for one in given.capability.batches].index(batch.pairs)

@@ -55,7 +55,7 @@ class Intervened:
     readout: FloatArray
 
 
-# Of a batch, by the source's name and the layer: what enters a layer where every member is replaced.
+# Of a batch, by the source's name and the layer: what enters it where every member is replaced.
 Replaced = dict[str, dict[int, Tensor]]
 
 

@@ -1,5 +1,5 @@
-"""Keys and values of a shared prefix of positions, so that patched runs, and passes of other prompts
-that begin alike, start after it."""
+"""Keys and values of a shared prefix of positions, so that patched runs, and passes of other
+prompts that begin alike, start after it."""
 
 from __future__ import annotations
 
@@ -126,9 +126,11 @@ def capture_beside(
 ) -> Captured:
     """`capture` of prompts that equal the clean ones before `start`: of what they have in common it
     is what the clean pass was, where its prefix is known."""
-    first, past = begun(clean, start)
+    first, past = begun(clean, start if clean.z.keys() >= {*members} else 0)
     positions = [position - first for position in clean.positions]
     found = capture(clean.anatomy, ids[:, first:], positions, members, past=past)
+    if not first:
+        return found
     z = {one: torch.cat([clean.z[one][:, :first], z], dim=1) for one, z in found.z.items()}
     return Captured(z, found.logits)
 

@@ -34,8 +34,8 @@ class Source:
 class Run:
     """One patched run over the rows of a batch: `members` replaced together from `source`.
 
-    begun: a later layer to begin at, and what enters it, [row, pos, d_model] from the source's start
-        on: of a run from the same source that replaces the same members in all layers before.
+    begun: a later layer to begin at, and what enters it from the source's start on: of a run from
+        the same source that replaces the same members in all layers before.
     """
 
     members: tuple[Member, ...]
