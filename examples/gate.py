@@ -1,4 +1,5 @@
-"""One gate on two bundled fine-tunes of a tiny model: the adapter passes, the other does not.
+"""One gate on two bundled fine-tunes of a tiny model, of a circuit and of lm-eval questions beside
+it: the adapter passes, the other does not.
 
     python examples/gate.py
 
@@ -12,12 +13,13 @@ import sys
 from pathlib import Path
 
 CIRCUIT = "circuits/tiny-induction.circuit.yaml"
+BEHAVIOUR = "examples/behaviour/tiny.gate.yaml"
 EXPECTED = {"tiny:lora": 0, "tiny:sft": 1}
 
 
 def gate(tuned: str) -> int:
     """Exit status of the gate: 0 every limit holds, 1 one does not, 4 misuse."""
-    arguments = ["--forgetguard", "base=tiny:base", f"tuned={tuned}", CIRCUIT]
+    arguments = ["--forgetguard", "base=tiny:base", f"tuned={tuned}", CIRCUIT, BEHAVIOUR]
     print(f"\n$ pytest {' '.join(arguments)}", flush=True)
     # --tb=no: the table alone. Without it every failed limit shows its evidence.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=no", *arguments]

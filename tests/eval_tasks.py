@@ -96,7 +96,6 @@ def lm_eval_alone(
             model=HFLM(pretrained=plain_model(name), tokenizer=plain_tokenizer(), batch_size=1),
             tasks=tasks,
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
-            bootstrap_iters=0,
-            **given,
+            **{"bootstrap_iters": 0} | given,
         )
     return found

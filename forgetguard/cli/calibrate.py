@@ -22,7 +22,7 @@ from forgetguard.cli.checkpoints import (
     read_checkpoints,
 )
 from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, SUMMARIES, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import new_file, read_whole, written
 from forgetguard.errors import SpecificationError
@@ -213,9 +213,4 @@ def _unchanged(edit: Edit, target: Path) -> None:
         )
 
 
-COMMAND = Command(
-    "calibrate",
-    "measure what the declared circuits read where nothing happened, and suggest limits",
-    _options,
-    _prepare,
-)
+COMMAND = Command("calibrate", SUMMARIES["calibrate"], _options, _prepare)

@@ -21,6 +21,21 @@ exit status:
   {MISUSE:<5}it was not asked rightly: an option, a file or a checkpoint is wrong
   {INTERRUPTED:<5}interrupted (Ctrl-C)"""
 
+# The modules of the same names are imported when they are chosen: help takes no time.
+SUMMARIES = {
+    "check": "judge tuned checkpoints against their base: the gate, in one command",
+    "init": "write a starter folder of gates to edit, with a CI workflow",
+    "inspect": "say what a checkpoint is, and what the gate can do with it",
+    "discover": "find the heads that carry a capability, and write a circuit file to review",
+    "calibrate": "measure what circuits read where nothing happened, and suggest limits",
+    "verify": "confirm that a results file follows from its own numbers",
+    "report": "write results files as one page to read, without the models",
+    "measures": "list everything that a limit may bound",
+    "tasks": "list the tasks that prompt pairs can be drawn from",
+    "train": "fine-tune a base by one recipe; goes on where it was stopped",
+    "doctor": "say whether this machine can run the gate, problems first",
+}
+
 Job = Callable[[], int]  # returns the exit status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from forgetguard.cli.checkpoints import add_checkpoints, add_load_options
-from forgetguard.cli.command import Command, Job, whole_imports
+from forgetguard.cli.command import SUMMARIES, Command, Job, whole_imports
 from forgetguard.cli.discover_plan import (
     ABLATIONS,
     FAITHFUL,
@@ -106,9 +106,4 @@ def _prepare(asked: Namespace) -> Job:
     return job
 
 
-COMMAND = Command(
-    "discover",
-    "find the heads of a base that carry a capability, and write a circuit file to review",
-    _options,
-    _prepare,
-)
+COMMAND = Command("discover", SUMMARIES["discover"], _options, _prepare)

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
 from typing import Any
 
-from forgetguard.cli import (
-    calibrate,
-    discover,
-    measures,
-    tasks,
-    train,
-    verify,
+from forgetguard.cli.command import (
+    FAILED,
+    INTERRUPTED,
+    MISUSE,
+    STATUSES,
+    SUMMARIES,
+    Command,
+    say,
 )
-from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, Command, say
 from forgetguard.errors import ForgetguardError, SpecificationError
-
-COMMANDS: tuple[Command, ...] = (
-    discover.COMMAND,
-    calibrate.COMMAND,
-    verify.COMMAND,
-    measures.COMMAND,
-    tasks.COMMAND,
-    train.COMMAND,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `forgetguard ARGUMENTS` (default: of this process) and return its exit status."""
-    return run(_parser(), arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return run(parser([one for one in arguments if one in SUMMARIES][:1]), arguments)
 
 
 def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -58,20 +52,24 @@ def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
         return _tell(asked, "interrupted", INTERRUPTED)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
+    """The parser of the command, `whole` of its subcommands with their options; of all, it is what
+    shtab makes shell completions from."""
+    made = ArgumentParser(
         prog="forgetguard",
         description="The regression test for what fine-tuning makes a language model forget. "
-        "The gate itself runs in pytest: pytest --forgetguard base=... tuned=...",
+        "In CI the gate of `check` runs in pytest: pytest --forgetguard base=... tuned=...",
         epilog=STATUSES,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        own = commands.add_parser(command.name, help=command.summary, **_described(command.summary))
-        _give(own, command)
-    return parser
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in SUMMARIES.items():
+        own = commands.add_parser(name, help=summary, **_described(summary))
+        if name in whole:
+            command: Command = import_module(f"forgetguard.cli.{name}").COMMAND
+            _give(own, command)
+    return made
 
 
 def parser_of(command: Command, prog: str) -> ArgumentParser:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, SUMMARIES, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole
 from forgetguard.errors import SpecificationError
@@ -104,9 +104,4 @@ def _train(
     return DONE
 
 
-COMMAND = Command(
-    "train",
-    "fine-tune a base by one recipe, supervised or reinforced; goes on where it was stopped",
-    _options,
-    _prepare,
-)
+COMMAND = Command("train", SUMMARIES["train"], _options, _prepare)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli.checkpoints import read_checkpoints
-from forgetguard.cli.command import DONE, FAILED, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
 from forgetguard.report import json_file
 from forgetguard.report.terminal import table, totals, verdict_row
+from forgetguard.report.wording import reservations
 
 if TYPE_CHECKING:
     from forgetguard.report.recheck import Rechecked
@@ -203,19 +204,8 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     word = "a pass" if checked.passed else "NOT A PASS"
     lines = [f"run         {word} ({counted})"]
     lines += [f"  {reason}" for reason in checked.why_not[:_SHOWN]]
-    allowed, deselected = document["allowed_to_abstain"], document.get("deselected")
-    if allowed:
-        lines.append(f"  ALLOWED TO ABSTAIN, so shown to be kept by nothing: {', '.join(allowed)}")
-    if deselected:
-        lines.append(f"  deselected: {', '.join(deselected)}")
-    if document.get("selection", {}).get("by_name"):
-        lines.append("  only gates that were named (or failed last time) were run")
+    lines += [f"  {what}: {', '.join(named)}" for what, named in reservations(document)]
     return lines
 
 
-COMMAND = Command(
-    "verify",
-    "confirm that a results file follows from its own numbers, and that they can be had again",
-    _options,
-    _prepare,
-)
+COMMAND = Command("verify", SUMMARIES["verify"], _options, _prepare)

@@ -87,6 +87,34 @@ def accuracy(
     return Estimate(share, low, high, coverage(confidence), values.size)
 
 
+def flips(values: FloatArray, chance: float, *, confidence: float = 0.95) -> Estimate:
+    """The mean of [n] values from -1 to 1, of which the positive ones are 1 (a document that was
+    lost) and the negative ones about `-chance` (less what guessing flips), with its interval.
+
+    The share of either has Wilson's bounds, and the two are put together as those of a difference
+    whose shares exclude each other (Newcombe 1998, Stat. Med. 17:873, method 10 in form): a
+    bootstrap of few values that are not 0 has no bound. Between 2 and 60 % lost at 24 to 192
+    documents no bound missed by more than 9 % instead of 5 %.
+    """
+    quantile, count = float(special.ndtri(confidence)), values.size
+    lost, less = np.maximum(values, 0), np.maximum(-values, 0)
+    unit = float(less.max()) or chance
+    share, other = float(lost.mean()), float(less.mean()) / unit if unit else 0.0
+    low, high = wilson(share, count, quantile)
+    if share == 0:
+        high = max(high, 1 - (1 - confidence) ** (1 / count))
+    other_low, other_high = wilson(other, count, quantile)
+    odds = share * other / ((1 - share) * (1 - other)) if share + other < 1 else 1.0
+
+    def off(one: float, two: float) -> float:
+        return math.sqrt(one**2 + two**2 + 2 * math.sqrt(odds) * one * two)
+
+    value = share - unit * other
+    down = off(share - low, unit * (other_high - other))
+    up = off(high - share, unit * (other - other_low))
+    return Estimate(value, value - down, value + up, coverage(confidence), count)
+
+
 def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:
     """How many of [n] pairs only base got right, only tuned got right, and n.
 

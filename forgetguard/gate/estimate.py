@@ -241,7 +241,11 @@ class Case:
             held = case.ratio(before - now, np.ones(len(now)))
         if found.also is None:
             return held
-        return held.or_more(case.ratio(found.also, np.ones(len(now))))
+        shown, lower = (
+            accuracy.flips(found.also, found.chance, confidence=1 - level)
+            for level in (self.levels.passing, failing)
+        )
+        return held.or_more(Bounds(shown, lower.low))
 
     def _family(
         self, numerators: FloatArray, denominators: FloatArray, failing: float
@@ -286,7 +290,7 @@ class Case:
             raise self._missing(measure, over) or error from None
         if measure.estimator in (Estimator.PROPORTION, Estimator.SCORES):
             also = None if now.also is None or then.also is None else now.also - then.also
-            return Series(now.values, then.values, now.graded, then.graded, also)
+            return Series(now.values, then.values, now.graded, then.graded, also, now.chance)
         if now.scale is not None and not np.array_equal(now.scale, _given(then.scale)):
             raise MeasurementError(
                 f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "

@@ -211,7 +211,10 @@ def read_base(
             if heads.counterfactual is not None:
                 arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
     samples = Samples(part.units, arrays, dropped=part.dropped)
-    return _compared(anatomy, wanted, part, others, samples, vocabulary)
+    opened = Opened(
+        BASE, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents, saved=saved
+    )
+    return _compared(opened, wanted, others, samples)
 
 
 def read_behaviour(
@@ -296,14 +299,8 @@ def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
 
 
 def _compared(
-    anatomy: Anatomy,
-    wanted: Wanted,
-    part: Part,
-    others: Mapping[str, OtherReading],
-    samples: Samples,
-    vocabulary: int | None,
+    opened: Opened, wanted: Wanted, others: Mapping[str, OtherReading], samples: Samples
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
-    opened = Opened(BASE, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
     arrays, exact = dict(samples.arrays), dict(samples.exact)
     failed: dict[str, ForgetguardError] = {}
     for one in others.values():
@@ -316,7 +313,7 @@ def _compared(
             for role, other in others.items():
                 kept = other.kept.get(measure.key)
                 found = guarded(measure, partial(compare, opened, kept))
-                for subject, values in checked(measure, found, len(part.units)).items():
+                for subject, values in checked(measure, found, len(samples.units)).items():
                     key = Key(measure.key, subject, role)
                     if measure.estimator is Estimator.EXACT:
                         exact[key] = float(values)

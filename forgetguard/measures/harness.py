@@ -5,7 +5,8 @@ Everything that is asked and scored is lm-eval's own; what is ours is which docu
 pairing of two models' rows (by task, metric, filter and document, with equal prompts), and that
 nothing is left behind: random states, the tokenizer and the model are as they were. Its response
 cache is never used: its keys hold the request and not the model, so that a second model is given
-the first one's answers.
+the first one's answers. What the base answers is kept between runs by gate/kept.py, under what the
+base computes with.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import logging
 import random
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ from forgetguard.measures.documents import (
 from forgetguard.measures.measure import Opened
 from forgetguard.measures.registry import described
 from forgetguard.measures.samples import BASE, FloatArray, Key
+from forgetguard.measures.saved import Saved, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -296,6 +299,8 @@ def _evaluate(given: Documents, model: Opened) -> Mapping[str, list[dict[str, An
     wrapped = HFLM(
         pretrained=model.anatomy.model, tokenizer=tokenizer, batch_size=given.asked.batch_size
     )
+    if model.saved is not None:
+        _keep_answers(wrapped, model.saved)
     random.seed(_SEEDS[0])
     np.random.seed(_SEEDS[1])
     torch.manual_seed(_SEEDS[2])
@@ -316,6 +321,32 @@ def _evaluate(given: Documents, model: Opened) -> Mapping[str, list[dict[str, An
     )
     rows: Mapping[str, list[dict[str, Any]]] = found["samples"]
     return rows
+
+
+_ASKED_BY = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+
+
+def _keep_answers(wrapped: Any, saved: Saved) -> None:
+    """Have lm-eval's model answer from `saved` what an earlier run asked of this very model, in the
+    same requests; scoring is not kept. (lm-eval's own cache knows the request alone.)"""
+    about = metadata.version("lm-eval"), wrapped.batch_size, wrapped.max_length
+
+    def keeping(kind: str, ask: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        def answers(requests: Sequence[Any], **given: Any) -> list[Any]:
+            key = digest(["lm_eval", kind, about, [one.args for one in requests]])
+            kept = saved.load(key)
+            if kept is None:
+                found = ask(requests, **given)
+                text = json.dumps(found).encode()
+                saved.save(key, np.frombuffer(text, np.uint8).astype(np.float64))
+                return found
+            rows = json.loads(kept.astype(np.uint8).tobytes())
+            return [tuple(one) if isinstance(one, list) else one for one in rows]
+
+        return answers
+
+    for kind in _ASKED_BY:
+        setattr(wrapped, kind, keeping(kind, getattr(wrapped, kind)))
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.measures.divergence import Passage
     from forgetguard.measures.documents import Documents
+    from forgetguard.measures.saved import Saved
 
 
 T = TypeVar("T")
@@ -89,7 +90,8 @@ class Series:
     scale: denominators of a ratio; for a proportion, 1 where it held before.
     graded, graded_before: for a proportion, the numbers behind it. Where they are equal on every
         unit the two models compute the same.
-    also: for scores, values whose mean is held to the limit too: the larger of the two counts.
+    also: for scores, values from -1 to 1, those above 0 being 1, whose mean is held to the limit
+        too: the larger of the two counts.
     chance: for scores, what a model that knows nothing reads.
     """
 
@@ -109,7 +111,7 @@ class Opened:
     pairs. vocabulary: the number of token ids that all models of the run have; None: not known.
     made: what `once` has made. documents: of lm-eval tasks, where the file gives some. beside:
     further numbers than those that `compare` returns, which a measure's `series` take; those of the
-    other model in the role "".
+    other model in the role "". saved: keeps what depends on this model and the prompts alone.
     """
 
     role: str
@@ -120,6 +122,7 @@ class Opened:
     made: dict[Any, Any] = field(default_factory=dict)
     documents: Documents | None = None
     beside: dict[Key, FloatArray] = field(default_factory=dict)
+    saved: Saved | None = None
 
     def once(self, make: Callable[..., T], *others: Any) -> T:
         """`make(self, *others)`, run once for all measures that ask for the same of this model."""

@@ -68,8 +68,12 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OSError: the file cannot be written; the old one, if any, is untouched.
     """
-    content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **document}
-    write_text(path, text_of(with_checksum(content)) + "\n")
+    write_text(path, text_of(complete(document)) + "\n")
+
+
+def complete(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as the file holds it, with schema, version and checksum."""
+    return with_checksum({"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **document})
 
 
 def text_of(value: Any, indent: int = 0) -> str:
@@ -117,11 +121,13 @@ def read_document(path: Path, schema: str, version: int, what: str) -> dict[str,
             f"cannot read {what} {path}: {error.strerror or error}; check the path"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise SpecificationError(f"cannot read {what} {path}: {error}") from error
+        raise SpecificationError(
+            f"cannot read {what} {path}: {error}; was it cut short? Write it again"
+        ) from error
     found = content if isinstance(content, dict) else {}
     theirs = found.get("schema"), found.get("schema_version")
     if not str(theirs[0]).startswith("forgetguard."):
-        raise SpecificationError(f"{path} is no {what} of forgetguard: give another file")
+        raise SpecificationError(f"{path} is not {what} of forgetguard: give another file")
     if theirs != (schema, version):
         step = "give another file" if theirs[0] != schema else "write it again with this version"
         raise SpecificationError(

@@ -98,7 +98,7 @@ def recheck(document: Mapping[str, Any]) -> Rechecked:
                 differences += _differing(result["id"], written, circuits, document["seed"])
             differences += _outcome(result)
         differences += _as_asked(document)
-        why_not = tuple(_why_no_pass(document))
+        why_not = tuple(why_no_pass(document))
         differences += _run(document, why_not)
     except (KeyError, TypeError, AttributeError) as error:
         raise SpecificationError(f"the results file lacks what verdicts need: {error!r}") from error
@@ -212,7 +212,7 @@ def _base_has_not(verdict: Mapping[str, Any]) -> bool:
     return verdict["code"] in ("base_wrong", "base_readout", "base_unmoved")
 
 
-def _why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:
+def why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:
     """Everything that keeps the run in the file from being a pass."""
     status = document["exit_status"]
     if status is None:

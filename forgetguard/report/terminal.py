@@ -60,18 +60,18 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     lines = [headline(verdict)]
     if verdict.estimate is not None:
         lines.append(f"  {reason(verdict)}")
-    basis = _basis(verdict)
+    basis = rests_on(verdict)
     if verdict.capability or basis:
         capability = f"capability {verdict.capability}" * bool(verdict.capability)
         lines.append(f"  {', '.join(part for part in (capability, basis) if part)}")
-    lines += [f"  {line}" for line in (_power(verdict), controls(verdict)) if line]
+    lines += [f"  {line}" for line in (power(verdict), controls(verdict)) if line]
     if verdict.subjects:
         lines += ["", *_subject_lines(verdict)]
     notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
     if notes:
         lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.units and verdict.estimate is not None:
-        lines += ["", f"  {_units_title(verdict)}"]
+        lines += ["", f"  {hurt_title(verdict)}"]
         for unit in verdict.units[:UNITS_SHOWN]:
             lines += _unit_lines(unit)
     if verdict.file:
@@ -82,7 +82,8 @@ def failure_lines(verdict: Verdict, rerun: str | None = None) -> list[str]:
     return lines
 
 
-def _basis(verdict: Verdict) -> str:
+def rests_on(verdict: Verdict) -> str:
+    """`64 prompt pairs, 90 % interval`; nothing where there is no value."""
     estimate = verdict.estimate
     if estimate is None:
         return ""
@@ -100,7 +101,7 @@ def units_title(verdict: Verdict) -> str:
     return "layers" if all(name.startswith("layer ") for name in names) else "parts"
 
 
-def _power(verdict: Verdict) -> str:
+def power(verdict: Verdict) -> str:
     """The smallest detectable damage, in one line; nothing where it is not known."""
     if verdict.detectable is None:
         return ""
@@ -112,12 +113,13 @@ def _power(verdict: Verdict) -> str:
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 
-def _units_title(verdict: Verdict) -> str:
+def hurt_title(verdict: Verdict, most: int = UNITS_SHOWN) -> str:
+    """What the first `most` units of a verdict are."""
     what = "prompt pairs" if verdict.units[0].answer is not None else "prompts"
     lost = verdict.facts.get("lost")
     if lost is None:
         return f"{what} hurt most"
-    shown = min(len(verdict.units), UNITS_SHOWN)
+    shown = min(len(verdict.units), most)
     return f"{what} that are no longer answered right ({shown} of {lost})"
 
 

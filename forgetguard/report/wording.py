@@ -598,6 +598,43 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
 }
 
 
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def run(outcomes: Mapping[str, int], status: int | None, *, passed: bool) -> str:
+    """What a run came to, in one sentence; `outcomes`: how many limits came to each."""
+    judged = sum(count for outcome, count in outcomes.items() if outcome != "not_had")
+    limits = f"{judged} limit{'s' * (judged != 1)}"
+    failed, kept = outcomes.get("fail", 0), outcomes.get("pass", 0)
+    rest = judged - failed - kept
+    if passed:
+        return f"{limits} kept" if kept == judged else f"{kept} of {limits} kept, {rest} not judged"
+    if failed:
+        more = f", {rest} more not shown to be kept" if rest else ""
+        return f"{failed} of {limits} broken{more}"
+    if rest:
+        return f"no limit broken, but {rest} of {limits} not shown to be kept"
+    return "the run has no end" if status is None else f"the run ended with status {status}"
+
+
+def reservations(document: Facts) -> list[tuple[str, list[str]]]:
+    """What a results file says that its run let be, or left out, with the names of what."""
+    selection: Facts = document.get("selection", {})
+    not_had = dict.fromkeys(one.split("::")[-2] for one in document.get("not_had", ()))
+    found: list[tuple[str, Iterable[str]]] = [
+        ("ALLOWED TO ABSTAIN, so shown to be kept by nothing", document["allowed_to_abstain"]),
+        ("NOT JUDGED, the base cannot do it", not_had),
+        ("UNGATED, measured and asserted no limit", document.get("ungated", ())),
+        ("not judged, as not of the core set", document.get("left_out", ())),
+        ("deselected", document.get("deselected", ())),
+        (
+            "only gates that were named (or failed last time) were run",
+            selection.get("arguments", ()) if selection.get("by_name") else (),
+        ),
+    ]
+    return [(what, list(named)) for what, named in found if named]
+
+
 # --- controls ------------------------------------------------------------------------------------
 
 

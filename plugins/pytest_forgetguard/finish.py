@@ -33,9 +33,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         run.problems.append(unrecorded)
         status = status or int(worst)
     unwritten = results_file.end(run, status)
-    if unwritten is not None:
-        run.problems.append(unwritten)
-        run.unwritten = True
+    if unwritten:
+        run.problems += unwritten
         status = status or int(pytest.ExitCode.USAGE_ERROR)
     session.exitstatus = status
 

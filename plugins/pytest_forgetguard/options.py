@@ -22,6 +22,7 @@ VALUES = {  # name: (metavar, help)
     "device-map": ("MAP", "Spread one model over devices; 'auto' for sharded checkpoints."),
     "dtype": ("DTYPE", "float32, bfloat16 or float16. Default: float32."),
     "json": ("PATH", "Write all verdicts to this results file."),
+    "html": ("PATH", "Write a page to read, one HTML file that needs nothing else."),
     "seed": ("N", "Seed of the prompt pairs' resampling. Default: 0."),
     "family": ("N", "Limits that share the run's false-alarm rate. Default: those collected."),
     "prompt-seed": ("N", "Draw this run's prompts anew, held-out words and templates among them."),

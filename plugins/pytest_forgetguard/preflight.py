@@ -36,7 +36,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             circuit_files(path)
         _check_names(session.config)
         run.notes += run.backend.preflight()
-        wanted = run.settings.json is not None or run.settings.recording
+        settings = run.settings
+        wanted = settings.json or settings.html or settings.recording
         if wanted and not collect_only:
             run.fingerprints = run.backend.fingerprints()
     except ForgetguardError as error:

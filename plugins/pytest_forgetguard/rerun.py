@@ -10,12 +10,12 @@ from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.options import SWITCHES, VALUES, field_of
 from pytest_forgetguard.settings import Settings
 
-_LEFT_OUT = ("json", "family")  # see `rerun_command`
+_LEFT_OUT = ("json", "html", "family")  # see `rerun_command`
 
 
 def rerun_command(settings: Settings, path: Path, names: str, start: Path, family: int = 1) -> str:
     """`pytest --forgetguard base=... tuned=... file::circuit::limit`, quoted for a POSIX shell, to
-    be run in `start`. The results file is left out: one gate must not overwrite all of them.
+    be run in `start`. Results file and page are left out: one gate must not overwrite all.
     `family`: the limits that shared the run's false-alarm rate; alone it must decide as it did."""
     words = ["pytest", FLAG, f"base={settings.base}", f"tuned={settings.tuned}"]
     if settings.reference is not None:

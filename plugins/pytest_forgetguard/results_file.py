@@ -1,8 +1,9 @@
-"""What this run writes into the results file, at its start and at its end."""
+"""What this run writes into the results file and the page, at its start and at its end."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,43 +16,51 @@ if TYPE_CHECKING:
 
 
 def begin(run: Run) -> None:
-    """Write the file with nothing in it yet: an older run's results must not be taken for this
-    one's, whatever happens to the process.
+    """Write results file and page with nothing in them yet: an older run's results must not be
+    taken for this one's, whatever happens to the process.
 
     Raises:
-        SpecificationError: it cannot be written.
+        SpecificationError: one cannot be written.
     """
     from forgetguard.errors import SpecificationError
-    from forgetguard.report import json_file
+    from forgetguard.report.json_file import check_target
 
-    path = run.settings.json
-    if path is None:
-        return
-    json_file.check_target(path)
-    try:
-        json_file.write(path, document(run, None))
-    except OSError as error:
-        raise SpecificationError(
-            f"cannot write the results file {path}: {error.strerror or error}; make room, or name "
-            f"another path"
-        ) from error
+    for what, path, write in _targets(run):
+        check_target(path, what)
+        try:
+            write(path, document(run, None))
+        except OSError as error:
+            raise SpecificationError(
+                f"cannot write {what} {path}: {error.strerror or error}; make room, or name "
+                f"another path"
+            ) from error
 
 
-def end(run: Run, exit_status: int) -> str | None:
-    """Write the results; return what went wrong, if anything did."""
-    from forgetguard.report import json_file
+def end(run: Run, exit_status: int) -> list[str]:
+    """Write the results; return what went wrong."""
+    problems = []
+    for what, path, write in _targets(run):
+        try:
+            write(path, document(run, exit_status))
+        except OSError as error:
+            run.unwritten.append(path)
+            problems.append(
+                f"{what} {path} was not written: {error.strerror or error}; what it says now is "
+                f"that the run has no end: make room and run again"
+            )
+    return problems
 
-    path = run.settings.json
-    if path is None:
-        return None
-    try:
-        json_file.write(path, document(run, exit_status))
-    except OSError as error:
-        return (
-            f"the results file {path} was not written: {error.strerror or error}; what it says now "
-            f"is that the run has no end: make room and run again"
-        )
-    return None
+
+def _targets(run: Run) -> Iterator[tuple[str, Path, Callable[[Path, dict[str, Any]], None]]]:
+    """What is written of this run: what it is, where, and by what."""
+    if run.settings.json is not None:
+        from forgetguard.report import json_file
+
+        yield "the results file", run.settings.json, json_file.write
+    if run.settings.html is not None:
+        from forgetguard.report import page
+
+        yield "the page", run.settings.html, page.write
 
 
 def document(run: Run, exit_status: int | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ MOST_LIMITS = 100_000  # of a run; more are a slip of the keyboard
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a gate run was asked to do. `circuits`, `json` and `baseline` are absolute."""
+    """What a gate run was asked to do. Its paths are absolute."""
 
     base: str
     tuned: str
@@ -28,6 +28,7 @@ class Settings:
     device_map: str | None = None
     dtype: str = "float32"
     json: Path | None = None
+    html: Path | None = None
     seed: int = 0
     family: int | None = None
     prompt_seed: int | None = None
@@ -66,7 +67,8 @@ def read_settings(config: pytest.Config) -> Settings:
         device=_value(config, "device"),
         device_map=_value(config, "device-map"),
         dtype=_choice(config, "dtype", DTYPES),
-        json=_json(config),
+        json=_written(config, "json"),
+        html=_page(config),
         seed=_whole(config, "seed"),
         family=_family(config),
         prompt_seed=_whole(config, "prompt-seed") if _value(config, "prompt-seed") else None,
@@ -161,9 +163,18 @@ def _circuits(config: pytest.Config) -> tuple[Path, ...]:
     return tuple(Path(config.invocation_params.dir, path) for path in given)
 
 
-def _json(config: pytest.Config) -> Path | None:
-    value = _value(config, "json")
+def _written(config: pytest.Config, name: str) -> Path | None:
+    value = _value(config, name)
     return None if value is None else Path(config.invocation_params.dir, value)
+
+
+def _page(config: pytest.Config) -> Path | None:
+    path = _written(config, "html")
+    if path is not None and path == _written(config, "json"):
+        raise pytest.UsageError(
+            f"{FLAG}-html and {FLAG}-json are both {path}: give the page another path"
+        )
+    return path
 
 
 def _recording(config: pytest.Config) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Run:
     problems: list[str] = field(default_factory=list)  # why the run is no pass, beside verdicts
     selection: dict[str, Any] = field(default_factory=dict)  # how some gates were chosen
     baseline: dict[str, Any] = field(default_factory=dict)  # its entries at the start, plain
-    unwritten: bool = False  # the results file
+    unwritten: list[Path] = field(default_factory=list)  # results file or page
     recorded: str = ""  # what became of the baseline
     misnamed: str = ""  # files under the paths that look like gate files and are none by name
 

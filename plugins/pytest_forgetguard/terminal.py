@@ -195,8 +195,10 @@ def _left_out(run: Run) -> list[str]:
         lines.append(f"{_count(len(run.deselected), 'gate')} deselected")
     if run.selection.get("last_failed"):
         lines.append("--lf: only gates that failed last time were run")
-    if run.settings.json is not None and not run.unwritten:
-        lines.append(f"results: {run.settings.json}")
+    written = {"results": run.settings.json, "page": run.settings.html}
+    for what, path in written.items():
+        if path is not None and path not in run.unwritten:
+            lines.append(f"{what}: {path}")
     return lines
 
 

@@ -36,6 +36,18 @@ def test_a_file_of_questions_goes_the_way_of_every_gate_file(
     assert "2 pass" in run(tmp_path, *accepted, "--forgetguard-json=run.json")
     results = tmp_path / "run.json"
     assert main(["verify", str(results)]) == 0
+    assert main(["report", str(results), "--lm-eval", str(tmp_path)]) == 0
+    means = {
+        role: json.loads((tmp_path / f"results_{role}.json").read_text())["results"]["mine"]
+        for role in ("base", "tuned")
+    }
+    (drop,) = [
+        one["estimate"]["value"]
+        for result in json.loads(results.read_text())["results"]
+        for one in result["verdicts"]
+        if one["limit"] == "lm_eval.drop"
+    ]
+    assert means["base"]["acc,none"] - means["tuned"]["acc,none"] == pytest.approx(drop, abs=1e-12)
     # All documents are measured again: lm-eval makes the prompts of its tasks itself.
     assert main(["verify", str(results), "--recompute", "8"]) == 0
     assert "40 of 40 prompts, the same" in capsys.readouterr().out

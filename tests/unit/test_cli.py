@@ -17,9 +17,9 @@ import examples.studies.comparison.__main__ as comparison
 import examples.studies.sensitivity.__main__ as sensitivity
 from forgetguard.capabilities.tasks import find_task, task_names
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.cli import main, tasks
+from forgetguard.cli import entry, main, tasks
 from forgetguard.cli.checkpoints import gate_options
-from forgetguard.cli.command import whole_imports
+from forgetguard.cli.command import SUMMARIES, whole_imports
 from forgetguard.cli.discover_plan import ABLATIONS, FAITHFUL
 from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import FAITHFUL as THEIR_FAITHFUL
@@ -73,6 +73,32 @@ def test_help_tasks_and_typos_are_told_without_torch(
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == expected, done.stderr.decode()
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = (
+        "import sys\nfrom forgetguard.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([one for one in ('torch', 'numpy', 'pydantic', 'yaml') if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.endswith("\n[]\n")
+    assert done.stdout.count("tuned checkpoints") == 1
+
+
+def test_every_command_of_the_list_is_there_with_options_and_its_own_help() -> None:
+    shown = {name: own for one in entry.parser()._actions if isinstance(one.choices, dict)
+             for name, own in one.choices.items()}  # fmt: skip
+    assert shown.keys() == SUMMARIES.keys()
+    for name, own in shown.items():
+        assert (own.get_default("chosen").name, own.get_default("chosen").summary) == (
+            name,
+            SUMMARIES[name],
+        )
+        assert "exit status" in own.format_help()
+    for name in ("check", "init", "inspect", "doctor"):
+        assert f"examples:\n  forgetguard {name}" in shown[name].format_help()
+        assert "--json" in shown[name].format_help()
 
 
 def test_python_dash_m_is_the_command() -> None:

@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from forgetguard.cli.command import SUMMARIES
 from forgetguard.measures.registry import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ BEFORE_MODELS = (
     "forgetguard.capabilities.tasks",
     "forgetguard.checkpoints.fingerprint",
     "forgetguard.checkpoints.preflight",
-    "forgetguard.cli",
+    *(f"forgetguard.cli.{name}" for name in SUMMARIES),
     "forgetguard.gate.baseline",
     "forgetguard.gate.bundled",
     "forgetguard.gate.environment",
@@ -55,6 +56,7 @@ BEFORE_MODELS = (
     "forgetguard.recipes.training.rollout_log",
     "forgetguard.recipes.training.saved_states",
     "forgetguard.report.baseline_file",
+    "forgetguard.report.page",
     "forgetguard.report.recheck",
     "forgetguard.report.terminal",
     "examples.studies.calibration",

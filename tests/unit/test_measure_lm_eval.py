@@ -7,6 +7,7 @@ import copy
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ def spec_of(folder: Path, tasks: str, limits: str = LIMITS) -> GateSpec:
 
 
 def gated(
-    spec: GateSpec, tuned: str | Path, base: str | Path = "tiny:base"
+    spec: GateSpec, tuned: str | Path, base: str | Path = "tiny:base", *, cache: Path | None = None
 ) -> tuple[dict[str, Verdict], Samples]:
     where = {"base": str(base), "tuned": str(tuned)}
     with ModelPair({role: resolve(one, role) for role, one in where.items()}) as pair:
-        session = GateSession(pair, [spec])
+        session = GateSession(pair, [spec], keep=cache is not None, cache=cache)
         return {one.key: session.judge(spec, one) for one in spec.limits}, session.measurement(spec)
 
 
@@ -179,6 +180,46 @@ def test_a_shared_cache_would_give_tuned_the_bases_numbers_and_none_is_used(
     assert answers(one) == answers(other)  # the trap
     ours = [both[1].need("lm_eval.likelihood", CHOICE, role) for role in (BASE, TUNED)]
     assert not np.array_equal(*ours)
+
+
+def test_what_the_base_answered_is_kept_for_that_base_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    asked: list[tuple[str, int]] = []
+
+    def counting(kind: str) -> Callable[..., Any]:
+        ask = getattr(HFLM, kind)
+
+        def counted(self: Any, requests: Any) -> Any:
+            asked.append((kind, len(requests)))
+            return ask(self, requests)
+
+        return counted
+
+    for kind in ("loglikelihood", "generate_until"):
+        monkeypatch.setattr(HFLM, kind, counting(kind))
+    spec = spec_of(folder, "tasks: [tiny_choice, tiny_say], include: ., limit: 24")
+    cache = tmp_path / "cache"
+    first = gated(spec, "tiny:sft", cache=cache)[1]
+    both_models = sorted(2 * [("generate_until", 24), ("loglikelihood", 48)])
+    assert sorted(asked) == both_models
+    asked.clear()
+    again = gated(spec, "tiny:sft", cache=cache)[1]
+    assert len(asked) == 2  # tuned's
+    assert first.arrays.keys() == again.arrays.keys()
+    for key, values in first.arrays.items():
+        assert np.array_equal(again.arrays[key], values)
+    asked.clear()
+    swapped = gated(spec, "tiny:base", "tiny:sft", cache=cache)[1]
+    assert sorted(asked) == both_models
+    for subject in (CHOICE, NORM, SAY):
+        theirs = swapped.need(SCORE, subject, BASE)
+        assert np.array_equal(theirs, first.need(SCORE, subject, TUNED))
+    asked.clear()
+    gated(spec_of(folder, "tasks: [tiny_choice], include: ., limit: 12"), "tiny:sft", cache=cache)
+    assert len(asked) == 2  # other requests
 
 
 def test_more_damage_of_one_kind_reads_more(folder: Path, tmp_path: Path) -> None:
