@@ -210,8 +210,7 @@ def _in_place(
     """Ids of the prompt, and ids of the answer as it stands after it."""
     if chat_template:
         prompt = _chat(prompt, tokenizer, chat_template)
-    before = _ids(prompt, tokenizer, special=not chat_template)
-    whole = _ids(prompt + answer, tokenizer, special=not chat_template)
+    before, whole = _all_ids([prompt, prompt + answer], tokenizer, special=not chat_template)
     if not before:
         raise CapabilityError(
             f"the tokenizer gives no tokens for {prompt!r}: its files do not fit its class; "

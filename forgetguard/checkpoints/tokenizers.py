@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetguard.checkpoints.files import read_json
-from forgetguard.checkpoints.fingerprint import (
-    ABSENT,
-    TOKENIZER_FILES,
-    digest_files,
-    tokenizer_fingerprint,
-)
+from forgetguard.checkpoints.fingerprint import TOKENIZER_FILES, digest_files
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.quiet import quiet
@@ -28,7 +23,7 @@ _PLAIN = "the When Mary and John went to a store , 7 x"
 
 def has_tokenizer(directory: Path) -> bool:
     """Whether a checkpoint directory brings its own tokenizer."""
-    return tokenizer_fingerprint(directory) != ABSENT
+    return any((directory / name).is_file() for name in ("tokenizer.json", *TOKENIZER_FILES))
 
 
 def tokenizer_files(directory: Path) -> str:

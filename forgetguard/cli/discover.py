@@ -6,7 +6,14 @@ from argparse import ArgumentParser, Namespace
 
 from forgetguard.cli.checkpoints import add_checkpoints, add_load_options
 from forgetguard.cli.command import SUMMARIES, Command, Job, whole_imports
-from forgetguard.cli.discover_plan import ABLATIONS, FAITHFUL, GATE_PAIRS, PAIRS, read_plan
+from forgetguard.cli.discover_plan import (
+    ABLATIONS,
+    FAITHFUL,
+    GATE_PAIRS,
+    MOST_GATE_PAIRS,
+    PAIRS,
+    read_plan,
+)
 from forgetguard.discovery.methods import METHODS
 from forgetguard.gate.schema import READOUTS, SUFFIXES
 
@@ -28,7 +35,8 @@ def _options(parser: ArgumentParser) -> None:
         "--gate-pairs",
         type=int,
         metavar="N",
-        help=f"other pairs of the task that the file will gate on; default: {GATE_PAIRS}",
+        help="other pairs of the task that the file will gate on; "
+        f"default: {GATE_PAIRS}, and up to {MOST_GATE_PAIRS} while a limit is undecided",
     )
     prompts.add_argument(
         "--seed", default="0", metavar="N", help="of all that is drawn; default: 0"

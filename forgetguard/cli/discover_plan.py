@@ -28,7 +28,7 @@ from forgetguard.gate.yaml_lines import nearest
 FAITHFUL = 0.8
 ABLATIONS = ("counterfactual", "mean", "zero")
 
-PAIRS, GATE_PAIRS = 128, 64
+PAIRS, GATE_PAIRS, MOST_GATE_PAIRS = 128, 64, 256
 FEWEST_PAIRS, FEWEST_GATE_PAIRS = 16, 8  # two halves of 8; and what a verdict needs
 
 
@@ -158,7 +158,8 @@ def _draft(
     pairs: TaskPairs | FilePairs
     if asked.task:
         # Another seed: a circuit should not be judged on the pairs that it was found on.
-        pairs = TaskPairs(asked.task, asked.gate_pairs or GATE_PAIRS, seed + 1)
+        most = None if asked.gate_pairs else MOST_GATE_PAIRS
+        pairs = TaskPairs(asked.task, asked.gate_pairs or GATE_PAIRS, seed + 1, most=most)
     else:
         pairs = FilePairs(Path(asked.prompts).resolve())
     draft = GateSpec(

@@ -33,7 +33,7 @@ _SHOWN_HEADS = 10
 @dataclass(frozen=True, slots=True)
 class _Pairs:
     """The capability on the pairs that the circuit is found on; `gate_pairs`, how many the file
-    gates on, and `shared`, how many of those are among the first."""
+    gates on at most, and `shared`, how many of those are among the first."""
 
     capability: Capability
     encoded: EncodedCapability
@@ -95,11 +95,12 @@ def _suggestion(
 ) -> Suggestion | None:
     if not plan.noise:
         return None
+    first = getattr(plan.draft.pairs, "count", None) or pairs.gate_pairs
     return suggest(
         pair,
         pairs.encoded,
         found.circuit,
-        gate_pairs=pairs.gate_pairs,
+        gate_pairs=min(first, pairs.gate_pairs),
         seed=plan.seed,
         progress=lambda done, total: bar("measuring noise", done, total),
     )

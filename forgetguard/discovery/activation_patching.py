@@ -16,7 +16,7 @@ from forgetguard.capabilities.variants import exchange_prompts
 from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves, of_stage
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
-from forgetguard.measures.interventions import Intervention, Saved, intervene
+from forgetguard.measures.interventions import Intervention, Passes, Saved, intervene
 
 DIRECTIONS = ("noising", "denoising")
 
@@ -29,6 +29,7 @@ def activation_patching(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     direction: str = "noising",
 ) -> Ranking:
     """Score `members` by the mean over pairs of F(x) - F(x with r_h from x') (noising), or of
@@ -51,6 +52,7 @@ def activation_patching(
         ablation(anatomy, seen, members),
         progress=of_stage(progress, "patching one by one"),
         saved=saved,
+        passes=passes if noising else None,
     )
     lost = result.clean.readout[None] - result.readout
     effects = lost if noising else -lost

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import betaincinv  # scipy.stats takes a second to import
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member, Mlp
@@ -57,6 +58,7 @@ from forgetguard.patching.gradients import (
     rows_at_once,
     tapped,
 )
+from forgetguard.patching.prefix import begun
 
 NODES = ("output", "qkv")
 FEWEST_VERIFIED = 8
@@ -77,6 +79,7 @@ def attribution_patching(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     nodes: str = "output",
     qk_fix: bool = True,
     verify: float = 0.25,
@@ -122,7 +125,7 @@ def attribution_patching(
     """
     _check_settings(nodes, verify, audit)
     anatomy.check(members)
-    work = Work(anatomy, capability, members, saved, progress)
+    work = Work(anatomy, capability, members, saved, progress, passes)
     settings = {"nodes": nodes, "qk_fix": qk_fix, "verify": verify, "audit": audit}
     findings: dict[str, object] = {}
     if nodes == "output":
@@ -169,13 +172,15 @@ def _check_settings(nodes: str, verify: float, audit: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """What is scored, on which prompts, where finished parts are kept, and whom to tell."""
+    """What is scored, on which prompts, where finished parts are kept, whom to tell, and the passes
+    that are known."""
 
     anatomy: Anatomy
     capability: EncodedCapability
     members: Sequence[Member]
     saved: Saved | None
     progress: Progress | None
+    passes: Passes | None = None
 
 
 def per_pair(
@@ -232,11 +237,35 @@ def _by_output(given: Work) -> FloatArray:
     anatomy, members = given.anatomy, given.members
 
     def work(batch: Batch, rows: slice, read: Read) -> Tensor:
-        after = activations(anatomy, batch.counterfactual[rows], batch.positions, members)
-        before, gradient = gradients(anatomy, batch.clean[rows], batch.positions, members, read)
+        start, past, after = _known(given, batch, rows)
+        positions = [position - start for position in batch.positions]
+        if after is None:
+            after = activations(anatomy, batch.counterfactual[rows], positions, members)
+        ids = batch.clean[rows, start:]
+        before, gradient = gradients(anatomy, ids, positions, members, read, past=past)
         return attributed(anatomy, members, gradient, after.minus(before))
 
     return -per_pair(given, len(members), work, f"attribution_patching;output;{names(members)}")
+
+
+def _known(given: Work, batch: Batch, rows: slice) -> tuple[int, Cache | None, Activations | None]:
+    """What layers do on the counterfactual prompts from where they differ on, where a pass is known
+    and members are whole layers; and that position, with the cache of what is before."""
+    number = [one.pairs for one in given.capability.batches].index(batch.pairs)
+    known = None if given.passes is None else given.passes.get(number)
+    if known is None:
+        return 0, None, None
+    z, anatomy = known[1]["counterfactual"].z, given.anatomy
+    heads = {}
+    for layer in sorted({one.layer for one in given.members if isinstance(one, Head)}):
+        its = [Head(layer, index) for index in range(anatomy.site(layer).n_heads)]
+        if not z.keys() >= {*its}:
+            return 0, None, None
+        heads[layer] = torch.cat([z[one][rows] for one in its], dim=-1)
+    mlps = {one.layer: z[one][rows] for one in given.members if isinstance(one, Mlp)}
+    start, past = begun(known[0], batch.start, rows)
+    whole = Activations(heads, mlps)
+    return start, past, whole.like([one[:, start:] for one in whole.tensors()])
 
 
 def _by_input(given: Work, qk_fix: bool) -> tuple[FloatArray, dict[Member, tuple[float, ...]]]:
@@ -341,7 +370,7 @@ class _Checking:
 
     def __init__(self, given: Work) -> None:
         self._given = given
-        self._whole, self._passes = math.nan, Passes(given.members)
+        self._whole, self._passes = math.nan, given.passes or Passes(given.members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
     def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:

@@ -42,7 +42,7 @@ from forgetguard.discovery.mask_training import (
 )
 from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Passes, Saved
 
 OBJECTIVES = ("change", "suffice", "both")
 
@@ -83,6 +83,7 @@ def binary_masking(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     steps: int = 300,
     batch: int = 8,
     learning_rate: float = 0.1,

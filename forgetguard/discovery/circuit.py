@@ -121,9 +121,12 @@ def find_circuit(
         MeasurementError: ablating every member loses nothing.
     """
     ranked_on, held_out = halves(capability, seed)
-    accuracy = check_able(anatomy, ranked_on)
-    ranking = method(anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved)
-    shared = Passes(members)
+    passes = Passes(members)
+    accuracy = check_able(anatomy, ranked_on, passes)
+    ranking = method(
+        anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved, passes=passes
+    )
+    shared = Passes(members, nested=True)
     draw = partial(
         _draw, anatomy, held_out, faithful, ablation, progress, saved, shared, coarse=coarse
     )

@@ -128,7 +128,7 @@ def faithfulness_curve(
     lows: dict[int, float] = {}
     whole, clean = 0.0, None
     nothing: FloatArray | None = None  # read once
-    passes = Passes(order) if passes is None else passes
+    passes = Passes(order, nested=True) if passes is None else passes
 
     def read(sizes: Sequence[int]) -> None:
         nonlocal whole, clean, nothing

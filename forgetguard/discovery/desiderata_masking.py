@@ -23,7 +23,7 @@ from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery.mask_training import Aim, Schedule, learn, mean_losses, prepare, run_key
 from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Passes, Saved
 
 WANTS = ("change", "keep", "suffice")
 
@@ -55,6 +55,7 @@ def desiderata_masking(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     steps: int = 300,
     batch: int = 8,
     learning_rate: float = 0.02,

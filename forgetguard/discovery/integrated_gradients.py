@@ -30,7 +30,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.attribution_patching import Work, names, per_pair
 from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halves
 from forgetguard.errors import SpecificationError
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Passes, Saved
 from forgetguard.patching.gradients import (
     Activations,
     Read,
@@ -49,6 +49,7 @@ def integrated_gradients(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
     steps: int = 5,
 ) -> Ranking:
     """Score `members`, in nats, by integrated gradients along the inputs in `steps` points (m

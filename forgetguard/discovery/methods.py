@@ -31,7 +31,7 @@ SHORT: Mapping[str, str] = {
     "dbm": "binary_masking",
     "dcm": "desiderata_masking",
 }
-_OF_EVERY_METHOD = {"anatomy", "capability", "members", "seed", "progress", "saved"}
+_OF_EVERY_METHOD = {"anatomy", "capability", "members", "seed", "progress", "saved", "passes"}
 
 
 def full_name(name: str) -> str:

@@ -9,7 +9,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.ranking import Progress, Ranking
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Passes, Saved
 
 
 def random_order(
@@ -20,6 +20,7 @@ def random_order(
     seed: int = 0,
     progress: Progress | None = None,
     saved: Saved | None = None,
+    passes: Passes | None = None,
 ) -> Ranking:
     """`members` in an order drawn with `seed`, scored from 1 (first) down to 0. The model is not
     looked at."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.measures.interventions import FloatArray, Saved
+from forgetguard.measures.interventions import FloatArray, Passes, Saved
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -55,7 +55,10 @@ class Ranking:
 
 
 class Method(Protocol):
-    """A discovery algorithm. Beyond these it takes its own settings by keyword."""
+    """A discovery algorithm. Beyond these it takes its own settings by keyword.
+
+    `passes`, of these members and pairs, are those that were needed before it.
+    """
 
     def __call__(
         self,
@@ -66,6 +69,7 @@ class Method(Protocol):
         seed: int = 0,
         progress: Progress | None = None,
         saved: Saved | None = None,
+        passes: Passes | None = None,
     ) -> Ranking: ...
 
 

@@ -20,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from forgetguard.gate.accuracy import BoolArray, changed_sides, drop_bounds, drop_score
+from forgetguard.gate.accuracy import (
+    BoolArray,
+    changed_sides,
+    design_effect,
+    drop_bounds,
+    drop_score,
+)
+from forgetguard.gate.resampling import IntArray
 from forgetguard.gate.verdict import Estimate
 
 POWER = 0.80
@@ -212,19 +219,29 @@ def pairs_to_decide_drop(
     *,
     confidence: float = 0.95,
     fail_confidence: float | None = None,
+    clusters: IntArray | None = None,
 ) -> int | None:
     """`pairs_to_decide` for an accuracy drop: how many pairs would decide if they changed sides at
     the observed rates. Its bound shrinks with 1 / n, not 1 / sqrt(n), where no pair changed.
 
     `fail_confidence` is the one-sided level of the lower bound, where it is another than the upper
-    bound's `confidence`."""
+    bound's `confidence`. `clusters`, as of `accuracy_drop`: more pairs are more of the same
+    templates, and the design effect grows with their number in each, 1 + (m - 1) rho (Kish 1965,
+    Survey Sampling, section 5.4); None where that keeps any number of them from deciding."""
     lost, won, pairs = changed_sides(base_correct, tuned_correct)
+    effect, freedom = 1.0, math.inf
+    if clusters is not None and lost + won > 0:
+        loss = np.asarray(base_correct, dtype=np.float64) - np.asarray(tuned_correct)
+        effect, freedom = design_effect(loss, clusters)
+    of_each = pairs / (freedom + 1)  # pairs of a template
+    together = (effect - 1) / (of_each - 1) if effect > 1 else 0.0
 
     def decided(factor: float) -> bool:
-        scaled = lost * factor, won * factor, pairs * factor
-        high = drop_bounds(*scaled, confidence)[1]
-        low = drop_bounds(*scaled, confidence if fail_confidence is None else fail_confidence)[0]
-        return high <= limit or low > limit
+        scale = factor / (1 + together * (of_each * factor - 1))
+        scaled = lost * scale, won * scale, pairs * scale
+        lower = confidence if fail_confidence is None else fail_confidence
+        high = drop_bounds(*scaled, confidence, freedom=freedom)[1]
+        return high <= limit or drop_bounds(*scaled, lower, freedom=freedom)[0] > limit
 
     factor = 1.0
     while not decided(factor):

@@ -371,15 +371,11 @@ def is_located(judged: Decision | Verdict, data: Samples) -> bool:
     return judged.outcome is Outcome.FAIL
 
 
-def stands(
-    spec: GateSpec, limit: Limit, samples: Samples, verdict: Verdict, *, seed: int, family: int
-) -> bool:
+def stands(spec: GateSpec, samples: Samples, verdict: Verdict, *, seed: int, family: int) -> bool:
     """Whether the verdict of one stage is the limit's: it is decided, or will be at no stage, or
-    another limit that the file declares has failed on these units, and then no more are drawn. All
-    of them are asked, so no verdict depends on which the run wants."""
-    if not _may_be_decided(verdict):
-        return True
-    return limit in spec.limits and _one_failed(_of_the_file(spec, samples, seed, family))
+    a limit that the file declares has failed on these units, and then no more are drawn. All of
+    them are asked, so no verdict depends on which the run wants."""
+    return not _may_be_decided(verdict) or _one_failed(_of_the_file(spec, samples, seed, family))
 
 
 def goes_on(spec: GateSpec, samples: Samples, *, seed: int = 0, family: int = 1) -> bool:
@@ -480,16 +476,16 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         lost, won, pairs = accuracy.changed_sides(before, now)
         facts |= {"lost": lost, "won": won}
         if not case.has_templates or lost + won == 0:  # else pairs are not independent
-            failing = case.levels.failing
-            shown = power.detectable_drop(lost, won, pairs, limit.maximum, failing)
-            if undecided:
-                wanted = power.pairs_to_decide_drop(
-                    before,
-                    now,
-                    limit.maximum,
-                    confidence=1 - case.levels.passing,
-                    fail_confidence=1 - failing,
-                )
+            shown = power.detectable_drop(lost, won, pairs, limit.maximum, case.levels.failing)
+        if undecided:
+            wanted = power.pairs_to_decide_drop(
+                before,
+                now,
+                limit.maximum,
+                confidence=1 - case.levels.passing,
+                fail_confidence=1 - case.levels.failing,
+                clusters=case.clusters if case.has_templates else None,
+            )
     if undecided:
         facts["wanted"] = wanted
     notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)

@@ -127,7 +127,7 @@ class GateSession:
     is patched alone, and own damage read, so that the verdict says where.
 
     Where a file gives `most`, all models are read stage by stage until the limit that is asked for
-    is decided, or any limit of the file has failed. That is worked out from all of them, so a
+    is decided, or any that the file declares has failed. That is worked out from all of them, so a
     verdict depends on no order. The other models are opened once for a stage, for all files that
     are then undecided.
 
@@ -208,9 +208,7 @@ class GateSession:
             samples = self._up_to(plan, stage)
             self._check_measured(plan, limit)
             verdict = judge(samples)
-            if stage == last or rule.stands(
-                plan.spec, limit, samples, verdict, seed=seed, family=family
-            ):
+            if stage == last or rule.stands(plan.spec, samples, verdict, seed=seed, family=family):
                 break
         if rule.is_located(verdict, samples):
             verdict = judge(self._up_to(plan, stage, located=True))

@@ -6,11 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import BaseCannotError
-from forgetguard.measures.behaviour import behaviour, counterfactual_readout
+from forgetguard.measures.behaviour import empty_behaviour, read_batch, read_counterfactual
+from forgetguard.measures.interventions import Passes
 from forgetguard.measures.requirements import Requirement, requirements, wilson
+from forgetguard.patching.prefix import capture_beside, clean_and_prefix
+from forgetguard.patching.sources import Source
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.locate import Anatomy
@@ -20,17 +24,29 @@ CONFIDENCE = 0.95  # one-sided
 
 
 def check_able(
-    anatomy: Anatomy, capability: EncodedCapability, *, vocabulary: int | None = None
+    anatomy: Anatomy, capability: EncodedCapability, passes: Passes | None = None
 ) -> float:
     """The share of pairs that a model answers right, if it has the capability at all: there is no
-    circuit for what a model cannot do.
+    circuit for what a model cannot do. `passes`: is given the passes, to patch from.
 
     Raises:
         BaseCannotError: it has not; says what is missing, with its lower bound.
         MeasurementError: logits are not finite.
     """
-    done = behaviour(anatomy, capability, vocabulary=vocabulary)
-    counterfactual = counterfactual_readout(anatomy, capability, vocabulary=vocabulary)
+    passes = Passes(()) if passes is None else passes
+    done = empty_behaviour(capability.n_pairs)
+    counterfactual = np.full(capability.n_pairs, np.nan)
+    own = passes.slices(anatomy, passes.members)
+    with torch.no_grad():
+        for number, batch in enumerate(capability.batches):
+            passed = clean_and_prefix(
+                anatomy, batch.clean, batch.positions, passes.members, batch.start, own=own
+            )
+            other = capture_beside(passed, batch.counterfactual, batch.start, passes.members)
+            read_batch(capability, batch, passed.logits, None, done)
+            read_counterfactual(capability, batch, other.logits, None, counterfactual)
+            source = Source(other.z, start=batch.start)
+            passes.keep(number, passed, {"counterfactual": source})
     asked, right = capability.capability, done.correct.astype(np.float64)
     needed = requirements(READOUTS[asked.readout], done.readout, counterfactual, right)
     missing = [one.name for one in needed if not _low(one) > one.above]

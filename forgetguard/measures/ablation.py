@@ -17,6 +17,8 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Sources
 from forgetguard.patching.capture import capture
+from forgetguard.patching.clean import CleanPass
+from forgetguard.patching.prefix import capture_beside
 from forgetguard.patching.sources import Source
 
 ABLATIONS = ("counterfactual", "mean", "zero")
@@ -39,19 +41,19 @@ def ablation(
     if kind not in ABLATIONS:
         raise SpecificationError(f"unknown ablation {kind!r}; there are {', '.join(ABLATIONS)}")
     if kind == "counterfactual":
-        return lambda _, batch: {kind: counterfactual(anatomy, batch, members)}
+        return lambda _, batch, clean: {kind: counterfactual(batch, members, clean)}
     means = _means(anatomy, capability, members) if kind == "mean" else {}
 
-    def constant(_: int, batch: Batch) -> Mapping[str, Source]:
+    def constant(_: int, batch: Batch, __: CleanPass) -> Mapping[str, Source]:
         length = batch.clean.shape[1]
         return {kind: Source(means[length] if kind == "mean" else _zeros(anatomy, batch, members))}
 
     return constant
 
 
-def counterfactual(anatomy: Anatomy, batch: Batch, members: Sequence[Member]) -> Source:
+def counterfactual(batch: Batch, members: Sequence[Member], clean: CleanPass) -> Source:
     """What `members` contribute on the batch's counterfactual prompts."""
-    captured = capture(anatomy, batch.counterfactual, batch.positions, members)
+    captured = capture_beside(clean, batch.counterfactual, batch.start, members)
     return Source(captured.z, start=batch.start)
 
 

@@ -22,13 +22,14 @@ from forgetguard.measures.lower_layers import LowerLayers
 from forgetguard.measures.saved import Saved as Saved
 from forgetguard.measures.saved import digest
 from forgetguard.patching.clean import CleanPass, clean_pass
+from forgetguard.patching.prefix import clean_and_prefix
 from forgetguard.patching.sources import Run, Source
 from forgetguard.patching.wavefront import wavefront
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]  # done, total
-# What is patched in, by name, for the batch of that number.
-Sources = Callable[[int, Batch], Mapping[str, Source]]
+# What is patched in, by name, for the batch of that number and its clean pass.
+Sources = Callable[[int, Batch, CleanPass], Mapping[str, Source]]
 
 # Runs between two savings. Each part computes the prefix that its runs share again: where little of
 # a long prompt differs, parts of 32 spent more on prefixes than on runs.
@@ -54,31 +55,51 @@ class Intervened:
     readout: FloatArray
 
 
+# Of a batch, by the source's name and the layer: what enters it where every member is replaced.
+Replaced = dict[str, dict[int, Tensor]]
+
+
 @dataclass(slots=True)
 class Passes:
     """The clean pass and the sources of each batch, kept from one call of `intervene` to the next
     on the same model and pairs, with sources of the same meaning, as far as there is room.
 
     members: all that any of the calls patches.
+    nested: most calls replace all members but some: what enters each layer in the run that replaces
+        all is kept too, and a run begins at the first layer in which it leaves one in place.
     """
 
     members: Sequence[Member]
-    _kept: dict[int, tuple[CleanPass, Mapping[str, Source]]] = field(default_factory=dict)
+    nested: bool = False
+    _kept: dict[int, tuple[CleanPass, Mapping[str, Source], Replaced]] = field(default_factory=dict)
+    _slices: dict[Member, Tensor] = field(default_factory=dict)
     _bytes: int = 0
 
-    def get(self, batch: int) -> tuple[CleanPass, Mapping[str, Source]] | None:
+    def get(self, batch: int) -> tuple[CleanPass, Mapping[str, Source], Replaced] | None:
         """Those of a batch, where they are kept."""
         return self._kept.get(batch)
 
-    def keep(self, batch: int, passed: CleanPass, sources: Mapping[str, Source]) -> None:
+    def slices(self, anatomy: Anatomy, members: Sequence[Member]) -> dict[Member, Tensor]:
+        """The output-projection slices of at least `members`."""
+        self._slices |= output_slices(anatomy, [one for one in members if one not in self._slices])
+        return self._slices
+
+    def keep(
+        self,
+        batch: int,
+        passed: CleanPass,
+        sources: Mapping[str, Source],
+        replaced: Replaced | None = None,
+    ) -> None:
         """Keep those of a batch, unless they take too much."""
         held = [*passed.z.values(), *passed.residual.values(), *passed.attention.values()]
+        held += [one for layers in (replaced or {}).values() for one in layers.values()]
         held += [z for source in sources.values() for z in source.z.values()]
         for prefix in passed.prefixes.values():
             held += [one for both in prefix or () for one in both]
         taken = sum(one.numel() * one.element_size() for one in held)
         if batch not in self._kept and self._bytes + taken <= _KEPT_BYTES:
-            self._kept[batch] = passed, sources
+            self._kept[batch] = passed, sources, replaced or {}
             self._bytes += taken
 
 
@@ -123,8 +144,9 @@ def intervene(
     readout = READOUTS[capability.capability.readout]
     clean = empty_behaviour(capability.n_pairs)
     values = np.full((len(interventions), capability.n_pairs), np.nan)
-    slices = output_slices(anatomy, members)
+    slices = (passes or Passes(members)).slices(anatomy, members)
     asked = "" if saved is None else _asked(capability, vocabulary)
+    whole = frozenset(members if passes is not None and passes.nested else ())
     total, done = len(interventions) * capability.n_pairs, 0
     lower = None
     if saved is not None and kept is not None and members:
@@ -137,16 +159,20 @@ def intervene(
         with torch.no_grad():
             before = None if passes is None else passes.get(number)
             found: Mapping[str, Source] | None = None
+            replaced: Replaced = {}
             if before is None:
                 below = None if lower is None else lower.load(number)
+                asked_of = anatomy, batch.clean, batch.positions, members
                 with beside():
-                    passed = clean_pass(
-                        anatomy, batch.clean, batch.positions, members, own=slices, below=below
+                    passed = (
+                        clean_pass(*asked_of, own=slices, below=below)
+                        if passes is None
+                        else clean_and_prefix(*asked_of, batch.start, own=slices)
                     )
                 if lower is not None and below is None:
                     lower.save(number, passed)
             else:
-                passed, found = before
+                passed, found, replaced = before
             read_batch(capability, batch, passed.logits, vocabulary, clean)
             read = None if kept is None else clean.readout[list(batch.pairs)].tobytes()
             for part, keeps in _parts(interventions, saved, kept):
@@ -154,8 +180,10 @@ def intervene(
                 key = _key(asked, number, batch, chosen, read)
                 block = saved.load(key) if saved is not None and keeps else None
                 if block is None or block.shape != (len(chosen), len(batch.pairs)):
-                    found = sources(number, batch) if found is None else found
-                    block = _patch(passed, chosen, found, clean.readout, batch, reduce, budget)
+                    found = sources(number, batch, passed) if found is None else found
+                    block = _patch(
+                        passed, chosen, found, clean.readout, batch, reduce, budget, whole, replaced
+                    )
                     if saved is not None and keeps:
                         saved.save(key, block)
                 values[np.ix_(part, batch.pairs)] = block
@@ -163,7 +191,7 @@ def intervene(
                 if progress is not None:
                     progress(done, total)
             if passes is not None and found is not None:
-                passes.keep(number, passed, found)
+                passes.keep(number, passed, found, replaced)
     return Intervened(clean, values)
 
 
@@ -218,11 +246,31 @@ def _patch(
     batch: Batch,
     reduce: Callable[[Tensor, Tensor], Tensor],
     budget: int | None,
+    whole: frozenset[Member],
+    replaced: Replaced,
 ) -> FloatArray:
-    """F under each of `chosen`, [intervention, row]."""
+    """F under each of `chosen`, [intervention, row]. Where the first replaces all members, `whole`,
+    what enters the layers is left in `replaced`, for others to begin there."""
     block = np.tile(clean[list(batch.pairs)], (len(chosen), 1))
     patched = [i for i, one in enumerate(chosen) if one.members]
     if patched:
-        runs = [Run(chosen[i].members, sources[chosen[i].source]) for i in patched]
-        block[patched] = wavefront(passed, runs, reduce, budget=budget).numpy()
+        runs = [_run(chosen[i], sources, whole, replaced) for i in patched]
+        first = chosen[patched[0]]
+        records = whole == {*first.members} and first.source not in replaced
+        entered = replaced.setdefault(first.source, {}) if records else None
+        values = wavefront(passed, runs, reduce, budget=budget, entered=entered)
+        block[patched] = values.numpy()
     return block
+
+
+def _run(
+    one: Intervention,
+    sources: Mapping[str, Source],
+    whole: frozenset[Member],
+    replaced: Replaced,
+) -> Run:
+    run, entered = Run(one.members, sources[one.source]), replaced.get(one.source, {})
+    layer = min((member.layer for member in whole.difference(one.members)), default=0)
+    if run.first_layer < layer and layer in entered:
+        return Run(one.members, run.source, (layer, entered[layer]))
+    return run

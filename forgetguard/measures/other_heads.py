@@ -19,6 +19,7 @@ from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures.interventions import FloatArray, Intervention, intervene
 from forgetguard.measures.vulnerability import ForeignHeads
+from forgetguard.patching.clean import CleanPass
 from forgetguard.patching.sources import Source
 
 _TRIES = 50  # draws for each set that is asked for, before too few are taken to exist
@@ -116,7 +117,7 @@ def damage_of(
     """
     weights = foreign.weights if site == "contribution" else None
 
-    def sources(number: int, _: Batch) -> dict[str, Source]:
+    def sources(number: int, _: Batch, __: CleanPass) -> dict[str, Source]:
         return {_OTHER: Source(foreign.z[number], weights)}
 
     plan = [Intervention(tuple(members), _OTHER) for members in sets]

@@ -51,7 +51,7 @@ def restored(
         tuned,
         capability,
         [Intervention(chosen, "base") for chosen in sets],
-        lambda number, _: {"base": Source(base.z[number], base.weights)},
+        lambda number, _, __: {"base": Source(base.z[number], base.weights)},
         vocabulary=vocabulary,
     )
     gained = result.readout - result.clean.readout[None]

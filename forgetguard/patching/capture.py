@@ -30,9 +30,11 @@ def capture(
     ids: Int[Tensor, "row pos"],
     positions: Sequence[int],
     members: Iterable[Member],
+    *,
+    past: Any = None,
 ) -> Captured:
     """Run the model on `ids` and keep z of `members` (on the model's device) and the logits at
-    `positions`.
+    `positions`. `past`: a cache of the positions before `ids` (see `forward`).
 
     The same rows in the same batch give the same bits for the same weights: what is captured from a
     byte copy of a model equals what is captured from the model.
@@ -50,7 +52,7 @@ def capture(
         site = anatomy.site(layer)
         before.append((site.output_projection, _head_reader(z, site, wanted)))
     with torch.no_grad(), hooked(before=before, after=after):
-        logits = forward(anatomy, ids, positions)
+        logits = forward(anatomy, ids, positions, past=past)
     return Captured(z, logits)
 
 

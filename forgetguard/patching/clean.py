@@ -80,12 +80,14 @@ def clean_pass(
     *,
     own: Mapping[Member, Float[Tensor, "head_dim d_model"]] | None = None,
     below: Below | None = None,
+    past: Any = None,
 ) -> CleanPass:
     """Run the model on `ids` and keep what patched runs of any of `members` start from.
 
     Args:
         own: the heads' output-projection slices, where they have been read already.
         below: what lies before the first layer of `members`, where that is known.
+        past: an empty cache, to be given keys and values.
 
     Raises:
         AnatomyError: one of `members` is not in the model.
@@ -94,7 +96,7 @@ def clean_pass(
     layers = sorted({member.layer for member in members})
     watch = _Watch(anatomy, [*layers, anatomy.n_layers - 1])
     with _entering(anatomy, below), watch.hooks():
-        captured = capture(anatomy, ids, positions, members)
+        captured = capture(anatomy, ids, positions, members, past=past)
     return CleanPass(
         anatomy,
         ids,

@@ -87,11 +87,13 @@ def gradients(
     read: Read,
     *,
     embedded: Float[Tensor, "row pos width"] | None = None,
+    past: Any = None,
 ) -> tuple[Activations, Activations]:
     """What the layers of `members` do on `ids`, and dF/da there, F being `read` of the logits.
 
     Args:
         embedded: takes the place of the token embedding's output.
+        past: a cache of the positions before `ids` (see `forward`), which are held constant.
 
     Returns:
         The activations, without graph, and the gradients, both in the model's dtype. A row's
@@ -103,7 +105,7 @@ def gradients(
     """
     taps = Activations({}, {})
     with differentiable(anatomy, embedded), tapped(anatomy, members, taps, len(ids)):
-        logits = forward(anatomy, ids, positions)
+        logits = forward(anatomy, ids, positions, past=past)
     found = gradient_of(logits, read, taps.tensors())
     return taps.detached(), taps.like(found)
 

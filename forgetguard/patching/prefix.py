@@ -1,16 +1,21 @@
-"""Keys and values of a shared prefix of positions, so that patched runs start after it."""
+"""Keys and values of a shared prefix of positions, so that patched runs, and passes of other
+prompts that begin alike, start after it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from forgetguard.patching.clean import CleanPass
+from forgetguard.anatomy.locate import Anatomy
+from forgetguard.anatomy.members import Member
+from forgetguard.patching.capture import Captured, capture
+from forgetguard.patching.clean import CleanPass, clean_pass
 from forgetguard.patching.forward import forward
 
 
@@ -71,13 +76,63 @@ def _read(clean: CleanPass, start: int) -> Prefix | None:
             forward(anatomy, clean.ids[:, :start], [start - 1], past=cache)
     except ValueError:  # a model with a cache of its own takes no other (MiniMax)
         return None
-    found = [
-        (layer.keys, layer.values)
+    return _cut(cache, start, start, anatomy.n_layers)
+
+
+def _cut(cache: Cache, positions: int, start: int, layers: int) -> Prefix | None:
+    """What a cache of so many positions holds before `start`, where all `layers` keep all of it."""
+    prefix = [
+        (layer.keys[..., :start, :].clone(), layer.values[..., :start, :].clone())
         for layer in cache.layers
-        if isinstance(layer, DynamicLayer) and layer.get_seq_length() == start
+        if isinstance(layer, DynamicLayer) and layer.get_seq_length() == positions
+        if layer.keys is not None and layer.values is not None
     ]
-    prefix = [(keys, values) for keys, values in found if keys is not None and values is not None]
-    return prefix if len(prefix) == anatomy.n_layers else None
+    return prefix if len(prefix) == layers else None
+
+
+def clean_and_prefix(
+    anatomy: Anatomy,
+    ids: Int[Tensor, "row pos"],
+    positions: Sequence[int],
+    members: Sequence[Member],
+    start: int,
+    *,
+    own: Mapping[Member, Float[Tensor, "head_dim d_model"]] | None = None,
+) -> CleanPass:
+    """`clean_pass`, with the prefix before `start` read in the same pass where that is possible."""
+    if start and anatomy.plain_layers:
+        cache = DynamicCache()
+        try:
+            passed = clean_pass(anatomy, ids, positions, members, own=own, past=cache)
+        except ValueError:  # a model with a cache of its own
+            pass
+        else:
+            passed.prefixes[start] = _cut(cache, ids.shape[1], start, anatomy.n_layers)
+            return passed
+    return clean_pass(anatomy, ids, positions, members, own=own)
+
+
+def begun(clean: CleanPass, start: int, rows: slice = slice(None)) -> tuple[int, Cache | None]:
+    """Where a pass of prompts begins that equal `rows` of the clean ones before `start`, and its
+    cache: at 0, with none, where no prefix is known."""
+    prefix = clean.prefixes.get(start)
+    if prefix is None:
+        return 0, None
+    return start, prefix_cache(prefix, LiveRows(torch.arange(len(clean.ids))[rows]))
+
+
+def capture_beside(
+    clean: CleanPass, ids: Int[Tensor, "row pos"], start: int, members: Sequence[Member]
+) -> Captured:
+    """`capture` of prompts that equal the clean ones before `start`: of what they have in common it
+    is what the clean pass was, where its prefix is known."""
+    first, past = begun(clean, start if clean.z.keys() >= {*members} else 0)
+    positions = [position - first for position in clean.positions]
+    found = capture(clean.anatomy, ids[:, first:], positions, members, past=past)
+    if not first:
+        return found
+    z = {one: torch.cat([clean.z[one][:, :first], z], dim=1) for one, z in found.z.items()}
+    return Captured(z, found.logits)
 
 
 def prefix_cache(prefix: Prefix, live: LiveRows) -> Cache:

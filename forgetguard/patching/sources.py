@@ -32,17 +32,24 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One patched run over the rows of a batch: `members` replaced together from `source`."""
+    """One patched run over the rows of a batch: `members` replaced together from `source`.
+
+    begun: a later layer to begin at, and what enters it from the source's start on: of a run from
+        the same source that replaces the same members in all layers before.
+    """
 
     members: tuple[Member, ...]
     source: Source
+    begun: tuple[int, Float[Tensor, "row pos d_model"]] | None = None
 
     @property
     def first_layer(self) -> int:
-        return min(member.layer for member in self.members)
+        return min(member.layer for member in self.members) if self.begun is None else self.begun[0]
 
     def at(self, layer: int) -> tuple[Member, ...]:
-        """The run's members in `layer`."""
+        """The run's members in `layer`, none before its first."""
+        if layer < self.first_layer:
+            return ()
         return tuple(one for one in self.members if one.layer == layer)
 
 

@@ -32,6 +32,7 @@ class Block:
     """Consecutive rows of a wavefront that belong to one run."""
 
     run: Run
+    number: int  # the run's place
     first: int
     rows: Int[Tensor, "row"]  # the clean rows they descend from
 
@@ -50,11 +51,13 @@ class Wave:
         index: Tensor,
         start: int,
         prefix: Prefix | None,
+        entered: dict[int, Tensor] | None,
         *,
         full_carrier: bool,
     ) -> None:
         self.clean, self.anatomy = clean, clean.anatomy
         self.blocks, self.index, self.start, self.prefix = blocks, index, start, prefix
+        self.entered = entered  # see `wavefront`
         n_positions = clean.ids.shape[1] - start
         axes = {n_positions} | {site.n_heads for site in self.anatomy.sites if site is not None}
         self.carrier = Carrier.build(len(clean.ids), axes, full=full_carrier)
@@ -76,7 +79,7 @@ class Wave:
             layer
             for layer in clean.attention
             if self._new(layer) > 0 and self.alive[layer] not in axes
-        }
+        } - {block.run.first_layer for block in blocks if block.run.begun is not None}
 
     def logits(self) -> Float[Tensor, "row readout vocab"]:
         before: list[tuple[nn.Module, PreHook]] = []
@@ -151,13 +154,13 @@ class Wave:
                 return None
             hidden = first_tensor(args, kwargs)
             parts = [hidden] if layer > self.first_layer else []
-            if self._new(layer):
-                parts.append(self._clean_rows(self.clean.residual[layer], layer))
+            parts += self._starting(layer)
             rows = self.index[: self.alive[layer]]
             self.live.index = rows
             carried = self.carrier_index(rows)
             n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
             self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
+            self._record(layer, self.full)
             grown_args, grown_kwargs = with_first_tensor(
                 args, kwargs, self._trimmed(self.full, layer)
             )
@@ -171,6 +174,23 @@ class Wave:
             return (*grown_args[:1], *rest), named
 
         return enter
+
+    def _record(self, layer: int, full: Tensor) -> None:
+        """See `wavefront`: `entered`."""
+        first = self.blocks[0]
+        if self.entered is not None and first.number == 0:
+            room = full.new_zeros(len(self.clean.ids), *full.shape[1:])
+            self.entered.setdefault(layer, room)[first.rows.to(room.device)] = full[first.span]
+
+    def _starting(self, layer: int) -> list[Tensor]:
+        """What enters `layer` in the rows that start there, block by block."""
+        found = []
+        for block in self.blocks:
+            if block.run.first_layer == layer:
+                begun = block.run.begun
+                clean = self.clean.residual[layer][:, self.start :] if begun is None else begun[1]
+                found.append(clean.index_select(0, block.rows.to(clean.device)))
+        return found
 
     def carrier_index(self, rows: Tensor) -> Tensor:
         """The carrier row that stands for each clean row."""
@@ -228,7 +248,7 @@ class Wave:
             returned = first_output(output)
             values = by_row(returned, self.alive[member.layer])
             for block in self.blocks:
-                if member in block.run.members:
+                if member in block.run.at(member.layer):
                     rows = block.rows.to(values.device)
                     source_z = self._source_z(block.run.source.z[member], rows)
                     change = contribution_change(

@@ -43,6 +43,7 @@ def wavefront(
     reduce: Reduce,
     *,
     budget: int | None = None,
+    entered: dict[int, Float[Tensor, "row pos d_model"]] | None = None,
 ) -> Shaped[Tensor, "run row ..."]:
     """Patch every run into every row and read each patched run.
 
@@ -53,6 +54,8 @@ def wavefront(
             entry a row. Called on a part of the rows at a time, never on all logits at once.
         budget: tokens held at once, by default what the device has room for. Results do not depend
             on it beyond rounding. Halved when memory runs out.
+        entered: is given what enters each layer in the first run, which begins before or where any
+            other does, from its source's start on: other runs may begin there (`Run.begun`).
 
     Returns:
         `reduce`'s entries, [run, row, ...]. A run that changes nothing in a row (the source's
@@ -71,7 +74,7 @@ def wavefront(
             by_start.setdefault(start, []).append(_Job(number, row))
     with full_float32():
         for start, jobs in sorted(by_start.items()):
-            for chunk, entries in _waves(clean, runs, jobs, start, reduce, budget):
+            for chunk, entries in _waves(clean, runs, jobs, start, reduce, budget, entered):
                 for job, value in zip(chunk, entries, strict=True):
                     slots[job.run * n_rows + job.row] = value
     values = torch.stack(slots)
@@ -97,6 +100,7 @@ def _waves(
     start: int,
     reduce: Reduce,
     budget: int | None,
+    entered: dict[int, Tensor] | None,
 ) -> Iterator[tuple[list[_Job], Tensor]]:
     """Cut `jobs` into waves that fit the budget, deepest start last, and run them."""
     prefix = clean_prefix(clean, start) if start > 0 else None
@@ -112,7 +116,7 @@ def _waves(
         chunk = pending[:rows]
         blocks = _blocks(runs, chunk)
         index = torch.cat([block.rows for block in blocks])
-        logits = _wave(clean, blocks, index, start, prefix).float()
+        logits = _wave(clean, blocks, index, start, prefix, entered).float()
         check_finite(logits, "a patched run")
         return chunk, reduce(logits, index)
 
@@ -130,7 +134,7 @@ def _blocks(runs: Sequence[Run], jobs: list[_Job]) -> list[Block]:
         rows.setdefault(job.run, []).append(job.row)
     blocks, first = [], 0
     for run, indices in rows.items():
-        blocks.append(Block(runs[run], first, torch.tensor(indices)))
+        blocks.append(Block(runs[run], run, first, torch.tensor(indices)))
         first += len(indices)
     return blocks
 
@@ -141,8 +145,9 @@ def _wave(
     index: Int[Tensor, "row"],
     start: int,
     prefix: Prefix | None,
+    entered: dict[int, Tensor] | None,
 ) -> Float[Tensor, "row readout vocab"]:
     try:
-        return Wave(clean, blocks, index, start, prefix, full_carrier=False).logits()
+        return Wave(clean, blocks, index, start, prefix, entered, full_carrier=False).logits()
     except TokenDependentError:
-        return Wave(clean, blocks, index, start, prefix, full_carrier=True).logits()
+        return Wave(clean, blocks, index, start, prefix, entered, full_carrier=True).logits()

@@ -150,7 +150,7 @@ def judged_again(spec: GateSpec, limit: Limit, samples: Samples, seed: int, fami
     for stage in [stage for stage in samples.stages if stage < samples.count]:
         so_far = samples.at(slice(stage))
         verdict = rule.judge(spec, limit, so_far, **of_run)
-        if rule.stands(spec, limit, so_far, verdict, **of_run):
+        if rule.stands(spec, so_far, verdict, **of_run):
             return verdict
     return rule.judge(spec, limit, samples, **of_run)
 

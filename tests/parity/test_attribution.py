@@ -23,6 +23,8 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.discovery.attribution_patching import attribution_patching
 from forgetguard.discovery.integrated_gradients import integrated_gradients
 from forgetguard.errors import AnatomyError
+from forgetguard.measures.ablation import ablation
+from forgetguard.measures.interventions import Intervention, Passes, intervene
 from forgetguard.patching.attention_inputs import (
     INPUTS,
     AttentionCall,
@@ -31,6 +33,7 @@ from forgetguard.patching.attention_inputs import (
     linearised,
     watched_attention,
 )
+from forgetguard.patching.capture import capture
 
 PAIRS, TOKENS = 6, 7
 WITHOUT_INTERFACE = ("bloom", "falcon", "falcon_alibi")
@@ -328,3 +331,24 @@ def test_heads_and_mlps_can_be_asked_for_apart() -> None:
         some |= PLAIN(anatomy, seen, [Head(1, 2), Head(0, 3)], nodes=nodes).scores
         assert len(some) == len(mlps) + 2
         assert some == pytest.approx({member: whole[member] for member in some})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_both_prompts_begin_with_is_run_once_and_read_the_same(name: str) -> None:
+    """The counterfactual prompts, and gradients, from the clean pass's keys and values on."""
+    anatomy, pairs = locate(build(name)), capability()
+    members, passes = anatomy.heads, Passes(anatomy.heads)
+    sources = ablation(anatomy, pairs, members)
+    intervene(anatomy, pairs, [Intervention(members[:1])], sources, passes=passes)
+    for number, batch in enumerate(pairs.batches):
+        kept = passes.get(number)
+        assert kept is not None
+        assert kept[0].prefixes[batch.start] is not None
+        whole = capture(anatomy, batch.counterfactual, batch.positions, members)
+        for one, z in whole.z.items():
+            torch.testing.assert_close(kept[1]["counterfactual"].z[one], z, rtol=1e-4, atol=1e-5)
+    found = PLAIN(anatomy, pairs, members, passes=passes).scores
+    scores = PLAIN(anatomy, pairs, members).scores
+    assert [found[one] for one in members] == pytest.approx(
+        [scores[one] for one in members], rel=1e-3, abs=1e-5
+    )

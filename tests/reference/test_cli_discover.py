@@ -47,7 +47,7 @@ def test_the_file_it_writes_gates_a_gentle_fine_tune_green(
     out, err = capsys.readouterr()
     assert out == ""
     spec = load_gate_file(written)
-    assert spec.pairs == TaskPairs("ioi", 64, seed=1)
+    assert spec.pairs == TaskPairs("ioi", 64, seed=1, most=256)
     assert {limit.key for limit in spec.limits} == set(SUGGESTED_LIMITS)
     assert all(limit.maximum >= SUGGESTED_LIMITS[limit.key] for limit in spec.limits)
     assert spec.found is not None
@@ -80,7 +80,9 @@ def test_the_pairs_gated_on_are_not_those_the_circuit_was_found_on(
     out = capsys.readouterr().out
     spec = parse_gate(out, "induction.circuit.yaml")
     assert spec.found is not None
-    assert spec.found["gated_on"] == {"pairs": 64, "also_found_on": 0}
+    assert isinstance(spec.pairs, TaskPairs)
+    assert spec.found["gated_on"] == {"pairs": 256, "also_found_on": 0}
+    assert (spec.pairs.count, spec.pairs.most) == (64, 256)  # as `circuit: auto` draws them
     tokenizer = fg.load(base="tiny:base").base.tokenizer
     found_on = fg.capability("induction", pairs=128, seed=0).encoded(tokenizer)
     gated_on = as_capability(spec).encoded(tokenizer)
@@ -122,7 +124,7 @@ def test_options_reach_the_search_and_force_replaces(capsys: pytest.CaptureFixtu
     assert (found["ablation"], found["faithful"], found["seed"]) == ("mean", 0.6, 3)
     assert (found["members"], found["dtype"]) == (28, "bfloat16")
     assert found["suggestion"]["noise_of"] == "float32 patched into bfloat16"
-    assert spec.pairs == TaskPairs("fact_recall", 64, seed=4)
+    assert spec.pairs == TaskPairs("fact_recall", 64, seed=4, most=256)
     assert "--forgetguard-dtype=bfloat16" in capsys.readouterr().err
 
 

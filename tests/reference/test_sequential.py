@@ -110,8 +110,10 @@ def test_every_stage_reads_what_a_fixed_count_of_as_many_pairs_reads() -> None:
     at_once = session([fixed]).measurement(fixed)
     value = judge(fixed, LIMITS[0], at_once).estimate
     assert value is not None
+    near = Limit("dcv.circuit", value.value)  # undecided to the last
+    circuit = replace(circuit, limits=(near,))
     gate = session([circuit])
-    gate.judge(circuit, Limit("dcv.circuit", value.value))  # undecided to the last
+    gate.judge(circuit, near)
     kept = gate.measured(circuit)
     assert kept is not None
     whole = kept[1]
@@ -169,6 +171,7 @@ def test_verdicts_do_not_depend_on_how_many_rows_fit_into_memory(
 
 def test_no_more_pairs_are_drawn_for_a_file_that_has_failed_in_whatever_order() -> None:
     undecided, failed = Limit("accuracy.drop", 0.05), Limit("dcv.circuit", 0.0)
+    undeclared = Limit("accuracy.drop", 0.06)  # a Python gate's
     found = {}
     for limits in [(undecided,), (undecided, failed), (failed, undecided)]:
         circuit = replace(spec("induction", 32, 64), limits=limits)
@@ -179,6 +182,10 @@ def test_no_more_pairs_are_drawn_for_a_file_that_has_failed_in_whatever_order() 
         found[limits] = estimate.n, verdicts["accuracy.drop"].outcome
         if failed in limits:
             assert verdicts["dcv.circuit"].outcome is Outcome.FAIL
+            of_python = gate.judge(circuit, undeclared)
+            assert of_python.outcome is Outcome.ABSTAIN
+            assert of_python.estimate is not None
+            assert of_python.estimate.n == 32
             facts = {"units": 32, "most": 64, "stage": 1, "stages": 2, "stopped": True}
             assert Note("drawn", facts) in verdicts["accuracy.drop"].notes
             kept = gate.measured(circuit)

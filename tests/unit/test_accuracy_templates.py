@@ -9,7 +9,7 @@ from scipy import stats
 
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.gate import accuracy
+from forgetguard.gate import accuracy, power
 from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
 from forgetguard.gate.estimate import Bounds, Case
 from forgetguard.gate.rule import judge
@@ -155,3 +155,40 @@ def test_the_baselines_drop_accounts_for_templates_too() -> None:
     found = judge(SPEC, Limit("accuracy.drop.over_baseline", 0.1, 0), data)
     assert found.estimate is not None
     assert found.estimate == drop(data).estimate
+
+
+@pytest.mark.parametrize(("rate", "together"), [(0.04, 0.05), (0.05, 0.03)])
+def test_as_many_pairs_of_these_templates_as_are_wanted_decide_about_every_second_time(
+    rate: float, together: float
+) -> None:
+    """Wanted is where the bound reaches the limit if the value stays, so half of draws pass it."""
+    rng, templates, pairs, limit = np.random.default_rng(5), 24, 64, 0.10
+    expected = 1 + (pairs / templates - 1) * together
+    of = np.arange(pairs) % templates
+
+    def typical(lost: np.ndarray) -> bool:
+        effect, _ = accuracy.design_effect(lost.astype(float), of)
+        return abs(lost.mean() - rate) < 0.5 / pairs and abs(effect - expected) < 0.08
+
+    tries = (drawn(rng, pairs, templates, rate, together) for _ in range(5000))
+    lost, base = next(one for one in tries if typical(one)), np.ones(pairs, dtype=bool)
+    wanted = power.pairs_to_decide_drop(base, ~lost, limit, clusters=of)
+    alone = power.pairs_to_decide_drop(base, ~lost, limit)
+    assert wanted is not None
+    assert alone is not None
+    assert wanted > max(alone, pairs)
+    decided = 0
+    for _ in range(600):
+        again = drawn(rng, wanted, templates, rate, together)
+        found = accuracy.accuracy_drop(
+            np.ones(wanted, dtype=bool), ~again, clusters=np.arange(wanted) % templates
+        )
+        decided += found.high <= limit or found.low > limit
+    assert 0.40 < decided / 600 < 0.62
+
+
+def test_where_templates_change_sides_whole_no_number_of_their_pairs_is_wanted() -> None:
+    of = np.arange(64) % 16
+    base, tuned = np.ones(64, dtype=bool), of >= 1  # one template of sixteen is lost
+    assert power.pairs_to_decide_drop(base, tuned, 0.10, clusters=of) is None
+    assert power.pairs_to_decide_drop(base, tuned, 0.10) is not None

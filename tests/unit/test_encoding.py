@@ -122,8 +122,8 @@ def test_a_tokenizer_that_yields_nothing_is_noticed() -> None:
     class Silent:
         unk_token_id = eos_token_id = None
 
-        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-            return {"input_ids": []}
+        def __call__(self, texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[] for _ in texts]}
 
     with pytest.raises(CapabilityError, match="no tokens"):
         encode(many(), Silent())

@@ -294,19 +294,43 @@ def test_what_is_kept_of_earlier_calls_changes_no_number(
 ) -> None:
     capability, chosen = random_capability(6), sets(anatomy)
     expected = read(anatomy, capability, chosen)
-    clean_pass, calls = interventions.clean_pass, []
+    clean_pass, calls = interventions.clean_and_prefix, []
 
     def counted(*args: Any, **more: Any) -> Any:
         calls.append(args)
         return clean_pass(*args, **more)
 
-    monkeypatch.setattr(interventions, "clean_pass", counted)
+    monkeypatch.setattr(interventions, "clean_and_prefix", counted)
     passes = Passes(anatomy.members(mlps=True))
     read(anatomy, capability, chosen[:9], passes=passes)
     assert len(calls) == len(capability.batches)
     found = read(anatomy, capability, chosen, passes=passes)
     assert len(calls) == len(capability.batches), "no clean pass was run again"
     same(found, expected)
+
+
+def test_a_set_that_begins_where_it_leaves_a_member_in_place_reads_the_same(
+    anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All members but those of the last layers; one set leaves a member of layer 0 in place."""
+    capability, every = random_capability(6), anatomy.members(mlps=True)
+    last = [one for one in every if one.layer == anatomy.n_layers - 1]
+    kept = [(), last[:1], last, [*last[1:], *every[:1]], [Head(anatomy.n_layers - 2, 1)]]
+    chosen = [tuple(one for one in every if one not in left) for left in kept]
+    expected = read(anatomy, capability, chosen)
+    first_layers: list[list[int]] = []
+    wavefront = interventions.wavefront
+
+    def watched(passed: Any, runs: Any, *args: Any, **more: Any) -> Any:
+        first_layers.append([run.first_layer for run in runs])
+        return wavefront(passed, runs, *args, **more)
+
+    monkeypatch.setattr(interventions, "wavefront", watched)
+    passes = Passes(every, nested=True)
+    read(anatomy, capability, chosen[:1], passes=passes)
+    same(read(anatomy, capability, chosen, passes=passes), expected)
+    n = anatomy.n_layers
+    assert first_layers[-1] == [0, n - 1, n - 1, 0, n - 2]
 
 
 def test_without_room_nothing_is_kept(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
