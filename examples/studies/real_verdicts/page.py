@@ -9,6 +9,7 @@ from examples.studies.real_verdicts.changes import Shape
 
 Data = Mapping[str, Any]
 LARGE = 0.2  # of the margin: the default limit of readout.drop
+POINTS = 0.1  # of the pairs: the default limit of accuracy.drop
 ESTIMATES = ("readout.drop", "dcv.circuit", "dcv.head")
 
 
@@ -24,6 +25,9 @@ KINDS: Mapping[str, Callable[[Data], bool]] = {
     "of these, lost less": lambda one: one["kind"] == "head" and not _much(one),
     "nothing lost": lambda one: one["kind"] == "harmless",
     "damage outside attention": lambda one: one["kind"] == "outside",
+    "of these, cost at least 10 points on other prompts": lambda one: (
+        one["kind"] == "outside" and lost(one)[1] >= POINTS
+    ),
 }
 
 
