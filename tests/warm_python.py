@@ -141,13 +141,14 @@ def _tell(asking: socket.socket, child: int) -> NoReturn:
 def become(arguments: Sequence[str], executable: str) -> None:
     """Do what `python *arguments` does."""
     sys.executable = executable
-    given = [one for one in arguments if one not in ("-u", "-B")]
+    safe_path = arguments[0] == "-P"
+    given = [one for one in arguments[safe_path:] if one not in ("-u", "-B")]
     kind, what, rest = given[0][:2], given[0][2:], given[1:]
     if not what:
         what, *rest = rest
     sys.modules["__main__"] = main = ModuleType("__main__")
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:1] = [str(Path.cwd()), *filter(None, paths)]
+    sys.path[:1] = [*([] if safe_path else [str(Path.cwd())]), *filter(None, paths)]
     sys.argv = [kind if kind == "-c" else what, *rest]
     if kind == "-c":
         exec(compile(what, "<string>", "exec"), main.__dict__)

@@ -29,6 +29,7 @@ from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.records import verdict_from_dict
 from forgetguard.gate.schema import SUFFIXES
 from forgetguard.report import json_file
+from forgetguard.report.recheck import why_no_pass
 from forgetguard.report.terminal import LABELS, aligned, totals
 from forgetguard.report.wording import number, reason
 
@@ -36,12 +37,13 @@ _INTERRUPTED, _CRASHED, _MISUSE = 2, 3, 4  # pytest's
 _SETS = ("core", "all")
 _SHOWN = 5  # reasons
 # The folder's own pytest settings, plugins and cache are no part of a check.
-_PYTEST = (
-    *("-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "--noconftest"),
+_PYTEST = (  # -P: nor are modules of the folder, which would shadow any
+    *("-P", "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "--noconftest"),
     *("--disable-plugin-autoload", "-p", "forgetguard", "-p", "pytest_forgetguard.quiet"),
     *("-p", "no:cacheprovider"),
     *("-rN", "--disable-warnings", "-o", "console_output_style=classic"),
 )
+_ENVIRONMENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 EPILOG = """\
 examples:
   forgetguard check Qwen/Qwen2.5-3B-Instruct ./science-sft
@@ -66,10 +68,6 @@ class Plan:
     seed: int | None
     asked: Namespace
 
-    def is_base(self, spec: CheckpointSpec) -> bool:
-        """Whether it is the base's own place."""
-        return os.path.realpath(spec.location) == os.path.realpath(self.base.location)
-
 
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
@@ -84,11 +82,33 @@ def _options(parser: ArgumentParser) -> None:
     )
     add("--estimate", action="store_true", help="say what would be measured, and stop")
     add("--circuits", default=_SETS[0], metavar="SET", help="of those bundled: core (default), all")
-    add("--prompt-seed", metavar="N", help="draw the prompts anew, so that nobody trained on them")
-    add("--html", metavar="FILE", help="write a page; of several TUNED a file each, as for --json")
-    add("--json", metavar="FILE", help="write the results; of several TUNED a FILE.NAME.json each")
+    # What the gate's own lines recommend is taken by its name in pytest too.
+    add(
+        *_both("prompt-seed"),
+        metavar="N",
+        help="draw the prompts anew, so that nobody trained on them",
+    )
+    add(
+        *_both("origin"),
+        action="store_true",
+        help="of what fails, measure which parts of the checkpoint carry the loss",
+    )
+    add(
+        *_both("html"),
+        metavar="FILE",
+        help="write a page; of several TUNED a file each, as for --json",
+    )
+    add(
+        *_both("json"),
+        metavar="FILE",
+        help="write the results; of several TUNED a FILE.NAME.json each",
+    )
     add("-v", "--verbose", action="store_true", help="with heads and prompts of what is not kept")
     add_load_options(parser)
+
+
+def _both(name: str) -> tuple[str, str]:
+    return f"--{name}", f"--forgetguard-{name}"
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -117,19 +137,15 @@ def read_plan(asked: Namespace) -> Plan:
     # Who comes from pytest may write base=... tuned=...
     given = [re.sub("^(base|tuned)=", "", token) for token in asked.tokens if token not in paths]
     if len(given) < 2:
+        folders = f" ({', '.join(paths)}: no checkpoint, but gate files)" if paths else ""
         raise SpecificationError(
-            f"got {' and '.join(given) or 'no checkpoint'}; give the checkpoint before and the one "
-            "or more after: forgetguard check BASE TUNED"
+            f"got {' and '.join(given) or 'no checkpoint'}{folders}; give the checkpoint before "
+            "and the one or more after: forgetguard check BASE TUNED"
         )
     specs = tuple(resolve(one, "tuned") for one in dict.fromkeys(given[1:]))
     plan = Plan(resolve(given[0], "base"), specs, paths, load_options(asked), seed, asked)
     for spec in specs:
-        same = plan.is_base(spec)
-        if same:
-            say(f"note: {spec} is the base itself: every loss must read exactly 0")
-        for note in preflight(
-            plan.base, spec, allow_same=same, allowed_by=None, options=plan.loading
-        ):
+        for note in preflight(plan.base, spec, allowed_by=None, options=plan.loading):
             say(f"note: {note}")
     return plan
 
@@ -218,13 +234,16 @@ def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [sys.executable, *_PYTEST, *pytest_arguments(plan, tuned, results)]
-        own = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        own = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
         with whole_imports(), subprocess.Popen(command, env=own) as process:
             status = process.wait()  # Ctrl-C reaches pytest too, which ends the run itself
         document = json_file.read(results) if results.is_file() else {}
     if status < 0:
         step = "if memory ran out, --dtype bfloat16 takes half"
         say(f"forgetguard check: {tuned}: the run was ended by signal {-status}; {step}")
+        status = _CRASHED
+    if status == DONE and (why := [*why_no_pass(document)] if document else ["it has no results"]):
+        say(f"forgetguard check: {tuned}: the run was no pass: {'; '.join(why)}")
         status = _CRASHED
     return status, document
 
@@ -242,7 +261,7 @@ def pytest_arguments(plan: Plan, tuned: CheckpointSpec, results: Path) -> list[s
         f"--forgetguard-bundled={plan.asked.circuits}",
         *(f"--forgetguard-{name}={file}" for name, file in files.items() if file),
         *([] if plan.seed is None else [f"--forgetguard-prompt-seed={plan.seed}"]),
-        *(["--forgetguard-allow-same"] if plan.is_base(tuned) else []),
+        *(["--forgetguard-origin"] if plan.asked.origin else []),
         *gate_options(plan.loading),
         *plan.paths,
     ]
@@ -271,7 +290,9 @@ def _why(document: Mapping[str, Any]) -> None:
     ]
     if not told:
         return
-    told.sort(key=lambda line: line.startswith(LABELS["abstain"]))
+    told = list(dict.fromkeys(told))  # one error of a file stops each of its limits
+    order = (LABELS["fail"], LABELS["abstain"])
+    told.sort(key=lambda line: next((n for n, one in enumerate(order) if line.startswith(one)), 1))
     more = [f"and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
     again = shlex.join(["forgetguard", *sys.argv[1:], "-v"])
     _print("\n".join(["", *told[:_SHOWN], *more, "", f"which heads and prompts: {again}"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
-from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
 from forgetguard.cli import discover
 from forgetguard.cli.checkpoints import add_load_options, load_options, read_checkpoints
 from forgetguard.cli.circuits import split_tokens
@@ -23,6 +23,7 @@ from forgetguard.gate.schema import load_gate_file
 from forgetguard.whole_files import write_text
 
 _DIR = "gate"
+_CHECKPOINT = (CONFIG, ADAPTER_CONFIG)
 # By their place under DIR, as package data beside this file.
 _STARTER = {
     "behaviour.gate.yaml": "behaviour.gate.yaml",
@@ -56,6 +57,10 @@ def _prepare(asked: Namespace) -> Job:
         raise SpecificationError(f"takes one folder, got {' '.join(folders)}")
     given = read_checkpoints(tokens, (), ("base",)).get("base")
     folder, options = Path(folders[0] if folders else _DIR), load_options(asked)
+    if folders and (":" in folders[0] or any((folder / one).is_file() for one in _CHECKPOINT)):
+        raise SpecificationError(
+            f"{folders[0]} is a checkpoint, no folder for gates: forgetguard init base={folders[0]}"
+        )
     base = resolve(given, "base") if given else None
     if base is not None:
         check(base, None, options=options)

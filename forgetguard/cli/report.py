@@ -74,7 +74,11 @@ def _prepare(asked: Namespace) -> Job:
             raise SpecificationError(
                 f"{target} is one of the results files, which would be lost: name another path"
             )
+        if target.suffix in (".yaml", ".yml", ".json") and target == files.get("model_card"):
+            raise SpecificationError(f"--model-card {target} is no model card: name a README.md")
         check_target(target, "the report")
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise SpecificationError("two reports have one path: name a file for each")
     return lambda: _write(results, files)
 
 

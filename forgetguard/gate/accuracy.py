@@ -87,18 +87,20 @@ def accuracy(
     return Estimate(share, low, high, coverage(confidence), values.size)
 
 
-def flips(values: FloatArray, chance: float, *, confidence: float = 0.95) -> Estimate:
+def flips(values: FloatArray, unit: float, *, confidence: float = 0.95) -> Estimate:
     """The mean of [n] values from -1 to 1, of which the positive ones are 1 (a document that was
-    lost) and the negative ones about `-chance` (less what guessing flips), with its interval.
+    lost) and the negative ones about `-unit` (less what guessing flips; over another model 1), with
+    its interval.
 
     The share of either has Wilson's bounds, and the two are put together as those of a difference
     whose shares exclude each other (Newcombe 1998, Stat. Med. 17:873, method 10 in form): a
-    bootstrap of few values that are not 0 has no bound. Between 2 and 60 % lost at 24 to 192
-    documents no bound missed by more than 9 % instead of 5 %.
+    bootstrap of few values that are not 0 has no bound. Enumerated at 24 and more documents with a
+    truth of 0 to 0.4, no upper bound misses by more than 6.1 % instead of 5 %, no lower one by more
+    than 9.3 %; at 0.25 % no lower one from 32 documents on by more than 0.75 %.
     """
     quantile, count = float(special.ndtri(confidence)), values.size
     lost, less = np.maximum(values, 0), np.maximum(-values, 0)
-    unit = float(less.max()) or chance
+    unit = float(less.max()) or unit
     share, other = float(lost.mean()), float(less.mean()) / unit if unit else 0.0
     low, high = wilson(share, count, quantile)
     if share == 0:

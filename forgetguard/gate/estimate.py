@@ -222,9 +222,11 @@ class Case:
         )
         return Bounds(shown, lower.low)
 
-    def score_drop(self, found: Series, failing: float) -> Bounds:
+    def score_drop(self, found: Series, failing: float, *, over: str = "") -> Bounds:
         """The drop of a score from 0 to 1 on the units of one subject, [its units]; exactly 0 where
-        the numbers behind it are the same, bit for bit. `failing`: the level of the lower bound."""
+        the numbers behind it are the same, bit for bit. `failing`: the level of the lower bound,
+        which two numbers that are held to the limit share."""
+        failing /= 1 if found.also is None else 2
         case = replace(self, clusters=None, levels=replace(self.levels, failing=failing))
         before, now = _given(found.scale), found.values
         same = np.array_equal(before, now)
@@ -242,7 +244,7 @@ class Case:
         if found.also is None:
             return held
         shown, lower = (
-            accuracy.flips(found.also, found.chance, confidence=1 - level)
+            accuracy.flips(found.also, 1.0 if over else found.chance, confidence=1 - level)
             for level in (self.levels.passing, failing)
         )
         return held.or_more(Bounds(shown, lower.low))
@@ -334,7 +336,8 @@ class Case:
             share = self.levels.failing / len(found)
             return [self.proportion_drop(_given(one.scale), one.values, share) for one in found]
         if measure.estimator is Estimator.SCORES:
-            return [self.score_drop(one, self.levels.failing / len(found)) for one in found]
+            share = self.levels.failing / len(found)
+            return [self.score_drop(one, share, over=over) for one in found]
         values = np.stack([one.values for one in found])
         if measure.estimator is Estimator.MEAN:
             return self.ratios(values, np.ones_like(values))

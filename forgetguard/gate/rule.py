@@ -34,7 +34,7 @@ from forgetguard.gate.family import (
 )
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
-from forgetguard.measures.measure import Estimator, Measure, Subjects
+from forgetguard.measures.measure import Estimator, Measure, Series, Subjects
 from forgetguard.measures.requirements import requirements
 from forgetguard.measures.samples import (
     BASE,
@@ -219,7 +219,7 @@ def estimate(case: Case, limit: Limit) -> Estimated:
         return Estimated(unmeasurable=reason)
     case.check_over(limit.over, limit.key, limit.line)
     scale, reason = _scale(case, limit)
-    reason = reason or _too_few_of_one(case, limit)
+    reason = reason or _too_few_of_one(case, limit) or _nothing_to_lose(case, limit)
     if reason is not None:
         return Estimated(scale=scale, unmeasurable=reason)
     whole = measure.subjects is Subjects.WHOLE
@@ -263,6 +263,27 @@ def _too_few_of_one(case: Case, limit: Limit) -> Decision | None:
         return None
     facts = {"subject": subject, "count": counts[subject], "least": FEWEST_PAIRS}
     return _abstain(Code.TOO_FEW, dropped=0, **facts)
+
+
+def _nothing_to_lose(case: Case, limit: Limit) -> Decision | None:
+    """Of scores: the limit allows all that the base has above chance, whatever the subject."""
+    if limit.measure.estimator is not Estimator.SCORES or limit.over:
+        return None
+    rooms = {
+        one: _room(case.series(limit.measure, one)) for one in limit.measure.subjects_in(case.data)
+    }
+    subject = max(rooms, key=lambda one: rooms[one][2])
+    before, chance, most = rooms[subject]
+    if most > limit.maximum:
+        return None
+    return _abstain(Code.NOTHING_TO_LOSE, subject=subject, before=before, chance=chance)
+
+
+def _room(found: Series) -> tuple[float, float, float]:
+    """The base's mean score, what a model that knows nothing reads, and how much it can lose."""
+    assert found.scale is not None
+    before = float(found.scale.mean())
+    return before, found.chance, before - found.chance
 
 
 def _base_cannot(case: Case, measure: Measure) -> Decision | None:
@@ -571,9 +592,9 @@ def _scores(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[
             "count": len(now),
         }
         notes.append(Note("scores", facts))
-        most = facts["before"] - found.chance
+        base, chance, most = _room(found)
         if not limit.over and most <= limit.maximum:
-            facts = {"before": facts["before"], "chance": found.chance, "most": most}
+            facts = {"before": base, "chance": chance, "most": most}
             notes.append(Note("cannot_fail", facts | {"subject": one.subject}))
     return tuple(notes)
 

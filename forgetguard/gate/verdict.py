@@ -31,6 +31,7 @@ class Code(enum.Enum):
     BASE_WRONG = "base_wrong"  # the base answers no more prompts right than chance does
     BASE_READOUT = "base_readout"  # the base's mean readout is not above 0
     BASE_UNMOVED = "base_unmoved"  # ... nor above that on the counterfactual prompts
+    NOTHING_TO_LOSE = "nothing_to_lose"  # the limit allows all that the base has above chance
     NO_CIRCUIT = "no_circuit"  # `circuit: auto` found none
     NO_SCALE = "no_scale"  # what the loss is relative to cannot be told from 0
     NO_HEAD = "no_head"  # no head's importance can be told from 0
@@ -41,8 +42,8 @@ class Code(enum.Enum):
 
 # Nothing can be said of what tuned lost, by however many units.
 _NOT_JUDGED = frozenset({
-    Code.TOO_FEW, Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED, Code.NO_CIRCUIT,
-    Code.NO_SCALE, Code.NO_HEAD, Code.RENAMED,
+    Code.TOO_FEW, Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED,
+    Code.NOTHING_TO_LOSE, Code.NO_CIRCUIT, Code.NO_SCALE, Code.NO_HEAD, Code.RENAMED,
 })  # fmt: skip
 _OF_WIDTH = frozenset({Code.UNDECIDED.value, Code.GUARDED.value})
 

@@ -329,7 +329,8 @@ _ASKED_BY = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 def _keep_answers(wrapped: Any, saved: Saved) -> None:
     """Have lm-eval's model answer from `saved` what an earlier run asked of this very model, in the
     same requests; scoring is not kept. (lm-eval's own cache knows the request alone.)"""
-    about = metadata.version("lm-eval"), wrapped.batch_size, wrapped.max_length
+    settings = wrapped.model.generation_config, wrapped.tokenizer.special_tokens_map
+    about = metadata.version("lm-eval"), wrapped.batch_size, wrapped.max_length, str(settings)
 
     def keeping(kind: str, ask: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
         def answers(requests: Sequence[Any], **given: Any) -> list[Any]:

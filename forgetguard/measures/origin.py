@@ -10,7 +10,7 @@ the loss is L = v(none) - v(all). Of each part g
 
 phi is g's Shapley value where parts act by themselves or in pairs (a pair's interaction is split
 evenly). What more parts do only together is left over, L - sum phi: it is stated (`interaction`),
-and shared in proportion to |phi|, so that shares sum to 1, and are 0 where a part does nothing.
+and shared among the parts with phi above 0 in proportion to it, so that shares sum to 1.
 
 A part that carries a tenth of the loss is refined: its layers' matrices, their heads, rows of an
 embedding. Which are read exactly is chosen to first order (gradient of the mean readout times tuned
@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy, locate
@@ -102,8 +103,8 @@ class Origin:
     Attributes:
         pairs: how many it rests on.
         base, tuned: the two ends; their difference is the loss.
-        lost: whether the readout's loss can be told from nothing (more than two standard errors);
-            without that all shares are 0.
+        lost: whether the readout's loss can be told from nothing, by template; without that all
+            shares are 0.
         parts: by share, the largest first; they sum to 1.
         refined: parts inside some of those.
         tokens: the rows that carry most of an embedding's share.
@@ -162,12 +163,16 @@ def origin(
 
 def shares(loss: float, alone: Iterable[float], back: Iterable[float]) -> tuple[list[float], float]:
     """(each part's share of the loss, what is left to more than two parts as a share of it); all 0
-    where nothing was lost, or no part does anything by itself."""
+    where nothing was lost, or no part does harm by itself."""
     phi = [(one + other) / 2 for one, other in zip(alone, back, strict=True)]
-    size, left = sum(map(abs, phi)), loss - sum(phi)
+    harm = [max(one, 0.0) for one in phi]  # a part that helps is given none of what is left
+    left = loss - sum(phi)
     if loss <= 0:
         return [0.0] * len(phi), 0.0
-    return [(one + left * abs(one) / size) / loss if size else 0.0 for one in phi], left / loss
+    if not sum(harm):
+        return [0.0] * len(phi), 1.0
+    each = left / sum(harm)
+    return [(one + each * mine) / loss for one, mine in zip(phi, harm, strict=True)], left / loss
 
 
 @dataclass(slots=True)
@@ -192,7 +197,7 @@ class _Run:
         tuned, after = self._read() if parts else (base, before)
         back = [self._with(one, Side.BASE, Side.TUNED) - tuned for one in parts]
         drop, loss = before - after, base - tuned
-        lost = bool(drop.mean() > 2 * drop.std() / np.sqrt(len(drop)))
+        lost = _is_lost(drop, [one.pair.template for one in self.capability.encoded.pairs])
         found, interaction = _shared(parts, alone, back, loss if lost else Amount())
         groups_of = {group.part: group for group in parts}
         carry = [(one, groups_of[one.part]) for one in found if one.share.readout >= CARRIES]
@@ -303,6 +308,19 @@ class _Run:
                     logits = forward(self.anatomy, batch.clean[chunk], batch.positions)
                     read = score(readout, logits[..., : self.vocabulary].float(), batch, chunk)
                     torch.autograd.backward(-read.sum() / count)
+
+
+def _is_lost(drop: np.ndarray[Any, Any], templates: Sequence[str | None]) -> bool:
+    """Whether the mean of [n] losses is above 0 by more than Student's t allows in one of 40 cases;
+    by template, of which losses have much in common, where there are several."""
+    names = templates if len({*templates}) > 1 else range(len(drop))
+    codes = np.unique(np.array([str(one) for one in names]), return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    if count < 2:
+        return bool(drop.mean() > 0)
+    off = np.bincount(codes, weights=drop - drop.mean())
+    error = float(np.sqrt((off**2).sum() * count / (count - 1))) / len(drop)
+    return bool(drop.mean() > special.stdtrit(count - 1, 0.975) * error)
 
 
 def _shared(

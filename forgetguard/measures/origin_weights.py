@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Exchange:
         """Let these entries be those of `side`; `seed` is that of the coin."""
         for name, entries in slices.items():
             self._dirty[name] = None
-            signs = torch.Generator().manual_seed(seed)
+            signs = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             with torch.no_grad():
                 for start, block in self._blocks(name):
                     _write(self.parameters[name], entries, start, _side(block, side, signs))

@@ -79,19 +79,21 @@ def _property(text: str) -> str:
 
 
 def code_quality(found: Sequence[Finding]) -> str:
-    """GitLab's code quality report (a subset of Code Climate's): those that lie in the
-    repository."""
+    """GitLab's code quality report (a subset of Code Climate's). What lies outside the repository
+    stands under its circuit's name, for GitLab shows nothing without a path."""
     rows = []
     for one in found:
-        if one.file:
-            name = "\x1f".join((one.file, one.circuit, one.limit))
-            rows.append(
-                {
-                    "description": f"{one.circuit} {one.limit}: {one.message}",
-                    "check_name": f"forgetguard.{one.limit}",
-                    "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
-                    "severity": "minor" if one.outcome == "abstain" else "critical",
-                    "location": {"path": one.file, "lines": {"begin": one.line}},
-                }
-            )
+        name = "\x1f".join((one.file, one.circuit, one.limit))
+        rows.append(
+            {
+                "description": f"{one.circuit} {one.limit}: {one.message}",
+                "check_name": f"forgetguard.{one.limit}",
+                "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
+                "severity": "minor" if one.outcome == "abstain" else "critical",
+                "location": {
+                    "path": one.file or f"{one.circuit}.circuit.yaml",
+                    "lines": {"begin": one.line},
+                },
+            }
+        )
     return json.dumps(rows, indent=1) + "\n"

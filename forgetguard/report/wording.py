@@ -219,6 +219,15 @@ def _base_wrong(verdict: Verdict) -> str:
     )
 
 
+def _nothing_to_lose(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return (
+        f"THE LIMIT HOLDS NOTHING: the base reads {facts['before']:.0%} on {facts['subject']}, and "
+        f"guessing {facts['chance']:.0%}, so that {number(verdict.bound)} allows all that there is "
+        "to lose: check prompts and answers, or give questions that the base can answer"
+    )
+
+
 def _base_readout(verdict: Verdict) -> str:
     return (
         f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
@@ -315,6 +324,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: _base_readout,
     Code.BASE_UNMOVED: _base_unmoved,
+    Code.NOTHING_TO_LOSE: _nothing_to_lose,
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
     Code.NO_HEAD: _no_head,
@@ -623,7 +633,7 @@ def reservations(document: Facts) -> list[tuple[str, list[str]]]:
     not_had = dict.fromkeys(one.split("::")[-2] for one in document.get("not_had", ()))
     found: list[tuple[str, Iterable[str]]] = [
         ("ALLOWED TO ABSTAIN, so shown to be kept by nothing", document["allowed_to_abstain"]),
-        ("NOT JUDGED, the base cannot do it", not_had),
+        ("NOT JUDGED, the base cannot do it, or its words do not fit the tokenizer", not_had),
         ("UNGATED, measured and asserted no limit", document.get("ungated", ())),
         ("not judged, as not of the core set", document.get("left_out", ())),
         ("deselected", document.get("deselected", ())),
@@ -676,6 +686,7 @@ _PARTS = {
 }
 _NAMED = 0.05  # of the loss, from which on a part is named in the line
 _SHOWN_PARTS = 3
+_ROUGH = 0.25  # of the loss, from which on shares say little
 
 
 def part(named: Facts) -> str:
@@ -710,7 +721,11 @@ def origin_line(found: Facts) -> str:
             inner = "".join(f" ({_shared(each)})" for each in inside[:1])
             told.append(f"{_shared(one)}{inner}")
             rest -= size
-    return f"origin: {', '.join([*told, f'all else {100 * rest + 0.0:.0f} %'])}"
+    only = found["interaction"]["readout"]
+    rough = f"; rough: {share(only)} of the loss is what parts do only together" * (
+        abs(only) >= _ROUGH
+    )
+    return f"origin: {', '.join([*told, f'all else {100 * rest + 0.0:.0f} %'])}{rough}"
 
 
 def _shared(one: Facts) -> str:

@@ -10,6 +10,7 @@ from pytest_forgetguard import code_host, collection, distributed, finish, prefl
 from pytest_forgetguard.backend import ModelBackend
 from pytest_forgetguard.keys import is_worker
 from pytest_forgetguard.measuring import Measurements
+from pytest_forgetguard.near_misses import paths_given
 from pytest_forgetguard.progress import progress_of
 from pytest_forgetguard.reports import Reports
 from pytest_forgetguard.settings import Settings
@@ -41,7 +42,7 @@ def selection(config: pytest.Config) -> dict[str, Any]:
         getattr(config.pluginmanager.get_plugin("lfplugin"), "lastfailed", None)
     )
     return {
-        "arguments": [str(argument) for argument in config.args],
+        "arguments": paths_given(config),
         "keyword": option.keyword,
         "markers": option.markexpr,
         "deselect": list(option.deselect or ()),

@@ -78,17 +78,24 @@ class LimitItem(pytest.Item):
         """Judge the limit. Raises GateFailure unless the verdict is a pass, or it abstains and may;
         Recorded where this run records what the limit compares with; NotHad for a bundled default
         on what the base cannot do."""
+        from forgetguard.errors import CapabilityError
         from forgetguard.gate.verdict import Outcome
 
         run = self.config.stash[RUN]
         if self.limit.over == "baseline" and recorded_only(run.settings, self.spec.name):
             run.measurements.measure(self.spec)
             raise Recorded(self.spec.name, self.limit.key)
-        verdict = run.measurements.judge(self.spec, self.limit)
+        try:
+            verdict = run.measurements.judge(self.spec, self.limit)
+        except CapabilityError as error:  # its prompts do not fit the base's tokenizer
+            if self.default:
+                raise NotHad(self.spec.name, self.limit.key, str(error)) from None
+            raise
         run.measurements.record(verdict)
         self.user_properties += verdict_properties(verdict)
         if self.default and base_has_not(verdict):
-            raise NotHad(verdict)
+            why = f"the base cannot do {verdict.capability}"
+            raise NotHad(verdict.circuit, verdict.limit, why)
         may_abstain = run.settings.allow_abstain and verdict.not_judged
         if verdict.outcome is not Outcome.PASS and not may_abstain:
             origin = run.origin(self.spec, verdict)

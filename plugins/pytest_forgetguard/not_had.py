@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 
 
 class NotHad(Skipped):
-    """A limit of a bundled default on a capability that the base has not."""
+    """A limit of a bundled default on a capability that the base has not, or whose prompts do not
+    fit its tokenizer."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(
-            f"NOT HAD, not judged: the base cannot do {verdict.capability} "
-            f"({verdict.circuit} {verdict.limit})",
-            _use_item_location=True,
-        )
+    def __init__(self, circuit: str, limit: str, why: str) -> None:
+        super().__init__(f"NOT HAD, not judged: {why} ({circuit} {limit})", _use_item_location=True)
 
 
 def base_has_not(verdict: Verdict) -> bool:

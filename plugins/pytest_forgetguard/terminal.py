@@ -97,7 +97,8 @@ def _warnings(run: Run, *, verbose: bool) -> Iterator[str]:
         )
     if run.not_had:
         names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
-        yield f"NOT JUDGED, the base cannot do it: {', '.join(names)}"
+        why = "the base cannot do it, or its words do not fit the tokenizer"
+        yield f"NOT JUDGED, {why}: {', '.join(names)}"
     if run.misnamed:
         yield f"NOT RUN: {run.misnamed}"
     if run.ungated:

@@ -12,6 +12,9 @@ import pytest
 from gate_process import run_gate
 from warm_python import warm_python
 
+from forgetguard.cli import check as command
+from forgetguard.cli import main
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 JARGON = ("pytest", "test session", "collected", "passed", "failed", "Traceback")
 
@@ -24,12 +27,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     (work / "conftest.py").write_text("raise RuntimeError('the folder is none of its business')\n")
     (work / "test_own.py").write_text("def test_own():\n    raise RuntimeError\n")
+    (work / "pytest.py").write_text("import sys\nsys.exit(0)\n")
     (work / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     return work
 
 
 def check(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    wanted = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTEST_ADDOPTS": "--no-such-option"}
+    wanted = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    wanted |= {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such_plugin"}
     done = subprocess.run(
         [warm_python(), "-m", "forgetguard", "check", *arguments],
         cwd=folder, env=os.environ | wanted, check=False, text=True, capture_output=True,
@@ -54,20 +59,20 @@ def test_a_check_is_the_gate_of_pytest_without_its_output(folder: Path, tmp_path
     assert not [word for word in JARGON if word in told.replace(str(folder), "")]
     assert "FAIL tiny-induction dcv.circuit: " in told
     assert sorted(file.name for file in folder.iterdir()) == [
-        "check.json", "conftest.py", "pytest.ini", "test_own.py",
+        "check.json", "conftest.py", "pytest.ini", "pytest.py", "test_own.py",
     ]  # fmt: skip
 
 
 def test_without_gate_files_the_bundled_circuits_are_judged_and_timed(folder: Path) -> None:
-    status, told, _ = check(folder, "tiny:base", "tiny:base", "tiny:sft", "--json", "out.json")
+    status, told, _ = check(folder, "tiny:base", "tiny:lora", "tiny:sft", "--json", "out.json")
     assert status == 1
     assert told.startswith("5 bundled circuits: fact_recall, greater_than, induction, ioi, ")
     assert "20 limits on 320 prompts: " in told
-    same, tuned = (verdicts(folder / f"out.tiny-{name}.json") for name in ("base", "sft"))
-    assert len(same) == len(tuned) == 20
-    assert {one["outcome"] for one in same} == {"pass"}
-    assert {one["estimate"]["value"] for one in same} == {0}
-    assert told.splitlines()[-22].split() == ["circuit", "limit", "tiny-base", "tiny-sft"]
+    lora, tuned = (verdicts(folder / f"out.tiny-{name}.json") for name in ("lora", "sft"))
+    assert len(lora) == len(tuned) == 20
+    assert "fail" not in {one["outcome"] for one in lora}
+    assert "fail" in {one["outcome"] for one in tuned}
+    assert told.splitlines()[-22].split() == ["circuit", "limit", "tiny-lora", "tiny-sft"]
     assert told.splitlines()[-1].startswith("all ")
     # What it took is remembered, so that the next estimate rests on it and loads nothing.
     status, told, _ = check(folder, "tiny:base", "tiny:sft", "--estimate")
@@ -89,3 +94,11 @@ def test_a_folder_of_gates_runs_no_python_test_in_it(folder: Path) -> None:
     status, told, _ = check(folder, "tiny:base", "tiny:sft", ".")
     assert status == 0
     assert "1 pass" in told
+
+
+def test_a_run_that_ends_well_without_results_is_no_pass(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_PYTEST", ("-c", "pass"))
+    assert main(["check", "tiny:base", "tiny:lora", str(CIRCUITS / "tiny-ioi.circuit.yaml")]) == 3
+    assert "has no results" in capfd.readouterr().err

@@ -16,7 +16,7 @@ GATE = """\
 forgetguard: 2
 lm_eval: {questions: mine.jsonl, limit: 40, seed: 1}
 limits:
-  lm_eval.drop: {max: 0.60}
+  lm_eval.drop: {max: 0.40}
   lm_eval.flips.over_baseline: {max: 0.10}
 """
 

@@ -121,5 +121,9 @@ def test_flips_of_a_base_that_is_always_right_have_the_bounds_of_a_proportion() 
     found = accuracy.flips(np.repeat([1.0, 0.0], [3, 189]), 0.0)
     theirs = stats.binomtest(3, 192).proportion_ci(0.9, method="wilson")
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+    # Over another model what was won weighs as much as what was lost, though none was.
+    over = accuracy.flips(np.repeat([1.0, 0.0], [2, 22]), 1.0)
+    assert over.low < accuracy.flips(np.repeat([1.0, 0.0, -1.0], [3, 20, 1]), 1.0).value
+    assert over.low < 0
     none = accuracy.flips(np.zeros(64), 0.25)
     assert none.high == pytest.approx(1 - 0.05 ** (1 / 64))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forgetguard.cli import check, main, timing
+from forgetguard.errors import CheckpointError
 from forgetguard.gate.bundled import bundled_files
 from forgetguard.gate.schema import load_gate_file
 
@@ -86,12 +87,16 @@ def test_checkpoints_and_gate_files_are_told_apart(folder: Path) -> None:
     assert check._is_gate_path("gone.circuit.yaml::gone::dcv.head")
 
 
-def test_the_base_itself_is_allowed_and_said(capfd: pytest.CaptureFixture[str]) -> None:
-    plan = check.read_plan(asked("tiny:base", "tiny:base", "tiny:lora"))
-    assert "tiny:base is the base itself" in capfd.readouterr().err
-    same, other = (check.pytest_arguments(plan, one, Path("r.json")) for one in plan.tuned)
-    assert "--forgetguard-allow-same" in same
-    assert "--forgetguard-allow-same" not in other
+def test_the_base_itself_is_refused_as_in_pytest() -> None:
+    with pytest.raises(CheckpointError, match="the same checkpoint"):
+        check.read_plan(asked("tiny:base", "tiny:base", "tiny:lora"))
+
+
+def test_what_the_gates_lines_recommend_is_taken_by_its_name_in_pytest() -> None:
+    both = ("--forgetguard-origin", "--forgetguard-prompt-seed", "3")
+    plan = check.read_plan(asked("tiny:base", "tiny:sft", *both))
+    given = check.pytest_arguments(plan, plan.tuned[0], Path("r.json"))
+    assert {"--forgetguard-origin", "--forgetguard-prompt-seed=3"} <= {*given}
 
 
 def test_pytest_is_asked_for_what_was_asked_for(folder: Path) -> None:

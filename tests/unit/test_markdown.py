@@ -86,7 +86,8 @@ def test_an_annotation_stands_on_the_line_of_the_gate_file(tmp_path: Path) -> No
     assert lines[1].startswith("::warning file=a.circuit.yaml,line=7,")
     elsewhere = findings.findings(document(*MIXED, heads=HEADS), tmp_path)
     assert findings.commands(elsewhere)[0].startswith("::error title=")
-    assert json.loads(findings.code_quality(elsewhere)) == []
+    (outside, _) = json.loads(findings.code_quality(elsewhere))
+    assert outside["location"]["path"] == "lost.circuit.yaml"
     rows = json.loads(findings.code_quality(found))
     assert [row["severity"] for row in rows] == ["critical", "minor"]
     assert rows[0]["location"] == {"path": "a.circuit.yaml", "lines": {"begin": 7}}
@@ -116,7 +117,10 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     told = (tmp_path / "run.md").read_text("utf-8")
     assert told == markdown.summary(content)
     assert card.read_text("utf-8").startswith(f"# Mine\n\n{markdown.START}\n{told.strip()}")
-    assert json.loads((tmp_path / "quality.json").read_text()) == []
+    assert len(json.loads((tmp_path / "quality.json").read_text())) == 2
     capsys.readouterr()
     assert main(["report", str(results), "--markdown", str(results)]) == 2
     assert "would be lost" in capsys.readouterr().err
+    same = ["-o", str(tmp_path / "a"), "--markdown", str(tmp_path / "a")]
+    assert main(["report", str(results), *same]) == 2
+    assert not (tmp_path / "a").exists()

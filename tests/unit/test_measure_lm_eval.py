@@ -222,6 +222,16 @@ def test_what_the_base_answered_is_kept_for_that_base_alone(
     assert len(asked) == 2  # other requests
 
 
+def test_a_limit_that_allows_all_there_is_to_lose_is_not_judged(folder: Path) -> None:
+    limits = "limits: {lm_eval.drop: {max: 0.50}, lm_eval.flips: {max: 0.49}}\n"
+    verdicts, _ = gated(spec_of(folder, "tasks: [tiny_choice], include: .", limits), "tiny:sft")
+    nothing, something = verdicts["lm_eval.drop"], verdicts["lm_eval.flips"]
+    assert nothing.code is Code.NOTHING_TO_LOSE
+    assert nothing.outcome is Outcome.ABSTAIN
+    assert (nothing.facts["before"], nothing.facts["chance"]) == (1.0, 0.5)
+    assert something.outcome is Outcome.PASS
+
+
 def test_more_damage_of_one_kind_reads_more(folder: Path, tmp_path: Path) -> None:
     spec = spec_of(folder, "tasks: [tiny_choice], include: ., metrics: [acc]")
     found = []

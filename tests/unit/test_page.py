@@ -107,7 +107,7 @@ def test_an_error_and_a_failed_attempt_are_told_beside_the_verdicts() -> None:
         ({"errors": ["no circuit is called y"]}, "no circuit is called y"),
         ({"deselected": ["x::c::l"]}, "deselected: x::c::l"),
         ({"allowed_to_abstain": ["x::c::l"]}, "ALLOWED TO ABSTAIN"),
-        ({"not_had": ["x::lacking::l"]}, "the base cannot do it: lacking"),
+        ({"not_had": ["x::lacking::l"]}, "or its words do not fit the tokenizer: lacking"),
     ],
 )
 def test_what_a_run_left_out_is_told_before_its_limits(more: dict[str, Any], said: str) -> None:

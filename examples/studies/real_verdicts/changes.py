@@ -262,5 +262,9 @@ def outside(shape: Shape, words: Sequence[int]) -> list[Change]:
         ("MLP 0 zeroed", zeroed(down.format(0))),
         ("norm before the final MLP, noise 4", added(norm.format(last), 4.0, 5)),
         ("final norm, noise 2", added("model.norm.weight", 2.0, 6)),
+        # Of the three milder ones above, as strong as costs more than ten points.
+        ("final MLP, noise 4", added(down.format(last), 4.0, 4)),
+        ("norm before the final MLP, noise 16", added(norm.format(last), 16.0, 5)),
+        ("final norm, noise 8", added("model.norm.weight", 8.0, 6)),
     ]
     return [Change(name, "outside", edit, untied=True) for name, edit in edits]
