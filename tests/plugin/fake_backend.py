@@ -2,7 +2,7 @@
 
 A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `wide` abstains as
 its interval holds the limit, `lacking` as the base has not the capability, `broken` raises a
-MeasurementError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
+MeasurementError, `misfit` a CapabilityError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
 KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and on `tuned`.
 """
 
@@ -48,11 +48,13 @@ class FakeSession:
 
 
 def fail_by_name(circuit):
-    from forgetguard.errors import MeasurementError, SpecificationError
+    from forgetguard.errors import CapabilityError, MeasurementError, SpecificationError
 
     kind = circuit.name.partition("-")[0]
     if kind == "broken":
         raise MeasurementError("logits are not finite in layer 2; try dtype float32")
+    if kind == "misfit":
+        raise CapabilityError("none of the task's sentence frames fits this tokenizer")
     if kind == "absurd":
         raise SpecificationError(f"{circuit.path}:3: there is no task 'sums'; use ioi")
     if kind == "bug":

@@ -85,13 +85,21 @@ def test_what_the_base_has_not_is_skipped_with_one_line(empty, workers: int) -> 
         "bundled circuits that nobody named: the base has not a capability, and the others are kept"
     )
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["forgetguard: NOT JUDGED, the base cannot do it, or its words do not fit the tokenizer: lacking"])
+    result.stdout.fnmatch_lines(["forgetguard: NOT JUDGED, the base cannot do it, *: lacking"])
     results = empty.results()
     assert results["not_had"] == [LACKING]
     assert {one["id"]: one["outcome"] for one in results["results"]} == {
         BUNDLED: "pass",
         LACKING: "not_had",
     }
+
+
+def test_prompts_that_do_not_fit_the_tokenizer_are_an_error_of_a_file_that_was_named(empty) -> None:
+    empty.circuit("fits/misfit.circuit.yaml")
+    result = empty.gate("--forgetguard-json=out.json")
+    assert result.ret == 0
+    assert empty.results()["not_had"] == [LACKING.replace("lacking", "misfit")]
+    assert empty.gate("fits").ret == 1
 
 
 def test_a_base_that_has_none_of_them_is_no_pass(empty, workers: int) -> None:
