@@ -2,8 +2,9 @@
 
 A circuit whose name begins with `good` passes; `bad` fails, `vague` abstains, `wide` abstains as
 its interval holds the limit, `lacking` as the base has not the capability, `broken` raises a
-MeasurementError, `misfit` a CapabilityError, `absurd` a SpecificationError, `bug` a TypeError, `interrupt` a
-KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and on `tuned`.
+MeasurementError, `misfit` a CapabilityError, `absurd` a SpecificationError, `bug` a TypeError,
+`interrupt` a KeyboardInterrupt, and `crash` ends the process. Its numbers depend on its name and
+on `tuned`.
 """
 
 from __future__ import annotations
