@@ -93,13 +93,15 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_was_done(
     assert [one["number"] for one in found.values()] == [1, 3, 4, 0]
 
 
-def _copy(kind: str, margin: float, outcome: str, head: str = "") -> dict[str, Any]:
+def _copy(
+    kind: str, margin: float, outcome: str, head: str = "", right: float = 1
+) -> dict[str, Any]:
     """A copy that leaves `margin` of a margin of 1, with a verdict that names `head` first."""
     limit = {
         "circuit": "c", "limit": "dcv.circuit", "outcome": outcome,
         "value": [0.25, 0.2, 0.3], "subjects": [head] * bool(head),
     }  # fmt: skip
-    behaviour = {"base": {"margin": 1, "right": 1}, "tuned": {"margin": margin, "right": 1}}
+    behaviour = {"base": {"margin": 1, "right": 1}, "tuned": {"margin": margin, "right": right}}
     damaged = [1, 4] if kind == "head" else []
     return {"kind": kind, "head": damaged, "limits": [limit], "behaviour": {"c": behaviour}}
 
@@ -111,6 +113,7 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
         "small": _copy("head", 0.81, "abstain", "L1H4"),
         "none": _copy("harmless", 1.0, "pass"),
         "elsewhere": _copy("outside", 0.1, "fail"),
+        "elsewhere, ten points": _copy("outside", 1.0, "abstain", right=0.9),
     }
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")][1:]
@@ -121,7 +124,8 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
         ["2", "1", "0", "1", "1 of 2"],
         ["1", "0", "1", "0", "0 of 1"],
         ["1", "0", "0", "1", ""],
-        ["1", "1", "0", "0", ""],
+        ["2", "1", "1", "0", ""],
+        ["1", "0", "1", "0", ""],
     ]
 
 

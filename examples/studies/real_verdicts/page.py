@@ -26,7 +26,7 @@ KINDS: Mapping[str, Callable[[Data], bool]] = {
     "nothing lost": lambda one: one["kind"] == "harmless",
     "damage outside attention": lambda one: one["kind"] == "outside",
     "of these, cost at least 10 points on other prompts": lambda one: (
-        one["kind"] == "outside" and lost(one)[1] >= POINTS
+        one["kind"] == "outside" and lost(one)[1] > POINTS - 1e-9
     ),
 }
 
