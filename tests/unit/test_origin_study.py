@@ -40,7 +40,7 @@ def test_each_plant_outside_attention_has_one_kind_of_part() -> None:
     ]
     assert named == [
         ["unembedding"], ["unembedding"], ["unembedding"], ["embedding"], ["embedding"],
-        ["mlp"], ["mlp"], ["mlp"], ["norms"], ["final_norm"], ["mlp"], ["norms"], ["final_norm"],
+        ["mlp"], ["mlp"], ["mlp"], ["norms"], ["final_norm"],
     ]  # fmt: skip
 
 

@@ -222,17 +222,35 @@ def _both(*edits: Edit) -> Edit:
 
 # --- outside attention ---------------------------------------------------------------------------
 
+_DOWN = "model.layers.{}.mlp.down_proj.weight"
+_NORM = "model.layers.{}.post_attention_layernorm.weight"
+_FINAL = "model.norm.weight"
+
+
+def added(name: str, size: float, seed: int) -> Edit:
+    """A weight plus normal noise of `size` of its own standard deviation."""
+
+    def edit(weights: Weights) -> None:
+        weight = weights[name]
+        weight += size * weight.std() * noise(weight.shape, seed)
+
+    return edit
+
+
+def stronger(shape: Shape) -> list[Change]:
+    """The mildest three of `outside`, as strong as costs SmolLM2 more than ten points."""
+    last = shape.layers - 1
+    edits = {
+        "final MLP, noise 4": added(_DOWN.format(last), 4.0, 4),
+        "norm before the final MLP, noise 16": added(_NORM.format(last), 16.0, 5),
+        "final norm, noise 8": added(_FINAL, 8.0, 6),
+    }
+    return [Change(name, "outside", edit, untied=True) for name, edit in edits.items()]
+
 
 def outside(shape: Shape, words: Sequence[int]) -> list[Change]:
     """Damage that no head's contribution shows. `words`: ids whose embedding rows are shuffled."""
     last = shape.layers - 1
-
-    def added(name: str, size: float, seed: int) -> Edit:
-        def edit(weights: Weights) -> None:
-            weight = weights[name]
-            weight += size * weight.std() * noise(weight.shape, seed)
-
-        return edit
 
     def zeroed(name: str) -> Edit:
         def edit(weights: Weights) -> None:
@@ -249,22 +267,16 @@ def outside(shape: Shape, words: Sequence[int]) -> list[Change]:
         return edit
 
     head, embedding = "lm_head.weight", "model.embed_tokens.weight"
-    down = "model.layers.{}.mlp.down_proj.weight"
-    norm = "model.layers.{}.post_attention_layernorm.weight"
     edits: list[tuple[str, Edit]] = [
         ("lm_head, noise 0.5", added(head, 0.5, 1)),
         ("lm_head, noise 1", added(head, 1.0, 2)),
         ("lm_head, rows of names shuffled", shuffled(head)),
         ("embedding, rows of names shuffled", shuffled(embedding)),
         ("embedding, noise 1", added(embedding, 1.0, 3)),
-        ("final MLP zeroed", zeroed(down.format(last))),
-        ("final MLP, noise 2", added(down.format(last), 2.0, 4)),
-        ("MLP 0 zeroed", zeroed(down.format(0))),
-        ("norm before the final MLP, noise 4", added(norm.format(last), 4.0, 5)),
-        ("final norm, noise 2", added("model.norm.weight", 2.0, 6)),
-        # Of the three milder ones above, as strong as costs more than ten points.
-        ("final MLP, noise 4", added(down.format(last), 4.0, 4)),
-        ("norm before the final MLP, noise 16", added(norm.format(last), 16.0, 5)),
-        ("final norm, noise 8", added("model.norm.weight", 8.0, 6)),
+        ("final MLP zeroed", zeroed(_DOWN.format(last))),
+        ("final MLP, noise 2", added(_DOWN.format(last), 2.0, 4)),
+        ("MLP 0 zeroed", zeroed(_DOWN.format(0))),
+        ("norm before the final MLP, noise 4", added(_NORM.format(last), 4.0, 5)),
+        ("final norm, noise 2", added(_FINAL, 2.0, 6)),
     ]
     return [Change(name, "outside", edit, untied=True) for name, edit in edits]

@@ -68,7 +68,7 @@ class Plan:
         pairs = others["ioi"].encoded.pairs
         words = sorted({ids[0] for one in pairs for ids in (one.answer, one.distractor)})
         made = [one for name in WHOLE for one in plants.pop(name)]
-        made += [*changes.harmless(shape), *changes.outside(shape, words)]
+        made += [*changes.harmless(shape), *changes.outside(shape, words), *changes.stronger(shape)]
         made += [one for each in plants.values() for one in each]
         return cls(
             model,
