@@ -6,16 +6,19 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.yaml_lines import read_text
-from forgetguard.report import json_file
 from forgetguard.report.json_file import check_target
 from forgetguard.report.lm_eval_file import lm_eval_results
 from forgetguard.whole_files import write_result
+
+if TYPE_CHECKING:
+    from forgetguard.report.page import Run
 
 _FILES = ("output", "markdown", "model_card", "code_quality", "lm_eval")
 
@@ -84,33 +87,40 @@ def _prepare(asked: Namespace) -> Job:
 
 def _write(results: Sequence[Path], files: Mapping[str, Path]) -> int:
     with whole_imports():  # scipy and jinja2 among them
-        from forgetguard.report import findings, markdown, page
-    written = {files["output"]: page.made_of(results)} if "output" in files else {}
-    document = json_file.read(results[-1])
-    check_checksum(document, str(results[-1]))
+        from forgetguard.report import page
+    for path, text in page.written_from(results, partial(_texts, files)).items():
+        write_result(path, text)
+        sys.stdout.write(f"{path}\n")
+    return DONE
+
+
+def _texts(files: Mapping[str, Path], runs: Sequence[Run]) -> dict[Path, str]:
+    """What to write where: the page of all runs, the rest of the last."""
+    from forgetguard.report import findings, markdown, page
+
+    run, written = runs[-1], {}
+    if "output" in files:
+        written[files["output"]] = page.render(runs)
     if "markdown" in files:
-        written[files["markdown"]] = markdown.summary(document)
+        written[files["markdown"]] = markdown.summary(run)
     if "model_card" in files:
         card = files["model_card"]
         before = read_text(card, "model card") if card.exists() else ""
-        written[card] = markdown.with_section(before, markdown.summary(document))
+        written[card] = markdown.with_section(before, markdown.summary(run))
     if "code_quality" in files:
-        found = findings.findings(document, Path.cwd().resolve())
+        found = findings.findings(run, Path.cwd().resolve())
         written[files["code_quality"]] = findings.code_quality(found)
     if "lm_eval" in files:
-        scores = lm_eval_results(document)
+        scores = lm_eval_results(run.document)
         if not scores:
             raise SpecificationError(
-                f"{results[-1]} holds no scores of lm-eval tasks: give that run a *.gate.yaml with "
-                "lm_eval:, or leave out --lm-eval"
+                f"{run.document['options']['tuned']}: its results hold no scores of lm-eval tasks: "
+                "give that run a *.gate.yaml with lm_eval:, or leave out --lm-eval"
             )
         for role, content in scores.items():
             text = json.dumps(content, indent=2) + "\n"
             written[files["lm_eval"] / f"results_{role}.json"] = text
-    for path, text in written.items():
-        write_result(path, text)
-        sys.stdout.write(f"{path}\n")
-    return DONE
+    return written
 
 
 COMMAND = Command("report", SUMMARIES["report"], _options, _prepare)

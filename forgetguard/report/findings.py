@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from forgetguard.report import json_file, page, terminal, wording
+from forgetguard.report import page, terminal, wording
 
 MOST = 10  # annotations of one kind that GitHub shows of a step
 
@@ -28,10 +27,9 @@ class Finding:
     line: int
 
 
-def findings(document: Mapping[str, Any], root: Path) -> list[Finding]:
+def findings(run: page.Run, root: Path) -> list[Finding]:
     """One for each circuit of which a limit is not kept, failures first. `root`: the
     repository's folder."""
-    run = page.run_of(json_file.complete(document))
     found: dict[tuple[str, str], Finding] = {}
     for gate in run.gates:
         if gate.outcome not in page.BROKEN or gate.key in found:

@@ -4,11 +4,9 @@ untrusted text, and are shown as they are."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from forgetguard.errors import SpecificationError, some
-from forgetguard.report import json_file, page, terminal, wording
+from forgetguard.report import page, terminal, wording
 
 MOST_BYTES = 900_000  # GitHub drops a summary of more than 1 MiB whole
 START, END = "<!-- forgetguard: start -->", "<!-- forgetguard: end -->"
@@ -19,10 +17,9 @@ _MARKUP = re.compile(r"[\\`*_\[\]~|]")
 _MORE = re.compile(r"[<>@$]|#(?=\d)|(?<=www)\.|:(?=//)", re.IGNORECASE)
 
 
-def summary(document: Mapping[str, Any], most: int = MOST_BYTES) -> str:
+def summary(run: page.Run, most: int = MOST_BYTES) -> str:
     """The run: its sentence, every limit in a table, why some are not kept, and how to have it
-    again; at most `most` bytes in UTF-8. `document`: a results file's."""
-    run = page.run_of(json_file.complete(document))
+    again; at most `most` bytes in UTF-8."""
     options = run.document["options"]
     sentence = wording.run(run.outcomes, run.document["exit_status"], passed=not run.why_not)
     reservations = wording.reservations(run.document)

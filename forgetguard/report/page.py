@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
@@ -21,6 +21,7 @@ from forgetguard.report import json_file, page_figures, terminal, wording
 from forgetguard.report.recheck import why_no_pass
 from forgetguard.whole_files import write_text
 
+Written = TypeVar("Written")
 # What is looked at first stands first.
 ORDER = ("fail", "error", "abstain", "skipped", "recorded", "ungated", "pass", "not_had")
 BROKEN = ("fail", "error", "abstain")
@@ -118,17 +119,17 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
     write_text(path, render([run_of(json_file.complete(document))]))
 
 
-def made_of(paths: Sequence[Path]) -> str:
-    """The page of results files: of the last, with the trend over all.
+def written_from(paths: Sequence[Path], write: Callable[[Sequence[Run]], Written]) -> Written:
+    """What `write` makes of the runs of results files, in their order.
 
     Raises:
         SpecificationError: one cannot be used, their bases differ, or two are of one checkpoint.
     """
     try:
-        return render(_comparable(paths))
+        return write(_comparable(paths))
     except (KeyError, TypeError, AttributeError, UndefinedError) as error:
         raise SpecificationError(
-            f"{some([str(path) for path in paths])} lacks what a page needs: {error!r}; run the "
+            f"{some([str(path) for path in paths])} lacks what a report needs: {error!r}; run the "
             "gate again"
         ) from error
 

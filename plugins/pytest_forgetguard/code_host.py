@@ -33,16 +33,16 @@ def pytest_terminal_summary(
 
 
 def _lines(run: Run, exitstatus: int, annotated: bool) -> Iterator[str]:
-    from forgetguard.report import findings, markdown
+    from forgetguard.report import findings, json_file, markdown, page
 
-    document = results_file.document(run, exitstatus)
+    shown = page.run_of(json_file.complete(results_file.document(run, exitstatus)))
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if target:
         try:
             with Path(target).open("a", encoding="utf-8") as file:
-                file.write(markdown.summary(document) + "\n")
+                file.write(markdown.summary(shown) + "\n")
         except OSError as error:  # the verdicts stand without it
             yield f"forgetguard: the step's summary was not written: {error.strerror or error}"
     if not annotated:
         root = Path(os.environ.get("GITHUB_WORKSPACE", "."))
-        yield from findings.commands(findings.findings(document, root.resolve()))
+        yield from findings.commands(findings.findings(shown, root.resolve()))

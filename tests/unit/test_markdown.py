@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
@@ -13,7 +14,8 @@ from forgetguard.anatomy.members import Head
 from forgetguard.cli import main
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import with_checksum
-from forgetguard.report import findings, markdown
+from forgetguard.gate.verdict import Verdict
+from forgetguard.report import findings, markdown, page
 
 HEADS = (Head(1, 2), Head(3, 0))
 MIXED = [
@@ -25,22 +27,26 @@ MIXED = [
 MARKUP = ("[a](http://x.y)", "**b** _i_ ~~s~~ `c`", "a|b\n\n# c", "@someone www.x.y", "![i](x)")
 
 
+def run(*verdicts: Verdict, **more: Any) -> page.Run:
+    return page.run_of(document(*verdicts, **more))
+
+
 def parsed(text: str) -> MarkdownIt:
     return MarkdownIt("gfm-like", {"linkify": False}).parse(text)
 
 
 def test_every_limit_is_a_row_and_failures_are_first() -> None:
-    told = markdown.summary(document(*MIXED, heads=HEADS))
+    told = markdown.summary(run(*MIXED, heads=HEADS))
     rows = [line for line in told.splitlines() if line.startswith("| ") and "---" not in line]
     assert [row.split(" | ")[1] for row in rows[1:]] == ["lost", "lost", "vague", "kept"]
     assert "2 of 4 limits broken" in told.splitlines()[0]
     assert told.count("- **lost ") == 2
-    assert markdown.summary(document(MIXED[0], heads=HEADS)).startswith("### ✅ pass: 1 limit kept")
+    assert markdown.summary(run(MIXED[0], heads=HEADS)).startswith("### ✅ pass: 1 limit kept")
 
 
 @pytest.mark.parametrize("text", HOSTILE + MARKUP)
 def test_untrusted_text_is_text(text: str) -> None:
-    told = markdown.summary(document(verdict("fail", text, "dcv.circuit", HEADS), tuned=text))
+    told = markdown.summary(run(verdict("fail", text, "dcv.circuit", HEADS), tuned=text))
     kinds = {token.type for token in parsed(told)}
     kinds |= {child.type for token in parsed(told) for child in token.children or ()}
     assert not kinds & {"link_open", "image", "html_block", "html_inline", "em_open", "s_open"}
@@ -54,7 +60,7 @@ def test_untrusted_text_is_text(text: str) -> None:
 
 def test_a_long_run_stays_below_what_a_summary_may_hold() -> None:
     many = [verdict("fail", f"c{number}", "dcv.circuit", HEADS) for number in range(60)]
-    told = markdown.summary(document(*many), most=4000)
+    told = markdown.summary(run(*many), most=4000)
     assert len(told.encode()) <= 4000
     shown = sum(line.startswith("| ❌") for line in told.splitlines())
     assert f"and {60 - shown} more limits" in told
@@ -77,14 +83,14 @@ def test_a_card_keeps_all_but_the_section() -> None:
 
 
 def test_an_annotation_stands_on_the_line_of_the_gate_file(tmp_path: Path) -> None:
-    found = findings.findings(document(*MIXED, heads=HEADS), Path("/nowhere"))
+    found = findings.findings(run(*MIXED, heads=HEADS), Path("/nowhere"))
     assert [one.circuit for one in found] == ["lost", "vague"]
     lines = findings.commands(found)
     assert lines[0].startswith(
         "::error file=a.circuit.yaml,line=7,title=forgetguard FAIL%3A lost dcv.circuit::"
     )
     assert lines[1].startswith("::warning file=a.circuit.yaml,line=7,")
-    elsewhere = findings.findings(document(*MIXED, heads=HEADS), tmp_path)
+    elsewhere = findings.findings(run(*MIXED, heads=HEADS), tmp_path)
     assert findings.commands(elsewhere)[0].startswith("::error title=")
     (outside, _) = json.loads(findings.code_quality(elsewhere))
     assert outside["location"]["path"] == "lost.circuit.yaml"
@@ -97,12 +103,12 @@ def test_an_annotation_stands_on_the_line_of_the_gate_file(tmp_path: Path) -> No
 def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
     text = "a%b\n,c:d"
     (one,) = findings.commands(
-        findings.findings(document(verdict("fail", text, "dcv.circuit", HEADS)), Path("/nowhere"))
+        findings.findings(run(verdict("fail", text, "dcv.circuit", HEADS)), Path("/nowhere"))
     )
     assert "\n" not in one
     assert "a%25b%0A%2Cc%3Ad" in one
     many = [verdict("fail", f"c{number}", "dcv.circuit", HEADS) for number in range(15)]
-    assert len(findings.commands(findings.findings(document(*many), Path("/nowhere")))) == 10
+    assert len(findings.commands(findings.findings(run(*many), Path("/nowhere")))) == 10
 
 
 def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +121,7 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     given = [word for flag, name in names.items() for word in (flag, str(tmp_path / name))]
     assert main(["report", str(results), *given]) == 0
     told = (tmp_path / "run.md").read_text("utf-8")
-    assert told == markdown.summary(content)
+    assert told == markdown.summary(page.run_of(content))
     assert card.read_text("utf-8").startswith(f"# Mine\n\n{markdown.START}\n{told.strip()}")
     assert len(json.loads((tmp_path / "quality.json").read_text())) == 2
     capsys.readouterr()
