@@ -25,7 +25,7 @@ from forgetguard.gate.bundled import bundled_files
 from forgetguard.gate.schema import load_gate_file
 from forgetguard.measures.origin import Origin, origin
 from forgetguard.measures.origin_parts import Part
-from forgetguard.report.wording import part, share
+from forgetguard.report.wording import most_inside, part, share
 from forgetguard.whole_files import write_text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -134,11 +134,10 @@ def table(rows: list[Row]) -> str:
     ]
     for one in [one for one in rows if one["lost"]]:
         first = one["parts"][0]
-        half = first["share"]["readout"] / 2
-        inner = [each for each in one["refined"] if each["inside"] == first["part"]]
-        inner = [each for each in inner if each["share"]["readout"] >= half]
-        inner.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
-        inside = [f"{part(best['part'])} {share(best['share']['readout'])}" for best in inner[:1]]
+        inside = [
+            f"{part(best['part'])} {share(best['share']['readout'])}"
+            for best in most_inside(first, one["refined"])
+        ]
         had, has = (one[role]["readout"] for role in ("base", "tuned"))
         plant = one["plant"].removeprefix(f"{one['task']}: ")
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetguard.gate.verdict import Code, Estimate, Verdict, mostly_own
@@ -712,13 +712,7 @@ def origin_line(found: Facts) -> str:
     for one in found["parts"][:_SHOWN_PARTS]:
         size = one["share"]["readout"]
         if size >= _NAMED:
-            inside = [
-                each
-                for each in found["refined"]
-                if each["inside"] == one["part"] and each["share"]["readout"] >= size / 2
-            ]
-            inside.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
-            inner = "".join(f" ({_shared(each)})" for each in inside[:1])
+            inner = "".join(f" ({_shared(each)})" for each in most_inside(one, found["refined"]))
             told.append(f"{_shared(one)}{inner}")
             rest -= size
     only = found["interaction"]["readout"]
@@ -726,6 +720,19 @@ def origin_line(found: Facts) -> str:
         abs(only) >= _ROUGH
     )
     return f"origin: {', '.join([*told, f'all else {100 * rest + 0.0:.0f} %'])}{rough}"
+
+
+def most_inside(one: Facts, refined: Sequence[Facts]) -> Sequence[Facts]:
+    """What carries at least half of a part's share inside it: the first, a head before its
+    projection, or none."""
+    half = one["share"]["readout"] / 2
+    inside = [
+        each
+        for each in refined
+        if each["inside"] == one["part"] and each["share"]["readout"] >= half
+    ]
+    inside.sort(key=lambda each: (each["part"]["index"] is None, -each["share"]["readout"]))
+    return inside[:1]
 
 
 def _shared(one: Facts) -> str:
