@@ -30,9 +30,7 @@ def naive(text: str) -> tuple[float, float]:
             break
         mode.append(token)
     ours, theirs = (math.fsum(of[one] for one in mode) for of in (p, q))
-    drift = math.fsum(
-        p[one] / ours * math.log((p[one] / ours) / (q[one] / theirs)) for one in mode
-    )
+    drift = math.fsum(p[one] / ours * math.log((p[one] / ours) / (q[one] / theirs)) for one in mode)
     return ours - theirs, drift
 
 
@@ -46,7 +44,6 @@ def test_they_are_what_a_loop_gives_and_their_means_are_gated() -> None:
         assert estimate.value == pytest.approx(sum(values) / len(values), rel=1e-4)
     assert verdicts["mode.mass"].code is Code.BEYOND
     assert verdicts["mode.drift"].outcome is Outcome.PASS
-
 
 
 def test_a_byte_copy_reads_exactly_0_and_passes_limits_of_0(tmp_path: Path) -> None:
