@@ -1,4 +1,4 @@
-"""The two-mode mixture of arXiv 2603.12163, computed exactly: `python -m examples.studies.two_modes`.
+"""The two-mode mixture of arXiv 2603.12163, exactly: `python -m examples.studies.two_modes`.
 
 A model q = w N(a, 1) + (1 - w) N(b, 1) has learned an old mode, N(0, 1), and is trained towards a
 new one, N(d, 1), which it has at first one unit off: w = 1/2, a = 0, b = d + 1. Gradient descent on
@@ -63,9 +63,9 @@ Density = Callable[[float], FloatArray]  # of the separation, on the grid
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What training came to: the old weight; the probability of the old mode's 90 % region, relative
-    to what half old and half new mode have there; KL (old || q) within that region; the farthest
-    that the old mean ever was from 0; and the new mean's distance from its place."""
+    """What training came to: the old weight; the probability of the old mode's 90 % region,
+    relative to what half old and half new mode have there; KL (old || q) within that region; the
+    farthest that the old mean ever was from 0; and the new mean's distance from its place."""
 
     weight: float
     mass: float

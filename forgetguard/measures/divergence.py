@@ -1,5 +1,5 @@
-"""How far two models' predictions lie apart, token by token: forward and reverse KL, and what became
-of the tokens that the base finds likely."""
+"""How far two models' predictions lie apart, token by token: forward and reverse KL, and what
+became of the tokens that the base finds likely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measure `mode.drift`: how far tuned's preferences among what the base finds likely have moved.
+"""The measure `mode.drift`: how far tuned's preferences among the base's likely tokens moved.
 
 KL of base against tuned, both given that the next token is one of the fewest that hold 90 % of the
 base's probability: the drift of the old mode in arXiv 2603.12163, whatever mass it has lost

@@ -40,6 +40,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "rotation": "forgetguard.measures.rotation",
     "lm_eval.drop": "forgetguard.measures.lm_eval_drop",
     "lm_eval.flips": "forgetguard.measures.lm_eval_flips",
+    "lm_eval.calibration": "forgetguard.measures.lm_eval_calibration",
 }
 # Names that samples already have.
 TAKEN = (READOUT, CORRECT, TOP1, SAID, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)
