@@ -145,7 +145,7 @@ def _specialist(column: Column, place: int) -> str:
     if column.necessity is None or column.sufficiency is None:
         return _NONE if place == 0 else ""
     found = list(specialists(column.necessity, column.sufficiency).items())[place]
-    return f"{found[0]} {found[1]:.2f}" if found[1] > 0 else ""
+    return f"{found[0]} {found[1]:.2g}" if found[1] > 0 else ""
 
 
 def _number(value: float | None) -> str:
