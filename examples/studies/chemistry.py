@@ -112,8 +112,7 @@ def _of_two(
             options = [one.right, other.right, *dict.fromkeys(wrong)][:4]
             rng.shuffle(options)
             clean, swapped = one.prompt(options), other.prompt(options)
-            answers = f" {one.right}", f" {other.right}"
-            yield PromptPair(clean, swapped, *answers, template=template)
+            yield PromptPair(clean, swapped, f" {one.right}", f" {other.right}", template)
 
 
 def key_swaps(rows: Sequence[Row], length: Length, rng: random.Random) -> Iterator[PromptPair]:
@@ -133,8 +132,8 @@ def key_swaps(rows: Sequence[Row], length: Length, rng: random.Random) -> Iterat
             )
             for side in sides
         )
-        answers = (f" {'ABCDEFGH'[side.index(row.right)]}" for side in sides)
-        yield PromptPair(clean, counterfactual, *answers, template="answer key")
+        answer, distractor = (f" {'ABCDEFGH'[side.index(row.right)]}" for side in sides)
+        yield PromptPair(clean, counterfactual, answer, distractor, "answer key")
 
 
 SWAPS = {"molecule": molecule_swaps, "task type": task_swaps, "answer key": key_swaps}

@@ -75,7 +75,7 @@ def read(path: Path) -> Circuit:
     found = dict(spec.found or {})
     given = {parse_member(name): float(score) for name, score in found.get("scores", {}).items()}
     against = {parse_member(name): float(one) for name, one in found.get("against", {}).items()}
-    heads = spec.fits.layers * spec.fits.heads if spec.fits else 0
+    heads = (spec.fits.layers or 0) * (spec.fits.heads or 0) if spec.fits else 0
     return Circuit(
         spec.name,
         {one: given.get(one, 1.0) for one in spec.members},

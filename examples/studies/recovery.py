@@ -140,8 +140,9 @@ def directions(base: Anatomy, capability: EncodedCapability) -> FloatArray:
     Raises:
         MeasurementError: a pair has no distractor.
     """
-    weight = base.unembedding.weight.detach()
-    rows = []
+    weight = base.unembedding.weight
+    assert isinstance(weight, torch.Tensor)
+    weight, rows = weight.detach(), []
     for pair in capability.encoded.pairs:
         if not pair.distractor:
             raise MeasurementError("a probe needs pairs with a distractor each")

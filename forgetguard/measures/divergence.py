@@ -151,7 +151,8 @@ def divergence(base: Anatomy, kept: Predictions, *, vocabulary: int | None = Non
             read[:, where] = torch.stack(found).cpu().numpy()
     assert vocabulary is not None
     passage_of = np.repeat(np.arange(len(kept.passages)), np.diff(starts))
-    return Divergence(*read, passage_of, vocabulary)
+    forward_kl, reverse_kl, mass, drift = read
+    return Divergence(forward_kl, reverse_kl, mass, drift, passage_of, vocabulary)
 
 
 def token_divergence(

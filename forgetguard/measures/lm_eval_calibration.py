@@ -38,7 +38,8 @@ def contributions(confidence: FloatArray, right: FloatArray) -> FloatArray:
     place = np.minimum((confidence * BINS).astype(np.intp), BINS - 1)
 
     def of_bins(values: FloatArray) -> FloatArray:
-        return np.bincount(place, weights=values, minlength=BINS)[place]
+        sums: FloatArray = np.bincount(place, weights=values, minlength=BINS).astype(np.float64)
+        return sums[place]
 
     off = confidence - right
     count = of_bins(np.ones_like(off))
