@@ -25,6 +25,7 @@ IntArray = npt.NDArray[np.int64]
 MEMORY_BYTES = 4 << 30  # what kept logits may take
 _BLOCK = 1 << 21  # logits normalised at once, in float64: about 100 MB with all that is derived
 MODE = 0.9  # of the base's probability, held by the tokens that it finds likely
+_LIKELY = 512  # tokens that nearly always hold that much
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,10 @@ def token_mode(
     mass, drift = [], []
     step = max(1, _BLOCK // base.shape[-1])
     for one, other in zip(base.split(step), tuned.split(step), strict=True):
-        log_p, order = one.double().log_softmax(-1).sort(dim=-1, descending=True, stable=True)
+        whole, size = one.double().log_softmax(-1), one.shape[-1]
+        log_p, order = whole.topk(min(_LIKELY, size))
+        if size > _LIKELY and (log_p.exp().sum(-1) < MODE).any():
+            log_p, order = whole.topk(size)
         log_q = other.double().log_softmax(-1).gather(-1, order)
         outside = log_p.exp().cumsum(-1) - log_p.exp() >= MODE
         lost = (log_p.exp() - log_q.exp()).masked_fill(outside, 0.0)
