@@ -9,7 +9,8 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import bundled_for
-from forgetguard.gate.schema import SUFFIXES, GateSpec, load_gate_file
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import SUFFIXES, load_gate_file
 from forgetguard.gate.suitability import check_names
 
 FILES = f"files that end in {SUFFIXES[0]}, or folders of them; default: those bundled for the base"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.capabilities.tasks import task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
@@ -20,8 +21,9 @@ from forgetguard.cli.values import check_choice, new_file, read_settings, read_w
 from forgetguard.discovery.methods import full_name
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
+from forgetguard.gate.declaration import FilePairs, GateSpec, Limit, TaskPairs
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import READOUTS, SUFFIXES, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.schema import SUFFIXES
 from forgetguard.gate.yaml_lines import nearest
 
 # As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.

@@ -21,8 +21,8 @@ from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.gate import schema
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.provenance import describe, fits_of
-from forgetguard.gate.schema import GateSpec, Limit
 from forgetguard.gate.stages import as_capability
 from forgetguard.gate.suggestion import Suggestion, suggest
 

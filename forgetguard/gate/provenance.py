@@ -10,7 +10,8 @@ from forgetguard.anatomy.members import Member
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
-from forgetguard.gate.schema import Fits, config_size
+from forgetguard.gate.declaration import Fits
+from forgetguard.gate.suitability import config_size
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint

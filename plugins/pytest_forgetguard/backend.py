@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.gate.baseline import Baseline
-    from forgetguard.gate.schema import GateSpec, Limit
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from forgetguard.measures.origin import Origin
     from forgetguard.measures.samples import Samples
@@ -127,13 +127,13 @@ class ModelBackend:
         return replace(load_gate_file(path), prompt_seed=self._settings.prompt_seed)
 
     def check(self, circuits: Sequence[GateSpec]) -> None:
-        from forgetguard.gate import schema
+        from forgetguard.gate import suitability
 
-        schema.check_names(circuits)
+        suitability.check_names(circuits)
         if self._settings.reference is None:
-            schema.check_reference(circuits)
+            suitability.check_reference(circuits)
         if self._settings.baseline is None:
-            schema.check_baseline(circuits)
+            suitability.check_baseline(circuits)
 
     def bundled(self) -> tuple[list[Path], list[str], int]:
         from forgetguard.gate.bundled import bundled_files, bundled_for, divided
@@ -148,7 +148,8 @@ class ModelBackend:
 
     def limit(self, key: str, maximum: float) -> Limit:
         from forgetguard.errors import SpecificationError
-        from forgetguard.gate.schema import Limit, check_maximum
+        from forgetguard.gate.declaration import Limit
+        from forgetguard.gate.schema import check_maximum
 
         wrong = check_maximum(key, maximum)
         if wrong is not None:

@@ -13,7 +13,7 @@ from pytest_forgetguard.backend import load_baseline
 from pytest_forgetguard.keys import SUFFIXES
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.declaration import GateSpec
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
 

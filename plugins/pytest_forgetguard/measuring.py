@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.errors import ForgetguardError
-    from forgetguard.gate.schema import GateSpec, Limit
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from forgetguard.measures.samples import Samples
     from pytest_forgetguard.backend import Backend, Measuring

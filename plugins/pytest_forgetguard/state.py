@@ -13,7 +13,7 @@ import pytest
 from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.declaration import GateSpec
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.backend import Backend
     from pytest_forgetguard.measuring import Measurements
