@@ -157,6 +157,7 @@ def _draft(
     """The circuit file as far as it is known, read back, so that what would be wrong with it is
     known before anything is computed."""
     capability = asked.task or schema.stem(Path(asked.prompts)) or "capability"
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", capability).strip("-._+") or "circuit"
     pairs: TaskPairs | FilePairs
     if asked.task:
         # Another seed: a circuit should not be judged on the pairs that it was found on.
@@ -165,7 +166,7 @@ def _draft(
     else:
         pairs = FilePairs(Path(asked.prompts).resolve())
     draft = GateSpec(
-        name=_name(capability) if out is None else schema.stem(out),
+        name=name if out is None else schema.stem(out),
         capability=capability,
         pairs=pairs,
         readout=asked.readout,
@@ -176,8 +177,3 @@ def _draft(
     )
     path = out or Path.cwd() / f"{draft.name}{SUFFIXES[0]}"
     return schema.parse_gate(schema.dump(draft, path.parent), path)
-
-
-def _name(capability: str) -> str:
-    """The capability as a name that a circuit can have."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", capability).strip("-._+") or "circuit"

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.declaration import EvalTasks
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.yaml_lines import Problems, line_of
+from forgetguard.measures.documents import EvalTasks
 
 _KEYS = (
     "tasks", "include", "questions", "limit", "seed", "chat_template", "metrics", "batch_size",

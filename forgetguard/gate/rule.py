@@ -658,7 +658,10 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
     return power.detectable(
         estimate.value,
         estimate.value - held.corrected_low,
-        held.error or _error_of_drop(estimate, case),
+        # A proportion has no error of its own: from its lower bound, taken as normal.
+        held.error
+        or (estimate.value - estimate.low)
+        / studentised.student_quantile(case.levels.passing, math.inf),
         maximum,
         freedom=held.freedom,
         growth=power.growth(case.count, case.drawn),
@@ -686,10 +689,3 @@ def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float
     ]
     known = [one for one in found if one is not None]
     return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
-
-
-def _error_of_drop(estimate: Estimate, case: Case) -> float:
-    """Of a proportion, which has no error of its own: from its lower bound, taken as normal."""
-    return (estimate.value - estimate.low) / studentised.student_quantile(
-        case.levels.passing, math.inf
-    )

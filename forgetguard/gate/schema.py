@@ -28,7 +28,6 @@ from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
     SITES,
-    EvalTasks,
     FilePairs,
     Fits,
     GateSpec,
@@ -54,6 +53,7 @@ from forgetguard.gate.prompt_files import (
 )
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
 from forgetguard.measures import registry
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Estimator, Measure, Sampled
 from forgetguard.whole_files import write_text
 
@@ -91,6 +91,33 @@ def load_gate_file(path: str | Path) -> GateSpec:
     """
     path = Path(path)
     return parse_gate(lines.read_text(path, "circuit file"), path)
+
+
+def gate_files(path: Path, asked_by: str = "", advice: str = "") -> list[Path]:
+    """The gate files that a path names: itself, or those in the folder, sorted.
+
+    Raises:
+        SpecificationError: there is none; the message begins with `asked_by`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
+        if not files:
+            raise SpecificationError(
+                f"{asked_by}{path}: no *{SUFFIXES[0]} in this folder; {advice}name another, or a "
+                "file"
+            )
+        return files
+    if not path.is_file():
+        raise SpecificationError(
+            f"{asked_by}{path} is neither a circuit file, a folder of them nor KEY=VALUE; check "
+            "the path"
+        )
+    if not path.name.endswith(SUFFIXES):
+        raise SpecificationError(
+            f"{asked_by}{path} does not end in {SUFFIXES[0]}; rename it, so that it is found by "
+            "its folder too"
+        )
+    return [path]
 
 
 def parse_gate(text: str, path: str | Path) -> GateSpec:

@@ -10,7 +10,7 @@ import pytest
 
 from forgetguard.capabilities.pairs import Prompt
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate.declaration import EvalTasks, GateSpec, Limit
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
