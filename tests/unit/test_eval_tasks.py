@@ -16,7 +16,7 @@ from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
 from forgetguard.measures import lm_eval_flips
-from forgetguard.measures.documents import Scores, document
+from forgetguard.measures.documents import EvalTasks, Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
 

@@ -128,5 +128,3 @@ def test_what_is_no_plan_is_an_error() -> None:
         spending.spent([64], 0.7)
     with pytest.raises(MeasurementError, match="unknown spending 'hope'"):
         spending.spent([64], 0.05, "hope")
-    with pytest.raises(MeasurementError):
-        crossing([64, 128], [0.05])
