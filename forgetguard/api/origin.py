@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures import origin as measures
+from forgetguard.report.wording import part
+from forgetguard.shown import Row, Shown
 
-Origin = measures.Origin
+
+class Origin(measures.Origin, Shown):
+    """As `forgetguard.measures.origin.Origin`, shown in a notebook."""
+
+    __slots__ = ()
+
+    def rows(self) -> list[Row]:
+        shares = [(part(asdict(one.part)), one.share.readout) for one in self.parts + self.refined]
+        return [("share of the loss", name, share, share, share) for name, share in shares]
 
 
 def origin(pair: ModelPair, capability: Capability, *, passes: int = 40, seed: int = 0) -> Origin:
@@ -21,4 +33,5 @@ def origin(pair: ModelPair, capability: Capability, *, passes: int = 40, seed: i
     theirs = capability.encoded(pair.tuned.tokenizer)
     check_same_ids(encoded.encoded, theirs.encoded.pairs, "tuned")
     vocabulary = shared_vocabulary(pair)
-    return measures.origin(pair, encoded, vocabulary=vocabulary, passes=passes, seed=seed)
+    found = measures.origin(pair, encoded, vocabulary=vocabulary, passes=passes, seed=seed)
+    return Origin(*(getattr(found, one.name) for one in fields(found)))

@@ -21,6 +21,7 @@ LAYERS = (
     "errors",
     "whole_files",
     "cache_folder",
+    "shown",
     "checkpoints",
     "anatomy",
     "patching",
