@@ -37,7 +37,8 @@ class Restoration(Shown):
 
     def rows(self) -> list[Row]:
         whole = {} if self.circuit is None else {"": self.circuit}
-        return [row("share of the loss", name, one) for name, one in (whole | self.heads).items()]
+        shares = {**whole, **self.heads}
+        return [row("share of the loss", name, one) for name, one in shares.items()]
 
 
 def restoration(

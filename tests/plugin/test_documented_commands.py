@@ -38,6 +38,8 @@ NOT_RUN = {
 GIVEN = {
     r"(Qwen\S+|BASE) (\./checkpoints/science-sft|TUNED\S*)( \[PATH\.\.\.\])?": "tiny:base tiny:sft",
     r"\[DIR\]": "mine",
+    r"origin \.\.\.": "origin base=tiny:base tuned=tiny:sft circuits",
+    r"FILE\.circuit\.yaml": "circuits/tiny-induction.circuit.yaml",
     r"\[reference=CHECKPOINT\]": "reference=tiny:rl",
     r"\bbase=(BASE|CHECKPOINT|Qwen/[\w.-]+|\.\.\.)": "base=tiny:base",
     r"\btuned=(TUNED|CHECKPOINT|\.\.\.)": "tuned=tiny:sft",

@@ -37,7 +37,8 @@ def test_the_cells_run_and_show_tables(tmp_path: Path, monkeypatch: pytest.Monke
     lost = names["lost"]
     assert lost.to_frame().value[0] == lost.circuit.value
     assert 0.1 < lost.circuit.low < lost.circuit.high < 0.3  # the gate's own circuit reads 0.21
-    assert schema.load(tmp_path / "induction.circuit.yaml").members == names["circuit"].heads
+    saved = schema.load_gate_file(tmp_path / "induction.circuit.yaml")
+    assert saved.members == names["circuit"].heads
     mpl.pyplot.close("all")
 
 
