@@ -11,7 +11,7 @@ from forgetguard.errors import SpecificationError
 
 COLUMNS = ("quantity", "subject", "value", "low", "high")
 Row = tuple[str, str, float, float, float]
-_SHOWN = 30  # rows of a table or figure
+_SHOWN = 30  # rows of a quantity in a table or figure
 
 
 class _Interval(Protocol):
@@ -47,7 +47,7 @@ class Shown:
         return _needed("pandas").DataFrame(list(self.rows()), columns=list(COLUMNS))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the values with their intervals, at most the 30 largest, and return the axes.
+        """Draw the values with their intervals, at most the 30 largest of a quantity, and return the axes.
 
         Args:
             ax: matplotlib axes to draw into; otherwise a new figure's.
@@ -78,7 +78,8 @@ class Shown:
         head = "".join(f"<th>{name}</th>" for name in COLUMNS)
         body = "".join(
             f"<tr><td>{escape(one[0])}</td><td>{escape(one[1])}</td>"
-            + "".join(f"<td>{number:.3g}</td>" for number in one[2:])
+            + f"<td>{one[2]:.3g}</td>"
+            + "".join(f"<td>{number:.3g}</td>" for number in one[3:] if one[3] < one[4])
             + "</tr>"
             for one in rows
         )
@@ -89,8 +90,11 @@ class Shown:
     def _largest(self) -> tuple[list[Row], int]:
         """The rows to show, in their order, and how many are left out."""
         rows = list(self.rows())
-        kept = sorted(range(len(rows)), key=lambda at: -abs(rows[at][2]))[:_SHOWN]
-        return [rows[at] for at in sorted(kept)], len(rows) - len(kept)
+        kept: set[Row] = set()
+        for quantity in {one[0] for one in rows}:
+            own = sorted((one for one in rows if one[0] == quantity), key=lambda one: -abs(one[2]))
+            kept |= set(own[:_SHOWN])
+        return [one for one in rows if one in kept], len(rows) - len(kept)
 
 
 def _needed(module: str) -> Any:

@@ -7,8 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ GIVEN = {
 VARIABLES = {"BASE": "tiny:base", "CHECKPOINT": "tiny:sft", "RELEASE_NUMBER": "3"}
 VARIABLES |= {"ACCEPTED": "tiny:lora", "CANDIDATE": "tiny:sft"}
 BREAKS = r"(pytest|forgetguard check) .*(tiny:sft|\$CHECKPOINT|\$CANDIDATE| gate$)"
-VARIES = r"\.\.\.|estimated time|under a second"  # lines of output
+VARIES = r"\.\.\.|estimated time|under a second|declared in"  # lines of output
 
 
 @dataclass(frozen=True)
@@ -76,23 +75,29 @@ class Documented:
         return text
 
 
-def documented(page: Path) -> Iterator[Documented]:
-    """Of fenced and indented blocks: lines after `$ ` where there are some, else all that begin
-    with a program."""
+def documented(page: Path) -> list[Documented]:
+    """Of fenced and indented blocks: lines after `$ ` where there are some, with what is printed
+    below (in the next block, where that follows at once); else all that begin with a program."""
+    found: list[Documented] = []
+    end = -9  # of a block with `$ `
     for token in MarkdownIt().parse(page.read_text("utf-8")):
         if token.type not in ("fence", "code_block") or token.info.strip() not in ("", "sh"):
             continue
+        first, last = token.map or (0, 0)
         lines = token.content.replace("\\\n", " ").splitlines()
         asked = [line[2:] for line in lines if line.startswith("$ ")]
-        output = tuple(line for line in lines if asked and not line.startswith("$ "))
+        output = tuple(line for line in lines if not line.startswith("$ "))
+        if first - end < 2:
+            found[-1] = replace(found[-1], output=found[-1].output + output)
+        end = last if asked else -9
         for line in asked or lines:
             text = re.sub(" +", " ", re.split(r"\s+# ", line)[0].rstrip())
             if line.lstrip() == line and Path(text.partition(" ")[0]).name in PROGRAMS:
-                place = f"{page.name}:{token.map[0] + 1 if token.map else 0}"
-                yield Documented(place, text, output)
+                found.append(Documented(f"{page.name}:{first + 1}", text, output if asked else ()))
+    return found
 
 
-COMMANDS = {page.name: list(documented(page)) for page in PAGES}
+COMMANDS = {page.name: documented(page) for page in PAGES}
 RUN = {
     page: list({one.as_run: one for one in commands if not one.not_run}.values())
     for page, commands in COMMANDS.items()
