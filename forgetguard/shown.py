@@ -47,7 +47,7 @@ class Shown:
         return _needed("pandas").DataFrame(list(self.rows()), columns=list(COLUMNS))
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the values with their intervals, at most the 30 largest of a quantity, and return the axes.
+        """Draw values with their intervals, at most the 30 largest of a quantity; return the axes.
 
         Args:
             ax: matplotlib axes to draw into; otherwise a new figure's.
