@@ -124,6 +124,9 @@ class FakeBackend:
     def fingerprints(self):
         return {"base": {"weights": "abc" if self.settings.base == "b" else self.settings.base}}
 
+    def size(self):
+        return {"layers": 4, "heads": 4}
+
     def environment(self):
         return {"device": "fake", "dtype": self.settings.dtype}
 
@@ -133,7 +136,7 @@ class FakeBackend:
         return load_gate_file(path)
 
     def check(self, circuits):
-        from forgetguard.gate.schema import check_baseline, check_names, check_reference
+        from forgetguard.gate.suitability import check_baseline, check_names, check_reference
 
         check_names(circuits)
         if self.settings.reference is None:
