@@ -65,7 +65,12 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
         MeasurementError: lm-eval cannot make its documents.
     """
     if isinstance(spec.pairs, EvalTasks):
-        return _of_documents(spec, spec.pairs, base, others)
+        given = spec.pairs
+        if spec.prompt_seed is not None:
+            given = replace(given, seed=derive_seed(spec.prompt_seed, "prompts", spec.name))
+        found = documents(given, {one.role: one.tokenizer for one in (base, *others)})
+        part = Part(found.units, (), documents=found)
+        return Stages(part, (part,))
     if isinstance(spec.pairs, Prompts):
         return _of_prompts(spec, spec.pairs, base, others)
     if spec.pairs is None:
@@ -187,16 +192,6 @@ def _of_prompts(
                 )
         found.append(passage(*ids))
     part = Part(chosen, tuple(found))
-    return Stages(part, (part,))
-
-
-def _of_documents(
-    spec: GateSpec, given: EvalTasks, base: Checkpoint, others: Sequence[Checkpoint]
-) -> Stages:
-    if spec.prompt_seed is not None:
-        given = replace(given, seed=derive_seed(spec.prompt_seed, "prompts", spec.name))
-    found = documents(given, {one.role: one.tokenizer for one in (base, *others)})
-    part = Part(found.units, (), documents=found)
     return Stages(part, (part,))
 
 
