@@ -15,6 +15,8 @@ import pytest
 from gate_process import WITHOUT
 from warm_python import warm_python
 
+# What a run in this process imports first is forgotten after it, and pydantic looks names up in the
+# modules of the classes that it reads: imported here, they stay.
 import pytest_forgetguard.activation
 import pytest_forgetguard.fixtures  # noqa: F401
 from forgetguard.gate.schema import load_gate_file
