@@ -15,13 +15,13 @@ from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.yaml_lines import read_text
 from forgetguard.report.json_file import check_target
-from forgetguard.report.lm_eval_file import lm_eval_results
+from forgetguard.report.lm_eval_file import card_entries, lm_eval_results
 from forgetguard.whole_files import write_result
 
 if TYPE_CHECKING:
     from forgetguard.report.page import Run
 
-_FILES = ("output", "markdown", "model_card", "code_quality", "lm_eval")
+_FILES = ("output", "markdown", "model_card", "code_quality", "lm_eval", "eval_results")
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -55,6 +55,18 @@ def _options(parser: ArgumentParser) -> None:
         metavar="FOLDER",
         help="write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval",
     )
+    add(
+        "--eval-results",
+        metavar="FILE.yaml",
+        help="write tuned's scores for the .eval_results folder of its repository on the Hub",
+    )
+    add(
+        "--hub-task",
+        metavar="TASK=DATASET:NAME",
+        action="append",
+        default=[],
+        help="what an lm-eval task is there: arc_easy=allenai/ai2_arc:ARC-Easy",
+    )
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -73,6 +85,9 @@ def _prepare(asked: Namespace) -> Job:
         raise SpecificationError(
             f"give {missing}: forgetguard report forgetguard.json -o forgetguard.html"
         )
+    hub = dict(map(_hub_task, asked.hub_task))
+    if bool(hub) != ("eval_results" in files):
+        raise SpecificationError("--eval-results FILE and --hub-task TASK=DATASET:NAME go together")
     if "lm_eval" in files:
         with suppress(OSError):  # what cannot be made is told below
             files["lm_eval"].mkdir(exist_ok=True)
@@ -86,19 +101,33 @@ def _prepare(asked: Namespace) -> Job:
         check_target(target, "the report")
     if len({target.resolve() for target in targets}) < len(targets):
         raise SpecificationError("two reports have one path: name a file for each")
-    return lambda: _write(results, files)
+    return lambda: _write(results, files, hub)
 
 
-def _write(results: Sequence[Path], files: Mapping[str, Path]) -> int:
+def _hub_task(given: str) -> tuple[str, tuple[str, str]]:
+    task, _, rest = given.partition("=")
+    dataset, _, name = rest.partition(":")
+    if not (task and dataset and name):
+        raise SpecificationError(
+            f"--hub-task {given}: give TASK=DATASET:NAME, as arc_easy=allenai/ai2_arc:ARC-Easy"
+        )
+    return task, (dataset, name)
+
+
+def _write(
+    results: Sequence[Path], files: Mapping[str, Path], hub: Mapping[str, tuple[str, str]]
+) -> int:
     with whole_imports():  # scipy and jinja2 among them
         from forgetguard.report import page
-    for path, text in page.written_from(results, partial(_texts, files)).items():
+    for path, text in page.written_from(results, partial(_texts, files, hub)).items():
         write_result(path, text)
         sys.stdout.write(f"{path}\n")
     return DONE
 
 
-def _texts(files: Mapping[str, Path], runs: Sequence[Run]) -> dict[Path, str]:
+def _texts(
+    files: Mapping[str, Path], hub: Mapping[str, tuple[str, str]], runs: Sequence[Run]
+) -> dict[Path, str]:
     """What to write where: the page of all runs, the rest of the last."""
     from forgetguard.report import findings, markdown, page
 
@@ -124,6 +153,11 @@ def _texts(files: Mapping[str, Path], runs: Sequence[Run]) -> dict[Path, str]:
         for role, content in scores.items():
             text = json.dumps(content, indent=2) + "\n"
             written[files["lm_eval"] / f"results_{role}.json"] = text
+    if "eval_results" in files:
+        import yaml
+
+        entries = card_entries(run.document, hub)
+        written[files["eval_results"]] = yaml.safe_dump(entries, sort_keys=False)
     return written
 
 

@@ -1,11 +1,13 @@
 """The lm-eval scores of a results file in the form of lm-eval's own results, one mapping a model,
-for whatever reads those (its tables, leaderboards, model cards)."""
+for whatever reads those (its tables, leaderboards), and as entries of a model card."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from forgetguard.errors import SpecificationError
 
 Data = Mapping[str, Any]
 
@@ -20,6 +22,34 @@ def lm_eval_results(results: Data) -> dict[str, dict[str, Any]]:
             for role, values in by_role.items():
                 _add(found.setdefault(role, _empty(results, role)), subject, values)
     return found
+
+
+def card_entries(results: Data, hub: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Tuned's scores as entries of a model repository's `.eval_results/*.yaml`. `hub`: by task,
+    the dataset on the Hub and the name that its benchmark gives the task; the first metric counts.
+
+    Raises:
+        SpecificationError: a task has no score here.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    scores = lm_eval_results(results).get("tuned", {})
+    entries = []
+    for task, (dataset, name) in hub.items():
+        row = {key: value for key, value in scores.get("results", {}).get(task, {}).items()
+               if key != "alias" and "_stderr," not in key}  # fmt: skip
+        if not row:
+            known = ", ".join(scores.get("results", {})) or "none"
+            raise SpecificationError(
+                f"--hub-task {task}: these results hold no score of that task; they hold {known}"
+            )
+        metric, value = next(iter(row.items()))
+        count, label = scores["n-samples"][task]["effective"], metric.removesuffix(",none")
+        entries.append(
+            EvalResultEntry(dataset, name, value, date=results["started"],
+                            notes=f"{label}, {count} documents, lm-eval in forgetguard")
+        )  # fmt: skip
+    return eval_result_entries_to_yaml(entries)
 
 
 def _by_subject(measured: Data) -> dict[str, dict[str, list[float]]]:

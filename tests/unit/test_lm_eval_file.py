@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from eval_tasks import lm_eval_alone, write_tasks
 
-from forgetguard.report.lm_eval_file import lm_eval_results
+from forgetguard.cli import main
+from forgetguard.errors import SpecificationError
+from forgetguard.report.lm_eval_file import card_entries, lm_eval_results
 
-pytestmark = pytest.mark.slow
 TASKS = ["tiny_choice", "tiny_say"]
 
 
@@ -25,6 +27,7 @@ def results_of(units: list[Any], scores: Any) -> Any:
     }
 
 
+@pytest.mark.slow
 def test_means_errors_and_counts_are_those_that_lm_eval_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,3 +61,34 @@ def test_means_errors_and_counts_are_those_that_lm_eval_writes(
         assert ours["n-samples"][task]["effective"] == 24
     assert ours["higher_is_better"]["tiny_choice"] == {"acc": True, "acc_norm": False}
     assert "tiny_choice" in make_table(ours)
+
+
+def test_an_entry_of_a_card_is_what_the_hub_reads_back() -> None:
+    from huggingface_hub import parse_eval_result_entries
+
+    units = [[f"arc #{place} (00000000): x", "", ""] for place in range(4)]
+    scores = {"tuned": {"arc acc": [1.0, 0.0, 1.0, 1.0], "arc acc_norm": [0.0] * 4}}
+    document = results_of(units, scores) | {"started": "2026-01-02T03:04:05+00:00"}
+    written = card_entries(document, {"arc": ("allenai/ai2_arc", "ARC-Easy")})
+    (entry,) = parse_eval_result_entries(yaml.safe_load(yaml.safe_dump(written)))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("allenai/ai2_arc", "ARC-Easy", 0.75)
+    assert entry.date == document["started"]
+    assert entry.notes is not None
+    assert entry.notes.startswith("acc, 4 documents")
+    with pytest.raises(SpecificationError, match="other"):
+        card_entries(document, {"other": ("a", "b")})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--eval-results", "a.yaml"),
+        ("-o", "page.html", "--hub-task", "arc=a:b"),
+        ("--eval-results", "a.yaml", "--hub-task", "arc=a"),
+    ],
+)
+def test_a_score_for_the_hub_needs_to_be_told_what_it_is_there(
+    wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "forgetguard.json", *wrong]) == 2
+    assert "--hub-task" in capsys.readouterr().err
