@@ -98,7 +98,7 @@ def exchange(model: nn.Module, pairs: Sequence[WeightPair]) -> Iterator[Exchange
         MeasurementError: a weight is NaN or infinite.
     """
     with _untied(model, pairs):
-        names = _plain_names(model)
+        names = plain_names(model)
         found: dict[str, nn.Parameter] = {}
         changed: dict[str, WeightPair] = {}
         for pair in pairs:
@@ -124,7 +124,7 @@ def exchange(model: nn.Module, pairs: Sequence[WeightPair]) -> Iterator[Exchange
             exchanged.restore()
 
 
-def _plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
+def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter by its name in the plain model, without what peft wraps modules by."""
     return {
         ".".join(part for part in name.split(".") if part not in WRAPPED): parameter

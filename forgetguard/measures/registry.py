@@ -36,6 +36,13 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "cka.layer": "forgetguard.measures.cka_layer",
     "drift.weights": "forgetguard.measures.drift_weights",
     "rotation": "forgetguard.measures.rotation",
+    "drift.layer": "forgetguard.measures.drift_layer",
+    "heads.disrupted": "forgetguard.measures.heads_disrupted",
+    "gradient.conflict": "forgetguard.measures.gradient_conflict",
+    "gradient.conflict.matrix": "forgetguard.measures.gradient_conflict_matrix",
+    "gradient.conflict.head": "forgetguard.measures.gradient_conflict_head",
+    "sharpness.max": "forgetguard.measures.sharpness_max",
+    "sharpness.trace": "forgetguard.measures.sharpness_trace",
     "lm_eval.drop": "forgetguard.measures.lm_eval_drop",
     "lm_eval.flips": "forgetguard.measures.lm_eval_flips",
 }
