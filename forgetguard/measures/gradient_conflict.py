@@ -4,8 +4,8 @@ kept, as minus the cosine of the base's loss gradients on the two.
 After arXiv 2601.18699, which finds that the alignment of gradients foretells how much is forgotten;
 the form is ours (measures/interference.py). It is of the base and the two tasks: the tuned model
 has no part in it. 1: the new task undoes the prior one as fast as it can, 0: to first order they do
-not touch, -1: they are one task. A cosine is no mean over prompts, so what is averaged are its
-jackknife pseudo-values over the file's prompts; those of the new task are taken as they are.
+not touch, -1: they are one task. A cosine is no mean over prompts, so what is averaged is the
+cosine plus each prompt's influence on it; the new task's prompts are taken as they are.
 """
 
 from __future__ import annotations
@@ -42,4 +42,5 @@ MEASURE = Measure(
     compare=compare,
     by_unit=False,
     needs_new_task=True,
+    takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
 )

@@ -24,4 +24,5 @@ MEASURE = Measure(
     compare=compare,
     by_unit=False,
     needs_new_task=True,
+    takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
 )

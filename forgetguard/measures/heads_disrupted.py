@@ -83,4 +83,5 @@ MEASURE = Measure(
     needs_capability=True,
     graded=True,
     by_unit=False,
+    takes="a circuit; every head patched alone in the base",
 )

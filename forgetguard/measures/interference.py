@@ -22,8 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cosines:
-    """Cosines of two tasks' mean loss gradients, as jackknife pseudo-values over the first task's
-    prompts, float64 [prompt]: their mean estimates a cosine. `matrices` by name without `.weight`,
+    """Cosines of two tasks' mean loss gradients, each as a cosine plus its influence values over the
+    first task's prompts, float64 [prompt]: their mean is the cosine, their standard error is its
+    own, to first order (Efron 1981, the infinitesimal jackknife). `matrices` by name without `.weight`,
     `heads` by head: its slices of the query and output projections (where queries are fused with
     keys, of the output projection alone). What has no gradient in one of the tasks is left out."""
 
@@ -57,9 +58,9 @@ def cosines(
         rows = []
         for prompt in prior:
             own = loss.gradient(prompt)
-            rows.append([_products(loss, own, one, parts) for one in (theirs, ours, own)])
-    products = np.array(rows).transpose(1, 2, 0)  # [theirs, ours, own], [part], [prompt]
-    found = {part: _pseudo_values(products[:, at], size[at]) for at, part in enumerate(parts)}
+            rows.append([_products(loss, own, one, parts) for one in (theirs, ours)])
+    products = np.array(rows).transpose(1, 2, 0)  # [theirs, ours], [part], [prompt]
+    found = {part: _influence(*products[:, at], size[at]) for at, part in enumerate(parts)}
     whole = found["", ""]
     if whole is None:
         raise MeasurementError(
@@ -103,17 +104,13 @@ def _products(
     return np.array([sum(of(*one) for one in slices.items()) for slices in parts.values()])
 
 
-def _pseudo_values(products: FloatArray, size: float) -> FloatArray | None:
-    """Of the cosine of g, the mean of gradients G_i, with h: from [<G_i, h>, <G_i, g>, |G_i|^2] and
-    |h|^2. With one left out <g, h> and |g|^2 follow from these."""
-    along, within, own = products
-    count = len(own)
+def _influence(along: FloatArray, within: FloatArray, size: float) -> FloatArray | None:
+    """c plus the influence of each prompt on it, c = <g, h> / (|g| |h|) with g the mean of the
+    gradients G_i: from <G_i, h>, <G_i, g> and |h|^2. None without a cosine."""
     if not (size > 0 and within.mean() > 0):
         return None
-    whole = along.mean() / np.sqrt(within.mean() * size)
-    rest = count**2 * within.mean() - 2 * count * within + own  # |count g - G_i|^2
-    if not (rest > 0).all():
-        return None
-    without = (count * along.mean() - along) / np.sqrt(rest * size)
-    found: FloatArray = count * whole - (count - 1) * without
+    length = np.sqrt(within.mean() * size)
+    cosine = along.mean() / length
+    off = (along - along.mean()) / length - cosine * (within / within.mean() - 1)
+    found: FloatArray = cosine + off
     return found

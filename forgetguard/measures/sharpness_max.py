@@ -50,4 +50,5 @@ MEASURE = Measure(
     compare=compare,
     series=series,
     by_unit=False,
+    takes="up to 48 second derivatives of each model on all prompts",
 )

@@ -39,4 +39,5 @@ MEASURE = Measure(
     compare=compare,
     series=series,
     by_unit=False,
+    takes="a second derivative of each model a prompt",
 )
