@@ -504,9 +504,7 @@ def _read_prompts(
     node: yaml.Node, path: Path, problems: Problems, label: str = "prompts"
 ) -> Prompts:
     if isinstance(node, yaml.MappingNode):
-        nodes = lines.mapping(
-            node, label, problems, known=("file", "count"), required=("file",)
-        )
+        nodes = lines.mapping(node, label, problems, known=("file", "count"), required=("file",))
         count = None
         if "count" in nodes:
             count = _count(nodes["count"], f"{label}: count", "count: 64", FEWEST_PAIRS, problems)

@@ -38,9 +38,7 @@ def largest_curvature(
         MeasurementError: as `differentiated` and `Loss.curved`; or no convergence.
     """
     copies = STEPS + 4
-    with differentiated(
-        anatomy, prompts, copies=copies, vocabulary=vocabulary, twice=True
-    ) as loss:
+    with differentiated(anatomy, prompts, copies=copies, vocabulary=vocabulary, twice=True) as loss:
         vector = _top(loss, prompts)
         return np.array([_along(loss, one, vector) for one in prompts])
 
@@ -85,9 +83,7 @@ def _top(loss: Loss, prompts: Sequence[Passage]) -> Vector:
     )
 
 
-def _cycle(
-    loss: Loss, prompts: Sequence[Passage], start: Vector
-) -> tuple[Vector, float, float]:
+def _cycle(loss: Loss, prompts: Sequence[Passage], start: Vector) -> tuple[Vector, float, float]:
     """The best vector of the space that `STEPS` products span, its eigenvalue, and how far off that
     may be (Parlett 1998: an eigenvalue lies within the residual's norm)."""
     basis, diagonal, beside = [start], list[float](), list[float]()
@@ -101,7 +97,9 @@ def _cycle(
         values, vectors = eigh_tridiagonal(diagonal, beside)
         off = rest * abs(vectors[-1, -1])
         if len(basis) == STEPS or off <= TOLERANCE * values[-1] or rest == 0:
-            best = sum(one * weight for one, weight in zip(basis, vectors[:, -1].tolist(), strict=True))
+            best = sum(
+                one * weight for one, weight in zip(basis, vectors[:, -1].tolist(), strict=True)
+            )
             assert isinstance(best, Tensor)
             return best / _dot(best, best) ** 0.5, float(values[-1]), float(off)
         beside.append(rest)

@@ -22,11 +22,11 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cosines:
-    """Cosines of two tasks' mean loss gradients, each as a cosine plus its influence values over the
-    first task's prompts, float64 [prompt]: their mean is the cosine, their standard error is its
-    own, to first order (Efron 1981, the infinitesimal jackknife). `matrices` by name without `.weight`,
-    `heads` by head: its slices of the query and output projections (where queries are fused with
-    keys, of the output projection alone). What has no gradient in one of the tasks is left out."""
+    """Cosines of two tasks' mean loss gradients, each with the influence of the first task's prompts
+    on it added, float64 [prompt]: their mean is the cosine, and their standard error its own, to
+    first order (the infinitesimal jackknife: Efron 1982). `matrices` by name without `.weight`;
+    `heads`: their slices of the query and output projections (where queries are fused with keys, of
+    the output projection alone). What has no gradient in one of the tasks is left out."""
 
     whole: FloatArray
     matrices: Mapping[str, FloatArray]
@@ -60,7 +60,7 @@ def cosines(
             own = loss.gradient(prompt)
             rows.append([_products(loss, own, one, parts) for one in (theirs, ours)])
     products = np.array(rows).transpose(1, 2, 0)  # [theirs, ours], [part], [prompt]
-    found = {part: _influence(*products[:, at], size[at]) for at, part in enumerate(parts)}
+    found = {part: _influence(products[:, at], size[at]) for at, part in enumerate(parts)}
     whole = found["", ""]
     if whole is None:
         raise MeasurementError(
@@ -70,9 +70,7 @@ def cosines(
     return Cosines(whole, _named(found, "matrix"), _named(found, "head"))
 
 
-def _named(
-    found: Mapping[tuple[str, str], FloatArray | None], kind: str
-) -> dict[str, FloatArray]:
+def _named(found: Mapping[tuple[str, str], FloatArray | None], kind: str) -> dict[str, FloatArray]:
     return {
         name: values for (one, name), values in found.items() if one == kind and values is not None
     }
@@ -87,7 +85,10 @@ def _mean(loss: Loss, prompts: Sequence[Passage]) -> tuple[Tensor, ...]:
 
 
 def _products(
-    loss: Loss, one: Sequence[Tensor], other: Sequence[Tensor], parts: Mapping[object, Slices]
+    loss: Loss,
+    one: Sequence[Tensor],
+    other: Sequence[Tensor],
+    parts: Mapping[tuple[str, str], Slices],
 ) -> FloatArray:
     """The inner product of two gradients on each part's entries, [part]."""
     given = zip(loss.weights, one, other, strict=True)
@@ -104,9 +105,10 @@ def _products(
     return np.array([sum(of(*one) for one in slices.items()) for slices in parts.values()])
 
 
-def _influence(along: FloatArray, within: FloatArray, size: float) -> FloatArray | None:
+def _influence(products: FloatArray, size: float) -> FloatArray | None:
     """c plus the influence of each prompt on it, c = <g, h> / (|g| |h|) with g the mean of the
-    gradients G_i: from <G_i, h>, <G_i, g> and |h|^2. None without a cosine."""
+    gradients G_i: from [<G_i, h>, <G_i, g>] and |h|^2. None without a cosine."""
+    along, within = products
     if not (size > 0 and within.mean() > 0):
         return None
     length = np.sqrt(within.mean() * size)

@@ -98,7 +98,8 @@ def head_slices(
     for group in groups(anatomy, parameters, len(parameters) + len(BANDS)):
         for one in (group, *group.inside):
             for inner in one.inside if one.part.kind in ("q", "o") else ():
-                assert inner.part.layers is not None and inner.part.index is not None
+                assert inner.part.layers is not None
+                assert inner.part.index is not None
                 head = Head(inner.part.layers[0], inner.part.index)
                 found.setdefault(head, {}).update(inner.slices)
     return found

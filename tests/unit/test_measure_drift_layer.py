@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from gated import PROMPTS, TEXTS, gated
 from plain_tiny import streams_after
-from torch import Tensor
 from tiny_copies import copy_of_base
+from torch import Tensor
 
 from forgetguard.measures.samples import Key
 
-GATE = f"forgetguard: 2\n{PROMPTS}limits: {{drift.layer: {{max: 0.05}}, cka.layer: {{max: 0.05}}}}\n"
+GATE = (
+    f"forgetguard: 2\n{PROMPTS}limits: {{drift.layer: {{max: 0.05}}, cka.layer: {{max: 0.05}}}}\n"
+)
 
 
 def test_it_is_the_length_of_the_change_over_that_of_the_stream() -> None:
@@ -34,9 +36,9 @@ def test_a_byte_copy_reads_exactly_0_and_a_longer_stream_is_seen_where_cka_is_bl
 
     def scaled(by: float) -> float:
         def damage(tensors: dict[str, Tensor]) -> None:
-            for name, one in tensors.items():
+            for name in tensors:
                 if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
-                    one *= 1 + by
+                    tensors[name] *= 1 + by
 
         _, samples = gated(GATE, tuned=copy_of_base(tmp_path / str(by), damage))
         cka, drift = (
@@ -46,5 +48,7 @@ def test_a_byte_copy_reads_exactly_0_and_a_longer_stream_is_seen_where_cka_is_bl
         assert drift.tolist() == pytest.approx([by] * len(TEXTS), abs=1e-3)
         return float(drift.mean())
 
-    assert all((one == 0).all() for key, one in same.arrays.items() if key.quantity == "drift.layer")
+    assert all(
+        (one == 0).all() for key, one in same.arrays.items() if key.quantity == "drift.layer"
+    )
     assert scaled(0.05) < scaled(0.2)

@@ -113,7 +113,9 @@ def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> No
     spec = parse_gate(text, Path("a.gate.yaml"))
     assert parse_gate(dump(spec), Path("a.gate.yaml")) == spec
     lacking = "\n".join(line for line in text.splitlines() if not line.startswith("new_task"))
-    with pytest.raises(SpecificationError, match=r"a\.gate\.yaml:3: .*gradient\.conflict .*new_task"):
+    with pytest.raises(
+        SpecificationError, match=r"a\.gate\.yaml:3: .*gradient\.conflict .*new_task"
+    ):
         parse_gate(lacking, Path("a.gate.yaml"))
 
 

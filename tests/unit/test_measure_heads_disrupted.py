@@ -1,5 +1,5 @@
-"""`heads.disrupted` from YAML: counted by hand from the patched runs, and of heads that were silenced
-in one third of the layers."""
+"""`heads.disrupted` from YAML: counted by hand from the patched runs, and of heads that were
+silenced in one third of the layers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_the_share_is_what_counting_by_hand_gives() -> None:
 def test_a_copy_reads_0_and_silenced_heads_are_found_in_their_third(tmp_path: Path) -> None:
     verdict, samples = judged(copy_of_base(tmp_path / "same"))
     assert verdict.outcome is Outcome.PASS
-    assert not any(MEASURE.select(samples, one).values.any() for one in MEASURE.subjects_in(samples))
+    assert not any(
+        MEASURE.select(samples, one).values.any() for one in MEASURE.subjects_in(samples)
+    )
 
     def share(count: int) -> tuple[Verdict, dict[str, float]]:
         def damage(tensors: dict[str, torch.Tensor]) -> None:

@@ -16,7 +16,7 @@ from forgetguard.measures import curvature, loss_gradients
 from forgetguard.measures.divergence import Passage, passage
 from forgetguard.measures.samples import Key
 
-GATE = "forgetguard: 2\nprompts: {}\nlimits: {{sharpness.max: {{max: 9}}, sharpness.trace: {{max: 9}}}}\n"
+LIMITS = "limits: {sharpness.max: {max: 9}, sharpness.trace: {max: 9}}"
 
 
 class Logistic(torch.nn.Module):
@@ -92,7 +92,7 @@ def test_half_precision_is_refused_for_second_derivatives_and_a_model_too_large_
     with pytest.raises(MeasurementError, match="do not fit"):
         curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
     logistic.weight.data = logistic.weight.data.bfloat16()
-    with pytest.raises(MeasurementError, match="bfloat16.*float32"):
+    with pytest.raises(MeasurementError, match=r"bfloat16.*float32"):
         curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
     logistic.weight = torch.nn.Parameter(torch.zeros(5, 3, dtype=torch.int8), requires_grad=False)
     with pytest.raises(MeasurementError, match="quantised"):
@@ -100,7 +100,7 @@ def test_half_precision_is_refused_for_second_derivatives_and_a_model_too_large_
 
 
 def test_a_byte_copy_is_as_sharp_and_a_bent_loss_sharper(tmp_path: Path) -> None:
-    gate = GATE.format(rows("greater_than"))
+    gate = f"forgetguard: 2\nprompts: {rows('greater_than')}\n{LIMITS}\n"
     _, same = gated(gate, tuned=copy_of_base(tmp_path / "same"))
     assert all((same.need(key) == 0).all() for key in ("sharpness.max", "sharpness.trace"))
 

@@ -78,8 +78,8 @@ def representation_drift(
         _layer(one.astype(np.float64), other.astype(np.float64), orders)
         for one, other in zip(base.residual, tuned.residual, strict=True)
     ]
-    columns = (np.array(values) for values in zip(*layers, strict=True))
-    return RepresentationDrift(*columns, distances(base, tuned))
+    columns = [np.array(values) for values in zip(*layers, strict=True)]
+    return RepresentationDrift(*columns, distance=distances(base, tuned))
 
 
 def linear_cka(first: FloatArray, second: FloatArray, *, unbiased: bool = True) -> float:
