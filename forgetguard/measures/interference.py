@@ -22,8 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cosines:
-    """Cosines of two tasks' mean loss gradients, each with the influence of the first task's prompts
-    on it added, float64 [prompt]: their mean is the cosine, and their standard error its own, to
+    """Cosines of two tasks' mean loss gradients, each with the influence of the first's prompts on
+    it added, float64 [prompt]: their mean is the cosine, and their standard error its own, to
     first order (the infinitesimal jackknife: Efron 1982). `matrices` by name without `.weight`;
     `heads`: their slices of the query and output projections (where queries are fused with keys, of
     the output projection alone). What has no gradient in one of the tasks is left out."""

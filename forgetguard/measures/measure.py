@@ -112,8 +112,9 @@ class Opened:
     passages: one a unit. pairs: the same units with their counterfactuals, where the file gives
     pairs. vocabulary: the number of token ids that all models of the run have; None: not known.
     made: what `once` has made. documents: of lm-eval tasks, where the file gives some. new_task:
-    passages of the new task, where it does. beside: further numbers than those that `compare` returns, which a measure's `series` take; those of the
-    other model in the role "". saved: keeps what depends on this model and the prompts alone.
+    passages of the new task, where it does. beside: further numbers than those that `compare`
+    returns, which a measure's `series` take; those of the other model in the role "".
+    saved: keeps what depends on this model and the prompts alone.
     """
 
     role: str
