@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
@@ -30,6 +31,11 @@ ROLES = ("base", "tuned")
 def _options(parser: ArgumentParser) -> None:
     add_checkpoints(parser, ROLES)
     parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
+    parser.add_argument(
+        "--new-task",
+        metavar="FILE",
+        help="a circuit file with pairs of what tuned was trained for: what undoing a part costs",
+    )
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
     add_load_options(parser)
 
@@ -43,13 +49,17 @@ def _prepare(asked: Namespace) -> Job:
     circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
     if not circuits:
         raise SpecificationError("no prompt pairs: give a circuit file that has some")
-    return lambda: _run(specs, loading, circuits, as_json=asked.json)
+    new_task = read_circuits([asked.new_task], specs["base"], loading) if asked.new_task else []
+    if asked.new_task and not [one for one in new_task if one.has_pairs]:
+        raise SpecificationError(f"--new-task {asked.new_task}: it has no prompt pairs")
+    return lambda: _run(specs, loading, circuits, new_task[:1], as_json=asked.json)
 
 
 def _run(
     specs: Mapping[str, CheckpointSpec],
     loading: LoadOptions,
     circuits: list[GateSpec],
+    new_task: Sequence[GateSpec],
     *,
     as_json: bool,
 ) -> int:
@@ -64,13 +74,19 @@ def _run(
     failed = False
     with progress_bar() as bar, ModelPair(specs, loading) as pair:
         vocabulary = shared_vocabulary(pair)
+
+        def pairs_of(spec: GateSpec) -> EncodedCapability:
+            return capability_of(encode(spec, pair.base, [pair.tuned]).parts[0])
+
+        new = pairs_of(new_task[0]) if new_task else None
         for spec in circuits:
             try:
                 check_base(spec, pair.base)
                 read = origin(
                     pair,
-                    capability_of(encode(spec, pair.base, [pair.tuned]).parts[0]),
+                    pairs_of(spec),
                     vocabulary=vocabulary,
+                    new_task=new,
                     progress=partial(bar, f"origin of {spec.name}"),
                 )
             except ForgetguardError as error:

@@ -381,7 +381,9 @@ class _Checking:
         drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
         self.patch([*order[:n], *drawn])
         while n < most and self._holds_effects(order[n - _STEP : n]):
-            step = order[n : min(n + _STEP, most)]
+            # A last step of a few members costs nearly what a whole one does.
+            last = most - n < 1.5 * _STEP
+            step = order[n : most if last else n + _STEP]
             self.patch([one for one in step if one not in self.effects])
             n += len(step)
         # What is left of the sample when more was verified is a sample of what is left.

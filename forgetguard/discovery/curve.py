@@ -216,4 +216,5 @@ def _bracket(
     if coarse and len(inside) <= _SLACK * first:
         return []
     step = max(1, math.ceil(len(inside) / (_COARSE_PARTS if coarse else _PARTS)))
-    return list(inside[::step])
+    # The first is beside one that does not suffice, and tells least.
+    return list(inside[step - 1 if coarse else 0 :: step])

@@ -76,7 +76,9 @@ class Amount:
 class Share:
     """A part's. `alone`, `back`: what it costs in the base, and what tuned regains without it;
     `share`: of the whole loss; `random`: what the base loses where each entry moves as far, up or
-    down by a coin, None where that was not read; `inside`: the part that this one refines."""
+    down by a coin, None where that was not read; `inside`: the part that this one refines;
+    `new_task`: what tuned loses of the new task's mean readout where the part is given back, None
+    where no new task was given, or inside a part."""
 
     part: Part
     alone: Amount
@@ -84,6 +86,7 @@ class Share:
     share: Amount
     random: Amount | None = None
     inside: Part | None = None
+    new_task: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Origin:
         interaction: what more than two parts do only together, as a share of the loss; it is in the
             parts' shares.
         passes: forward passes of all the prompts.
+        new_task: the base's and tuned's mean readout of the new task, where one was given.
     """
 
     pairs: int
@@ -122,6 +126,7 @@ class Origin:
     tokens: tuple[Token, ...]
     interaction: Amount
     passes: int
+    new_task: tuple[float, float] | None = None
 
 
 def origin(
@@ -132,6 +137,7 @@ def origin(
     passes: int = PASSES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    new_task: EncodedCapability | None = None,
 ) -> Origin:
     """Share the loss from base to tuned among the parts of the checkpoint. The base alone is
     loaded; when this returns, or raises, its weights are what they were.
@@ -141,6 +147,8 @@ def origin(
         passes: forward passes of all prompts, at most; two of them with a backward pass.
         seed: of the random changes.
         progress: is told the passes done, of at most how many.
+        new_task: what the tuning was for, to see what undoing each part costs there: a pass of its
+            prompts for each part, and two.
 
     Raises:
         MeasurementError: too few passes, or logits or weights that are not finite.
@@ -151,10 +159,13 @@ def origin(
         raise MeasurementError(f"passes={passes}: the origin of a loss needs {FEWEST_PASSES}")
     ends = weight_pairs(pair.base.spec, pair.tuned.spec, pair.options, untied=True)
     with memory_errors("measuring the origin of a loss"), pair.base.open() as model:
-        anatomy, lengths = locate(model), (batch.clean.shape[1] for batch in capability.batches)
-        check_length(anatomy, capability.capability.name, lengths)
+        anatomy = locate(model)
+        for one in (capability, *([] if new_task is None else [new_task])):
+            check_length(
+                anatomy, one.capability.name, (each.clean.shape[1] for each in one.batches)
+            )
         with exchange(model, ends) as weights:
-            run = _Run(anatomy, capability, weights, vocabulary, passes, seed, progress)
+            run = _Run(anatomy, capability, weights, vocabulary, passes, seed, progress, new_task)
             found = run.origin()
     decode = pair.base.tokenizer.decode
     tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
@@ -186,19 +197,30 @@ class _Run:
     most: int
     seed: int
     progress: Callable[[int, int], None] | None
+    new_task: EncodedCapability | None
     passes: int = 0
     slopes: dict[str, Sums] = field(default_factory=dict)  # of both ends together
 
     def origin(self) -> Origin:
         parts = groups(self.anatomy, self.weights.parameters, min(GROUPS, (self.most - 2) // 2))
         base, before = self._read()
+        new_base = self._read_new()
         alone = [base - self._with(one, Side.TUNED, Side.BASE) for one in parts]
         self._all_tuned()
         tuned, after = self._read() if parts else (base, before)
-        back = [self._with(one, Side.BASE, Side.TUNED) - tuned for one in parts]
+        new_tuned = self._read_new() if parts else new_base
+        back: list[Amount] = []
+        undoing: list[float | None] = []
+        for one in parts:
+            self.weights.put(one.slices, Side.BASE)
+            back.append(self._read()[0] - tuned)
+            undoing.append(None if new_tuned is None else new_tuned - (self._read_new() or 0.0))
+            self.weights.put(one.slices, Side.TUNED)
         drop, loss = before - after, base - tuned
         lost = _is_lost(drop, [one.pair.template for one in self.capability.encoded.pairs])
         found, interaction = _shared(parts, alone, back, loss if lost else Amount())
+        undone = {group.part: cost for group, cost in zip(parts, undoing, strict=True)}
+        found = [replace(one, new_task=undone[one.part]) for one in found]
         groups_of = {group.part: group for group in parts}
         carry = [(one, groups_of[one.part]) for one in found if one.share.readout >= CARRIES]
         refined: list[Share] = []
@@ -218,7 +240,8 @@ class _Run:
                     Share(one.part, cost, gain, _within(whole, cost, gain), None, whole.part)
                 )
         shown = tuple(found), tuple(refined), tokens
-        return Origin(len(drop), base, tuned, lost, *shown, interaction, self.passes)
+        ends = None if new_base is None or new_tuned is None else (new_base, new_tuned)
+        return Origin(len(drop), base, tuned, lost, *shown, interaction, self.passes, ends)
 
     def _inside(
         self, carry: Sequence[tuple[Share, Group]], loss: float
@@ -273,6 +296,13 @@ class _Run:
         self._count()
         means = (one.mean() for one in (found.readout, found.correct, found.top1))
         return Amount(*map(float, means)), found.readout
+
+    def _read_new(self) -> float | None:
+        """The mean readout of the new task, where one was given."""
+        if self.new_task is None:
+            return None
+        found = behaviour(self.anatomy, self.new_task, vocabulary=self.vocabulary)
+        return float(found.readout.mean())
 
     def _count(self) -> None:
         self.passes += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -41,16 +41,21 @@ class Run:
     members: tuple[Member, ...]
     source: Source
     begun: tuple[int, Float[Tensor, "row pos d_model"]] | None = None
+    first_layer: int = field(init=False)
+    _by_layer: Mapping[int, tuple[Member, ...]] = field(init=False, repr=False)
 
-    @property
-    def first_layer(self) -> int:
-        return min(member.layer for member in self.members) if self.begun is None else self.begun[0]
+    def __post_init__(self) -> None:
+        # Asked for in every layer of every wave, and a run may hold nearly all of a model's heads.
+        by_layer: dict[int, tuple[Member, ...]] = {}
+        for one in self.members:
+            by_layer[one.layer] = (*by_layer.get(one.layer, ()), one)
+        first = min(by_layer) if self.begun is None else self.begun[0]
+        object.__setattr__(self, "_by_layer", by_layer)
+        object.__setattr__(self, "first_layer", first)
 
     def at(self, layer: int) -> tuple[Member, ...]:
         """The run's members in `layer`, none before its first."""
-        if layer < self.first_layer:
-            return ()
-        return tuple(one for one in self.members if one.layer == layer)
+        return () if layer < self.first_layer else self._by_layer.get(layer, ())
 
 
 def contribution_change(

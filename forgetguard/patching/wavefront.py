@@ -90,6 +90,8 @@ def _changed_rows(clean: CleanPass, run: Run) -> list[int]:
         source_z = run.source.z[member].to(z.device)
         moved = None if foreign is None else foreign.to(z.device)
         changed |= ~unchanged_rows(z, source_z, own, moved)
+        if changed.all():
+            break
     return [int(row) for row in changed.nonzero().flatten()]
 
 

@@ -742,8 +742,18 @@ def _shared(one: Facts) -> str:
 def origin_rows(found: Facts) -> list[tuple[str, ...]]:
     """Where a loss came from as the rows of a table: every part, and below it what was read
     inside."""
+    new = ("new task lost",) * bool(found.get("new_task"))
     rows: list[tuple[str, ...]] = [
-        ("part", "in base", "given back", "share", "of accuracy", "of top-1", "moved at random")
+        (
+            "part",
+            "in base",
+            "given back",
+            "share",
+            "of accuracy",
+            "of top-1",
+            "moved at random",
+            *new,
+        )
     ]
     for one in found["parts"]:
         inner = [each for each in found["refined"] if each["inside"] == one["part"]]
@@ -752,7 +762,8 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
             costs = [number(each[way]["readout"]) for way in ("alone", "back")]
             shares = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
             control = number(each["random"]["readout"]) if each["random"] else ""
-            rows.append((name, *costs, *shares, control))
+            cost = number(each["new_task"]) if each.get("new_task") is not None else ""
+            rows.append((name, *costs, *shares, control, *([cost] if new else [])))
     return rows
 
 
@@ -767,6 +778,12 @@ def origin_ends(found: Facts) -> str:
         f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
         "passes; what more than two parts do only together, "
         f"{share(found['interaction']['readout'])} of the loss, is shared among them"
-        + f"; rows of the embedding, to first order: {rows}"
-        * bool(rows)
+        + f"; rows of the embedding, to first order: {rows}" * bool(rows)
+        + (
+            "; the new task's readout {} in base, {} in tuned".format(
+                *map(number, found["new_task"])
+            )
+            if found.get("new_task")
+            else ""
+        )
     )

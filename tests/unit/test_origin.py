@@ -8,6 +8,8 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from tiny_copies import BASE, HEAD_DIM, copy_of_base, output_slice_zeroed
 from torch import Tensor, nn
 
 import forgetguard
+from examples.studies.tiny.science import questions
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.capabilities.capability import Capability, EncodedCapability
+from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
@@ -33,6 +37,7 @@ from forgetguard.measures.origin import GROUPS, PASSES, Origin, origin, shares
 from forgetguard.measures.origin_parts import Group, Part, groups
 from forgetguard.measures.origin_weights import Entries, Side, exchange
 from forgetguard.measures.parameter_drift import weight_pairs
+from forgetguard.recipes.data.substances import PROPERTIES
 
 EMBEDDING = "model.embed_tokens.weight"
 ROOT = Path(__file__).parents[2]
@@ -188,6 +193,40 @@ def test_the_tied_embedding_carries_the_loss_of_tiny_sft_by_a_literal_exchange()
     rows = next(one for one in read.refined if one.part.kind == "rows")
     assert {one.id for one in read.tokens} == set(rows.part.tokens)
     assert rows.share.readout > 0.2
+
+
+def science(count: int) -> Capability:
+    """The new task of the tiny family as pairs: the same question about another property, an answer
+    that is valid for each."""
+    drawn = islice(questions(random.Random("held out 0")), count)
+    pairs = []
+    for one in drawn:
+        asked = next(each for each, valid in PROPERTIES.items() if each in one.prompt)
+        other = next(
+            each for each, valid in PROPERTIES.items() if not {*valid} & {*PROPERTIES[asked]}
+        )
+        pairs.append(PromptPair(one.prompt, one.prompt.replace(asked, other), one.answer,
+                                f" {PROPERTIES[other][0]}"))  # fmt: skip
+    return Capability("science", pairs=tuple(pairs))
+
+
+def test_what_giving_a_part_back_costs_the_new_task_is_a_literal_exchanges_loss() -> None:
+    base, tuned = plain_model("base"), plain_model("sft")
+    with pair_of("tiny:sft") as pair:
+        new = science(32).encoded(pair.base.tokenizer)
+        read = origin(pair, pairs_of(pair, 64), new_task=new)
+        without = origin(pair, pairs_of(pair, 64))
+    ends = [plain_read(model, new)[0] for model in (base, tuned)]
+    assert read.new_task == pytest.approx(ends, abs=1e-4)
+    assert ends[1] > ends[0] + 1  # it was trained for this
+    costs = {one.part.kind: one.new_task for one in read.parts}
+    assert len(costs) < len(read.parts)  # layers' parts share a kind
+    back = plain_read(mixed(tuned, base, lambda name: "embed" in name), new)[0]
+    assert read.parts[0].part.kind == "tied_embedding"
+    assert read.parts[0].new_task == pytest.approx(ends[1] - back, abs=1e-4)
+    assert without.new_task is None
+    assert [replace(one, new_task=None) for one in read.parts] == list(without.parts)
+    assert without.passes == read.passes
 
 
 def test_no_more_than_forty_passes_are_made_and_all_are_counted() -> None:
@@ -477,6 +516,12 @@ def test_the_command_prints_every_part_and_json_holds_the_same(
     assert sum(one["share"]["readout"] for one in read["parts"]) == pytest.approx(1)
     assert f"{100 * read['parts'][0]['share']['readout']:.3g} %" in text
     assert all(token["text"] in text for token in read["tokens"])
+    assert main((*asked, "--new-task", circuit, "--json")) == 0
+    read = json.loads(capsys.readouterr().out)["circuits"]["tiny-induction"]
+    ends = read["base"]["readout"], read["tuned"]["readout"]
+    assert read["new_task"] == pytest.approx(ends)  # the same prompts: giving back gains
+    for one in read["parts"]:
+        assert one["new_task"] == pytest.approx(-one["back"]["readout"])
 
 
 @pytest.mark.parametrize(
@@ -486,6 +531,7 @@ def test_the_command_prints_every_part_and_json_holds_the_same(
         ("base=tiny:base", "tuned=./not-there"),
         ("base=tiny:base", "tuned=tiny:base"),
         ("base=tiny:base", "tuned=tiny:sft", "not-there.circuit.yaml"),
+        ("base=tiny:base", "tuned=tiny:sft", "--new-task", "not-there.circuit.yaml"),
     ],
 )
 def test_misuse_is_told_before_a_model_is_loaded(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +71,8 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_was_done(
 
     known: list[dict[str, Any]] = []
 
-    def of(_: Path, base: dict[str, Any]) -> study.Plan:
+    def of(_: Path, base: dict[str, Any], chosen: list[str]) -> study.Plan:
+        assert chosen == ["b: one"]
         known.append(base)
         return plan
 
@@ -81,6 +83,7 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_was_done(
     out, told = tmp_path / "found.json", list[str]()
     before = {"number": 0, "behaviour": {"c": {"base": {"margin": 3.0}, "tuned": {}}}}
     out.write_text(json.dumps({"before": before}))
+    (tmp_path / study.CHOICE).write_text(json.dumps({"chosen": ["b: one"]}))
     with pytest.raises(InterruptedError):
         study.run(tmp_path, out, told.append, ["a: "])
     assert list(json.loads(out.read_text())) == ["a: one", "before"]
@@ -91,6 +94,49 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_was_done(
     found = json.loads(out.read_text())
     assert list(found) == ["a: one", "a: two", "b: one", "before"]
     assert [one["number"] for one in found.values()] == [1, 3, 4, 0]
+    assert [name for name, one in found.items() if "chosen" in one] == ["b: one"]
+
+
+def test_plants_are_chosen_by_turns_among_those_that_cost_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = study.circuits()
+    found = {
+        name: [one for one in study.candidates(SMOLLM2, specs) if one.capability == name]
+        for name in study.WHOLE
+    }
+    known = {
+        one.name
+        for name in study.WHOLE
+        for one in head_plants(SMOLLM2, name, study.important(specs[name]))
+    }
+    assert not known & {one.name for each in found.values() for one in each}
+    costs = {
+        one.name: 0.24 if "zeroed" in one.name else 0.25 for each in found.values() for one in each
+    }
+
+    def damaged(_: object, one: Change, prompts: dict[str, Any]) -> dict[str, Any]:
+        return {name: {"margin": 2 * (1 - costs[one.name])} for name in prompts}
+
+    monkeypatch.setattr(study, "Shape", SimpleNamespace(of=lambda _: SMOLLM2))
+    monkeypatch.setattr(study, "other_prompts", lambda *_: None)
+    monkeypatch.setattr(study, "plainly_loaded", lambda _: None)
+    monkeypatch.setattr(
+        study, "behaviour", lambda _, prompts: {name: {"margin": 2.0} for name in prompts}
+    )
+    monkeypatch.setattr(study, "_with", damaged)
+    (tmp_path / "config.json").write_text("{}")
+    told: list[str] = []
+    study.choose(tmp_path, tmp_path / "found.json", told.append)
+    wrote = json.loads((tmp_path / study.CHOICE).read_text())
+    chosen = wrote["chosen"]
+    assert len({*chosen}) == len(chosen) == study.CHOSEN
+    assert not any("zeroed" in name for name in chosen)
+    each = Counter(name.partition(":")[0] for name in chosen)
+    few = {name: sum("zeroed" not in one.name for one in found[name]) for name in study.WHOLE}
+    most = max(each.values())
+    assert all(each[name] in (few[name], most, most - 1) for name in study.WHOLE)
+    assert len(told) == len(wrote["cost"])
 
 
 def _copy(
@@ -110,6 +156,7 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
     found = {
         "large, found": _copy("head", 0.79, "fail", "L1H4"),
         "large, missed": _copy("head", 0.5, "pass", "L1H4"),
+        "chosen": _copy("head", 0.5, "abstain", "L1H4") | {"chosen": True},
         "small": _copy("head", 0.81, "abstain", "L1H4"),
         "none": _copy("harmless", 1.0, "pass"),
         "elsewhere": _copy("outside", 0.1, "fail"),
@@ -120,6 +167,7 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
         for line in page.BLOCKS["summary"](found, SMOLLM2).splitlines()[2:]
     ]
     assert rows == [
+        ["1", "0", "1", "0", "0 of 1"],
         ["3", "1", "1", "1", "1 of 3"],
         ["2", "1", "0", "1", "1 of 2"],
         ["1", "0", "1", "0", "0 of 1"],

@@ -1,6 +1,6 @@
 """`python -m examples.studies.real_verdicts MODEL RESULTS.json [NAME ...]`: gate the copies of a
 model whose names hold one of the NAMEs (all; what is in the results already is left), and write
-docs/real.md's tables."""
+docs/real.md's tables. `--choose` writes chosen.json beside the results first, and gates nothing."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ def main() -> int:
     parser.add_argument("results", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--workers", type=int, default=1, help="processes (1)")
+    parser.add_argument("--choose", action="store_true", help="plants by what they cost")
     given = parser.parse_intermixed_args()
 
     def run(say: Say) -> None:
+        if given.choose:
+            study.choose(given.model, given.results, say)
+            return
         study.run(given.model, given.results, say, given.names, given.workers)
         found = json.loads(given.results.read_text("utf-8"))
         shape = Shape.of(json.loads((given.model / "config.json").read_text("utf-8")))

@@ -90,6 +90,15 @@ def noise(shape: Sequence[int], seed: int) -> Tensor:
     return torch.from_numpy(drawn)
 
 
+WAYS = ("zeroed", "noised", "swapped")
+
+
+def plant(shape: Shape, capability: str, head: tuple[int, int], part: str, way: str) -> Change:
+    """One part of one head damaged in one way."""
+    name = f"{capability}: {part} of L{head[0]}H{head[1]} {way}"
+    return Change(name, "head", damaged(shape, *head, part, way), head, capability)
+
+
 def head_plants(shape: Shape, capability: str, heads: Sequence[tuple[int, int]]) -> list[Change]:
     """Ten of one capability: the four parts of its important heads in three ways, the heads by
     turns, the most important one first."""
@@ -97,19 +106,20 @@ def head_plants(shape: Shape, capability: str, heads: Sequence[tuple[int, int]])
         ("o", "zeroed"), ("q", "zeroed"), ("v", "zeroed"), ("k", "zeroed"), ("o", "noised"),
         ("q", "noised"), ("v", "noised"), ("k", "noised"), ("o", "swapped"), ("q", "swapped"),
     ]  # fmt: skip
-    found = []
-    for number, (part, way) in enumerate(plan):
-        head = heads[number % len(heads)]
-        found.append(
-            Change(
-                f"{capability}: {part} of L{head[0]}H{head[1]} {way}",
-                "head",
-                damaged(shape, *head, part, way),
-                head,
-                capability,
-            )
-        )
-    return found
+    return [
+        plant(shape, capability, heads[number % len(heads)], part, way)
+        for number, (part, way) in enumerate(plan)
+    ]
+
+
+def all_plants(shape: Shape, capability: str, heads: Sequence[tuple[int, int]]) -> list[Change]:
+    """Every part of every head in every way."""
+    return [
+        plant(shape, capability, head, part, way)
+        for head in heads
+        for part in PARTS
+        for way in WAYS
+    ]
 
 
 # --- no harm -------------------------------------------------------------------------------------

@@ -17,12 +17,17 @@ def _much(one: Data) -> bool:
     return lost(one)[0] > LARGE
 
 
+def _head(one: Data) -> bool:
+    return one["kind"] == "head" and "chosen" not in one
+
+
 KINDS: Mapping[str, Callable[[Data], bool]] = {
-    "one head damaged": lambda one: one["kind"] == "head",
+    "one head damaged, chosen for what it costs": lambda one: "chosen" in one,
+    "one head damaged, the first ten of each capability": _head,
     "of these, lost more than 20 % of the margin on other prompts": lambda one: (
-        one["kind"] == "head" and _much(one)
+        _head(one) and _much(one)
     ),
-    "of these, lost less": lambda one: one["kind"] == "head" and not _much(one),
+    "of these, lost less": lambda one: _head(one) and not _much(one),
     "nothing lost": lambda one: one["kind"] == "harmless",
     "damage outside attention": lambda one: one["kind"] == "outside",
     "of these, cost at least 10 points on other prompts": lambda one: (

@@ -35,6 +35,11 @@ WHOLE = ("ioi", "agreement", "fact_recall", "induction")
 PLANTED = (*WHOLE, "in_context_rule", "key_value", "repetition")
 """Whose important heads are damaged."""
 IMPORTANT = 0.25  # of the effect, by the circuit's file: from which share on a head is damaged
+LISTED = 0.20  # from which share on a head's parts are candidates for `choose`
+COSTLY = 0.25  # of the margin, on prompts of their own: what a chosen plant costs at least
+CHOSEN = 40  # plants, at most a fourth of one capability as long as the others have some
+CHOICE_SEED = 55_555
+CHOICE = "chosen.json"  # beside the results
 PROMPT_SEED = 1  # of the gate's prompts; the independent measurement draws others
 OTHER_SEED = 77_777
 OTHER_PAIRS = 64
@@ -56,7 +61,9 @@ class Plan:
     changes: Mapping[str, Change]
 
     @classmethod
-    def of(cls, model: Path, base: Mapping[str, Data] | None = None) -> Plan:
+    def of(
+        cls, model: Path, base: Mapping[str, Data] | None = None, chosen: Sequence[str] = ()
+    ) -> Plan:
         shape = Shape.of(json.loads((model / "config.json").read_text()))
         specs = circuits()
         others = {name: other_prompts(model, specs[name]) for name in PLANTED}
@@ -70,6 +77,7 @@ class Plan:
         made = [one for name in WHOLE for one in plants.pop(name)]
         made += [*changes.harmless(shape), *changes.outside(shape, words), *changes.stronger(shape)]
         made += [one for each in plants.values() for one in each]
+        made += [one for one in candidates(shape, specs) if one.name in chosen]
         return cls(
             model,
             specs,
@@ -106,13 +114,71 @@ def circuits() -> dict[str, GateSpec]:
     return {name: found[name] for name in [*WHOLE, *sorted(set(found) - set(WHOLE))]}
 
 
-def important(spec: GateSpec) -> list[tuple[int, int]]:
-    """The circuit's important heads as (layer, head), the most important first."""
+def important(spec: GateSpec, share: float = IMPORTANT) -> list[tuple[int, int]]:
+    """The heads worth `share` of the circuit's effect as (layer, head), the most important
+    first."""
     found: Mapping[str, Any] = spec.found or {}
     scores: Mapping[str, float] = found["scores"]
-    heads = [name for name in scores if scores[name] >= IMPORTANT * found["whole_effect"]]
+    heads = [name for name in scores if scores[name] >= share * found["whole_effect"]]
     ranked = sorted(heads, key=lambda one: -scores[one])
     return [(int(layer), int(head)) for layer, head in (one[1:].split("H") for one in ranked)]
+
+
+def candidates(shape: Shape, specs: Mapping[str, GateSpec]) -> list[Change]:
+    """What `choose` chooses from: damage to one head that is none of `head_plants`."""
+    found = []
+    for name in WHOLE:
+        known = {one.name for one in changes.head_plants(shape, name, important(specs[name]))}
+        heads = important(specs[name], LISTED)
+        found += [one for one in changes.all_plants(shape, name, heads) if one.name not in known]
+    return found
+
+
+def choose(model: Path, out: Path, say: Say) -> None:
+    """Write, beside the results `out`, the names of `CHOSEN` plants that cost at least `COSTLY` of
+    their capability's margin, measured by transformers alone before any of them is gated, on
+    prompts that are neither the gate's nor those of the results. They are taken in an order drawn
+    once, the capabilities by turns."""
+    shape = Shape.of(json.loads((model / "config.json").read_text()))
+    specs = circuits()
+    prompts = {name: other_prompts(model, specs[name], CHOICE_SEED) for name in WHOLE}
+    loaded = plainly_loaded(model)
+    before = behaviour(loaded, prompts)
+    drawn = np.random.default_rng(CHOICE_SEED)
+    found = candidates(shape, specs)
+    order = [found[int(index)] for index in drawn.permutation(len(found))]
+    left = {name: [one for one in order if one.capability == name] for name in WHOLE}
+    measured: dict[str, float] = {}
+    chosen: list[str] = []
+    while len(chosen) < CHOSEN and any(left.values()):
+        for name in WHOLE:
+            while left[name] and len(chosen) < CHOSEN:
+                one = left[name].pop(0)
+                after = _with(loaded, one, {name: prompts[name]})[name]
+                measured[one.name] = 1 - after["margin"] / before[name]["margin"]
+                say(f"{one.name}: {measured[one.name]:.2f} of the margin")
+                if measured[one.name] >= COSTLY:
+                    chosen.append(one.name)
+                    break
+    write_text(out.with_name(CHOICE), json.dumps({"chosen": chosen, "cost": measured}, indent=1))
+
+
+def _with(loaded: Any, change: Change, prompts: Mapping[str, EncodedCapability]) -> dict[str, Data]:
+    """The behaviour of the loaded model with a head's damage, which is undone again."""
+    assert change.edit is not None
+    assert change.head is not None
+    weights = {
+        name: tensor
+        for name, tensor in loaded.state_dict().items()
+        if f".layers.{change.head[0]}.self_attn." in name
+    }
+    kept = {name: tensor.clone() for name, tensor in weights.items()}
+    with torch.no_grad():
+        change.edit(weights)
+        found = behaviour(loaded, prompts)
+        for name, tensor in kept.items():
+            weights[name].copy_(tensor)
+    return found
 
 
 def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int = 1) -> None:
@@ -120,20 +186,23 @@ def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int
     `out` already is not done again, and `out` is whole after every copy."""
     done: Data = json.loads(out.read_text()) if out.exists() else {}
     say(f"{len(done)} copies are done; the base is measured")
-    plan = Plan.of(
-        model,
-        {name: one["base"] for row in done.values() for name, one in row["behaviour"].items()},
-    )
+    known = {name: one["base"] for row in done.values() for name, one in row["behaviour"].items()}
+    choice = out.with_name(CHOICE)
+    chosen = json.loads(choice.read_text())["chosen"] if choice.exists() else []
+    plan = Plan.of(model, known, chosen)
     wanted = [name for name in plan.changes if any(one in name for one in only or [""])]
     todo = [name for name in wanted if name not in done]
     say(f"{len(todo)} copies to judge")
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(model, plan.base)
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(model, plan.base, chosen),
     ) as pool:
         started = {pool.submit(_judge, name): name for name in todo}
         for number, future in enumerate(as_completed(started), 1):
             name = started[future]
-            done[name] = future.result()
+            done[name] = future.result() | ({"chosen": True} if name in chosen else {})
             order = [*plan.changes, *(each for each in done if each not in plan.changes)]
             ordered = {each: done[each] for each in order if each in done}
             write_text(out, json.dumps(ordered, indent=1))
@@ -144,8 +213,8 @@ def run(model: Path, out: Path, say: Say, only: Sequence[str] = (), workers: int
 _PLAN: list[Plan] = []  # of a worker
 
 
-def _begin(model: Path, base: Mapping[str, Data]) -> None:
-    _PLAN[:] = [Plan.of(model, base)]
+def _begin(model: Path, base: Mapping[str, Data], chosen: Sequence[str]) -> None:
+    _PLAN[:] = [Plan.of(model, base, chosen)]
 
 
 def _judge(name: str) -> Data:
@@ -226,39 +295,45 @@ def adapter(model: Path, target: Path, change: Change) -> Path:
 # --- behaviour on other prompts, by transformers alone -------------------------------------------
 
 
-def other_prompts(model: Path, spec: GateSpec) -> EncodedCapability:
+def other_prompts(model: Path, spec: GateSpec, seed: int = OTHER_SEED) -> EncodedCapability:
     """Pairs of the same task that the gate does not see."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
     source: Any = spec.pairs
     return Capability(
-        spec.capability, spec.readout, task=source.task, count=OTHER_PAIRS, seed=OTHER_SEED
-    ).encoded(tokenizer)
+        spec.capability, spec.readout, task=source.task, count=OTHER_PAIRS, seed=seed
+    ).encoded(AutoTokenizer.from_pretrained(model))
 
 
 def plain(
     model: Path, prompts: Mapping[str, EncodedCapability], base: Path | None = None
 ) -> dict[str, Data]:
-    """By capability: the mean difference of the two answers' logits, and the share of pairs with
-    the answer above the distractor, one prompt at a time."""
+    """What `behaviour` finds of a checkpoint, an adapter's on `base`."""
+    if not (model / "adapter_config.json").exists():
+        return behaviour(plainly_loaded(model), prompts)
+    from peft import PeftModel
+
+    return behaviour(PeftModel.from_pretrained(plainly_loaded(base or model), str(model)), prompts)
+
+
+def plainly_loaded(model: Path) -> Any:
+    """By transformers alone, float32."""
     from transformers import AutoModelForCausalLM
 
-    if (model / "adapter_config.json").exists():
-        from peft import PeftModel
-
-        plainly: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
-        loaded: Any = PeftModel.from_pretrained(plainly, str(model))
-    else:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded.to(device)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
+    return loaded.to(device)
+
+
+def behaviour(loaded: Any, prompts: Mapping[str, EncodedCapability]) -> dict[str, Data]:
+    """By capability: the mean difference of the two answers' logits, and the share of pairs with
+    the answer above the distractor, one prompt at a time."""
     found = {}
     for name, capability in prompts.items():
         margins = []
         for one in capability.encoded.pairs:
             with torch.no_grad():
-                logits = loaded(torch.tensor([one.clean], device=device)).logits[0, -1]
+                logits = loaded(torch.tensor([one.clean], device=loaded.device)).logits[0, -1]
             margins.append(float(logits[one.answer[0]] - logits[one.distractor[0]]))
         values = np.array(margins)
         found[name] = {"margin": float(values.mean()), "right": float((values > 0).mean())}
