@@ -9,7 +9,7 @@ there is that with respect to the merged weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -109,11 +109,12 @@ def differentiated(
         prompts: on which the loss will be taken.
         copies: of all weights that will be held beside the model at once.
         vocabulary: cuts the logits to that many ids.
-        twice: whether second derivatives will be taken.
+        twice: whether second derivatives will be taken. In half precision they are noise, so such
+            a model is one of float32 meanwhile.
 
     Raises:
-        MeasurementError: a prompt has no completion; weights are quantised, or offloaded, or, for
-            second derivatives, of half precision; or memory does not suffice.
+        MeasurementError: a prompt has no completion; weights are quantised, or not in memory; or
+            memory does not suffice.
     """
     bare = sum(not one.targets for one in prompts)
     if bare:
@@ -121,8 +122,8 @@ def differentiated(
             f"{bare} of {len(prompts)} prompts have no completion, so a model has no loss on them: "
             "write {prompt: ..., completion: ...}"
         )
-    weights = _plain_weights(anatomy.model, twice=twice)
-    size = sum(one.numel() * one.element_size() for one in weights.values())
+    weights = _plain_weights(anatomy.model)
+    size = sum(one.numel() * max(one.element_size(), 4 * twice) for one in weights.values())
     free = free_bytes(next(iter(weights.values())).device)
     if copies * size > free:
         raise MeasurementError(
@@ -130,13 +131,24 @@ def differentiated(
             f"not fit into the {free / 2**30:.1f} GiB that are free: take a device with more "
             "memory, or leave this limit out"
         )
-    with frozen(anatomy.model):
+    with frozen(anatomy.model), _in_float32(anatomy.model) if twice else nullcontext():
         for one in weights.values():
             one.requires_grad_(True)
         yield Loss(anatomy, weights, vocabulary)
 
 
-def _plain_weights(model: nn.Module, *, twice: bool) -> dict[str, nn.Parameter]:
+@contextmanager
+def _in_float32(model: nn.Module) -> Iterator[None]:
+    """Inside, what the model holds in half precision is float32; afterwards it is what it was."""
+    with ExitStack() as stack:
+        for one in (*model.parameters(), *model.buffers()):
+            if one.dtype in _PLAIN[2:]:
+                stack.callback(setattr, one, "data", one.data)
+                one.data = one.data.float()
+        yield
+
+
+def _plain_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, one in plain_names(model).items():
@@ -149,10 +161,5 @@ def _plain_weights(model: nn.Module, *, twice: bool) -> dict[str, nn.Parameter]:
             raise MeasurementError(
                 f"gradients need plain weights, and {name} is {what}: load the checkpoint "
                 "unquantised, whole on its devices"
-            )
-        if twice and one.dtype not in _PLAIN[:2]:
-            raise MeasurementError(
-                f"{name} is {str(one.dtype).removeprefix('torch.')}, in which second derivatives "
-                "are noise: load with dtype float32"
             )
     return found

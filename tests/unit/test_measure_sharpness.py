@@ -85,18 +85,29 @@ def test_estimates_of_the_trace_are_unbiased_and_their_error_is_the_stated_one(
     assert drawn.var(axis=0, ddof=1).tolist() == pytest.approx(exact, rel=0.4)
 
 
-def test_half_precision_is_refused_for_second_derivatives_and_a_model_too_large_for_all(
+def test_weights_that_take_no_gradients_and_too_little_memory_are_told_in_one_line(
     logistic: Logistic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_gradients, "free_bytes", lambda _: 100)
     with pytest.raises(MeasurementError, match="do not fit"):
         curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
-    logistic.weight.data = logistic.weight.data.bfloat16()
-    with pytest.raises(MeasurementError, match=r"bfloat16.*float32"):
+    logistic.weight = torch.nn.Parameter(torch.zeros(5, 3, device="meta"))
+    with pytest.raises(MeasurementError, match="not in memory"):
         curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
     logistic.weight = torch.nn.Parameter(torch.zeros(5, 3, dtype=torch.int8), requires_grad=False)
     with pytest.raises(MeasurementError, match="quantised"):
         curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
+
+
+def test_half_precision_is_read_in_float32_and_left_as_it_was(logistic: Logistic) -> None:
+    logistic.features = logistic.features.float()
+    logistic.weight.data = logistic.weight.data.bfloat16()
+    kept = logistic.weight.data.clone()
+    half = curvature.trace_estimates(Anatomy(logistic), PROMPTS)  # type: ignore[arg-type]
+    assert logistic.weight.dtype is torch.bfloat16
+    assert torch.equal(logistic.weight, kept)
+    logistic.weight.data = logistic.weight.data.float()
+    assert half.tolist() == curvature.trace_estimates(Anatomy(logistic), PROMPTS).tolist()  # type: ignore[arg-type]
 
 
 def test_a_byte_copy_is_as_sharp_and_a_bent_loss_sharper(tmp_path: Path) -> None:
