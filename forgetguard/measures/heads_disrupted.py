@@ -51,7 +51,7 @@ def bands(samples: Samples) -> dict[str, tuple[str, ...]]:
             and abs(samples.need(IMPORTANCE, name, BASE).mean()) >= max(least, 1e-300)
         )
         if inside:
-            found[f"layers {first} to {end - 1}"] = inside
+            found[f"layers {first} to {end - 1}" if end - first > 1 else f"layer {first}"] = inside
     return found
 
 

@@ -39,7 +39,7 @@ def test_the_share_is_what_counting_by_hand_gives() -> None:
     for name in heads:
         importance = samples.need(IMPORTANCE, name, BASE).mean()
         layer = parse_member(name).layer
-        band = "layers 0 to 0" if layer < 1 else "layers 1 to 2" if layer < 3 else "layers 3 to 3"
+        band = "layer 0" if layer < 1 else "layers 1 to 2" if layer < 3 else "layer 3"
         if abs(importance) >= 0.01 * abs(circuit):
             vulnerable = samples.need(DAMAGE, name, TUNED) / importance
             shares.setdefault(band, []).append(
@@ -72,5 +72,5 @@ def test_a_copy_reads_0_and_silenced_heads_are_found_in_their_third(tmp_path: Pa
 
     (_, few), (verdict, many) = share(2), share(6)
     assert 0 < few["layers 1 to 2"] < many["layers 1 to 2"]
-    assert few["layers 0 to 0"] == many["layers 0 to 0"] == 0
+    assert few["layer 0"] == many["layer 0"] == 0
     assert verdict.outcome is Outcome.FAIL
