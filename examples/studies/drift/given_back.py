@@ -75,7 +75,7 @@ def given_back(
         count = anatomy.n_layers
         edges = [round(count * at / bands) for at in range(bands + 1)]
         spans = [(0, count - 1), *((a, b - 1) for a, b in pairwise(edges))]
-        for first, last in spans:
+        for first, last in dict.fromkeys(spans):
             inside = [one.name for one in chosen if first <= (layer_of(one) or 0) <= last]
             for what in next(iter(made.values())):
                 with torch.no_grad():

@@ -79,7 +79,7 @@ def representation_drift(
         for one, other in zip(base.residual, tuned.residual, strict=True)
     ]
     columns = [np.array(values) for values in zip(*layers, strict=True)]
-    return RepresentationDrift(*columns, distance=distances(base, tuned))
+    return RepresentationDrift(*[*columns, distances(base, tuned)])
 
 
 def linear_cka(first: FloatArray, second: FloatArray, *, unbiased: bool = True) -> float:
