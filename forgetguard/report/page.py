@@ -191,10 +191,9 @@ def _circuit(run: Run, gates: tuple[Gate, ...]) -> Circuit:
     ] or [{}]  # fmt: skip
     of_heads = [one.subjects for one in verdicts if one.limit.startswith("dcv.")]
     heads = max(of_heads, key=len, default=())
-    named = [member for one in entries for member in one["declared"]["members"]]
     declared = own[0]["declared"]["members"] if own[0] else ()
     hurt = [one for one in verdicts if not one and one.units and one.estimate is not None]
-    drawn = page_figures.head_map(heads, declared, named)
+    drawn = page_figures.head_map(heads, declared, run.document.get("size", {}))
     return Circuit(gates, own[0], heads, drawn, hurt[0] if hurt else None)
 
 

@@ -62,29 +62,27 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class HeadMap:
-    """Layers `start` to before `stop` from left to right, heads from the top, MLP layers (where
-    one is declared) below."""
+    """Layers from left to right, heads from the top, MLP layers (where one is declared) below."""
 
-    start: int
-    stop: int
+    layers: int
     rows: int
     cells: tuple[Cell, ...]
     mlp: bool
 
 
 def head_map(
-    evidence: Iterable[SubjectEvidence], declared: Iterable[str], named: Iterable[str] = ()
+    evidence: Iterable[SubjectEvidence], declared: Iterable[str], size: Mapping[str, int]
 ) -> HeadMap | None:
-    """The map, or None where no head is declared. `named`: what else is known to exist: how large
-    the model is, results do not say."""
+    """The map, or None where no head is declared. `size`: the model's, `layers` and `heads` a
+    layer; what it does not say ends with the last that is named."""
     values: Mapping[str, SubjectEvidence] = {one.subject: one for one in evidence}
     wanted = tuple(map(parse_member, declared))
-    known = {*wanted, *map(parse_member, (*named, *values))}
+    known = {*wanted, *map(parse_member, values)}
     heads = [one for one in known if isinstance(one, Head)]
     if not (wanted and heads and values):
         return None
-    layers = [one.layer for one in known]
-    start, stop, count = min(layers), max(layers) + 1, max(one.index for one in heads) + 1
+    layers = max(size.get("layers", 0), *(one.layer + 1 for one in known))
+    count = max(size.get("heads", 0), *(one.index + 1 for one in heads))
     mlp = any(isinstance(one, Mlp) for one in wanted)
     members = (parse_member(name) for name in {**dict.fromkeys(map(str, wanted)), **values})
     cells = [
@@ -96,7 +94,7 @@ def head_map(
         )
         for member in members
     ]
-    return HeadMap(start, stop, count + mlp, tuple(cells), mlp)
+    return HeadMap(layers, count + mlp, tuple(cells), mlp)
 
 
 def _shown(one: SubjectEvidence | None) -> tuple[str, str]:

@@ -46,6 +46,9 @@ class Backend(Protocol):
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Per role, fingerprints of weights, tokenizer and config."""
 
+    def size(self) -> dict[str, int]:
+        """How many layers the base has, and heads a layer, as far as its config.json says."""
+
     def environment(self) -> dict[str, Any]:
         """What the models run on (device, number format, threads), in plain values."""
 
@@ -102,6 +105,16 @@ class ModelBackend:
 
         options = self._load_options()
         return {role: asdict(fingerprint(spec, options)) for role, spec in self._specs().items()}
+
+    def size(self) -> dict[str, int]:
+        from forgetguard.checkpoints.described import full_config
+        from forgetguard.checkpoints.local import localise
+        from forgetguard.gate.suitability import config_size
+
+        base = localise(self._specs()["base"], self._load_options(), weights=False)
+        config = {} if base.kind == "adapter" else full_config(base)
+        found = {what: config_size(config, what) for what in ("layers", "heads")}
+        return {what: size for what, size in found.items() if size is not None}
 
     def environment(self) -> dict[str, Any]:
         from forgetguard.gate.environment import environment

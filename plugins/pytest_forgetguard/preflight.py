@@ -40,6 +40,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         wanted = settings.json or settings.html or settings.recording
         if wanted and not collect_only:
             run.fingerprints = run.backend.fingerprints()
+            run.size = run.backend.size()
     except ForgetguardError as error:
         _refuse(run, str(error), collect_only)
 

@@ -80,6 +80,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "selection": run.selection,
         "versions": versions(),
         "fingerprints": run.fingerprints,
+        "size": run.size,
         "circuits_from": run.circuits_from,
         "left_out": list(run.left_out),
         "baseline": _baseline(run),

@@ -70,6 +70,7 @@ class Run:
     started: float = field(default_factory=time.time)
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
+    size: dict[str, int] = field(default_factory=dict)
     circuits_from: str = "the paths given"
     left_out: dict[str, None] = field(default_factory=dict)  # bundled circuits beside the core set
     circuits: dict[Path, GateSpec] = field(default_factory=dict)

@@ -124,6 +124,9 @@ class FakeBackend:
     def fingerprints(self):
         return {"base": {"weights": "abc" if self.settings.base == "b" else self.settings.base}}
 
+    def size(self):
+        return {"layers": 4, "heads": 4}
+
     def environment(self):
         return {"device": "fake", "dtype": self.settings.dtype}
 

@@ -216,9 +216,9 @@ def test_the_map_tells_measured_declared_and_other_heads_apart() -> None:
         SubjectEvidence("L3H0", None),
         SubjectEvidence("L2MLP", estimate(-0.2)),
     ]
-    found = page_figures.head_map(evidence, ["L1H2", "L3H0", "L2MLP"], ["L4H3"])
+    found = page_figures.head_map(evidence, ["L1H2", "L3H0", "L2MLP"], {"layers": 5, "heads": 4})
     assert found is not None
-    assert (found.start, found.stop, found.rows, found.mlp) == (1, 5, 5, True)
+    assert (found.layers, found.rows, found.mlp) == (5, 5, True)
     shown = {(cell.layer, cell.row): (cell.kind, cell.text) for cell in found.cells}
     assert shown == {
         (1, 2): ("class-2", ".30"),
@@ -226,15 +226,16 @@ def test_the_map_tells_measured_declared_and_other_heads_apart() -> None:
         (2, 4): ("better", "-.20"),
     }
     assert all(cell.declared for cell in found.cells)
-    beside = page_figures.head_map([SubjectEvidence("L0H1", estimate(0.3))], ["L1H0"])
+    beside = page_figures.head_map([SubjectEvidence("L0H1", estimate(0.3))], ["L1H0"], {})
     assert beside is not None
+    assert (beside.layers, beside.rows) == (2, 2)
     shown = {(cell.layer, cell.row): (cell.kind, cell.declared) for cell in beside.cells}
     assert shown == {(0, 1): ("class-2", False), (1, 0): ("unpatched", True)}
 
 
 @pytest.mark.parametrize(("value", "place"), [(0.0, 0), (0.1, 1), (0.4, 2), (0.99, 3), (1.0, 4)])
 def test_a_class_of_the_map_begins_at_its_edge(value: float, place: int) -> None:
-    found = page_figures.head_map([SubjectEvidence("L0H0", estimate(value))], ["L0H0"])
+    found = page_figures.head_map([SubjectEvidence("L0H0", estimate(value))], ["L0H0"], {})
     assert found is not None
     assert found.cells[0].kind == f"class-{place}"
 
