@@ -12,7 +12,8 @@ from forgetguard.capabilities.capability import Capability, TokenizerFits
 from forgetguard.capabilities.tasks import TASKS
 from forgetguard.capabilities.tasks.words import listed
 from forgetguard.errors import CapabilityError
-from forgetguard.gate.schema import TaskPairs, load_gate_file
+from forgetguard.gate.declaration import TaskPairs
+from forgetguard.gate.schema import load_gate_file
 from forgetguard.whole_files import write_text
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from forgetguard.discovery.circuit import FAITHFUL, Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import schema
+from forgetguard.gate.declaration import Fits, GateSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.provenance import describe, fits_of
-from forgetguard.gate.schema import Fits, GateSpec, InlinePairs, Limit, TaskPairs
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint

@@ -189,7 +189,11 @@ def calibrate(
     Raises:
         ForgetguardError: the base cannot be measured, or can do none of the capabilities.
     """
-    changes = _changes(pair)  # first: what does not fit is said before anything is measured
+    # First: what does not fit is said before anything is measured.
+    changes: Mapping[str, Moved] | None = None
+    if len(pair.checkpoints) > 1:
+        describe_plain(pair.base.spec, pair.options)
+        changes = moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
     prepared = prepare(pair, circuits, cache=cache, progress=progress)
     setting = Setting(pair, prepared.ready, shared_vocabulary(pair), seed, progress)
     kernel = read_kernel(setting)
@@ -210,14 +214,6 @@ def calibrate(
     )
     notes = (kernel,) if isinstance(kernel, str) else ()
     return Calibration(found, prepared.refused, alarm, draws, seed, size, notes)
-
-
-def _changes(pair: ModelPair) -> dict[str, Moved] | None:
-    """How far tuning moved each tensor; None without a tuned model."""
-    if len(pair.checkpoints) == 1:
-        return None
-    describe_plain(pair.base.spec, pair.options)
-    return moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
 
 
 def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +116,18 @@ def digest_tensors(tensors: Mapping[str, TensorEntry]) -> str:
     ]
     total = hashlib.sha256()
     with _Readers() as readers:
-        jobs = [_chunk_job(readers, tensors[name].file, start, end) for name, start, end in chunks]
-        digests = dict(zip([(n, s) for n, s, _ in chunks], _in_threads(jobs), strict=True))
+        for entry in tensors.values():
+            readers.open(entry.file)  # here, in one thread, so that the threads only read
+
+        def hashed(chunk: tuple[str, int, int]) -> tuple[tuple[str, int], bytes]:
+            name, start, end = chunk
+            content = readers.read(tensors[name].file, start, end - start)
+            return (name, start), hashlib.sha256(content).digest()
+
+        # hashlib lets go of the interpreter lock, so threads are enough.
+        count = min(_THREADS, os.cpu_count() or 1, len(chunks))
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            digests = dict(pool.map(hashed, chunks))
     for name, entry in sorted(tensors.items()):
         total.update(json.dumps([name, entry.dtype, list(entry.shape)]).encode())
         for start in range(entry.start, entry.end, _CHUNK):
@@ -183,19 +193,6 @@ class _Readers:
         except OSError as error:
             raise _unreadable(file, error) from error
         return data
-
-
-def _chunk_job(readers: _Readers, file: Path, start: int, end: int) -> Callable[[], bytes]:
-    readers.open(file)  # here, in one thread, so that the threads only read
-    return lambda: hashlib.sha256(readers.read(file, start, end - start)).digest()
-
-
-def _in_threads(jobs: list[Callable[[], bytes]]) -> Iterator[bytes]:
-    # hashlib lets go of the interpreter lock, so threads are enough; small work needs none.
-    if len(jobs) <= 1:
-        return iter([job() for job in jobs])
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1, len(jobs))) as pool:
-        return iter(list(pool.map(lambda job: job(), jobs)))
 
 
 def _digest_json(content: dict[str, Any], without: frozenset[str]) -> str:

@@ -258,20 +258,16 @@ class ModelPair:
 
     def _tokenizer(self, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         """One for all checkpoints that bring the same files: loading one takes seconds."""
-        source = self._tokenizer_source(checkpoint)
-        files = tokenizer_files(source.directory)
-        if files not in self._tokenizers:
-            self._tokenizers[files] = load_tokenizer(source, self.options)
-        return self._tokenizers[files]
-
-    def _tokenizer_source(self, checkpoint: Checkpoint) -> CheckpointSpec:
         spec = localise(checkpoint.spec, self.options)
         base = localise(self.base.spec, self.options)
         candidates = [spec, base]
         if base.kind == "adapter":
             candidates.append(localise(full_checkpoint_under(base, base), self.options))
-        found = (c for c in candidates if has_tokenizer(c.directory))
-        return next(found, spec)
+        source = next((one for one in candidates if has_tokenizer(one.directory)), spec)
+        files = tokenizer_files(source.directory)
+        if files not in self._tokenizers:
+            self._tokenizers[files] = load_tokenizer(source, self.options)
+        return self._tokenizers[files]
 
     def _free(self, key: tuple[str, ...] | None = None) -> None:
         """Let go of one model or of all, and of their memory, even if someone holds the model."""

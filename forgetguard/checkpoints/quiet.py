@@ -1,7 +1,8 @@
-"""Keep transformers from printing while it loads, and leave its global settings as they were."""
+"""What libraries do to the process around them: kept quiet, and undone."""
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,3 +38,18 @@ def quiet() -> Iterator[None]:
                 logging.enable_progress_bar()
             if hub_bars_off:
                 hub.disable_progress_bars()
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """The caller's random states, of Python, numpy and torch, are put back afterwards."""
+    import numpy as np
+    import torch
+
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)

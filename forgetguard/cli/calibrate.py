@@ -152,14 +152,11 @@ def calibrate_all(plan: Plan) -> int:
         say(f"forgetguard calibrate: {note}")
     sys.stdout.write(f"{calibration_text(found)}\n")
     if plan.out is not None:
-        document = calibration_dict(found, _asked(plan))
+        asked = {"command": list(plan.command), "loading": asdict(plan.loading)}
+        document = calibration_dict(found, asked)
         write_result(plan.out, json.dumps(document, indent=2, allow_nan=False) + "\n")
     _propose(plan, _edits(found))
     return DONE
-
-
-def _asked(plan: Plan) -> dict[str, object]:
-    return {"command": list(plan.command), "loading": asdict(plan.loading)}
 
 
 def _edits(found: Calibration) -> list[Edit]:
@@ -195,22 +192,18 @@ def _propose(plan: Plan, edits: list[Edit]) -> None:
 def _write(edit: Edit) -> None:
     """The file that the path leads to, whole or not at all, with its mode."""
     target = edit.path.resolve()
-    _unchanged(edit, target)
+    # Measuring takes minutes: what somebody wrote meanwhile is not overwritten.
+    if target.read_bytes() != edit.before.encode():
+        raise SpecificationError(
+            f"{edit.path} was changed while it was calibrated: nothing was written to it; run the "
+            "command again"
+        )
     mode = stat.S_IMODE(target.stat().st_mode)
     try:
         write_text(target, edit.after)
         target.chmod(mode)
     except OSError as error:
         raise SpecificationError(f"{edit.path}: cannot be written: {error.strerror}") from None
-
-
-def _unchanged(edit: Edit, target: Path) -> None:
-    """Measuring takes minutes: what somebody wrote meanwhile is not overwritten."""
-    if target.read_bytes() != edit.before.encode():
-        raise SpecificationError(
-            f"{edit.path} was changed while it was calibrated: nothing was written to it; run the "
-            "command again"
-        )
 
 
 COMMAND = Command("calibrate", SUMMARIES["calibrate"], _options, _prepare)

@@ -253,7 +253,9 @@ def pytest_arguments(plan: Plan, tuned: CheckpointSpec, results: Path) -> list[s
     files = {"json": plan.asked.json, "html": plan.asked.html}
     if len(plan.tuned) > 1:
         own = short_names([spec.given for spec in plan.tuned])[tuned.given]
-        files = {name: file and _with_name(Path(file), own) for name, file in files.items()}
+        for name, file in files.items():
+            if file:
+                files[name] = Path(file).with_stem(f"{Path(file).stem}.{own}")
     return [
         f"--tb={'long' if plan.asked.verbose else 'no'}",
         f"--check-results={results}",
@@ -273,10 +275,6 @@ def short_names(given: Sequence[str]) -> dict[str, str]:
     short = [re.sub(r"[^\w.-]+", "-", one.rstrip("/").rpartition("/")[2]) for one in given]
     whole = [re.sub(r"[^\w.-]+", "-", one).strip("-") for one in given]
     return dict(zip(given, short if len(set(short)) == len(short) else whole, strict=True))
-
-
-def _with_name(file: Path, name: str) -> str:
-    return str(file.with_name(f"{file.stem}.{name}{file.suffix}"))
 
 
 def _why(document: Mapping[str, Any]) -> None:

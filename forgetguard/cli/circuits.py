@@ -9,7 +9,8 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import bundled_for
-from forgetguard.gate.schema import SUFFIXES, GateSpec, load_gate_file
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import SUFFIXES, gate_files, load_gate_file
 from forgetguard.gate.suitability import check_names
 
 FILES = f"files that end in {SUFFIXES[0]}, or folders of them; default: those bundled for the base"
@@ -38,24 +39,7 @@ def read_circuits(
                 f"give *{SUFFIXES[0]} files (forgetguard discover writes them)"
             )
     else:
-        files = {file.resolve(): file for path in given for file in _files(Path(path))}.values()
+        files = {file.resolve(): file for path in given for file in gate_files(Path(path))}.values()
         circuits = [load_gate_file(file) for file in files]
     check_names(circuits)
     return tuple(circuits)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
-        if not files:
-            raise SpecificationError(
-                f"{path}: no *{SUFFIXES[0]} in this folder; name another, or a file"
-            )
-        return files
-    if not path.is_file():
-        raise SpecificationError(
-            f"{path} is neither a circuit file, a folder of them nor KEY=VALUE; check the path"
-        )
-    if not path.name.endswith(SUFFIXES):
-        raise SpecificationError(f"{path} does not end in {SUFFIXES[0]}; rename it")
-    return [path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.cli.checkpoints import add_checkpoints, add_load_options
 from forgetguard.cli.command import SUMMARIES, Command, Job, whole_imports
 from forgetguard.cli.discover_plan import (
@@ -15,7 +16,7 @@ from forgetguard.cli.discover_plan import (
     read_plan,
 )
 from forgetguard.discovery.methods import METHODS
-from forgetguard.gate.schema import READOUTS, SUFFIXES
+from forgetguard.gate.schema import SUFFIXES
 
 
 def _options(parser: ArgumentParser) -> None:

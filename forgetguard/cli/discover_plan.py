@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.capabilities.tasks import task_names
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
@@ -20,8 +21,9 @@ from forgetguard.cli.values import check_choice, new_file, read_settings, read_w
 from forgetguard.discovery.methods import full_name
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import schema
+from forgetguard.gate.declaration import FilePairs, GateSpec, Limit, TaskPairs
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import READOUTS, SUFFIXES, FilePairs, GateSpec, Limit, TaskPairs
+from forgetguard.gate.schema import SUFFIXES
 from forgetguard.gate.yaml_lines import nearest
 
 # As in discovery/circuit.py and measures/ablation.py, which need torch; a test holds them equal.
@@ -155,6 +157,7 @@ def _draft(
     """The circuit file as far as it is known, read back, so that what would be wrong with it is
     known before anything is computed."""
     capability = asked.task or schema.stem(Path(asked.prompts)) or "capability"
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", capability).strip("-._+") or "circuit"
     pairs: TaskPairs | FilePairs
     if asked.task:
         # Another seed: a circuit should not be judged on the pairs that it was found on.
@@ -163,7 +166,7 @@ def _draft(
     else:
         pairs = FilePairs(Path(asked.prompts).resolve())
     draft = GateSpec(
-        name=_name(capability) if out is None else schema.stem(out),
+        name=name if out is None else schema.stem(out),
         capability=capability,
         pairs=pairs,
         readout=asked.readout,
@@ -174,8 +177,3 @@ def _draft(
     )
     path = out or Path.cwd() / f"{draft.name}{SUFFIXES[0]}"
     return schema.parse_gate(schema.dump(draft, path.parent), path)
-
-
-def _name(capability: str) -> str:
-    """The capability as a name that a circuit can have."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", capability).strip("-._+") or "circuit"

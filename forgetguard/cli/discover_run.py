@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from forgetguard import api
 from forgetguard.cache_folder import cache_folder
@@ -21,13 +19,14 @@ from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.gate import schema
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.provenance import describe, fits_of
-from forgetguard.gate.schema import GateSpec, Limit
 from forgetguard.gate.stages import as_capability
 from forgetguard.gate.suggestion import Suggestion, suggest
 
 _VERSIONS = ("forgetguard", "torch", "transformers")
 _SHOWN_HEADS = 10
+_SHARED = "circuit and gate share prompts; give the gate a file of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +119,12 @@ def _spec(
             **describe(found),
             "base": plan.base.given,
             "dtype": plan.options.dtype,
-            "gated_on": _gated_on(plan, pairs),
+            "gated_on": {"pairs": pairs.gate_pairs, "also_found_on": pairs.shared}
+            | ({"note": _SHARED} if plan.prompts else {}),
             **({} if suggestion is None else {"suggestion": dict(suggestion.evidence)}),
             "versions": {name: metadata.version(name) for name in _VERSIONS},
         },
     )
-
-
-def _gated_on(plan: Plan, pairs: _Pairs) -> Mapping[str, Any]:
-    gated: dict[str, Any] = {"pairs": pairs.gate_pairs, "also_found_on": pairs.shared}
-    if plan.prompts:
-        gated["note"] = "circuit and gate share prompts; give the gate a file of its own"
-    return gated
 
 
 # --- what a person reads ----------------------------------------------------------------------
@@ -151,21 +144,21 @@ def summary(plan: Plan, found: Found, spec: GateSpec, suggestion: Suggestion | N
         f"  accuracy of the base {found.accuracy:.0%}, on {found.pairs} pairs",
         f"  scores: {_scores(found)}",
         *(f"  {line}" for line in _remarks(found)),
-        f"  limits to review: {_limits(spec)}"
+        f"  limits to review: {', '.join(f'{one.key} {one.maximum:.2f}' for one in spec.limits)}"
         f"{' (not from this base: --no-noise)' if suggestion is None else ''}",
     ]
     notes = [] if suggestion is None else suggestion.evidence.get("notes", [])
-    lines += [f"  note: {note}" for note in (*notes, *_shared_note(spec))]
-    arguments = [
-        "pytest",
-        "--forgetguard",
-        f"base={plan.base.given}",
-        "tuned=CHECKPOINT",
-        *gate_options(plan.options),
-        str(file),
-    ]
+    lines += [f"  note: {note}" for note in notes]
+    gated = (spec.found or {})["gated_on"]
+    if gated["also_found_on"]:
+        lines.append(
+            f"  note: {gated['also_found_on']} of the {gated['pairs']} pairs to gate on were also "
+            "used to find the circuit"
+        )
+    ends = f"base={plan.base.given}", "tuned=CHECKPOINT"
+    again = shlex.join(["pytest", "--forgetguard", *ends, *gate_options(plan.options), str(file)])
     done = f"written to {plan.out}" if plan.out else f"save it as {file}"
-    return "\n".join([*lines, f"{done}; gate with:", f"  {shlex.join(arguments)}"])
+    return "\n".join([*lines, f"{done}; gate with:", f"  {again}"])
 
 
 def _chosen(found: Found) -> str:
@@ -204,15 +197,3 @@ def _scores(found: Found) -> str:
     shown = ", ".join(f"{one} {found.ranking.scores[one]:.3g}" for one in first[:_SHOWN_HEADS])
     more = len(first) - _SHOWN_HEADS
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _limits(spec: GateSpec) -> str:
-    return ", ".join(f"{one.key} {one.maximum:.2f}" for one in spec.limits)
-
-
-def _shared_note(spec: GateSpec) -> list[str]:
-    gated = (spec.found or {})["gated_on"]
-    if not gated["also_found_on"]:
-        return []
-    return [f"{gated['also_found_on']} of the {gated['pairs']} pairs to gate on were also used to "
-            "find the circuit"]  # fmt: skip

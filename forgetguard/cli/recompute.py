@@ -17,10 +17,10 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import EvalTasks, GateSpec, InlinePairs, Limit, Prompts
+from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit, Prompts
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.session import GateSession
-from forgetguard.measures.documents import SCORE
+from forgetguard.measures.documents import SCORE, EvalTasks
 from forgetguard.measures.samples import (
     BASELINE,
     CORRECT,

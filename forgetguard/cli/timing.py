@@ -14,7 +14,8 @@ from pathlib import Path
 from forgetguard.cache_folder import cache_folder
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
-from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, InlinePairs, TaskPairs
+from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, TaskPairs
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.whole_files import write_text
 
 # In plain passes of its prompts through both models, measured on SmolLM2's core set: a check, and

@@ -58,15 +58,10 @@ def _prepare(asked: Namespace) -> Job:
     replay = _questions(asked.replay, None, settings.seed)
     if replay and settings.recipe != "sft-replay":
         raise SpecificationError(f"--replay: {settings.recipe} replays nothing: use sft-replay")
-    _check_checkpoints(settings)
-    return lambda: _train(settings, train, replay)
-
-
-def _check_checkpoints(settings: TrainingSettings) -> None:
-    """Raises CheckpointError."""
     base = full_base(settings.base)
     start = None if settings.start is None else resolve(settings.start, "start")
     check(base, start, allow_same=True)  # a start may be the base
+    return lambda: _train(settings, train, replay)
 
 
 def _questions(given: Sequence[str], count: int | None, seed: int) -> list[Question]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 _ROLES = ("base", "tuned", "reference")
 FEWEST_PAIRS = 8  # fewer no capability is measured on
 _SHOWN = 20  # differences
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for. `pairs`: how many of each circuit are measured again; 0 for none."""
-
-    path: Path
-    document: Mapping[str, Any]
-    pairs: int
-    seed: int
-    checkpoints: Mapping[str, str]
-    loading: LoadOptions
-    require_pass: bool
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -67,16 +54,7 @@ def _options(parser: ArgumentParser) -> None:
 
 
 def _prepare(asked: Namespace) -> Job:
-    plan = read_plan(asked)
-    return lambda: verify(plan)
-
-
-def read_plan(asked: Namespace) -> Plan:
-    """What was asked for, and the file.
-
-    Raises:
-        ForgetguardError: the options contradict each other, or the file cannot be used.
-    """
+    """Raises ForgetguardError: the options contradict each other, or the file cannot be used."""
     if not asked.tokens:
         raise SpecificationError("give the results file: forgetguard verify RESULTS")
     path, *others = asked.tokens
@@ -87,15 +65,8 @@ def read_plan(asked: Namespace) -> Plan:
         what = " ".join([*others, *([f"--device {asked.device}"] if asked.device else [])])
         raise SpecificationError(f"{what}: nothing is loaded without --recompute N; add it")
     document = json_file.read(Path(path))
-    return Plan(
-        path=Path(path),
-        document=document,
-        pairs=asked.recompute or 0,
-        seed=asked.seed,
-        checkpoints=_checkpoints(document, others),
-        loading=_loading(document, asked.device),
-        require_pass=asked.require_pass,
-    )
+    checkpoints, loading = _checkpoints(document, others), _loading(document, asked.device)
+    return lambda: _verify(Path(path), document, asked, checkpoints, loading)
 
 
 def _checkpoints(document: Mapping[str, Any], given: Sequence[str]) -> dict[str, str]:
@@ -120,7 +91,13 @@ def _loading(document: Mapping[str, Any], device: str | None) -> LoadOptions:
     )
 
 
-def verify(plan: Plan) -> int:
+def _verify(
+    path: Path,
+    document: Mapping[str, Any],
+    asked: Namespace,
+    checkpoints: Mapping[str, str],
+    loading: LoadOptions,
+) -> int:
     """Verify, and print what was found; returns the exit status.
 
     Raises:
@@ -129,10 +106,9 @@ def verify(plan: Plan) -> int:
     """
     with whole_imports():  # scipy among them
         from forgetguard.report.recheck import recheck
-    document = plan.document
-    lines, confirmed = [_heading(plan.path, document)], True
+    lines, confirmed = [_heading(path, document)], True
     try:
-        check_checksum(document, str(plan.path))
+        check_checksum(document, str(path))
         lines.append("checksum    matches the content (it is no signature)")
     except SpecificationError as error:
         confirmed = False
@@ -149,16 +125,16 @@ def verify(plan: Plan) -> int:
         return FAILED
     if not checked.verdicts:
         raise SpecificationError(
-            f"{plan.path} holds no verdict, so there is nothing to confirm"
+            f"{path} holds no verdict, so there is nothing to confirm"
             + "".join(f"\n  {reason}" for reason in checked.why_not)
         )
     confirmed &= not checked.differences
     lines += _verdict_lines(checked)
-    if plan.pairs:
+    if asked.recompute is not None:
         with whole_imports():
             from forgetguard.cli.recompute import recompute
         held, said = recompute(
-            document, plan.checkpoints, plan.loading, count=plan.pairs, seed=plan.seed
+            document, checkpoints, loading, count=asked.recompute, seed=asked.seed
         )
         confirmed &= held
         lines += said
@@ -167,7 +143,7 @@ def verify(plan: Plan) -> int:
     lines += _run_lines(document, checked)
     lines.append("file        " + ("CONFIRMED" if confirmed else "NOT CONFIRMED"))
     sys.stdout.write("\n".join(lines) + "\n")
-    kept = checked.passed or not plan.require_pass
+    kept = checked.passed or not asked.require_pass
     return DONE if confirmed and kept else FAILED
 
 

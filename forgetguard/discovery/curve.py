@@ -36,7 +36,7 @@ _PARTS = 8  # sizes read at once while the search closes in
 # patched run of every pair through nearly the whole model.
 _COARSE_GRID = 10
 _COARSE_PARTS = 3
-_SLACK = 0.1  # of the size that suffices
+_SLACK = 0.2  # of the size that suffices
 # Fewer members than each of these are read only where all sizes above suffice: what is smaller than
 # one that does not is no circuit.
 _COARSE_FROM = (30, 15, 6)
@@ -118,7 +118,7 @@ def faithfulness_curve(
         at_least: from F(all) - F(none) in nats, the fewest members that a circuit may have.
         sizes: read these alone.
         passes: of other curves of the same members on these pairs.
-        coarse: read fewer sizes; the circuit may be a tenth larger than the smallest that suffices.
+        coarse: read fewer sizes; the circuit may be a fifth larger than the smallest that suffices.
 
     Raises:
         MeasurementError: ablating every member loses nothing.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
+from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.environment import COMPARED, COMPARED_VERSIONS, differences
 from forgetguard.gate.records import samples_from_dict
 from forgetguard.measures.samples import (
@@ -193,7 +193,7 @@ def check_recorded(
     strange = sum(_same(unit) not in there for unit in units)
     if strange:
         differing.append(f"the prompts ({strange} of {len(units)} pairs were not recorded)")
-    elif len(units) < len(there) and not _sequential(spec):
+    elif len(units) < len(there) and getattr(spec.pairs, "most", None) is None:
         differing.append(f"the prompts ({len(there)} pairs were recorded, now {len(units)})")
     if differing:
         raise SpecificationError(
@@ -237,10 +237,6 @@ def _recorded(key: Key) -> Key:
 def _same(unit: Unit) -> tuple[str, ...]:
     """What makes two units the same, wherever they come from: not their template."""
     return texts(unit)[:-1]
-
-
-def _sequential(spec: GateSpec) -> bool:
-    return isinstance(spec.pairs, TaskPairs | FilePairs) and spec.pairs.most is not None
 
 
 def _warnings(baseline: Baseline, entry: Entry, now: Samples, then: Samples) -> tuple[Note, ...]:

@@ -52,7 +52,8 @@ def bundled_for(
     fitting = [
         (path, spec)
         for path, spec in files
-        if looked.fits(spec) and (reference or not _needs_reference(spec))
+        if looked.fits(spec)
+        and (reference or all(limit.over != "reference" for limit in spec.limits))
     ]
     own = [one for one in fitting if one[1].fits is None or not one[1].fits.any_base]
     return tuple(own or fitting)
@@ -64,10 +65,6 @@ def divided(found: Sequence[tuple[Path, GateSpec]], *, core: bool) -> tuple[list
     marked = [path for path, spec in found if spec.core] if core else []
     judged = marked or [path for path, _ in found]
     return judged, [spec.name for path, spec in found if path not in judged]
-
-
-def _needs_reference(spec: GateSpec) -> bool:
-    return any(limit.over == "reference" for limit in spec.limits)
 
 
 @dataclass(frozen=True, eq=False)

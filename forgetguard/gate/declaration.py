@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
-from forgetguard.capabilities.questions import Question
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Measure
 
 SITES = ("contribution", "z")
@@ -112,24 +112,6 @@ class Prompts:
 
     def __hash__(self) -> int:
         return hash(self._texts())
-
-
-@dataclass(frozen=True, slots=True)
-class EvalTasks:
-    """Documents of lm-eval tasks, or of rows of one's own (measures/harness.py says what each field
-    is). `include` and `questions_file` are absolute, `questions` its content as read with the gate
-    file."""
-
-    tasks: tuple[str, ...] = ()
-    include: Path | None = None
-    questions_file: Path | None = None
-    questions: tuple[Question, ...] = field(default=(), compare=False, repr=False)
-    limit: int | None = None
-    seed: int = 0
-    chat_template: bool = False
-    metrics: tuple[str, ...] = ()
-    batch_size: int = 1
-    line: int = field(default=0, compare=False)
 
 
 Source: TypeAlias = TaskPairs | FilePairs | InlinePairs | Prompts | EvalTasks

@@ -8,12 +8,10 @@ from typing import Any
 
 import yaml
 
-from forgetguard.capabilities.questions import Question
-from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.declaration import EvalTasks
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.yaml_lines import Problems, line_of
+from forgetguard.measures.documents import EvalTasks
 
 _KEYS = (
     "tasks", "include", "questions", "limit", "seed", "chat_template", "metrics", "batch_size",
@@ -27,27 +25,20 @@ def read_tasks(node: yaml.Node, path: Path, problems: Problems) -> EvalTasks:
     nodes = lines.mapping(node, "lm_eval", problems, known=_KEYS)
     if isinstance(node, yaml.MappingNode) and not {"tasks", "questions"} & nodes.keys():
         problems.add(
-            line_of(node),
+            node,
             f"lm_eval: 'tasks' or 'questions' is missing: give tasks: {_EXAMPLE}, or questions: "
             "FILE.jsonl with question, answer and options on each line",
         )
-    include = _path(nodes, "include", path, problems)
+    folder = _optional(nodes, "include", lines.text, problems)
+    include = None if folder is None else (path.parent / folder).resolve()
     if include is not None and not include.is_dir():
-        problems.add(line_of(nodes["include"]), f"lm_eval: include: {include} is no folder")
+        problems.add(nodes["include"], f"lm_eval: include: {include} is no folder")
         include = None
-    file = _path(nodes, "questions", path, problems)
-    questions: tuple[Question, ...] = ()
-    if file is not None:
-        try:
-            questions = tuple(read_questions(file))
-        except SpecificationError as error:
-            inner = "\n".join(f"  {line}" for line in str(error).split("\n"))
-            problems.add(line_of(nodes["questions"]), f"lm_eval: questions:\n{inner}")
-        if " " in file.stem:
-            problems.add(
-                line_of(nodes["questions"]),
-                f"lm_eval: questions: {file.stem!r} names a task, and may have no space",
-            )
+    read = lines.items_of_file
+    file, questions = read(nodes, "questions", "lm_eval", path, read_questions, problems)
+    if file is not None and " " in file.stem:
+        told = f"lm_eval: questions: {file.stem!r} names a task, and may have no space"
+        problems.add(nodes["questions"], told)
     return EvalTasks(
         tasks=_names(nodes, "tasks", _EXAMPLE, problems),
         include=include,
@@ -55,19 +46,15 @@ def read_tasks(node: yaml.Node, path: Path, problems: Problems) -> EvalTasks:
         questions=questions,
         limit=_whole(nodes, "limit", 2, problems),
         seed=_whole(nodes, "seed", 0, problems) or 0,
-        chat_template=bool(
-            "chat_template" in nodes
-            and lines.flag(nodes["chat_template"], "lm_eval: chat_template", problems)
-        ),
+        chat_template=_optional(nodes, "chat_template", lines.flag, problems) or False,
         metrics=_names(nodes, "metrics", "[acc]", problems),
         batch_size=_whole(nodes, "batch_size", 1, problems) or 1,
         line=line_of(node),
     )
 
 
-def _path(nodes: dict[str, yaml.Node], key: str, path: Path, problems: Problems) -> Path | None:
-    written = lines.text(nodes[key], f"lm_eval: {key}", problems) if key in nodes else None
-    return None if written is None else (path.parent / written).resolve()
+def _optional(nodes: dict[str, yaml.Node], key: str, read: Any, problems: Problems) -> Any:
+    return read(nodes[key], f"lm_eval: {key}", problems) if key in nodes else None
 
 
 def _names(
@@ -77,25 +64,19 @@ def _names(
         return ()
     items = lines.sequence(nodes[key], f"lm_eval: {key}", example, problems)
     if isinstance(nodes[key], yaml.SequenceNode) and not items:
-        problems.add(line_of(nodes[key]), f"lm_eval: {key} is empty: give e.g. {example}")
+        problems.add(nodes[key], f"lm_eval: {key} is empty: give e.g. {example}")
     found: list[str] = []
     for item in items:
         name = lines.text(item, f"lm_eval: {key}: each", problems)
         if name in found:
-            problems.add(line_of(item), f"lm_eval: {key}: {name} is given twice: keep one")
+            problems.add(item, f"lm_eval: {key}: {name} is given twice: keep one")
         elif name is not None:
             found.append(name)
     return tuple(found)
 
 
 def _whole(nodes: dict[str, yaml.Node], key: str, least: int, problems: Problems) -> int | None:
-    if key not in nodes:
-        return None
-    value = lines.integer(nodes[key], f"lm_eval: {key}", f"{key}: {max(least, 8)}", problems)
-    if value is not None and not least <= value <= _MOST:
-        problems.add(line_of(nodes[key]), f"lm_eval: {key} must be {least} to {_MOST}, got {value}")
-        return None
-    return value
+    return lines.whole(nodes, key, "lm_eval", max(least, 8), (least, _MOST), problems)
 
 
 def dump_tasks(given: EvalTasks, directory: str | Path | None) -> dict[str, Any]:

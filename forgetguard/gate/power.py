@@ -121,22 +121,6 @@ def _distance(critical: float, freedom: float, power: float) -> float:
     )
 
 
-def passable(
-    value: float, high: float, limit: float, alpha: float, power: float = POWER
-) -> float | None:
-    """About the largest true value that the limit PASSES with the probability `power`: the
-    counterpart of `detectable`, from the upper bound. Where it is below what the checkpoint can
-    read (0, if it does no harm), more pairs are needed for any pass to be likely."""
-    reach = _reach(high - value, alpha, power)
-    return None if reach is None else limit - reach
-
-
-def _reach(half_width: float, alpha: float, power: float) -> float | None:
-    if not math.isfinite(half_width) or not 0 < alpha < 0.5:
-        return None
-    return float(half_width * (1 + special.ndtri(power) / -special.ndtri(alpha)))
-
-
 def detectable_drop(
     lost: int, won: int, pairs: int, limit: float, alpha: float, power: float = POWER
 ) -> float | None:

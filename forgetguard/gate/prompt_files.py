@@ -196,9 +196,8 @@ def _read_objects(
                 yield line, fields
 
 
-def _read_line(
-    written: str, line: int, known: Sequence[str], required: Sequence[str], problems: Problems
-) -> dict[str, Any] | None:
+def json_object(written: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The JSON object on a line, and what is wrong with it; None where it is none."""
     twice: list[str] = []
 
     def unique(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -208,19 +207,23 @@ def _read_line(
 
     try:
         value = json.loads(written, object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = (
-            f"{error.msg} at column {error.colno}"
-            if isinstance(error, json.JSONDecodeError)
-            else "nested too deeply"
-        )
-        problems.add(line, f"not JSON: {reason}: write one object a line")
-        return None
+    except json.JSONDecodeError as error:
+        return None, [f"not JSON: {error.msg} at column {error.colno}: write one object a line"]
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number too long
+        return None, [f"not JSON that can be read: {error}"]
     if not isinstance(value, dict):
-        problems.add(line, f"a line must be a JSON object, got {value!r:.60}")
+        return None, [f"a line must be a JSON object, got {value!r:.60}"]
+    return value, [f"{key!r} is given twice: keep one" for key in twice]
+
+
+def _read_line(
+    written: str, line: int, known: Sequence[str], required: Sequence[str], problems: Problems
+) -> dict[str, Any] | None:
+    value, wrong = json_object(written)
+    for problem in wrong:
+        problems.add(line, problem)
+    if value is None:
         return None
-    for key in twice:
-        problems.add(line, f"{key!r} is given twice: keep one")
     for key in required:
         if key not in value:
             problems.add(line, f"{key!r} is missing: add it")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.anatomy.members import Member
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.local import localise
 from forgetguard.discovery.circuit import Found
-from forgetguard.gate.schema import Fits, config_size
+from forgetguard.gate.declaration import Fits
+from forgetguard.gate.suitability import config_size
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -36,6 +35,7 @@ def describe(found: Found) -> dict[str, Any]:
     """The provenance of a circuit, in plain values for `found:` of a circuit file."""
     ranking, curve = found.ranking, found.curve
     size = len(found.circuit)
+    selected = [str(one) for one in sorted(ranking.selected or ())]
     return {
         "method": ranking.method,
         **({"settings": _plain(ranking.settings)} if ranking.settings else {}),
@@ -56,10 +56,10 @@ def describe(found: Found) -> dict[str, Any]:
         },
         **({"dip": _plain(asdict(found.dip))} if found.dip is not None else {}),
         **_stability(found),
-        **({"against": _plain(_scores(found.against))} if found.against else {}),
+        **({"against": _plain(dict(found.against))} if found.against else {}),
         "cpr": round(curve.cpr, 4),
         "cmd": round(curve.cmd, 4),
-        **({"selected": _names(ranking.selected)} if ranking.selected is not None else {}),
+        **({"selected": selected} if ranking.selected is not None else {}),
         **({"findings": _plain(ranking.findings)} if ranking.findings else {}),
     }
 
@@ -71,14 +71,6 @@ def _stability(found: Found) -> dict[str, Any]:
         return {}
     overlaps = {f"top_{one.top}": round(one.of_top, 3), "circuit": round(one.of_circuit, 3)}
     return {"stability": {"halves_of": one.pairs, **overlaps}}
-
-
-def _scores(scores: Mapping[Member, float]) -> dict[str, float]:
-    return {str(one): score for one, score in scores.items()}
-
-
-def _names(members: Iterable[Member]) -> list[str]:
-    return [str(member) for member in sorted(members)]
 
 
 def _spread(sizes: tuple[int, ...], most: int, always: int) -> list[int]:

@@ -23,7 +23,6 @@ from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import digest, digest_file
 from forgetguard.gate.declaration import (
-    EvalTasks,
     FilePairs,
     GateSpec,
     InlinePairs,
@@ -33,6 +32,7 @@ from forgetguard.gate.declaration import (
     TaskPairs,
 )
 from forgetguard.gate.verdict import Verdict
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.samples import Control, Key, Note, Samples, Unit
 
 T = TypeVar("T")

@@ -122,7 +122,7 @@ def judge(
     decision = decide(case, limit)
     # Where something is amiss, all that was patched one by one says where.
     amiss = is_located(decision, case.data)
-    whole = Case.of(spec, samples, seed=seed, family=family) if amiss else case
+    whole = _case(spec, samples, seed, family, whole=True) if amiss else case
     if decision.outcome is Outcome.FAIL and limit.measure.has_floor:
         decision = decide(whole, limit)  # the same, and own damage says which head to name
     data, subjects = case.data, decision.subjects
@@ -152,9 +152,10 @@ def judge(
     )
 
 
-@lru_cache(maxsize=1)  # a file's limits come one after another, with the same evidence beside them
-def _case(spec: GateSpec, samples: Samples, seed: int, family: int) -> Case:
-    return Case.of(spec, _as_judged(spec, samples), seed=seed, family=family)
+@lru_cache(maxsize=4)  # a file's limits come one after another, with the same evidence beside them
+def _case(spec: GateSpec, samples: Samples, seed: int, family: int, *, whole: bool = False) -> Case:
+    data = samples if whole else _as_judged(spec, samples)
+    return Case.of(spec, data, seed=seed, family=family)
 
 
 def _as_judged(spec: GateSpec, samples: Samples) -> Samples:
@@ -658,7 +659,10 @@ def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
     return power.detectable(
         estimate.value,
         estimate.value - held.corrected_low,
-        held.error or _error_of_drop(estimate, case),
+        # A proportion has no error of its own: from its lower bound, taken as normal.
+        held.error
+        or (estimate.value - estimate.low)
+        / studentised.student_quantile(case.levels.passing, math.inf),
         maximum,
         freedom=held.freedom,
         growth=power.growth(case.count, case.drawn),
@@ -686,10 +690,3 @@ def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float
     ]
     known = [one for one in found if one is not None]
     return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
-
-
-def _error_of_drop(estimate: Estimate, case: Case) -> float:
-    """Of a proportion, which has no error of its own: from its lower bound, taken as normal."""
-    return (estimate.value - estimate.low) / studentised.student_quantile(
-        case.levels.passing, math.inf
-    )

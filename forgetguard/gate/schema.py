@@ -1,8 +1,8 @@
 """`*.circuit.yaml` and `*.gate.yaml` files, read and written.
 
-What they declare is in gate/declaration.py, what they ask of a base in gate/suitability.py; those
-names can be had from here too. A gate file is one without a circuit: it gives prompts instead of
-prompt pairs, or nothing to run a model on, and may hold every measure that needs no more.
+What they declare is in gate/declaration.py, what they ask of a base in gate/suitability.py. A gate
+file is one without a circuit: it gives prompts instead of prompt pairs, or nothing to run a model
+on, and may hold every measure that needs no more.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import yaml
 
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
-from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import guard
@@ -27,7 +28,6 @@ from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
     DEFAULT_FLOOR,
     SITES,
-    EvalTasks,
     FilePairs,
     Fits,
     GateSpec,
@@ -51,43 +51,11 @@ from forgetguard.gate.prompt_files import (
     read_prompt_file,
     read_prompts,
 )
-from forgetguard.gate.suitability import (
-    check_baseline,
-    check_heads,
-    check_names,
-    check_reference,
-    config_size,
-    fits_base,
-)
 from forgetguard.gate.yaml_lines import Problems, line_of, nearest
 from forgetguard.measures import registry
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Estimator, Measure, Sampled
 from forgetguard.whole_files import write_text
-
-__all__ = [
-    "READOUTS",
-    "SITES",
-    "SUFFIXES",
-    "VERSION",
-    "FilePairs",
-    "Fits",
-    "GateSpec",
-    "InlinePairs",
-    "Limit",
-    "Prompts",
-    "TaskPairs",
-    "check_baseline",
-    "check_heads",
-    "check_names",
-    "check_reference",
-    "config_size",
-    "dump",
-    "fits_base",
-    "load_gate_file",
-    "parse_gate",
-    "save",
-    "stem",
-]
 
 VERSION = 1  # of circuit files; gate files came with 2
 VERSIONS = (1, 2)
@@ -124,6 +92,33 @@ def load_gate_file(path: str | Path) -> GateSpec:
     """
     path = Path(path)
     return parse_gate(lines.read_text(path, "circuit file"), path)
+
+
+def gate_files(path: Path, asked_by: str = "", advice: str = "") -> list[Path]:
+    """The gate files that a path names: itself, or those in the folder, sorted.
+
+    Raises:
+        SpecificationError: there is none; the message begins with `asked_by`.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
+        if not files:
+            raise SpecificationError(
+                f"{asked_by}{path}: no *{SUFFIXES[0]} in this folder; {advice}name another, or a "
+                "file"
+            )
+        return files
+    if not path.is_file():
+        raise SpecificationError(
+            f"{asked_by}{path} is neither a circuit file, a folder of them nor KEY=VALUE; check "
+            "the path"
+        )
+    if not path.name.endswith(SUFFIXES):
+        raise SpecificationError(
+            f"{asked_by}{path} does not end in {SUFFIXES[0]}; rename it, so that it is found by "
+            "its folder too"
+        )
+    return [path]
 
 
 def parse_gate(text: str, path: str | Path) -> GateSpec:
@@ -173,7 +168,7 @@ def _check_version(root: yaml.MappingNode, file: str, versions: tuple[int, ...])
 def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> GateSpec:
     capability = _optional(nodes, "capability", lines.text, problems) or ""
     if "\n" in capability:
-        problems.add(line_of(nodes["capability"]), "capability must be one line of text")
+        problems.add(nodes["capability"], "capability must be one line of text")
     readout = _choice(nodes, "readout", tuple(READOUTS), problems)
     members, member_lines = _read_members(nodes.get("circuit"), problems)
     confidence, found, new = (nodes.get(key) for key in ("confidence", "found", "new_task"))
@@ -260,7 +255,7 @@ def _choice(
 ) -> str | None:
     value: str | None = _optional(nodes, key, lines.text, problems)
     if value is not None and value not in known:
-        problems.add(line_of(nodes[key]), f"unknown {key} {value!r}: {nearest(value, known)}")
+        problems.add(nodes[key], f"unknown {key} {value!r}: {nearest(value, known)}")
     return value if value in known else None
 
 
@@ -280,7 +275,7 @@ def _read_name(node: yaml.Node | None, path: Path, problems: Problems) -> str:
             problems.add(1, f"the file's name gives the circuit the name {name!r}: {rule}, "
                          "or add name: ...")  # fmt: skip
         else:
-            problems.add(line_of(node), f"name {name!r} cannot name a test: {rule}")
+            problems.add(node, f"name {name!r} cannot name a test: {rule}")
     return name or ""
 
 
@@ -289,7 +284,7 @@ def _read_confidence(node: yaml.Node, problems: Problems) -> float:
     value = lines.number(node, "confidence", "confidence: 0.95", problems)
     if value is not None and not low < value <= high:
         problems.add(
-            line_of(node),
+            node,
             f"confidence must be above {low} and at most {high}, got {value:g} (write e.g. 0.95)",
         )
     return 0.95 if value is None else value
@@ -297,7 +292,7 @@ def _read_confidence(node: yaml.Node, problems: Problems) -> float:
 
 def _read_found(node: yaml.Node, problems: Problems) -> Mapping[str, Any] | None:
     if not isinstance(node, yaml.MappingNode):
-        problems.add(line_of(node), f"found must be a mapping, got {lines.shown(node)}")
+        problems.add(node, f"found must be a mapping, got {lines.shown(node)}")
         return None
     value: dict[str, Any] | None = lines.plain_value(node, "found", problems)
     return value
@@ -310,13 +305,11 @@ def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
         return Fits(any_base=True)
     nodes = lines.mapping(node, "fits", problems, known=_FITS)
     if isinstance(node, yaml.MappingNode) and not node.value:
-        problems.add(
-            line_of(node), f"fits: says nothing: give one or more of {', '.join(_FITS)}, or any"
-        )
+        problems.add(node, f"fits: says nothing: give one or more of {', '.join(_FITS)}, or any")
     values: dict[str, Any] = {}
     for key, value in nodes.items():
         if key in ("layers", "heads"):
-            values[key] = _count(value, f"fits: {key}", f"{key}: 4", 1, problems)
+            values[key] = lines.whole(nodes, key, "fits", 4, (1, MOST_PAIRS), problems)
         elif key == "alias":
             values[key] = _read_aliases(value, problems)
         else:
@@ -324,7 +317,7 @@ def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
     weights = values.get("weights")
     if weights is not None and not _FINGERPRINT.fullmatch(weights):
         problems.add(
-            line_of(nodes["weights"]),
+            nodes["weights"],
             "fits: weights must be a fingerprint of 64 hexadecimal digits, as forgetguard discover "
             f"writes it, got {weights!r}",
         )
@@ -335,16 +328,6 @@ def _read_aliases(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
     given = node.value if isinstance(node, yaml.SequenceNode) else [node]
     names = [lines.text(one, "fits: alias", problems) for one in given]
     return tuple(name for name in names if name is not None)
-
-
-def _count(node: yaml.Node, label: str, example: str, least: int, problems: Problems) -> int | None:
-    value = lines.integer(node, label, example, problems)
-    if value is not None and not least <= value <= MOST_PAIRS:
-        problems.add(
-            line_of(node), f"{label} must be between {least} and {MOST_PAIRS}, got {value}"
-        )
-        return None
-    return value
 
 
 def _is_auto(node: yaml.Node | None) -> bool:
@@ -359,9 +342,7 @@ def _read_members(
         return (), ()
     items = lines.sequence(node, key, f"[L2H1, L0H4], or {other}", problems)
     if isinstance(node, yaml.SequenceNode) and not items:
-        problems.add(
-            line_of(node), f"{key} is empty: name its heads, e.g. [L2H1, L0H4], or {other}"
-        )
+        problems.add(node, f"{key} is empty: name its heads, e.g. [L2H1, L0H4], or {other}")
     first: dict[Member, int] = {}
     found = []
     for item in items:
@@ -369,13 +350,13 @@ def _read_members(
         try:
             head = None if name is None else parse_member(name)
         except SpecificationError as error:
-            problems.add(line_of(item), f"{key}: {error}")
+            problems.add(item, f"{key}: {error}")
             continue
         if head is None:
             continue
         if head in first:
             twice = lines.both(first[head], line_of(item))
-            problems.add(line_of(item), f"{key}: {head} is given twice, {twice}: keep one")
+            problems.add(item, f"{key}: {head} is given twice, {twice}: keep one")
             continue
         first[head] = line_of(item)
         found.append((head, line_of(item)))
@@ -388,7 +369,7 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
     nodes = lines.mapping(node, "limits", problems)
     if isinstance(node, yaml.MappingNode) and not node.value:
         problems.add(
-            line_of(node), "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
+            node, "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
         )
     limits = []
     for key, value in nodes.items():
@@ -396,19 +377,21 @@ def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...
         try:
             measure = registry.find(key)
         except SpecificationError as error:
-            problems.add(line_of(value), f"limits: {error}")
+            problems.add(value, f"limits: {error}")
             continue
         ratio = measure.estimator is Estimator.RATIO
         known = ("max", *["floor"] * measure.has_floor, *["guard"] * ratio)
         entry = lines.mapping(value, where, problems, known=known, required=("max",))
-        floor = _read_floor(entry["floor"], where, problems) if "floor" in entry else DEFAULT_FLOOR
-        imagined = _read_guard(entry["guard"], where, problems) if "guard" in entry else 0.0
+        share = "it is a share of the circuit's importance"
+        floor = _bounded(entry, "floor", where, (DEFAULT_FLOOR, 1), share, problems)
+        times = "it is how many times the mean importance one imagined pair loses"
+        imagined = _bounded(entry, "guard", where, (0.0, MOST_GUARD), times, problems)
         if "max" in entry:
             maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
             if maximum is not None:
                 wrong = check_maximum(key, maximum)
                 if wrong is not None:
-                    problems.add(line_of(entry["max"]), f"{where}: {wrong}")
+                    problems.add(entry["max"], f"{where}: {wrong}")
                 limits.append(Limit(key, maximum, line_of(value), floor, imagined))
     return tuple(limits)
 
@@ -424,31 +407,29 @@ def _read_one_by_one(
     names, _ = _read_members(node, problems, "one_by_one")
     for name in names:
         if name not in members:
-            problems.add(line_of(node), f"one_by_one: {name} is not in circuit: name it there too")
+            problems.add(node, f"one_by_one: {name} is not in circuit: name it there too")
     return names or "all"
 
 
-def _read_guard(node: yaml.Node, where: str, problems: Problems) -> float:
-    value = lines.number(node, f"{where}: guard", "guard: 1", problems)
-    if value is not None and not 0 <= value <= MOST_GUARD:
-        problems.add(
-            line_of(node),
-            f"{where}: guard must be between 0 and {MOST_GUARD}, got {value:g}: it is how many "
-            "times the mean importance one imagined pair loses",
-        )
-        return 0.0
-    return 0.0 if value is None else value
-
-
-def _read_floor(node: yaml.Node, where: str, problems: Problems) -> float:
-    value = lines.number(node, f"{where}: floor", f"floor: {DEFAULT_FLOOR:g}", problems)
-    if value is not None and not 0 <= value <= 1:
-        problems.add(
-            line_of(node),
-            f"{where}: floor must be between 0 and 1, got {value:g}: it is a share of the "
-            f"circuit's importance (write e.g. {DEFAULT_FLOOR:g})",
-        )
-    return DEFAULT_FLOOR if value is None else value
+def _bounded(
+    entry: dict[str, yaml.Node],
+    key: str,
+    where: str,
+    default_and_most: tuple[float, float],
+    about: str,
+    problems: Problems,
+) -> float:
+    """The number of a key, from 0 to its most; its default where it is not there, or is wrong."""
+    default, most = default_and_most
+    if key not in entry:
+        return default
+    example = f"{key}: {default or 1:g}"
+    value = lines.number(entry[key], f"{where}: {key}", example, problems)
+    if value is None or 0 <= value <= most:
+        return default if value is None else value
+    wrong = f"must be between 0 and {most:g}, got {value:g}: {about} (write e.g. {example})"
+    problems.add(entry[key], f"{where}: {key} {wrong}")
+    return default
 
 
 def check_maximum(key: str, maximum: float) -> str | None:
@@ -484,19 +465,17 @@ def _read_source(
         for key in ("prompts", "pairs", "chat_template", "readout"):
             if key in nodes:
                 where = "inside lm_eval" if key == "chat_template" else "into a file of its own"
-                problems.add(
-                    line_of(nodes[key]), f"beside lm_eval: {key} has no use: put it {where}"
-                )
+                problems.add(nodes[key], f"beside lm_eval: {key} has no use: put it {where}")
         return read_tasks(tasks, path, problems)
     if prompts is not None and pairs is not None:
-        problems.add(line_of(prompts), "give prompts or pairs, not both")
+        problems.add(prompts, "give prompts or pairs, not both")
     if prompts is not None:
         return _read_prompts(prompts, path, problems)
     if pairs is None:
         return None
     for key in ("capability", "readout"):
         if key not in nodes:
-            problems.add(line_of(pairs), f"{key!r} is missing: prompt pairs need it")
+            problems.add(pairs, f"{key!r} is missing: prompt pairs need it")
     return _read_pairs(pairs, readout, path, problems)
 
 
@@ -505,18 +484,10 @@ def _read_prompts(
 ) -> Prompts:
     if isinstance(node, yaml.MappingNode):
         nodes = lines.mapping(node, label, problems, known=("file", "count"), required=("file",))
-        count = None
-        if "count" in nodes:
-            count = _count(nodes["count"], f"{label}: count", "count: 64", FEWEST_PAIRS, problems)
-        written = _optional(nodes, "file", lines.text, problems)
-        file = path.parent / (written or "")
-        found: list[Prompt] = []
-        if written is not None:
-            try:
-                found = read_prompts(file, at_least=count or FEWEST_PAIRS)
-            except SpecificationError as error:
-                problems.add(line_of(nodes["file"]), f"{label}: file:\n{_indented(str(error))}")
-        return Prompts(tuple(found), file.resolve(), count, line_of(node))
+        count = lines.whole(nodes, "count", label, 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
+        read = partial(read_prompts, at_least=count or FEWEST_PAIRS)
+        file, found = lines.items_of_file(nodes, "file", label, path, read, problems)
+        return Prompts(found, file or path.parent, count, line_of(node))
     inline = []
     for item in lines.sequence(node, label, "['The capital of France is', ...]", problems):
         if isinstance(item, yaml.MappingNode):
@@ -539,7 +510,7 @@ def _read_prompts(
     check_prompts(inline, problems)
     if isinstance(node, yaml.SequenceNode) and len(node.value) < FEWEST_PAIRS:
         problems.add(
-            line_of(node),
+            node,
             f"{label}: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompts",
         )
     return Prompts(tuple(inline), line=line_of(node))
@@ -553,20 +524,20 @@ def _read_pairs(
     if not isinstance(node, yaml.MappingNode):
         if node is not None:
             problems.add(
-                line_of(node), f"pairs must be {{task: ..., count: 64}}, {{file: ...}} or a list "
+                node, f"pairs must be {{task: ..., count: 64}}, {{file: ...}} or a list "
                 f"of pairs, got {lines.shown(node)}"
             )  # fmt: skip
         return InlinePairs(())
     keys = {key.value for key, _ in node.value}
     if "task" in keys and "file" in keys:
-        problems.add(line_of(node), "pairs: give task or file, not both")
+        problems.add(node, "pairs: give task or file, not both")
     elif "task" in keys:
         return _read_task(node, problems)
     elif "file" in keys:
         return _read_file(node, readout, path, problems)
     else:
         lines.mapping(node, "pairs", problems, known=("task", "file", "count", "seed", "most"))
-        problems.add(line_of(node), "pairs: 'task' or 'file' is missing: add one of them")
+        problems.add(node, "pairs: 'task' or 'file' is missing: add one of them")
     return InlinePairs(())
 
 
@@ -577,22 +548,18 @@ def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
     nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
     task = lines.text(nodes["task"], "pairs: task", problems)
     if task is not None and task not in task_names():
-        problems.add(
-            line_of(nodes["task"]), f"pairs: unknown task {task!r}: {nearest(task, task_names())}"
-        )
+        problems.add(nodes["task"], f"pairs: unknown task {task!r}: {nearest(task, task_names())}")
     elif task is not None:
         try:
             find_task(task)
         except CapabilityError as error:
-            problems.add(line_of(nodes["task"]), f"pairs: {error}")
-    count = None
-    if "count" in nodes:
-        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_JUDGED, problems)
+            problems.add(nodes["task"], f"pairs: {error}")
+    count = lines.whole(nodes, "count", "pairs", 64, (FEWEST_JUDGED, MOST_PAIRS), problems)
     seed = None
     if "seed" in nodes:
         seed = lines.integer(nodes["seed"], "pairs: seed", "seed: 0", problems)
         if seed is not None and seed < 0:
-            problems.add(line_of(nodes["seed"]), f"pairs: seed must be 0 or more, got {seed}")
+            problems.add(nodes["seed"], f"pairs: seed must be 0 or more, got {seed}")
     most = _read_most(nodes, count, problems)
     return TaskPairs(task or "", count or 0, seed or 0, line_of(node), most)
 
@@ -601,15 +568,15 @@ def _read_most(nodes: dict[str, yaml.Node], count: int | None, problems: Problem
     """How many pairs may be drawn, where drawing is sequential."""
     if "most" not in nodes:
         return None
-    most = _count(nodes["most"], "pairs: most", "most: 256", FEWEST_PAIRS, problems)
+    most = lines.whole(nodes, "most", "pairs", 256, (FEWEST_PAIRS, MOST_PAIRS), problems)
     if "count" not in nodes:
         problems.add(
-            line_of(nodes["most"]),
+            nodes["most"],
             "pairs: most needs count, the number of pairs to begin with: add e.g. count: 64",
         )
     elif most is not None and count is not None and most <= count:
         problems.add(
-            line_of(nodes["most"]),
+            nodes["most"],
             f"pairs: most must be above count ({count}), got {most}: give e.g. {4 * count}, or "
             "leave it out to measure count pairs",
         )
@@ -621,24 +588,11 @@ def _read_file(
     node: yaml.MappingNode, readout: str | None, path: Path, problems: Problems
 ) -> FilePairs:
     nodes = lines.mapping(node, "pairs", problems, known=("file", "count", "most"))
-    written = lines.text(nodes["file"], "pairs: file", problems)
-    count = None
-    if "count" in nodes:
-        count = _count(nodes["count"], "pairs: count", "count: 64", FEWEST_PAIRS, problems)
+    count = lines.whole(nodes, "count", "pairs", 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
     most = _read_most(nodes, count, problems)
-    file = path.parent / (written or "")
-    pairs: list[PromptPair] = []
-    if written is not None:
-        try:
-            least = most or count or FEWEST_PAIRS
-            pairs = read_prompt_file(file, readout=readout, at_least=least)
-        except SpecificationError as error:
-            problems.add(line_of(nodes["file"]), f"pairs: file:\n{_indented(str(error))}")
-    return FilePairs(file.resolve(), count, tuple(pairs), line_of(node), most)
-
-
-def _indented(message: str) -> str:
-    return "\n".join(f"  {line}" for line in message.split("\n"))
+    read = partial(read_prompt_file, readout=readout, at_least=most or count or FEWEST_PAIRS)
+    file, pairs = lines.items_of_file(nodes, "file", "pairs", path, read, problems)
+    return FilePairs(file or path.parent, count, pairs, line_of(node), most)
 
 
 def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problems) -> InlinePairs:
@@ -656,7 +610,7 @@ def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problem
     check_pairs(pairs, readout, problems)
     if len(node.value) < FEWEST_PAIRS:
         problems.add(
-            line_of(node),
+            node,
             f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
         )
     return InlinePairs(tuple(pairs), line_of(node))
@@ -670,7 +624,7 @@ def _read_key(key: str, node: yaml.Node, problems: Problems) -> Any:
         return lines.text(node, label, problems)
     given = lines.mapping(node, label, problems)
     if "" in given:
-        problems.add(line_of(given.pop("")), f"{label}: a class must have a name, got ''")
+        problems.add(given.pop(""), f"{label}: a class must have a name, got ''")
     texts = {name: lines.text(one, f"{label}: {name}", problems) for name, one in given.items()}
     return {name: text for name, text in texts.items() if text is not None}
 
@@ -686,22 +640,18 @@ def _read_chat(node: yaml.Node, label: str, problems: Problems) -> ChatTemplate:
     if not isinstance(node, yaml.MappingNode):
         return lines.flag(node, label, problems) or False
     if not node.value:
-        problems.add(line_of(node), f"{label} gives no arguments: write {label}: true")
+        problems.add(node, f"{label} gives no arguments: write {label}: true")
     nodes = lines.mapping(node, label, problems)
     for key in _OUR_CHAT_ARGUMENTS & nodes.keys():
+        problems.add(nodes[key], f"{label}: {key} is the gate's own argument: leave it out")
+    value: dict[str, Any] = lines.plain_value(node, label, problems) or {}
+    for key in (key for key, one in value.items() if not _is_plain(one)):
         problems.add(
-            line_of(nodes[key]), f"{label}: {key} is the gate's own argument: leave it out"
+            nodes[key],
+            f"{label}: {key} must be text, a number, true, false, null, or lists and mappings of "
+            f"those, got {type(value[key]).__name__} (put it in quotes)",
         )
-    value: dict[str, Any] | None = lines.plain_value(node, label, problems)
-    if value is not None:
-        wrong = [key for key, one in value.items() if not _is_plain(one)]
-        for key in wrong:
-            problems.add(
-                line_of(nodes[key]),
-                f"{label}: {key} must be text, a number, true, false, null, or lists and mappings "
-                f"of those, got {type(value[key]).__name__} (put it in quotes)",
-            )
-    return value or {}
+    return value
 
 
 def _is_plain(value: object) -> bool:
@@ -761,19 +711,17 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
         document["site"] = spec.site
     if spec.confidence != GateSpec.__dataclass_fields__["confidence"].default:
         document["confidence"] = spec.confidence
-    document["limits"] = {limit.key: _dump_limit(limit) for limit in spec.limits}
+    document["limits"] = {
+        limit.key: {"max": limit.maximum}
+        | ({"floor": limit.floor} if limit.floor != DEFAULT_FLOOR else {})
+        | ({"guard": limit.guard} if limit.guard else {})
+        for limit in spec.limits
+    }
     if spec.found is not None:
         document["found"] = dict(spec.found)
     return yaml.safe_dump(
         document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
-
-
-def _dump_limit(limit: Limit) -> dict[str, float]:
-    written = {"max": limit.maximum}
-    if limit.floor != DEFAULT_FLOOR:
-        written["floor"] = limit.floor
-    return written | {"guard": limit.guard} if limit.guard else written
 
 
 def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Path | None) -> Any:

@@ -26,7 +26,7 @@ from forgetguard.errors import (
 )
 from forgetguard.gate import rule
 from forgetguard.gate.baseline import Baseline, attach, check_recorded
-from forgetguard.gate.declaration import EvalTasks, FilePairs, GateSpec, Limit, TaskPairs, carrying
+from forgetguard.gate.declaration import FilePairs, GateSpec, Limit, TaskPairs, carrying
 from forgetguard.gate.kept import Kept, make_room
 from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.gate.resampling import derive_seed
@@ -52,6 +52,7 @@ from forgetguard.gate.suitability import (
 )
 from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
+from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
 from forgetguard.measures.origin import Origin, origin
@@ -497,7 +498,9 @@ class GateSession:
         for plan in self._sound():
             with self._blame(plan):
                 check_base(plan.spec, self._pair.base)
-                _check_members(plan.spec, anatomy)
+                fewest = min(site.n_heads for site in anatomy.sites if site is not None)
+                check_heads(plan.spec, anatomy.n_layers, fewest)
+                anatomy.check(plan.spec.members)
         sound = {
             name: plan.spec
             for name, plan in sorted(self._plans.items())
@@ -629,7 +632,12 @@ class GateSession:
         """What the controls cost on the circuit's own pairs."""
         chosen = [other for other in plan.others if other.members]
         controls = tuple(
-            Control(one.name, member_names(one.members), _control_note(one)) for one in plan.others
+            Control(
+                one.name,
+                member_names(one.members),
+                Note("other_heads", {"why": one.note}) if one.note else None,
+            )
+            for one in plan.others
         )
         heads = readings[TUNED].heads if chosen else None
         if heads is None:
@@ -838,6 +846,8 @@ def discovery_pairs(spec: GateSpec, judged: Sequence[Unit]) -> tuple[Capability,
 
 def auto_notes(found: Found, on: Mapping[str, Any]) -> tuple[Note, ...]:
     """What `circuit: auto` stands for in a verdict, and on which pairs it was found."""
+    chosen = found.chosen or {}
+    screened = chosen.get("exact_seconds", 0) > chosen.get("within", 0)
     note = Note(
         "auto",
         {
@@ -846,20 +856,13 @@ def auto_notes(found: Found, on: Mapping[str, Any]) -> tuple[Note, ...]:
             "of": found.curve.members,
             "faithfulness": float(found.faithfulness),
             "low": float(found.low),
-            **_screened(found),
+            # Why not every head was patched, where `auto` decided that.
+            **({"chosen": dict(chosen)} if screened else {}),
             "held_out": found.curve.pairs,
             "found_on": {**on, "pairs": found.pairs + found.curve.pairs},
         },
     )
     return (note, Note("found_on_gated_pairs")) if on["kind"] == "judged" else (note,)
-
-
-def _screened(found: Found) -> dict[str, object]:
-    """Why not every head was patched, where `auto` decided that."""
-    chosen = found.chosen
-    if chosen is None or chosen["exact_seconds"] <= chosen["within"]:
-        return {}
-    return {"chosen": dict(chosen)}
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples) -> dict[int, str]:
@@ -877,10 +880,6 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples
                 )
                 found[int(token)] = whole.removeprefix(before)
     return found
-
-
-def _control_note(one: OtherHeads) -> Note | None:
-    return Note("other_heads", {"why": one.note}) if one.note else None
 
 
 def shared_vocabulary(pair: ModelPair) -> int | None:
@@ -902,9 +901,3 @@ def check_base(spec: GateSpec, base: Checkpoint) -> None:
     if spec.fits is not None:
         local = localise(base.spec, base.options, weights=False)
         check_fits(spec, full_config(local), lambda: base.fingerprint.weights)
-
-
-def _check_members(spec: GateSpec, anatomy: Anatomy) -> None:
-    fewest = min(site.n_heads for site in anatomy.sites if site is not None)
-    check_heads(spec, anatomy.n_layers, fewest)
-    anatomy.check(spec.members)

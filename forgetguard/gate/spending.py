@@ -100,23 +100,6 @@ def _spent(counts: tuple[int, ...], alpha: float, kind: str) -> tuple[float, ...
     return tuple(levels)
 
 
-def crossing(counts: Sequence[int], levels: Sequence[float]) -> float:
-    """How often a statistic whose true value stands exactly at the limit crosses at any stage,
-    where stage i has the one-sided level `levels[i]`.
-
-    Raises:
-        MeasurementError: counts do not ascend, or there are not as many levels.
-    """
-    shares = _shares(counts)
-    if len(levels) != len(shares):
-        raise MeasurementError(f"{len(levels)} levels do not fit {len(shares)} stages")
-    path, total = _Path(shares), 0.0
-    for level in levels:
-        total += path.crosses(_boundary(level))
-        path = path.after(level)
-    return total
-
-
 def _shares(counts: Sequence[int]) -> FloatArray:
     found = np.asarray(counts, dtype=np.float64)
     if found.ndim != 1 or found.size == 0 or found[0] <= 0 or (np.diff(found) <= 0).any():

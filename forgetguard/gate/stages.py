@@ -19,17 +19,10 @@ from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
 from forgetguard.capabilities.pairs import Prompt
 from forgetguard.errors import CapabilityError
 from forgetguard.gate import spending
-from forgetguard.gate.declaration import (
-    EvalTasks,
-    FilePairs,
-    GateSpec,
-    InlinePairs,
-    Prompts,
-    TaskPairs,
-)
+from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.measures.divergence import Passage, passage, passages_of
-from forgetguard.measures.documents import Asked, Documents
+from forgetguard.measures.documents import Documents, EvalTasks
 from forgetguard.measures.harness import documents
 from forgetguard.measures.samples import Note, Unit
 
@@ -213,22 +206,9 @@ def _passages(
 def _of_documents(
     spec: GateSpec, given: EvalTasks, base: Checkpoint, others: Sequence[Checkpoint]
 ) -> Stages:
-    seed = given.seed
     if spec.prompt_seed is not None:
-        seed = derive_seed(spec.prompt_seed, "prompts", spec.name)
-    asked = Asked(
-        tasks=given.tasks,
-        include=given.include,
-        questions=given.questions,
-        questions_name="" if given.questions_file is None else given.questions_file.stem,
-        limit=given.limit,
-        seed=seed,
-        chat_template=given.chat_template,
-        metrics=given.metrics,
-        batch_size=given.batch_size,
-    )
-    tokenizers = {one.role: one.tokenizer for one in (base, *others)}
-    found = documents(asked, tokenizers)
+        given = replace(given, seed=derive_seed(spec.prompt_seed, "prompts", spec.name))
+    found = documents(given, {one.role: one.tokenizer for one in (base, *others)})
     part = Part(found.units, (), documents=found)
     return Stages(part, (part,))
 

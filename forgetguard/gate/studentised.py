@@ -197,17 +197,6 @@ def measurable(importance: Estimate) -> bool:
     return importance.low > 0 or importance.high < 0
 
 
-def t_statistics(form: LinearForm, ratios: FloatArray) -> FloatArray:
-    """T at `ratios`, [heads]: the sum of the residuals over its standard error."""
-    residuals = form.residuals(ratios)
-    squares = (form.deviations(residuals) ** 2).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = residuals.sum(axis=1) / np.sqrt(squares * form.units / (form.units - 1))
-    exact = np.where(form.values > ratios, math.inf, -math.inf)
-    result: FloatArray = np.where(form.exact, np.where(form.values == ratios, 0.0, exact), found)
-    return result
-
-
 def resampled_t(form: LinearForm, ratios: FloatArray, resamples: int, seed: int) -> FloatArray:
     """T in draws of units, around what it is in the data, [heads, resamples]: its distribution
     where the true ratio is `ratios`. Rows in which nothing varies read 0."""

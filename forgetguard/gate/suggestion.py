@@ -81,21 +81,6 @@ class Margin:
         return max(floor, FACTOR * self.noise) * (1 + self.split)
 
 
-@dataclass(frozen=True, slots=True)
-class _Margins:
-    circuit: Margin | None
-    readout: Margin | None
-    single: Mapping[Member, Margin | None]
-
-    @property
-    def members(self) -> dict[Member, Margin]:
-        return {one: margin for one, margin in self.single.items() if margin is not None}
-
-    @property
-    def left_out(self) -> tuple[Member, ...]:
-        return tuple(one for one, margin in self.single.items() if margin is None)
-
-
 def other_dtype(dtype: str) -> str:
     """The number format that a run in `dtype` is compared with."""
     return "float32" if dtype == "bfloat16" else "bfloat16"
@@ -213,36 +198,33 @@ def from_noise(
     *single, circuit, whole = _margins(
         np.stack(rows), np.stack(damage), templates, seed, confidence
     )
-    found = _Margins(circuit, whole, dict(zip(members, single, strict=True)))
-    heads = _of_all_heads(found.members)
+    every = dict(zip(members, single, strict=True))
+    known = {one: margin for one, margin in every.items() if margin is not None}
+    heads = None
+    if known:
+        splits = [margin.split for margin in known.values()]
+        heads = Margin(known[_noisiest(known)].noise, float(np.median(splits)))
     limits = {
-        "dcv.circuit": _limit("dcv.circuit", found.circuit),
+        "dcv.circuit": _limit("dcv.circuit", circuit),
         "dcv.head": _limit("dcv.head", heads),
-        "readout.drop": _limit("readout.drop", found.readout),
+        "readout.drop": _limit("readout.drop", whole),
         "accuracy.drop": accuracy_limit(gate_pairs, confidence),
     }
     evidence: dict[str, Any] = {"pairs": len(importance.circuit)}
-    if found.circuit is not None:
-        evidence["circuit"] = _plain(found.circuit)
+    if circuit is not None:
+        evidence["circuit"] = _plain(circuit)
     if heads is not None:
-        evidence["heads"] = {**_plain(heads), "noisiest": str(_noisiest(found.members))}
-    if found.readout is not None:
-        evidence["readout"] = _plain(found.readout)
-    if found.left_out:
-        evidence["left_out"] = [str(one) for one in found.left_out]
-    notes = _notes(found, limits)
+        evidence["heads"] = {**_plain(heads), "noisiest": str(_noisiest(known))}
+    if whole is not None:
+        evidence["readout"] = _plain(whole)
+    if len(known) < len(every):
+        evidence["left_out"] = [str(one) for one in every if one not in known]
+    notes = _notes(circuit, known, limits)
     return Suggestion(limits, {**evidence, "notes": notes} if notes else evidence)
 
 
 def _noisiest(members: Mapping[Member, Margin]) -> Member:
     return max(members, key=lambda one: (members[one].noise, one))
-
-
-def _of_all_heads(members: Mapping[Member, Margin]) -> Margin | None:
-    if not members:
-        return None
-    splits = [margin.split for margin in members.values()]
-    return Margin(members[_noisiest(members)].noise, float(np.median(splits)))
 
 
 def accuracy_limit(gate_pairs: int, confidence: float = 0.95) -> float:
@@ -317,22 +299,24 @@ def _plain(margin: Margin) -> dict[str, float]:
     return {"noise": float(f"{margin.noise:.3g}"), "split_half": float(f"{margin.split:.3g}")}
 
 
-def _notes(found: _Margins, limits: Mapping[str, float]) -> list[str]:
+def _notes(
+    circuit: Margin | None, members: Mapping[Member, Margin], limits: Mapping[str, float]
+) -> list[str]:
     notes = []
-    if found.circuit is None:
+    if circuit is None:
         notes.append(
             "the circuit's importance cannot be told from 0 on half of the pairs, so its noise is "
             "not known: give more pairs"
         )
-    if not found.members:
+    if not members:
         notes.append(
             "no head's importance can be told from 0 on half of the pairs, so their noise is not "
             "known: give more pairs"
         )
-    wide = {"dcv.circuit": ("the circuit", found.circuit)}
-    if found.members:
-        noisiest = _noisiest(found.members)
-        wide["dcv.head"] = (str(noisiest), found.members[noisiest])
+    wide = {"dcv.circuit": ("the circuit", circuit)}
+    if members:
+        noisiest = _noisiest(members)
+        wide["dcv.head"] = (str(noisiest), members[noisiest])
     for key, (subject, margin) in wide.items():
         if margin is not None and limits[key] >= TOO_MUCH:
             notes.append(

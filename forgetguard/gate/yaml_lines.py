@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from textwrap import indent
+from typing import Any, TypeVar
 
 import yaml
 
@@ -18,6 +19,8 @@ _TAG = "tag:yaml.org,2002:"
 # Written out rather than left to YAML 1.1, which reads 1e-1 as text, 010 as 8 and 1:30 as 90.
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+
+Item = TypeVar("Item")
 
 MOST_SHOWN = 20  # problems of one file
 
@@ -31,9 +34,10 @@ class Problems:
     # A dict, as a set that keeps the order.
     _found: dict[tuple[str, int, str], None] = field(default_factory=dict)
 
-    def add(self, line: int, message: str) -> None:
-        """Note that `message` holds at `line` (1-based) of the file; a repeat is kept once."""
-        self._found[self.file, line, message] = None
+    def add(self, at: int | yaml.Node, message: str) -> None:
+        """Note that `message` holds at a line (1-based) of the file, or that on which a node
+        starts; a repeat is kept once."""
+        self._found[self.file, at if isinstance(at, int) else line_of(at), message] = None
 
     def extend(self, other: Problems) -> None:
         """Take over what was found in another file, after what was found here."""
@@ -166,7 +170,7 @@ def mapping(
     prefix = f"{where}: " if where else ""
     if not isinstance(node, yaml.MappingNode):
         keys = ", ".join(known) if known else "key: value"
-        problems.add(line_of(node), f"{prefix}must be a mapping (keys: {keys}), got {shown(node)}")
+        problems.add(node, f"{prefix}must be a mapping (keys: {keys}), got {shown(node)}")
         return {}
     lines: dict[str, int] = {}
     values: dict[str, yaml.Node] = {}
@@ -188,15 +192,36 @@ def mapping(
             values[key] = value
     for key in required:
         if key not in lines:
-            problems.add(line_of(node), f"{prefix}{key!r} is missing: add it")
+            problems.add(node, f"{prefix}{key!r} is missing: add it")
     return values
+
+
+def items_of_file(
+    nodes: Mapping[str, yaml.Node],
+    key: str,
+    where: str,
+    beside: Path,
+    read: Callable[[Path], Sequence[Item]],
+    problems: Problems,
+) -> tuple[Path | None, tuple[Item, ...]]:
+    """The file that a key of the mapping `where` names, relative to the file `beside`, and what
+    `read` finds in it; what is wrong with it goes to `problems`, indented."""
+    written = text(nodes[key], f"{where}: {key}", problems) if key in nodes else None
+    if written is None:
+        return None, ()
+    file = beside.parent / written
+    try:
+        return file.resolve(), tuple(read(file))
+    except SpecificationError as error:
+        problems.add(nodes[key], f"{where}: {key}:\n{indent(str(error), '  ')}")
+    return file.resolve(), ()
 
 
 def sequence(node: yaml.Node, label: str, example: str, problems: Problems) -> list[yaml.Node]:
     """A list's items; anything else goes to `problems` and reads as an empty list."""
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
-    problems.add(line_of(node), f"{label} must be a list, got {shown(node)} (write e.g. {example})")
+    problems.add(node, f"{label} must be a list, got {shown(node)} (write e.g. {example})")
     return []
 
 
@@ -205,14 +230,13 @@ def text(node: yaml.Node, label: str, problems: Problems) -> str | None:
     if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "str":
         if node.value:
             return str(node.value)
-        problems.add(line_of(node), f"{label} must not be empty")
+        problems.add(node, f"{label} must not be empty")
     elif isinstance(node, yaml.ScalarNode) and not is_null(node):
         problems.add(
-            line_of(node),
-            f"{label} must be text, got {node.value} (put it in quotes: {node.value!r})",
+            node, f"{label} must be text, got {node.value} (put it in quotes: {node.value!r})"
         )
     else:
-        problems.add(line_of(node), f"{label} must be text, got {shown(node)}")
+        problems.add(node, f"{label} must be text, got {shown(node)}")
     return None
 
 
@@ -221,10 +245,28 @@ def integer(node: yaml.Node, label: str, example: str, problems: Problems) -> in
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and _INTEGER.fullmatch(node.value):
         return int(node.value)
-    problems.add(
-        line_of(node), f"{label} must be a whole number, got {shown(node)} (write e.g. {example})"
-    )
+    problems.add(node, f"{label} must be a whole number, got {shown(node)} (write e.g. {example})")
     return None
+
+
+def whole(
+    nodes: Mapping[str, yaml.Node],
+    key: str,
+    where: str,
+    example: int,
+    bounds: tuple[int, int],
+    problems: Problems,
+) -> int | None:
+    """The whole number of a key of the mapping `where`; None where it is not there, and, with an
+    entry in `problems`, where it is none or outside its bounds."""
+    if key not in nodes:
+        return None
+    value = integer(nodes[key], f"{where}: {key}", f"{key}: {example}", problems)
+    if value is not None and not bounds[0] <= value <= bounds[1]:
+        between = f"between {bounds[0]} and {bounds[1]}"
+        problems.add(nodes[key], f"{where}: {key} must be {between}, got {value}")
+        return None
+    return value
 
 
 def number(node: yaml.Node, label: str, example: str, problems: Problems) -> float | None:
@@ -234,7 +276,7 @@ def number(node: yaml.Node, label: str, example: str, problems: Problems) -> flo
         return float(node.value)
     infinite = plain and node.tag == _TAG + "float"
     kind = "a finite number" if infinite else "a number"
-    problems.add(line_of(node), f"{label} must be {kind}, got {shown(node)} (write e.g. {example})")
+    problems.add(node, f"{label} must be {kind}, got {shown(node)} (write e.g. {example})")
     return None
 
 
@@ -242,7 +284,7 @@ def flag(node: yaml.Node, label: str, problems: Problems) -> bool | None:
     """true or false, or None and an entry in `problems`."""
     if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "bool":
         return bool(node.value.lower() in ("true", "yes", "on"))
-    problems.add(line_of(node), f"{label} must be true or false, got {shown(node)}")
+    problems.add(node, f"{label} must be true or false, got {shown(node)}")
     return None
 
 
@@ -260,7 +302,7 @@ def plain_value(node: yaml.Node, label: str, problems: Problems) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else line_of(node)
         problems.add(line, f"{label}: {error.problem}: write plain values only")
     except (ValueError, OverflowError, RecursionError) as error:
-        problems.add(line_of(node), f"{label} cannot be read: {error}")
+        problems.add(node, f"{label} cannot be read: {error}")
     finally:
         loader.dispose()
     return None
@@ -276,7 +318,7 @@ def _check_keys(
     """Duplicate keys and values that contain themselves, each shared node looked at once."""
     seen = set() if seen is None else seen
     if id(node) in path:
-        problems.add(line_of(node), f"{label} contains itself: remove the alias")
+        problems.add(node, f"{label} contains itself: remove the alias")
         return
     if id(node) in seen:
         return

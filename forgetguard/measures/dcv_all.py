@@ -6,19 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.dcv_circuit import loss
-from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series
-from forgetguard.measures.samples import ALL_HEADS, BASE, DAMAGE, IMPORTANCE, Samples
+from forgetguard.measures.dcv_circuit import loss, series_of
+from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled
+from forgetguard.measures.samples import ALL_HEADS
 
 
 def patched(_: Sequence[Member], heads: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
     """Every head of the model."""
     return {ALL_HEADS: tuple(heads)}
-
-
-def series(samples: Samples, _: str, role: str) -> Series:
-    """The damage that all of this model's heads do, and what they are worth."""
-    return Series(samples.need(DAMAGE, ALL_HEADS, role), samples.need(IMPORTANCE, ALL_HEADS, BASE))
 
 
 MEASURE = Measure(
@@ -28,7 +23,7 @@ MEASURE = Measure(
     sampled=Sampled.PAIRS,
     estimator=Estimator.RATIO,
     patched=patched,
-    series=series,
+    series=series_of(ALL_HEADS),
     loss=loss,
     needs_capability=True,
     graded=True,

@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series
-from forgetguard.measures.samples import (
-    BASE,
-    CIRCUIT,
-    DAMAGE,
-    IMPORTANCE,
-    FloatArray,
-    Samples,
-)
+from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Select, Series
+from forgetguard.measures.samples import BASE, CIRCUIT, DAMAGE, IMPORTANCE, FloatArray, Samples
 
 
 def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
@@ -26,10 +19,15 @@ def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tupl
     return {CIRCUIT: tuple(circuit)}
 
 
-def series(samples: Samples, _: str, role: str) -> Series:
-    """The damage that this model's contributions do, and what the circuit is worth."""
-    damage = samples.need(DAMAGE, CIRCUIT, role)
-    return Series(damage, samples.need(IMPORTANCE, CIRCUIT, BASE))
+def series_of(part: str = "") -> Select:
+    """The damage that this model's contributions do, and what they are worth: of one part, or of
+    the member that is asked for."""
+
+    def series(samples: Samples, subject: str, role: str) -> Series:
+        of = part or subject
+        return Series(samples.need(DAMAGE, of, role), samples.need(IMPORTANCE, of, BASE))
+
+    return series
 
 
 def loss(samples: Samples) -> FloatArray | None:
@@ -44,7 +42,7 @@ MEASURE = Measure(
     sampled=Sampled.PAIRS,
     estimator=Estimator.RATIO,
     patched=patched,
-    series=series,
+    series=series_of(CIRCUIT),
     loss=loss,
     needs_capability=True,
     graded=True,

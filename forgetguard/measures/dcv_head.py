@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.dcv_circuit import loss
-from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Series, Subjects
-from forgetguard.measures.samples import BASE, DAMAGE, IMPORTANCE, Samples
+from forgetguard.measures.dcv_circuit import loss, series_of
+from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Subjects
 
 
 def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
     """Every member alone."""
     return {str(member): (member,) for member in circuit}
-
-
-def series(samples: Samples, subject: str, role: str) -> Series:
-    """The damage that this model's member does, and what the member is worth."""
-    return Series(samples.need(DAMAGE, subject, role), samples.need(IMPORTANCE, subject, BASE))
 
 
 MEASURE = Measure(
@@ -28,7 +22,7 @@ MEASURE = Measure(
     subjects=Subjects.MEMBERS,
     estimator=Estimator.RATIO,
     patched=patched,
-    series=series,
+    series=series_of(),
     loss=loss,
     needs_capability=True,
     graded=True,

@@ -4,7 +4,7 @@ makes and the measures `lm_eval.*` read."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,25 +22,31 @@ LIKELIHOOD = "lm_eval.likelihood"  # of what a document scores, all options toge
 CHANCE = "lm_eval.chance"  # of being right by guessing, where there are options; else 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+@dataclass(frozen=True, slots=True)
+class EvalTasks:
     """What a gate file asks lm-eval for.
 
-    tasks: names of tasks, groups or tags. include: a folder of task files. questions: rows of one's
-    own, and the name that they have as a task. limit: so many documents of each task, drawn with
-    `seed`; None: all. metrics: the names of those that count; none: each that is a number a
-    document.
+    tasks: names of tasks, groups or tags. include: a folder of task files. questions_file: rows of
+    one's own, `questions` its content as read with the gate file; both paths are absolute. limit:
+    so many documents of each task, drawn with `seed`; None: all. metrics: the names of those that
+    count; none: each that is a number a document.
     """
 
     tasks: tuple[str, ...] = ()
     include: Path | None = None
-    questions: tuple[Question, ...] = ()
-    questions_name: str = "questions"
+    questions_file: Path | None = None
+    questions: tuple[Question, ...] = field(default=(), compare=False, repr=False)
     limit: int | None = None
     seed: int = 0
     chat_template: bool = False
     metrics: tuple[str, ...] = ()
     batch_size: int = 1
+    line: int = field(default=0, compare=False)
+
+    @property
+    def questions_name(self) -> str:
+        """What rows of one's own are called as a task."""
+        return "" if self.questions_file is None else self.questions_file.stem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +58,7 @@ class Documents:
     which cannot be paired document by document, as `task metric`.
     """
 
-    asked: Asked
+    asked: EvalTasks
     tasks: Mapping[str, Any]
     drawn: Mapping[str, tuple[int, ...]]
     units: tuple[Prompt, ...]

@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forgetguard.capabilities.pairs import Prompt
+from forgetguard.checkpoints.quiet import own_randomness
 from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.measures.documents import (
     CHANCE,
     LIKELIHOOD,
     SCORE,
-    Asked,
     Documents,
+    EvalTasks,
     Scores,
     document,
 )
@@ -57,7 +58,7 @@ _ROUNDING = 1e-9  # by which a score may be outside 0 to 1
 # --- tasks and documents -------------------------------------------------------------------------
 
 
-def documents(asked: Asked, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> Documents:
+def documents(asked: EvalTasks, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> Documents:
     """The tasks that are asked for, with their data, and the documents that are drawn.
 
     Raises:
@@ -71,8 +72,11 @@ def documents(asked: Asked, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -
                 f"lm_eval: the tokenizer of {role} has no chat template: leave out "
                 "chat_template: true, or give the checkpoint one"
             )
-    with _quiet(), _random_states():
-        _check_installed()
+    with _quiet(), own_randomness():
+        try:
+            import lm_eval  # noqa: F401
+        except ImportError as error:
+            raise MeasurementError(f"lm-eval cannot be imported ({error}): {INSTALL}") from None
         tasks = _load(asked)
         left_out = tuple(one for name, task in tasks.items() for one in _aggregates(name, task))
         units: list[Prompt] = []
@@ -87,14 +91,7 @@ def documents(asked: Asked, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -
     return Documents(asked, tasks, drawn, tuple(units), dict(tokenizers), left_out)
 
 
-def _check_installed() -> None:
-    try:
-        import lm_eval  # noqa: F401
-    except ImportError as error:
-        raise MeasurementError(f"lm-eval cannot be imported ({error}): {INSTALL}") from None
-
-
-def _load(asked: Asked) -> dict[str, Any]:
+def _load(asked: EvalTasks) -> dict[str, Any]:
     with _one_line("the task files"):
         manager = _manager(asked)
     found: dict[str, Any] = {}
@@ -112,7 +109,7 @@ def _load(asked: Asked) -> dict[str, Any]:
     return found
 
 
-def _manager(asked: Asked) -> Any:
+def _manager(asked: EvalTasks) -> Any:
     """lm-eval's index of all tasks that are asked for. Its own 14,000 files take 20 s to index:
     where each name is that of one task of one file, only that file's folder is.
 
@@ -187,7 +184,7 @@ def _whole_path(files: Any, folder: Path) -> Any:
     return str(beside.resolve()) if beside.exists() else files
 
 
-def _of_questions(asked: Asked) -> dict[str, Any]:
+def _of_questions(asked: EvalTasks) -> dict[str, Any]:
     """A task of lm-eval over rows of one's own: multiple choice where they have options, else
     whether greedy decoding gives the answer."""
     space = "" if asked.chat_template else " "  # as lm-eval puts it before options
@@ -211,15 +208,11 @@ def _of_questions(asked: Asked) -> dict[str, Any]:
         "test_split": "test",
         "doc_to_text": "question",
         "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     if asked.questions[0].options:
-        choice = {"output_type": "multiple_choice", "doc_to_choice": "options"}
-        return task | choice | {"metric_list": [_mean_of("acc")]}
-    return task | {"output_type": "loglikelihood", "metric_list": [_mean_of("acc")]}
-
-
-def _mean_of(metric: str) -> dict[str, Any]:
-    return {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+        return task | {"output_type": "multiple_choice", "doc_to_choice": "options"}
+    return task | {"output_type": "loglikelihood"}
 
 
 def _aggregates(name: str, task: Any) -> Iterator[str]:
@@ -245,11 +238,11 @@ def _check_metrics(name: str, task: Any, wanted: Sequence[str]) -> None:
         )
 
 
-def _draw(count: int, asked: Asked, name: str) -> tuple[int, ...]:
+def _draw(count: int, asked: EvalTasks, name: str) -> tuple[int, ...]:
     if asked.limit is None or asked.limit >= count:
         return tuple(range(count))
-    text = f"{asked.seed}\x1f{name}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    text = f"{asked.seed}\x1f{name}".encode()
+    seed = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
     return tuple(sorted(random.Random(seed).sample(range(count), asked.limit)))
 
 
@@ -260,8 +253,7 @@ _PROMPTED_BY = (
 
 
 def _unit(name: str, task: Any, place: int, row: Any) -> Prompt:
-    config = {key: task.get_config(key) for key in _PROMPTED_BY}
-    content = [config, row]
+    content = [{key: task.get_config(key) for key in _PROMPTED_BY}, row]
     text = json.dumps(content, sort_keys=True, default=lambda one: getattr(one, "__name__", ""))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return document(name, place, digest, str(task.doc_to_text(row)))
@@ -280,7 +272,7 @@ def scores(model: Opened) -> Scores:
     if given is None:
         raise MeasurementError("lm_eval measures need the tasks of a gate file: lm_eval: {...}")
     running = _one_line(f"running its tasks on {model.role}")
-    with _quiet(), _random_states(), _not_tied(model.anatomy.model), running:
+    with _quiet(), own_randomness(), _not_tied(model.anatomy.model), running:
         rows = _evaluate(given, model)
     found = _Collected(given)
     for name, task in given.tasks.items():
@@ -468,20 +460,6 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_states() -> Iterator[None]:
-    """Python's, numpy's and torch's random states as they were."""
-    import torch
-
-    python, legacy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-
-
-@contextlib.contextmanager
 def _not_tied(model: Any) -> Iterator[None]:
     """lm-eval ties the weights of every model that it is given: this one was loaded whole."""
     model.tie_weights = lambda *_, **__: None
@@ -504,7 +482,10 @@ def _one_line(what: str) -> Iterator[None]:
         hint = (
             "its data is not on this machine and cannot be fetched: fetch it once with a network, "
             "or give a task file with local data_files in include: FOLDER"
-            if any(map(_of_the_network, _chain(error)))
+            if any(
+                isinstance(one, ConnectionError) or "offline" in str(one).lower()
+                for one in _chain(error)
+            )
             else "check the task's file and the checkpoints"
         )
         raise MeasurementError(f"lm-eval failed on {what}: {described(error)}: {hint}") from error
@@ -514,7 +495,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _of_the_network(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) or "offline" in str(error).lower()

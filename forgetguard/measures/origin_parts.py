@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
 from forgetguard.anatomy.members import Head
@@ -167,7 +167,7 @@ def _matrix(
         fits = all(one.shape[inputs] == heads for one in tensors.values())
         count = site.n_heads
     else:
-        outputs = {_outputs(one) for one in tensors.values()}
+        outputs = {one.shape[0] if one.dim() else 0 for one in tensors.values()}
         count = next(iter(outputs)) // width if len(outputs) == 1 else 0
         fits = count > 0 and outputs == {count * width} and site.n_heads % count == 0
         fits = fits and (part.kind != "q" or count == site.n_heads) and inputs == 1
@@ -180,7 +180,3 @@ def _matrix(
         entries = Entries(columns=where) if part.kind == "o" and inputs == 1 else rows
         inside.append(Group(Part(part.kind, part.layers, index), dict.fromkeys(tensors, entries)))
     return Group(part, whole.slices, tuple(inside))
-
-
-def _outputs(tensor: Tensor) -> int:
-    return tensor.shape[0] if tensor.dim() else 0

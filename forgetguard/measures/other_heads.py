@@ -56,7 +56,11 @@ def random_sets(
             break
         found[_random_set(circuit, outside, rng)] = None
     sets = [
-        OtherHeads(f"random {number}", members, _smaller(circuit, members))
+        OtherHeads(
+            f"random {number}",
+            members,
+            f"{len(members)} of {len(circuit)}, no more are left" * (len(members) < len(circuit)),
+        )
         for number, members in enumerate(found, start=1)
         if members
     ]
@@ -80,12 +84,6 @@ def _random_set(
     wanted = len(circuit) - layers.total()
     chosen += rng.sample(mlps, min(wanted, len(mlps)))
     return tuple(sorted(chosen))
-
-
-def _smaller(circuit: Sequence[Member], members: Sequence[Member]) -> str:
-    if len(members) == len(circuit):
-        return ""
-    return f"{len(members)} of {len(circuit)}, no more are left"
 
 
 def other_circuit(name: str, other: Sequence[Member], circuit: Sequence[Member]) -> OtherHeads:
@@ -118,11 +116,8 @@ def damage_of(
     weights = foreign.weights if site == "contribution" else None
 
     def sources(number: int, _: Batch, __: CleanPass) -> dict[str, Source]:
-        return {_OTHER: Source(foreign.z[number], weights)}
+        return {"other model": Source(foreign.z[number], weights)}
 
-    plan = [Intervention(tuple(members), _OTHER) for members in sets]
+    plan = [Intervention(tuple(members), "other model") for members in sets]
     found = intervene(anatomy, capability, plan, sources, vocabulary=vocabulary)
     return list(found.clean.readout[None] - found.readout)
-
-
-_OTHER = "other model"

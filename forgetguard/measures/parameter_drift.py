@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -92,14 +92,12 @@ class WeightPair:
         rows = max(1, entries // max(1, math.prod(self.shape[1:])))
         total = self.shape[0] if self.shape else 1
         with ExitStack() as stack:
-            read, tuned = self._base_reader(stack), self._tuned_reader(stack)
+            read = _reader(stack, self.base, self.base_name or self.name)
+            tuned = self._tuned_reader(stack)
             for start in range(0, total, rows):
                 where = slice(start, min(start + rows, total))
                 base = read(where)
                 yield Block(base, *tuned(where, base))
-
-    def _base_reader(self, stack: ExitStack) -> Callable[[slice], Tensor]:
-        return _reader(stack, self.base, self.base_name or self.name)
 
     def _tuned_reader(
         self, stack: ExitStack
@@ -174,8 +172,8 @@ def _matched(base: Described, tuned: Described, *, untied: bool) -> tuple[Weight
     if ours.keys() != theirs.keys():
         raise CheckpointError(
             f"{tuned.spec} and {base.spec} do not hold the same weights: "
-            f"{_only(ours, theirs, base.spec)}; {_only(theirs, ours, tuned.spec)}. Compare "
-            "checkpoints that the same class saved with save_pretrained"
+            f"{_only(base.spec, ours.keys() - theirs)}; {_only(tuned.spec, theirs.keys() - ours)}. "
+            "Compare checkpoints that the same class saved with save_pretrained"
         )
     return tuple(
         WeightPair(
@@ -224,11 +222,8 @@ def _common_rows(
     )
 
 
-def _only(
-    here: Mapping[str, TensorEntry], there: Mapping[str, TensorEntry], spec: CheckpointSpec
-) -> str:
-    names = sorted(here.keys() - there.keys())
-    return f"only {spec} has {some(names)}"
+def _only(spec: CheckpointSpec, names: Collection[str]) -> str:
+    return f"only {spec} has {some(sorted(names))}"
 
 
 # --- LoRA ----------------------------------------------------------------------------------------

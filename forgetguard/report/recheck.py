@@ -23,6 +23,8 @@ from forgetguard.measures.samples import BASELINE, Samples
 
 # Another version of numpy or scipy may round the last digits of an interval differently.
 SAME = 1e-9  # relative, and absolute below 1
+# Of a bundled default, as plugins/pytest_forgetguard/not_had.py has it.
+_BASE_HAS_NOT = ("base_wrong", "base_readout", "base_unmoved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _outcome(result: Mapping[str, Any]) -> Iterator[Difference]:
     if result["outcome"] == "pass" and worst:
         yield Difference(result["id"], "outcome", "pass", worst[0])
     if result["outcome"] == "not_had":
-        other = [one["code"] for one in result["verdicts"] if not _base_has_not(one)]
+        other = [one["code"] for one in result["verdicts"] if one["code"] not in _BASE_HAS_NOT]
         bundled = result["id"].startswith("forgetguard_circuits/")
         if other or not bundled or not result["verdicts"]:
             yield Difference(result["id"], "outcome", "not_had", (other or ["not a default"])[0])
@@ -205,11 +207,6 @@ def _about_itself(result: Mapping[str, Any]) -> Iterator[Difference]:
         if one["limit"] != named or f"::{one['circuit']}::" not in where:
             about = f"{one['circuit']}::{one['limit']}"
             yield Difference(where, "verdicts", named, f"a verdict on {about}")
-
-
-def _base_has_not(verdict: Mapping[str, Any]) -> bool:
-    """Of a bundled default, as plugins/pytest_forgetguard/not_had.py has it."""
-    return verdict["code"] in ("base_wrong", "base_readout", "base_unmoved")
 
 
 def why_no_pass(document: Mapping[str, Any]) -> Iterator[str]:

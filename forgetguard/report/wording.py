@@ -228,22 +228,6 @@ def _nothing_to_lose(verdict: Verdict) -> str:
     )
 
 
-def _base_readout(verdict: Verdict) -> str:
-    return (
-        f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
-        f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
-        "distractor"
-    )
-
-
-def _base_unmoved(verdict: Verdict) -> str:
-    return (
-        f"THE BASE CANNOT DO {verdict.capability!r}: the answer is no likelier on the clean "
-        f"prompts than on their counterfactuals (difference of the mean readouts "
-        f"{interval(verdict.facts)} on {verdict.facts['count']} pairs): check the prompts"
-    )
-
-
 def _no_circuit(verdict: Verdict) -> str:
     found = "; ".join(note(one) for one in verdict.notes)
     return f"circuit: auto found no circuit to judge: {found}"
@@ -294,24 +278,21 @@ def _same_function(verdict: Verdict) -> str:
         f"{number(facts['tolerance'])})"
     )
     if found:
-        return f"{text}; heads were matched by what they write: {_matched(found)}"
+        heads = _pairs(found, "is tuned's")
+        return f"{text}; heads were matched by what they write: {heads}"
     return f"{text}, so {_shown(verdict)}, read by name, is no loss"
 
 
-def _matched(heads: Mapping[str, str]) -> str:
-    return ", ".join(f"{base} is tuned's {other}" for base, other in heads.items())
+def _pairs(heads: Mapping[str, str], joined: str) -> str:
+    return ", ".join(f"{base} {joined} {other}" for base, other in heads.items())
 
 
 def _renamed(verdict: Verdict) -> str:
-    roles = " and ".join(verdict.facts["roles"])
+    roles, plain = " and ".join(verdict.facts["roles"]), registry.split(verdict.limit)[0]
     return (
         f"{roles}: same function as the base, but its parts were renamed and could not be matched, "
-        f"so {_shown(verdict)} is no difference of anything: gate {_plain(verdict)}"
+        f"so {_shown(verdict)} is no difference of anything: gate {plain}"
     )
-
-
-def _plain(verdict: Verdict) -> str:
-    return registry.split(verdict.limit)[0]
 
 
 _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
@@ -322,8 +303,16 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.GUARDED: _guarded,
     Code.TOO_FEW: _too_few,
     Code.BASE_WRONG: _base_wrong,
-    Code.BASE_READOUT: _base_readout,
-    Code.BASE_UNMOVED: _base_unmoved,
+    Code.BASE_READOUT: lambda verdict: (
+        f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
+        f"{verdict.facts['count']} pairs is not above 0: check the prompts and which answer is the "
+        "distractor"
+    ),
+    Code.BASE_UNMOVED: lambda verdict: (
+        f"THE BASE CANNOT DO {verdict.capability!r}: the answer is no likelier on the clean "
+        f"prompts than on their counterfactuals (difference of the mean readouts "
+        f"{interval(verdict.facts)} on {verdict.facts['count']} pairs): check the prompts"
+    ),
     Code.NOTHING_TO_LOSE: _nothing_to_lose,
     Code.NO_CIRCUIT: _no_circuit,
     Code.NO_SCALE: _no_scale,
@@ -343,13 +332,6 @@ def note(one: Note) -> str:
     if words is None:
         return f"{one.code}: {', '.join(f'{key} {value}' for key, value in one.facts.items())}"
     return words(one.facts)
-
-
-def _judged_alone(facts: Facts) -> str:
-    return (
-        f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
-        f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
-    )
 
 
 def _held_by_floor(facts: Facts) -> str:
@@ -429,21 +411,6 @@ def _low_and_why(facts: Facts) -> str:
     return text
 
 
-def _share_of_readout(facts: Facts) -> str:
-    return (
-        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
-        f"itself lost {number(facts['lost'])} of it"
-    )
-
-
-def _share_of_loss(facts: Facts) -> str:
-    return (
-        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
-        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
-        "attention"
-    )
-
-
 def _far_below(facts: Facts) -> str:
     whose = f"the tuned {facts['least']}" if facts["least"] else "what was patched in from tuned"
     others = [one for one in facts["subjects"] if one != facts["least"]]
@@ -451,18 +418,6 @@ def _far_below(facts: Facts) -> str:
     return (
         f"WARNING: {whose} serves the base better than its own by more than the limit, "
         f"{interval(facts)}{also}: are base and tuned in each other's place?"
-    )
-
-
-def _heads_matched(facts: Facts) -> str:
-    moved = ", ".join(f"{base} is {other}" for base, other in facts["heads"].items())
-    return f"heads of {facts['role']} were matched by what they write, and have moved: {moved}"
-
-
-def _templates(facts: Facts) -> str:
-    count = facts["templates"]
-    return (
-        f"the pairs come from {count} template{'s' * (count > 1)}: the interval speaks of no others"
     )
 
 
@@ -527,8 +482,14 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "takes, e.g. chat_template: {enable_thinking: false}"
     ),
     "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
-    "few_templates": _templates,
-    "judged_alone": _judged_alone,
+    "few_templates": lambda facts: (
+        f"the pairs come from {facts['templates']} template{'s' * (facts['templates'] > 1)}: the "
+        "interval speaks of no others"
+    ),
+    "judged_alone": lambda facts: (
+        f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
+        f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
+    ),
     "fixed_prompts": _fixed_prompts,
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
@@ -573,10 +534,20 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "prompt"
     ),
     "held_by_floor": _held_by_floor,
-    "share_of_readout": _share_of_readout,
-    "share_of_loss": _share_of_loss,
+    "share_of_readout": lambda facts: (
+        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
+        f"itself lost {number(facts['lost'])} of it"
+    ),
+    "share_of_loss": lambda facts: (
+        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
+        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
+        "attention"
+    ),
     "far_below": _far_below,
-    "heads_matched": _heads_matched,
+    "heads_matched": lambda facts: (
+        f"heads of {facts['role']} were matched by what they write, and have moved: "
+        f"{_pairs(facts['heads'], 'is')}"
+    ),
     "no_effect": lambda facts: (
         f"WARNING: tuned reads what the base reads on all {facts['count']} pairs, bit for bit: "
         "either it is the base, or what was trained has no effect on these prompts"

@@ -5,90 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
     from forgetguard.checkpoints.placement import ModelPair
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.gate.baseline import Baseline
-    from forgetguard.gate.schema import GateSpec, Limit
-    from forgetguard.gate.verdict import Verdict
-    from forgetguard.measures.origin import Origin
-    from forgetguard.measures.samples import Samples
+    from forgetguard.gate.declaration import GateSpec, Limit
+    from forgetguard.gate.session import GateSession
     from pytest_forgetguard.settings import Settings
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 BUNDLED = "forgetguard_circuits"
 
 
-class Measuring(Protocol):
-    """An open gate session: `forgetguard.gate.session.GateSession` or a stand-in."""
-
-    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
-        """`own`: how many limits share the place of one among the run's."""
-
-    def measurement(self, circuit: GateSpec) -> Samples: ...
-
-    def measured(self, circuit: GateSpec) -> tuple[GateSpec, Samples] | None: ...
-
-    def origin(self, circuit: GateSpec) -> Origin | None: ...
-
-    def close(self) -> None: ...
-
-
-class Backend(Protocol):
-    """Loads circuits and measures them. Only `pair` and `session` may be slow."""
-
-    def preflight(self) -> tuple[str, ...]:
-        """Check the checkpoints without loading weights; return notes. Raises CheckpointError."""
-
-    def fingerprints(self) -> dict[str, dict[str, str]]:
-        """Per role, fingerprints of weights, tokenizer and config."""
-
-    def size(self) -> dict[str, int]:
-        """How many layers the base has, and heads a layer, as far as its config.json says."""
-
-    def environment(self) -> dict[str, Any]:
-        """What the models run on (device, number format, threads), in plain values."""
-
-    def circuit(self, path: Path) -> GateSpec:
-        """Read one circuit file. Raises SpecificationError with file and line."""
-
-    def check(self, circuits: Sequence[GateSpec]) -> None:
-        """Refuse circuits that cannot be run together. Raises SpecificationError."""
-
-    def bundled(self) -> tuple[list[Path], list[str], int]:
-        """The bundled circuit files to judge on the base, the names of the other circuits that fit
-        it, and how many files there are in all."""
-
-    def limit(self, key: str, maximum: float) -> Limit:
-        """A limit that a Python gate declares. Raises SpecificationError for an unknown key, and
-        for a maximum that a circuit file may not have."""
-
-    def pair(self) -> ModelPair:
-        """The checkpoints, weights not yet loaded."""
-
-    def session(
-        self,
-        circuits: Sequence[GateSpec],
-        progress: Progress | None,
-        family: int,
-        limits: Sequence[tuple[GateSpec, Limit]] = (),
-    ) -> Measuring:
-        """Open a session that measures these circuits; `family` is the number of limits of the
-        whole run, which share its false-alarm rate, and those of `limits` that cannot be measured
-        leave it. Raises ForgetguardError."""
-
-
 class ModelBackend:
-    """The real thing: loads the checkpoints and patches their heads."""
+    """Loads checkpoints and circuits, and patches heads. Only `pair` and `session` may be slow."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pair: ModelPair | None = None
 
     def preflight(self) -> tuple[str, ...]:
+        """Check the checkpoints without loading weights; return notes. Raises CheckpointError."""
         from forgetguard.checkpoints import preflight
 
         specs = self._specs()
@@ -101,12 +41,14 @@ class ModelBackend:
         )
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Per role, fingerprints of weights, tokenizer and config."""
         from forgetguard.checkpoints.fingerprint import fingerprint
 
         options = self._load_options()
         return {role: asdict(fingerprint(spec, options)) for role, spec in self._specs().items()}
 
     def size(self) -> dict[str, int]:
+        """How many layers the base has, and heads a layer, as far as its config.json says."""
         from forgetguard.checkpoints.described import full_config
         from forgetguard.checkpoints.local import localise
         from forgetguard.gate.suitability import config_size
@@ -117,25 +59,30 @@ class ModelBackend:
         return {what: size for what, size in found.items() if size is not None}
 
     def environment(self) -> dict[str, Any]:
+        """What the models run on (device, number format, threads), in plain values."""
         from forgetguard.gate.environment import environment
 
         return environment(self._load_options())
 
     def circuit(self, path: Path) -> GateSpec:
+        """Read one circuit file. Raises SpecificationError with file and line."""
         from forgetguard.gate.schema import load_gate_file
 
         return replace(load_gate_file(path), prompt_seed=self._settings.prompt_seed)
 
     def check(self, circuits: Sequence[GateSpec]) -> None:
-        from forgetguard.gate import schema
+        """Refuse circuits that cannot be run together. Raises SpecificationError."""
+        from forgetguard.gate import suitability
 
-        schema.check_names(circuits)
+        suitability.check_names(circuits)
         if self._settings.reference is None:
-            schema.check_reference(circuits)
+            suitability.check_reference(circuits)
         if self._settings.baseline is None:
-            schema.check_baseline(circuits)
+            suitability.check_baseline(circuits)
 
     def bundled(self) -> tuple[list[Path], list[str], int]:
+        """The bundled circuit files to judge on the base, the names of the other circuits that fit
+        it, and how many files there are in all."""
         from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 
         found = bundled_for(
@@ -147,8 +94,11 @@ class ModelBackend:
         return judged, left, len(list(bundled_files()))
 
     def limit(self, key: str, maximum: float) -> Limit:
+        """A limit that a Python gate declares. Raises SpecificationError for an unknown key, and
+        for a maximum that a circuit file may not have."""
         from forgetguard.errors import SpecificationError
-        from forgetguard.gate.schema import Limit, check_maximum
+        from forgetguard.gate.declaration import Limit
+        from forgetguard.gate.schema import check_maximum
 
         wrong = check_maximum(key, maximum)
         if wrong is not None:
@@ -156,6 +106,7 @@ class ModelBackend:
         return Limit(key, maximum)
 
     def pair(self) -> ModelPair:
+        """The checkpoints, weights not yet loaded."""
         if self._pair is None:
             from forgetguard.checkpoints.libraries import import_libraries
 
@@ -171,11 +122,14 @@ class ModelBackend:
         progress: Progress | None,
         family: int,
         limits: Sequence[tuple[GateSpec, Limit]] = (),
-    ) -> Measuring:
+    ) -> GateSession:
+        """Open a session that measures these circuits; `family` is the number of limits of the
+        whole run, which share its false-alarm rate, and those of `limits` that cannot be measured
+        leave it. Raises ForgetguardError."""
         pair = self.pair()
         from forgetguard.gate.session import GateSession
 
-        session: Measuring = GateSession(
+        return GateSession(
             pair,
             circuits,
             seed=self._settings.seed,
@@ -187,7 +141,6 @@ class ModelBackend:
             controls=self._settings.controls,
             keep=True,
         )
-        return session
 
     def _specs(self) -> dict[str, CheckpointSpec]:
         from forgetguard.checkpoints.spec import resolve

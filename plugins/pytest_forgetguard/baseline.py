@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pytest_forgetguard.backend import load_baseline
 from pytest_forgetguard.keys import SUFFIXES
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.declaration import GateSpec
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
 
@@ -105,17 +105,19 @@ def missing(run: Run) -> list[str]:
 
 def _had(run: Run) -> set[tuple[str, str]]:
     """(circuit, limit) of every gate of this run, the deselected too."""
-    found = {
-        (verdict["circuit"], verdict["limit"])
-        for result in run.results.values()
-        for verdict in result.verdicts
-    }
-    for gate in (*run.planned, *run.deselected):
-        file, _, names = gate.partition("::")
-        if file.endswith(SUFFIXES):
-            circuit, _, limit = names.partition("::")
-            found.add((circuit, limit))
-    return found
+    gates = (*run.results, *run.planned, *run.deselected)
+    return {judged for gate in gates for judged in _judged(run, gate)}
+
+
+def _judged(run: Run, gate: str) -> Iterator[tuple[str, str]]:
+    """(circuit, limit) of all that a gate is about."""
+    result = run.results.get(gate)
+    for verdict in result.verdicts if result else ():
+        yield verdict["circuit"], verdict["limit"]
+    file, _, names = gate.partition("::")
+    if file.endswith(SUFFIXES):
+        circuit, _, limit = names.partition("::")
+        yield circuit, limit
 
 
 def record(run: Run, exit_status: int) -> tuple[str, pytest.ExitCode]:
@@ -197,12 +199,8 @@ def _entries(run: Run) -> dict[str, Any]:
 def _gates(run: Run, circuit: str) -> dict[str, str]:
     """The limits of a circuit that this run gated, each with its (first) gate."""
     found: dict[str, str] = {}
-    for nodeid, result in run.in_order():
-        for verdict in result.verdicts:
-            if verdict["circuit"] == circuit:
-                found.setdefault(verdict["limit"], nodeid)
-        file, _, names = nodeid.partition("::")
-        name, _, limit = names.partition("::")
-        if file.endswith(SUFFIXES) and name == circuit:
-            found.setdefault(limit, nodeid)
+    for gate, _ in run.in_order():
+        for name, limit in _judged(run, gate):
+            if name == circuit:
+                found.setdefault(limit, gate)
     return found

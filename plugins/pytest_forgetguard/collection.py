@@ -16,7 +16,7 @@ from pytest_forgetguard.preflight import circuit_files
 from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.declaration import GateSpec
     from pytest_forgetguard.state import Run
 
 

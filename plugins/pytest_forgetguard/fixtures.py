@@ -14,7 +14,7 @@ from pytest_forgetguard.python_gates import ASSERTED, MEASURED
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import ModelPair
-    from forgetguard.gate.schema import GateSpec, Limit
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run

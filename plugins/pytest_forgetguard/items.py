@@ -16,7 +16,7 @@ from pytest_forgetguard.rerun import rerun_command
 from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec, Limit
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
 
 

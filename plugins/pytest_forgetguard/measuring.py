@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.errors import ForgetguardError
-    from forgetguard.gate.schema import GateSpec, Limit
+    from forgetguard.gate.declaration import GateSpec, Limit
+    from forgetguard.gate.session import GateSession
     from forgetguard.gate.verdict import Verdict
     from forgetguard.measures.samples import Samples
-    from pytest_forgetguard.backend import Backend, Measuring
+    from pytest_forgetguard.backend import ModelBackend
     from pytest_forgetguard.progress import Progress
 
 
 class Measurements:
     """Lazily one session over the circuits of all selected gates, and the verdicts it gave."""
 
-    def __init__(self, backend: Backend, progress: Progress) -> None:
+    def __init__(self, backend: ModelBackend, progress: Progress) -> None:
         self._backend = backend
         self._progress = progress
         self._circuits: dict[GateSpec, None] = {}
-        self._sessions: dict[GateSpec, Measuring] = {}
+        self._sessions: dict[GateSpec, GateSession] = {}
         self._failed: ForgetguardError | None = None
         self._fresh: list[dict[str, Any]] = []
         self._digests: dict[str, str] = {}  # of the circuit last measured under a name
@@ -109,7 +110,7 @@ class Measurements:
         for session in sessions.values():
             session.close()
 
-    def _note(self, circuit: GateSpec, session: Measuring) -> None:
+    def _note(self, circuit: GateSpec, session: GateSession) -> None:
         """Keep the circuit as declared, and its numbers where they are new."""
         from forgetguard.gate.checksum import digest
         from forgetguard.gate.records import samples_to_dict, spec_to_dict
@@ -131,7 +132,7 @@ class Measurements:
             }
         )
 
-    def _session(self, circuit: GateSpec) -> Measuring:
+    def _session(self, circuit: GateSpec) -> GateSession:
         """The planned session, or one of its own for a circuit that no one announced.
 
         Opening may load gigabytes: where it failed once it is not tried again.

@@ -44,7 +44,12 @@ def located(config: pytest.Config, given: Iterable[str]) -> list[Path]:
 
 def advice(paths: Iterable[Path]) -> str:
     """How to rename what looks like a circuit file, `; ` at the end; empty where nothing does."""
-    found = dict.fromkeys(file for path in paths for file in _under(path) if is_near_miss(file))
+    found = dict.fromkeys(
+        file
+        for path in paths
+        for file in (sorted(path.rglob("*.[yY]*[mM][lL]")) if path.is_dir() else [path])
+        if is_near_miss(file)
+    )
     named = [
         f"{file} looks like a gate file: call it {_right(file)}; " for file in list(found)[:_NAMED]
     ]
@@ -67,10 +72,6 @@ def is_near_miss(file: Path) -> bool:
         return _DECLARES.search(file.read_text(encoding="utf-8")) is not None
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _under(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.[yY]*[mM][lL]")) if path.is_dir() else [path]
 
 
 def _right(file: Path) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_forgetguard import baseline, near_misses, results_file
-from pytest_forgetguard.keys import SUFFIXES
 from pytest_forgetguard.state import RUN
 
 if TYPE_CHECKING:
@@ -66,28 +65,7 @@ def _check_names(config: pytest.Config) -> None:
 
 
 def circuit_files(path: Path) -> list[Path]:
-    """The circuit files that one `--forgetguard-circuits` names: itself, or those in the folder.
+    """What one `--forgetguard-circuits` names (raises SpecificationError)."""
+    from forgetguard.gate.schema import gate_files
 
-    Raises:
-        SpecificationError: there is none.
-    """
-    from forgetguard.errors import SpecificationError
-
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.name.endswith(SUFFIXES))
-        if not files:
-            raise SpecificationError(
-                f"--forgetguard-circuits: no *{SUFFIXES[0]} in the folder {path}; "
-                f"{near_misses.advice([path])}name another folder, or a file"
-            )
-        return files
-    if not path.is_file():
-        raise SpecificationError(
-            f"--forgetguard-circuits: there is no file or folder {path}; check the path"
-        )
-    if not path.name.endswith(SUFFIXES):
-        raise SpecificationError(
-            f"--forgetguard-circuits: {path} does not end in {SUFFIXES[0]}; rename it, so that it "
-            f"is found by its folder too"
-        )
-    return [path]
+    return gate_files(path, "--forgetguard-circuits: ", near_misses.advice([path]))

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -22,16 +22,6 @@ _QUIET = 10.0  # seconds: a run that is over by then says nothing
 _EVERY = 15.0  # seconds, within one stage
 _LOOK = 1.0  # seconds
 _FIRST_WORKER, _EVERY_OF_OTHERS = "gw0", 60.0  # workers go through the same stages
-
-
-class Progress(Protocol):
-    """How far a gate is, told while it measures."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of stage `what`."""
-
-    def during(self) -> AbstractContextManager[None]:
-        """Around whatever may take long."""
 
 
 def progress_of(config: pytest.Config) -> Progress:
@@ -184,6 +174,9 @@ class LiveLine:
             text = f" {_text(what, done, total)}"[: max(room, 0)] if done < total else ""
             sys.stderr.write(f"{_SAVE}{_CLEAR}{text}{_RESTORE}")
             sys.stderr.flush()
+
+
+Progress: TypeAlias = TerminalProgress | LogLines  # how far a gate is, told while it measures
 
 
 def _text(what: str, done: int, total: int) -> str:

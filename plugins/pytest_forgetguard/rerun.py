@@ -20,20 +20,12 @@ def rerun_command(settings: Settings, path: Path, names: str, start: Path, famil
     words = ["pytest", FLAG, f"base={settings.base}", f"tuned={settings.tuned}"]
     if settings.reference is not None:
         words.append(f"reference={settings.reference}")
-    words += _options(settings)
+    default = Settings("", "")
+    for name in (*VALUES, *SWITCHES):
+        value = getattr(settings, field_of(name))
+        if name not in _LEFT_OUT and value != getattr(default, field_of(name)):
+            words.append(f"{FLAG}-{name}" + f"={value}" * (name in VALUES))
     words += [f"{FLAG}-family={family}"] * (family > 1 or settings.family is not None)
     relative = os.path.relpath(path, start)
     words.append(f"{path if relative.startswith('..') else relative}{names}")
     return shlex.join(words)
-
-
-def _options(settings: Settings) -> list[str]:
-    """Those that are not the default."""
-    default = Settings("", "")
-    given = {name: getattr(settings, field_of(name)) for name in (*VALUES, *SWITCHES)}
-    changed = {
-        name: value
-        for name, value in given.items()
-        if name not in _LEFT_OUT and value != getattr(default, field_of(name))
-    }
-    return [f"{FLAG}-{name}" + f"={value}" * (name in VALUES) for name, value in changed.items()]

@@ -75,7 +75,6 @@ def read_settings(config: pytest.Config) -> Settings:
         prompt_seed=_whole(config, "prompt-seed") if _value(config, "prompt-seed") else None,
         bundled=_choice(config, "bundled", BUNDLED),
         controls=_whole(config, "controls"),
-        **_switches(config),
         **_recording(config),
     )
 
@@ -117,17 +116,16 @@ def _require_both(config: pytest.Config, checkpoints: dict[str, str | None]) -> 
     if not missing:
         return
     given = [f"{role}={value}" for role, value in checkpoints.items() if value]
-    others = [name for name in ("circuits", *VALUES, *SWITCHES, *RECORDING) if _given(config, name)]
-    given += [f"{FLAG}-{name}" for name in others]
+    given += [
+        f"{FLAG}-{name}"
+        for name in ("circuits", *VALUES, *SWITCHES, *RECORDING)
+        if config.getoption(dest(name)) is not None
+    ]
     raise pytest.UsageError(
         f"{FLAG}: {' and '.join(missing)} missing (got {', '.join(given) or 'no KEY=VALUE'}); "
         f"write {FORM}, the KEY=VALUE pairs directly after the flag, or set "
         f"{', '.join(dest(role) for role in missing)} in the ini file"
     )
-
-
-def _given(config: pytest.Config, name: str) -> bool:
-    return config.getoption(dest(name)) is not None
 
 
 def _value(config: pytest.Config, name: str) -> str | None:
@@ -137,13 +135,6 @@ def _value(config: pytest.Config, name: str) -> str | None:
     if not value.strip():
         raise pytest.UsageError(f"{FLAG}-{name} is empty (an unset variable?); give it a value")
     return str(value)
-
-
-def _switches(config: pytest.Config) -> dict[str, Any]:
-    return {
-        field_of(name): bool(config.getoption(dest(name)) or config.getini(dest(name)))
-        for name in SWITCHES
-    }
 
 
 def _ini_checkpoint(config: pytest.Config, role: str) -> str | None:
@@ -179,7 +170,11 @@ def _page(config: pytest.Config) -> Path | None:
 
 
 def _recording(config: pytest.Config) -> dict[str, Any]:
-    """The baseline, and what is done to it."""
+    """The baseline, what is done to it, and all other switches."""
+    switches = {
+        field_of(name): bool(config.getoption(dest(name)) or config.getini(dest(name)))
+        for name in SWITCHES
+    }
     update, new_only = (bool(config.getoption(dest(name))) for name in RECORDING)
     path = _baseline(config)
     if update and new_only:
@@ -192,7 +187,7 @@ def _recording(config: pytest.Config) -> dict[str, Any]:
             f"{FLAG}-update{'-new-only' if new_only else ''} needs to know what to write: give "
             f"{FLAG}-baseline=PATH"
         )
-    return {"baseline": path, "update": update, "update_new_only": new_only}
+    return {"baseline": path, "update": update, "update_new_only": new_only, **switches}
 
 
 def _baseline(config: pytest.Config) -> Path | None:

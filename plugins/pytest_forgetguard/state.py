@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ import pytest
 from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
-    from forgetguard.gate.schema import GateSpec
+    from forgetguard.gate.declaration import GateSpec
     from forgetguard.gate.verdict import Verdict
-    from pytest_forgetguard.backend import Backend
+    from pytest_forgetguard.backend import ModelBackend
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
 
@@ -63,7 +63,7 @@ class Run:
     """One process's share of a gate run. Only the session's own process aggregates."""
 
     settings: Settings
-    backend: Backend
+    backend: ModelBackend
     measurements: Measurements
     worker: bool
     uses: Uses = field(default_factory=Uses)
@@ -141,8 +141,10 @@ class Run:
             self.measured[entry["digest"]] = entry
         if known is not None and known["measured"] and entry["measured"]:
             # Each worker reads the exact numbers of the limits that it judges.
-            exact = _merged(known["measured"]["exact"], entry["measured"]["exact"])
-            self.measured[entry["digest"]]["measured"]["exact"] = exact
+            one, other = known["measured"]["exact"], entry["measured"]["exact"]
+            self.measured[entry["digest"]]["measured"]["exact"] = {
+                name: {**one.get(name, {}), **other.get(name, {})} for name in {**one, **other}
+            }
 
     def circuits_in_order(self) -> list[dict[str, Any]]:
         """What was measured, by circuit, whichever worker was first."""
@@ -171,10 +173,3 @@ def _extent(entry: dict[str, Any]) -> tuple[int, int]:
         return -1, 0
     by_role = [one for by_role in measured["arrays"].values() for one in by_role.values()]
     return len(measured["units"]), sum(map(len, by_role))
-
-
-def _merged(
-    one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """What either has, by quantity and role."""
-    return {name: {**one.get(name, {}), **other.get(name, {})} for name in {**one, **other}}

@@ -136,7 +136,7 @@ class FakeBackend:
         return load_gate_file(path)
 
     def check(self, circuits):
-        from forgetguard.gate.schema import check_baseline, check_names, check_reference
+        from forgetguard.gate.suitability import check_baseline, check_names, check_reference
 
         check_names(circuits)
         if self.settings.reference is None:

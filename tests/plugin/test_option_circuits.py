@@ -38,8 +38,8 @@ def test_a_circuit_named_twice_is_run_once(project) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere", "*there is no file or folder *nowhere*"),
-        ("empty", "*no [*].circuit.yaml in the folder *empty*"),
+        ("nowhere", "*nowhere is neither a circuit file*"),
+        ("empty", "*empty: no [*].circuit.yaml in this folder*"),
         ("good.yaml", "*good.yaml does not end in .circuit.yaml; rename it*"),
     ],
 )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from forgetguard.checkpoints.loading import load_model, load_tokenizer
+from forgetguard.checkpoints.quiet import own_randomness
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
@@ -25,7 +26,7 @@ from forgetguard.recipes.training.rollout_log import Rollout, read_rollouts
 from forgetguard.recipes.training.run_card import read_card
 from forgetguard.recipes.training.running import Frame
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings
-from forgetguard.recipes.training.surroundings import own_randomness, quiet_training
+from forgetguard.recipes.training.surroundings import quiet_training
 
 Make = Callable[..., TrainingSettings]
 

@@ -133,7 +133,7 @@ def test_on_any_curve_all_that_was_read_from_the_circuit_on_is_faithful(
 @pytest.mark.parametrize(
     ("step", "least"), [(3, 1), (10, 6), (17, 6), (26, 22), (48, 42), (100, 42), (270, 42)]
 )
-def test_a_coarse_cut_is_at_most_a_tenth_larger_and_reads_fewer_sizes(
+def test_a_coarse_cut_is_at_most_a_fifth_larger_and_reads_fewer_sizes(
     step: int, least: int
 ) -> None:
     """None far below one that does not suffice."""
@@ -143,7 +143,7 @@ def test_a_coarse_cut_is_at_most_a_tenth_larger_and_reads_fewer_sizes(
     assert drawn(values, 0.8, fine).smallest(0.8) == step
     size = drawn(values, 0.8, coarse, coarse=True).smallest(0.8)
     assert size is not None
-    assert step <= size <= step + 0.1 * size
+    assert step <= size <= step + 0.2 * size
     assert len(coarse) < min(18, len(fine))
     assert min(coarse) == least
 

@@ -10,13 +10,13 @@ import pytest
 
 from forgetguard.capabilities.pairs import Prompt
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate.declaration import EvalTasks, GateSpec, Limit
+from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
 from forgetguard.measures import lm_eval_flips
-from forgetguard.measures.documents import Scores, document
+from forgetguard.measures.documents import EvalTasks, Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
 
@@ -53,7 +53,7 @@ def test_a_gate_file_reads_back_from_yaml_and_from_a_certificate(tmp_path: Path)
         (HEAD + "lm_eval:\n  tasks: [a, a]\n" + LIMIT, 3, "a is given twice"),
         (HEAD + "lm_eval: {tasks: [a]}\nprompts: [b, c]\n" + LIMIT, 3, "into a file of its own"),
         (HEAD + "lm_eval: {tasks: [a]}\nchat_template: true\n" + LIMIT, 3, "inside lm_eval"),
-        (HEAD + "lm_eval:\n  tasks: [a]\n  limit: 0\n" + LIMIT, 4, "limit must be 2 to"),
+        (HEAD + "lm_eval:\n  tasks: [a]\n  limit: 0\n" + LIMIT, 4, "limit must be between 2 and"),
         (HEAD + "lm_eval:\n  tasks: [a]\n  include: nowhere\n" + LIMIT, 4, "is no folder"),
         (HEAD + "lm_eval:\n  tasks: [a]\n  lmit: 8\n" + LIMIT, 4, "'limit'"),
         (HEAD + "prompts: [a, b]\n" + LIMIT, 3, "needs tasks"),

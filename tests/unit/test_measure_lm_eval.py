@@ -27,7 +27,7 @@ from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Code, Outcome, Verdict
 from forgetguard.measures import harness
-from forgetguard.measures.documents import CHANCE, SCORE, Asked
+from forgetguard.measures.documents import CHANCE, SCORE, EvalTasks
 from forgetguard.measures.measure import Opened
 from forgetguard.measures.samples import BASE, TUNED, Samples
 
@@ -330,7 +330,7 @@ def test_one_of_lm_evals_own_tasks_is_found_without_its_whole_index(
 
     monkeypatch.setattr(TaskIndex, "build", staticmethod(few))
     try:
-        said = str(harness._manager(Asked((name,))).task_index[name].yaml_path)
+        said = str(harness._manager(EvalTasks((name,))).task_index[name].yaml_path)
     except MeasurementError as error:
         said = str(error)
     assert words in said
@@ -348,7 +348,7 @@ def test_what_needs_the_whole_index_gets_it(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(TaskIndex, "build", staticmethod(none))
     with pytest.raises(MeasurementError, match="knows no task 'mmlu'"):
-        harness._manager(Asked(("mmlu",)))
+        harness._manager(EvalTasks(("mmlu",)))
     assert asked_for[-1] == [Path(sys.modules["lm_eval.tasks"].__path__[0])]
 
 
@@ -363,7 +363,7 @@ def test_weights_that_were_loaded_apart_are_not_tied_by_lm_eval(
     model.lm_head.weight = torch.nn.Parameter(2 * model.get_input_embeddings().weight.detach())
     before = copy.deepcopy(model.state_dict())
     tokenizers = {"base": plain_tokenizer()}
-    given = harness.documents(Asked(("tiny_choice",), folder, limit=2), tokenizers)
+    given = harness.documents(EvalTasks(("tiny_choice",), folder, limit=2), tokenizers)
     harness.scores(Opened("base", locate(model), (), documents=given))
     changed = [
         name for name, one in model.state_dict().items() if not torch.equal(one, before[name])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from examples.studies.statistics.doses import passable
 from forgetguard.gate import accuracy, power, studentised
 
 LIMIT = 0.10
@@ -104,7 +105,7 @@ def test_damage_whose_spread_grows_as_fast_as_itself_is_never_promised() -> None
 
 def test_the_passable_value_passes_four_times_in_five() -> None:
     found = estimate(0.05)
-    said = power.passable(LIMIT, found.high, LIMIT, 0.05)
+    said = passable(LIMIT, found.high, LIMIT, 0.05)
     assert said is not None
     assert rates(said, 0.05)[1] == pytest.approx(0.80, abs=0.07)
 
@@ -114,7 +115,7 @@ def test_what_can_be_told_lies_on_either_side_of_the_limit_and_nearer_with_more_
     for pairs in (16, 64, 256):
         found = estimate(0.05, pairs)
         beyond = detectable(found)
-        within = power.passable(LIMIT, found.high, LIMIT, 0.05)
+        within = passable(LIMIT, found.high, LIMIT, 0.05)
         assert beyond is not None
         assert within is not None
         assert within < LIMIT < beyond
@@ -125,7 +126,7 @@ def test_what_can_be_told_lies_on_either_side_of_the_limit_and_nearer_with_more_
 def test_nothing_is_said_without_a_width_to_go_by() -> None:
     assert power.detectable(0.1, math.inf, 0.1, LIMIT) is None
     assert power.detectable(0.0, 0.0, 0.0, LIMIT) is None
-    assert power.passable(0.1, math.inf, LIMIT, 0.05) is None
+    assert passable(0.1, math.inf, LIMIT, 0.05) is None
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_one_text_is_one_group_wherever_it_stands_and_case_makes_another(tmp_pat
     ("row", "message"),
     [
         ("{'question': 1}", "not JSON: "),
-        ("[1]", "a question must be a JSON object, got [1]"),
+        ("[1]", "a line must be a JSON object, got [1]"),
         ("[" * 100_000, "not JSON"),
         ('{"type": "filling", "type": "filling"}', "'type' is given twice: keep one"),
         ({"type": "filling"}, "prompt.default is missing"),

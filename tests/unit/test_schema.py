@@ -11,7 +11,7 @@ import pytest
 from forgetguard.anatomy.members import Head, Mlp
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.errors import SpecificationError
-from forgetguard.gate import schema
+from forgetguard.gate import schema, suitability
 from forgetguard.gate.schema import (
     FilePairs,
     Fits,
@@ -315,33 +315,33 @@ def test_a_circuit_may_hold_mlp_layers() -> None:
     spec = parse(changed(5, "circuit: [L2H1, L1MLP]"))
     assert spec.members == (Head(2, 1), Mlp(1))
     assert parse(schema.dump(spec)) == spec
-    schema.check_heads(spec, layers=3, heads_per_layer=2)
+    suitability.check_heads(spec, layers=3, heads_per_layer=2)
     with pytest.raises(SpecificationError, match=r"L1MLP is not in this base"):
-        schema.check_heads(parse(changed(5, "circuit: [L1MLP]")), layers=1, heads_per_layer=2)
+        suitability.check_heads(parse(changed(5, "circuit: [L1MLP]")), layers=1, heads_per_layer=2)
 
 
 def test_two_circuits_of_one_name_are_told_with_both_files() -> None:
     specs = [parse(name="a/ioi.circuit.yaml"), parse(name="b/ioi.circuit.yaml")]
     with pytest.raises(SpecificationError, match=r"b/ioi.*'ioi'.*a/ioi"):
-        schema.check_names(specs)
-    schema.check_names([specs[0], parse(name="other.circuit.yaml")])
+        suitability.check_names(specs)
+    suitability.check_names([specs[0], parse(name="other.circuit.yaml")])
 
 
 def test_heads_that_a_base_does_not_have_are_told_with_their_lines() -> None:
     spec = parse(changed(5, "circuit:\n  - L2H1\n  - L4H0\n  - L0H6"))
     with pytest.raises(SpecificationError) as caught:
-        schema.check_heads(spec, layers=4, heads_per_layer=6)
+        suitability.check_heads(spec, layers=4, heads_per_layer=6)
     first, second = str(caught.value).split("\n")
     assert "ioi.circuit.yaml:7: circuit: L4H0 is not in this base" in first
     assert "ioi.circuit.yaml:8: circuit: L0H6" in second
-    schema.check_heads(spec, layers=5, heads_per_layer=7)
+    suitability.check_heads(spec, layers=5, heads_per_layer=7)
 
 
 def test_a_limit_over_the_reference_needs_one() -> None:
     spec = parse(changed(8, "  dcv.head.over_reference: {max: 0.1}"))
     with pytest.raises(SpecificationError, match=r":8: limits.dcv.head.over_reference needs"):
-        schema.check_reference([spec])
-    schema.check_reference([parse()])
+        suitability.check_reference([spec])
+    suitability.check_reference([parse()])
 
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_attention_heads": 6}
@@ -363,15 +363,15 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_at
 )
 def test_a_circuit_fits_a_base_where_all_that_is_given_matches(fits: str, expected: bool) -> None:
     spec = parse(changed(2, f"capability: x\nfits: {fits}"))
-    assert schema.fits_base(spec, CONFIG, ABC, alias="tiny:base") is expected
+    assert suitability.fits_base(spec, CONFIG, ABC, alias="tiny:base") is expected
 
 
 def test_a_circuit_fits_no_base_it_cannot_know() -> None:
-    assert not schema.fits_base(parse(), CONFIG, ABC)
+    assert not suitability.fits_base(parse(), CONFIG, ABC)
     unknown = parse(changed(2, "capability: x\nfits: {weights: " + ABC + "}"))
-    assert not schema.fits_base(unknown, CONFIG, None)
+    assert not suitability.fits_base(unknown, CONFIG, None)
     beyond = parse(changed(2, "capability: x\nfits: {layers: 2}"))
-    assert not schema.fits_base(beyond, CONFIG | {"num_hidden_layers": 2}, None)
+    assert not suitability.fits_base(beyond, CONFIG | {"num_hidden_layers": 2}, None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.capabilities.pairs import PromptPair
+from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.capabilities.tasks import find_task
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
@@ -27,7 +28,6 @@ from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import check_choice, new_file, read_settings, read_whole
 from forgetguard.errors import BaseCannotError, SpecificationError
 from forgetguard.gate.prompt_files import read_prompt_file
-from forgetguard.gate.schema import READOUTS
 from forgetguard.whole_files import write_result
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import studentised
+from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.resampling import cluster_codes
-from forgetguard.gate.schema import FilePairs, GateSpec, TaskPairs
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.behaviour import behaviour
 from forgetguard.measures.divergence import (

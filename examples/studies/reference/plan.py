@@ -14,7 +14,8 @@ import yaml
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.schema import GateSpec, load_gate_file
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import load_gate_file
 from forgetguard.gate.yaml_lines import Problems
 from forgetguard.recipes.training.settings import (
     RECIPES,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from examples.studies.statistics.families import together
 from examples.studies.statistics.intervals import of_family, percent
@@ -27,6 +29,18 @@ from forgetguard.gate.resampling import FloatArray
 CIRCUIT_DOSES = (0.0, 0.03, 0.05, 0.07, 0.085, 0.1, 0.115, 0.13, 0.15, 0.175, 0.2, 0.25, 0.3)
 HEAD_DOSES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 _BLOCK = 50
+
+
+def passable(
+    value: float, high: float, limit: float, alpha: float, wanted: float = power.POWER
+) -> float | None:
+    """About the largest true value that the limit PASSES with the probability `wanted`: the
+    counterpart of `power.detectable`, from the upper bound. Where it is below what the checkpoint
+    can read (0, if it does no harm), more pairs are needed for any pass to be likely."""
+    if not math.isfinite(high - value) or not 0 < alpha < 0.5:
+        return None
+    reach = (high - value) * (1 + special.ndtri(wanted) / -special.ndtri(alpha))
+    return float(limit - reach)
 
 
 def dosed(
@@ -63,7 +77,7 @@ def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
             power.detectable(*row, CIRCUIT_LIMIT, **model)
             for row in zip(value, value - low, bounds.errors, strict=True)
         ]
-        room = [power.passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
+        room = [passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
         found.append(
             {
                 "pairs": pairs,

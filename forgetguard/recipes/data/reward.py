@@ -96,7 +96,11 @@ def parse_choice(
     claimed = [{label for label in options if _claims(line, label, texts)} for line in lines]
     claims = set().union(*claimed)
     if not claims and len(lines) == 1:
-        claims = {label for label in options if _is_text(lines[0], texts.get(label, ""))}
+        claims = {
+            label
+            for label in options
+            if (text := texts.get(label)) and lines[0] in (text, f"{text}.")
+        }
     prose = [line for line, found in zip(lines, claimed, strict=True) if not found]
     mentioned = {label for line in prose for label in _mentions(line, options, texts)}
     return min(claims) if len(claims) == 1 and mentioned <= claims else None
@@ -138,11 +142,8 @@ def by_prompt(questions: Iterable[Question]) -> dict[str, Question]:
     found: dict[str, Question] = {}
     for question in questions:
         first = found.setdefault(question.prompt, question)
-        if (first.kind, first.valid, first.options) != (
-            question.kind,
-            question.valid,
-            question.options,
-        ):
+        one, other = ((each.kind, each.valid, each.options) for each in (first, question))
+        if one != other:
             raise SpecificationError(
                 f"{question.where or repr(question.prompt[:60])}: the same prompt as "
                 f"{first.where or 'an earlier question'} with other right answers, "
@@ -244,10 +245,6 @@ def _mentions(line: str, options: Sequence[str], texts: Mapping[str, str]) -> se
     unknown = [label for label in options if label not in texts]
     listed = (label for label in unknown if re.match(rf"\(?{re.escape(label)}[.):]", line))
     return mentioned | set(listed)
-
-
-def _is_text(line: str, text: str) -> bool:
-    return bool(text) and line in (text, f"{text}.")
 
 
 def _lines(completion: str, *, plain: bool = True) -> list[str]:

@@ -9,7 +9,6 @@ right for. Other keys are not read. Light: no torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetguard.errors import SpecificationError
+from forgetguard.gate.prompt_files import json_object
 from forgetguard.gate.yaml_lines import read_text
 from forgetguard.recipes.data.layout import rendered
 from forgetguard.recipes.data.question import Question
@@ -84,7 +84,7 @@ def _read_file(file: Path) -> tuple[list[Question], list[str]]:
             continue
         where = f"{file}:{line}"
         try:
-            questions.append(_read_row(_parse(written), where))
+            questions.append(_read_row(written, where))
         except _RowError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
     if not questions and not problems:
@@ -107,32 +107,11 @@ class _RowError(Exception):
         self.problems = problems
 
 
-def _parse(written: str) -> dict[str, Any]:
-    twice: list[str] = []
-
-    def unique(items: list[tuple[str, object]]) -> dict[str, object]:
-        counts = Counter(key for key, _ in items)
-        twice.extend(key for key, count in counts.items() if count > 1)
-        return dict(items)
-
-    try:
-        row = json.loads(written, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise _RowError(
-            [f"not JSON: {error.msg} at column {error.colno}: write one object a line"]
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise _RowError([f"not JSON that can be read: {error}"]) from None
-    if not isinstance(row, dict):
-        raise _RowError([f"a question must be a JSON object, got {row!r:.60}"])
-    if twice:
-        raise _RowError([f"{key!r} is given twice: keep one" for key in twice])
-    return row
-
-
-def _read_row(row: Mapping[str, Any], where: str) -> Question:
+def _read_row(written: str, where: str) -> Question:
     """One row as a question; raises `_RowError` with all that is wrong with it."""
-    problems: list[str] = []
+    row, problems = json_object(written)
+    if row is None or problems:
+        raise _RowError(problems)
     prompt = row.get("prompt")
     instruction = _text(
         prompt.get("default") if isinstance(prompt, dict) else prompt,

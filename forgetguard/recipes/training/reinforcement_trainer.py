@@ -167,12 +167,8 @@ class ReinforcementTrainer(GRPOTrainer):
 
     def _divergence(self, output: dict[str, Any]) -> tuple[float, float]:
         """Mean KL(base || model) and KL(model || base) over the completions' tokens, everywhere."""
-        completions = left_aligned(
-            *(
-                output[key]
-                for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-            )
-        )
+        given = "prompt_ids", "prompt_mask", "completion_ids", "completion_mask"
+        completions = left_aligned(*(output[key] for key in given))
         model: Any = self.model
         vocabulary = model.config.get_text_config().vocab_size
         unwrapped = self.accelerator.unwrap_model(model)

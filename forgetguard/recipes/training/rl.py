@@ -67,20 +67,17 @@ def train_rl(
         )
     if not train:
         raise SpecificationError("there are no training questions: nothing can be learned")
-    if settings.save_every < settings.steps and settings.save_every % settings.iterations:
+    every, iterations = settings.save_every, settings.iterations
+    if every < settings.steps and every % iterations:
         raise SpecificationError(
-            f"save_every is {settings.save_every}, not a multiple of iterations "
-            f"({settings.iterations}): a run resumed amid the updates on one batch of completions "
-            f"would sample others; take {_next(settings.save_every, settings.iterations)}"
+            f"save_every is {every}, not a multiple of iterations ({iterations}): a run resumed "
+            "amid the updates on one batch of completions would sample others; take "
+            f"{math.ceil(every / iterations) * iterations}"
         )
     questions = by_prompt(train)
     return run_training(
         settings, hash_questions(train), partial(_build, questions), progress=progress
     )
-
-
-def _next(number: int, factor: int) -> int:
-    return math.ceil(number / factor) * factor
 
 
 def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mapping[str, Any]]:

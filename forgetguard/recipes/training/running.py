@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forgetguard.checkpoints.files import read_json
 from forgetguard.checkpoints.fingerprint import Fingerprint
+from forgetguard.checkpoints.quiet import own_randomness
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, resolve
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import CheckpointError, SpecificationError
@@ -28,11 +29,7 @@ from forgetguard.recipes.training.run_card import (
 )
 from forgetguard.recipes.training.saved_states import SavedState
 from forgetguard.recipes.training.settings import TrainingSettings
-from forgetguard.recipes.training.surroundings import (
-    deterministic,
-    own_randomness,
-    quiet_training,
-)
+from forgetguard.recipes.training.surroundings import deterministic, quiet_training
 from forgetguard.whole_files import write_text
 
 _PARTIAL = ".final.partial"
@@ -87,7 +84,9 @@ def run_training(
         _device_rows(settings)
     asked = run_folder.identity(settings, data)
     run_folder.usable(run)  # makes it: nothing before has written
-    with _alone(run), explained(run):
+    # The processes of one run share its folder: the first holds the lock.
+    held = alone(run, f"output {run}") if processes.is_main() else nullcontext()
+    with held, explained(run):
         run_folder.refuse_another(run, asked)
         if final.exists():
             verify_card(final)
@@ -112,16 +111,6 @@ def _note(run: Path, what: Mapping[str, Any]) -> None:
     write_text(run / run_folder.RUN, json.dumps({**run_folder.known(run), **what}, indent=2) + "\n")
 
 
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """The processes of one run share its folder: the first holds the lock."""
-    if not processes.is_main():
-        yield
-        return
-    with alone(run, f"output {run}"):
-        yield
-
-
 # --- training --------------------------------------------------------------------------------
 
 
@@ -135,10 +124,8 @@ def _train(
     from transformers.trainer_callback import PrinterCallback
 
     with quiet_training(), own_randomness(), deterministic(on_cpu(settings)):
-        frame = Frame(
-            settings, _arguments(settings, run), _callbacks(settings, run, state, progress)
-        )
-        trainer, notes = build(frame)
+        callbacks = _callbacks(settings, run, state, progress)
+        trainer, notes = build(Frame(settings, _arguments(settings, run), callbacks))
         trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
         if processes.is_main():
             _note(run, {"notes": dict(notes)})
@@ -270,22 +257,14 @@ def _portable(folder: Path, settings: TrainingSettings) -> None:
         write_text(tokenizer, json.dumps(read, indent=2) + "\n")
     if adapter.exists():
         read = read_json(adapter)
-        read["base_model_name_or_path"] = _base_name(settings)
-        ordered = {key: _sorted(value) for key, value in sorted(read.items())}
+        base = resolve(settings.base, "base")
+        local = base.kind == "directory" and not base.given.startswith("tiny:")
+        read["base_model_name_or_path"] = base.location if local else base.given
+        ordered = {
+            key: sorted(value) if isinstance(value, list) else value
+            for key, value in sorted(read.items())
+        }
         write_text(adapter, json.dumps(ordered, indent=2) + "\n")
     elif config.exists():
         read = read_json(config)
         write_text(config, json.dumps({**read, "use_cache": True}, indent=2, sort_keys=True) + "\n")
-
-
-def _sorted(value: Any) -> Any:
-    return sorted(value) if isinstance(value, list) else value
-
-
-def _base_name(settings: TrainingSettings) -> str:
-    spec = resolve(settings.base, "base")
-    return (
-        spec.location
-        if spec.kind == "directory" and not spec.given.startswith("tiny:")
-        else (spec.given)
-    )

@@ -48,12 +48,9 @@ class SavedState:
 def wait_for_all() -> None:
     """Until every process of a distributed run is here; nothing where there is one."""
     torch = sys.modules.get("torch")
-    if (
-        torch is not None
-        and torch.distributed.is_available()
-        and (torch.distributed.is_initialized())
-    ):
-        torch.distributed.barrier()
+    distributed = None if torch is None else torch.distributed
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
 
 
 def mark(folder: Path, step: int, seconds: float, *, resumable: bool = True) -> None:

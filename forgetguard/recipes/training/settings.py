@@ -283,7 +283,7 @@ class _At(Problems):
         super().__init__(place)
         self._told = told
 
-    def add(self, line: int, message: str) -> None:
+    def add(self, at: int | yaml.Node, message: str) -> None:
         self._told.append(f"{self.file}: {message}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -34,21 +33,6 @@ def quiet_training() -> Iterator[None]:
         datasets.disable_progress_bars()
         stack.callback(datasets.enable_progress_bars)
         yield
-
-
-@contextmanager
-def own_randomness() -> Iterator[None]:
-    """The caller's random states, of Python, numpy and torch, are put back afterwards."""
-    import numpy as np
-    import torch
-
-    python, arrays = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(arrays)
 
 
 @contextmanager
