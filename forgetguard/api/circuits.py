@@ -15,6 +15,7 @@ from forgetguard.discovery.ranking import Progress
 from forgetguard.gate import schema
 from forgetguard.gate.declaration import Fits, GateSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.provenance import describe, fits_of
+from forgetguard.shown import Row, Shown
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -29,7 +30,7 @@ SUGGESTED_LIMITS: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Circuit:
+class Circuit(Shown):
     """Heads (and MLP layers) of a base that carry a capability, and how they were found (`found` is
     None for members that were given). `fits` says which base they belong to."""
 
@@ -38,6 +39,11 @@ class Circuit:
     found: Found | None = None
     fits: Fits | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        scores = {} if self.found is None else self.found.ranking.scores
+        of = {head: scores[head] for head in self.heads if head in scores}
+        return [("score", str(head), score, score, score) for head, score in of.items()]
 
     def spec(self, name: str, limits: Mapping[str, float] = SUGGESTED_LIMITS) -> GateSpec:
         """The circuit as a circuit file declares it."""

@@ -19,6 +19,7 @@ from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.faithfulness import faithfulness as measure_faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.patching.budget import memory_errors
+from forgetguard.shown import Row, Shown, row
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.placement import Checkpoint
@@ -62,12 +63,16 @@ def faithfulness(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Roles:
+class Roles(Shown):
     """Of every head, by name, as a share of the whole effect: what is lost without it
     (`necessity`), and what it brings alone (`sufficiency`)."""
 
     necessity: Mapping[str, Estimate]
     sufficiency: Mapping[str, Estimate]
+
+    def rows(self) -> list[Row]:
+        kinds = {"necessity": self.necessity, "sufficiency": self.sufficiency}
+        return [row(kind, name, one) for kind, of in kinds.items() for name, one in of.items()]
 
 
 def roles(

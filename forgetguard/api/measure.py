@@ -18,10 +18,11 @@ from forgetguard.gate.schema import lacking
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.samples import Samples
+from forgetguard.shown import Row, Shown, row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class Measured(Shown):
     """What a measure read: by subject (a head's name, `layer 3`, a matrix; empty for the whole), an
     estimate with its interval; and the samples behind it. Subjects that cannot be measured (a head
     whose importance cannot be told from zero) are left out."""
@@ -40,6 +41,9 @@ class Measured:
         if "" not in self.estimates:
             raise MeasurementError(f"{self.key} is of {', '.join(self.estimates)}: ask for one")
         return self.estimates[""]
+
+    def rows(self) -> list[Row]:
+        return [row(self.key, subject, found) for subject, found in self.estimates.items()]
 
 
 def measure(

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures import origin as measures
+from forgetguard.report.wording import part
+from forgetguard.shown import Row, Shown
 
-Origin = measures.Origin
+
+class Origin(measures.Origin, Shown):
+    """As `forgetguard.measures.origin.Origin`, shown in a notebook."""
+
+    __slots__ = ()
+
+    def rows(self) -> list[Row]:
+        shares = [(part(asdict(one.part)), one.share.readout) for one in self.parts + self.refined]
+        return [("share of the loss", name, share, share, share) for name, share in shares]
 
 
 def origin(
@@ -30,7 +42,7 @@ def origin(
         encoded = one.encoded(pair.base.tokenizer)
         check_same_ids(encoded.encoded, one.encoded(pair.tuned.tokenizer).encoded.pairs, "tuned")
         both.append(encoded)
-    return measures.origin(
+    found = measures.origin(
         pair,
         both[0],
         vocabulary=shared_vocabulary(pair),
@@ -38,3 +50,4 @@ def origin(
         seed=seed,
         new_task=None if new_task is None else both[1],
     )
+    return Origin(*(getattr(found, one.name) for one in fields(found)))

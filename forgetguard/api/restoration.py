@@ -21,10 +21,11 @@ from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.restoration import restored
 from forgetguard.measures.vulnerability import capture_heads
 from forgetguard.patching.budget import memory_errors
+from forgetguard.shown import Row, Shown, row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Restoration:
+class Restoration(Shown):
     """As shares of what the tuned model lost of the readout: what all members together (`circuit`)
     and each alone (`heads`) return. `lost` is that loss, in nats. Where it cannot be told from 0
     there is nothing to restore: `circuit` is None, and `abstained` says so."""
@@ -33,6 +34,11 @@ class Restoration:
     circuit: Estimate | None
     heads: Mapping[str, Estimate]
     abstained: str = ""
+
+    def rows(self) -> list[Row]:
+        whole = {} if self.circuit is None else {"": self.circuit}
+        shares = {**whole, **self.heads}
+        return [row("share of the loss", name, one) for name, one in shares.items()]
 
 
 def restoration(

@@ -26,10 +26,8 @@ from forgetguard.cli.values import check_choice, read_whole
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.bundled import bundled_for, divided
 from forgetguard.gate.declaration import GateSpec
-from forgetguard.gate.records import verdict_from_dict
 from forgetguard.gate.schema import SUFFIXES
 from forgetguard.report import json_file
-from forgetguard.report.recheck import why_no_pass
 from forgetguard.report.terminal import LABELS, aligned, totals
 from forgetguard.report.wording import number, reason
 
@@ -242,9 +240,12 @@ def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
         step = "if memory ran out, --dtype bfloat16 takes half"
         say(f"forgetguard check: {tuned}: the run was ended by signal {-status}; {step}")
         status = _CRASHED
-    if status == DONE and (why := [*why_no_pass(document)] if document else ["it has no results"]):
-        say(f"forgetguard check: {tuned}: the run was no pass: {'; '.join(why)}")
-        status = _CRASHED
+    if status == DONE:
+        with whole_imports():  # scipy among them
+            from forgetguard.report.recheck import why_no_pass
+        if why := [*why_no_pass(document)] if document else ["it has no results"]:
+            say(f"forgetguard check: {tuned}: the run was no pass: {'; '.join(why)}")
+            status = _CRASHED
     return status, document
 
 
@@ -279,6 +280,8 @@ def short_names(given: Sequence[str]) -> dict[str, str]:
 
 def _why(document: Mapping[str, Any]) -> None:
     """Why limits are not kept, what fails first, and where more is said."""
+    from forgetguard.gate.records import verdict_from_dict
+
     told = [result["message"] for result in document["results"] if result["outcome"] == "error"]
     told += [
         f"{LABELS[one['outcome']]} {one['circuit']} {one['limit']}: "

@@ -23,7 +23,11 @@ from forgetguard.errors import ForgetguardError, SpecificationError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `forgetguard ARGUMENTS` (default: of this process) and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    return run(parser([one for one in arguments if one in SUMMARIES][:1]), arguments)
+    named = next((one for one in arguments if not one.startswith("-")), "")
+    made = parser([named])
+    if named not in SUMMARIES and (close := _closest(named)):
+        made.error(f"no command {named!r}: did you mean {close!r}?")
+    return run(made, arguments)
 
 
 def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -77,6 +81,12 @@ def parser_of(command: Command, prog: str) -> ArgumentParser:
     parser = ArgumentParser(prog, **_described(command.summary))
     _give(parser, command)
     return parser
+
+
+def _closest(name: str) -> str:
+    from difflib import get_close_matches  # nobody else waits for it
+
+    return "".join(get_close_matches(name, SUMMARIES, n=1))
 
 
 def _described(summary: str) -> dict[str, Any]:

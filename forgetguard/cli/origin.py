@@ -7,9 +7,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
@@ -24,6 +23,9 @@ from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, say, 
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.declaration import GateSpec
+
+if TYPE_CHECKING:
+    from forgetguard.capabilities.capability import EncodedCapability
 
 ROLES = ("base", "tuned")
 

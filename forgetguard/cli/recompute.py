@@ -150,7 +150,7 @@ def _given(spec: GateSpec, units: Sequence[Unit]) -> InlinePairs | Prompts | Eva
     return Prompts(prompts) if prompts else None
 
 
-_NO_AMOUNTS = (CORRECT, TOP1, SAID, SCORE, "lm_eval.drop", "lm_eval.flips")
+_NO_AMOUNTS = (CORRECT, TOP1, SAID, SCORE, "lm_eval.drop", "lm_eval.flips", "lm_eval.calibration")
 
 
 def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[str]:

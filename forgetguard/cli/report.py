@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,9 @@ def _prepare(asked: Namespace) -> Job:
         raise SpecificationError(
             f"give {missing}: forgetguard report forgetguard.json -o forgetguard.html"
         )
+    if "lm_eval" in files:
+        with suppress(OSError):  # what cannot be made is told below
+            files["lm_eval"].mkdir(exist_ok=True)
     for target in targets:
         if target.resolve() in [one.resolve() for one in results]:
             raise SpecificationError(

@@ -45,6 +45,7 @@ from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Passes, Saved
 
 OBJECTIVES = ("change", "suffice", "both")
+ANNEALINGS = ("geometric", "linear")
 
 SPARSITY = 0.01
 """The default lambda, ours. On two models whose circuits are known (tests/known_circuit.py; 2 of 16
@@ -88,6 +89,7 @@ def binary_masking(
     batch: int = 8,
     learning_rate: float = 0.1,
     temperature: tuple[float, float] = (1.0, 0.05),
+    annealing: str = "geometric",
     sparsity: float = SPARSITY,
     positions: str = "all",
     objective: str = "change",
@@ -101,7 +103,9 @@ def binary_masking(
     Args:
         seed: draws the start and the minibatches.
         steps, batch, learning_rate: of Adam; pairs a minibatch.
-        temperature: of the first and the last step.
+        temperature: of the first and the last step. annealing: how it falls between them. The
+            schedule in the code of arXiv 2409.04478 is linear, from 10 to 0.1, with
+            learning_rate=1e-3, batch=32 and sparsity=0.
         sparsity: lambda, the price of one member in nats of log P_geo. A sum over members, as in
             the paper, so that it does not depend on how many there are.
         positions: mix at `all` positions or at the prompt's `last` token alone.
@@ -120,7 +124,8 @@ def binary_masking(
     """
     schedule = Schedule(steps, batch, learning_rate, sparsity, positions, seed)
     settings = {**asdict(schedule), "temperature": list(temperature), "objective": objective}
-    _check(schedule, temperature, objective)
+    settings |= {"annealing": annealing} if annealing != "geometric" else {}
+    _check(schedule, temperature, objective, annealing)
     aims = _aims(capability, objective)
     pools = prepare(anatomy, members, list(aims.values()), positions)
     learned = learn(
@@ -128,7 +133,7 @@ def binary_masking(
         members,
         pools,
         _start(len(members), seed) * temperature[0],
-        _annealed(temperature, steps),
+        _annealed(temperature, steps, linear=annealing == "linear"),
         lambda logits, _: logits.clamp(-BOUND * temperature[0], BOUND * temperature[0]),
         schedule,
         key=run_key("binary_masking", settings, members, [aim.pairs for aim in aims.values()]),
@@ -171,17 +176,20 @@ def _start(n: int, seed: int) -> Parameters:
     return SPREAD * torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-def _annealed(temperature: tuple[float, float], steps: int) -> AtStep:
+def _annealed(temperature: tuple[float, float], steps: int, *, linear: bool = False) -> AtStep:
     first, last = temperature
 
     def mask(logits: Parameters, step: int) -> Parameters:
-        now = first * (last / first) ** (step / max(steps - 1, 1))
+        done = step / max(steps - 1, 1)
+        now = first + (last - first) * done if linear else first * (last / first) ** done
         return torch.sigmoid(logits / now)
 
     return mask
 
 
-def _check(schedule: Schedule, temperature: tuple[float, float], objective: str) -> None:
+def _check(
+    schedule: Schedule, temperature: tuple[float, float], objective: str, annealing: str
+) -> None:
     schedule.check()
     first, last = temperature
     if not first >= last > 0:
@@ -189,7 +197,9 @@ def _check(schedule: Schedule, temperature: tuple[float, float], objective: str)
             f"binary_masking: temperature is ({first}, {last}); it must fall from the first to "
             "the second and stay above 0"
         )
-    if objective not in OBJECTIVES:
-        raise SpecificationError(
-            f"binary_masking: unknown objective {objective!r}; there are {', '.join(OBJECTIVES)}"
-        )
+    names = ("objective", objective, OBJECTIVES), ("annealing", annealing, ANNEALINGS)
+    for what, given, known in names:
+        if given not in known:
+            raise SpecificationError(
+                f"binary_masking: unknown {what} {given!r}; there are {', '.join(known)}"
+            )

@@ -1,4 +1,5 @@
-"""How far two models' predictions lie apart: forward and reverse KL, token by token."""
+"""How far two models' predictions lie apart, token by token: forward and reverse KL, and what
+became of the tokens that the base finds likely."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ IntArray = npt.NDArray[np.int64]
 
 MEMORY_BYTES = 4 << 30  # what kept logits may take
 _BLOCK = 1 << 21  # logits normalised at once, in float64: about 100 MB with all that is derived
+MODE = 0.9  # of the base's probability, held by the tokens that it finds likely
+_LIKELY = 512  # tokens that nearly always hold that much
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class Divergence:
             (arXiv 2509.04259) relates forgetting to.
         reverse: KL(tuned || base), float64 [position]. Large where the tuned model says what the
             base would not.
+        mass: what tuned lost of the base's probability of its likely tokens, float64 [position].
+        drift: KL(base || tuned) among these alone, float64 [position]. See `token_mode`.
         passage: which passage each position is of, int64 [position].
         vocabulary: the ids that both models have. Where one has more (fine-tuning added tokens),
             its logits are cut to these and renormalised.
@@ -92,18 +97,14 @@ class Divergence:
 
     forward: FloatArray
     reverse: FloatArray
+    mass: FloatArray
+    drift: FloatArray
     passage: IntArray
     vocabulary: int
 
-    @property
-    def forward_by_passage(self) -> FloatArray:
-        """Mean of `forward` over the passage's positions, nats per token, float64 [passage]."""
-        return by_passage(self.forward, self.passage) / np.bincount(self.passage)
-
-    @property
-    def reverse_by_passage(self) -> FloatArray:
-        """Mean of `reverse` over the passage's positions, nats per token, float64 [passage]."""
-        return by_passage(self.reverse, self.passage) / np.bincount(self.passage)
+    def means(self, values: FloatArray) -> FloatArray:
+        """The mean of one of these over each passage's positions, float64 [passage]."""
+        return by_passage(values, self.passage) / np.bincount(self.passage)
 
 
 def predict(anatomy: Anatomy, passages: Sequence[Passage]) -> Predictions:
@@ -140,17 +141,19 @@ def divergence(base: Anatomy, kept: Predictions, *, vocabulary: int | None = Non
         MeasurementError: logits that are not finite, or a vocabulary that a model does not have.
     """
     starts = boundaries(kept.passages)
-    forward_kl, reverse_kl = (np.empty(int(starts[-1])) for _ in range(2))
+    read = np.empty((4, int(starts[-1])))
     for rows, logits in run_each(base, kept.passages):
         vocabulary = common_ids(vocabulary, kept.logits.shape[-1], logits.shape[-1])
         for row, here in zip(rows, logits, strict=True):
             where = slice(starts[row], starts[row + 1])
             tuned = kept.logits[where].to(here.device)
-            found = token_divergence(here[:, :vocabulary], tuned[:, :vocabulary])
-            forward_kl[where], reverse_kl[where] = (one.cpu().numpy() for one in found)
+            both = here[:, :vocabulary], tuned[:, :vocabulary]
+            found = *token_divergence(*both), *token_mode(*both)
+            read[:, where] = torch.stack(found).cpu().numpy()
     assert vocabulary is not None
     passage_of = np.repeat(np.arange(len(kept.passages)), np.diff(starts))
-    return Divergence(forward_kl, reverse_kl, passage_of, vocabulary)
+    forward_kl, reverse_kl, mass, drift = read
+    return Divergence(forward_kl, reverse_kl, mass, drift, passage_of, vocabulary)
 
 
 def token_divergence(
@@ -168,6 +171,36 @@ def token_divergence(
     there, back = (torch.cat(found) for found in zip(*pairs, strict=True))
     # Rounding leaves sums of about -1e-17 where the distributions are almost equal.
     return there.clamp_min(0.0), back.clamp_min(0.0)
+
+
+def token_mode(
+    base: Float[Tensor, "position vocab"], tuned: Float[Tensor, "position vocab"]
+) -> tuple[Float[Tensor, "position"], Float[Tensor, "position"]]:
+    """What became of the base's mode A, the fewest tokens that hold at least `MODE` of its
+    probability p: the mass that the other model's q lost of it, p(A) - q(A), and the drift within
+    it, KL(p given A || q given A) in nats. float64.
+
+    With B = not A, KL(p || q) is the KL of (p(A), p(B)) against (q(A), q(B)), plus
+    p(A) x drift, plus p(B) x the same among B: the two are what arXiv 2603.12163 calls forgetting
+    of mass and drift, for its old mode.
+    """
+    mass, drift = [], []
+    step = max(1, _BLOCK // base.shape[-1])
+    for one, other in zip(base.split(step), tuned.split(step), strict=True):
+        whole, size = one.double().log_softmax(-1), one.shape[-1]
+        log_p, order = whole.topk(min(_LIKELY, size))
+        if size > _LIKELY and (log_p.exp().sum(-1) < MODE).any():
+            log_p, order = whole.topk(size)
+        log_q = other.double().log_softmax(-1).gather(-1, order)
+        outside = log_p.exp().cumsum(-1) - log_p.exp() >= MODE
+        lost = (log_p.exp() - log_q.exp()).masked_fill(outside, 0.0)
+        within_p, within_q = (
+            values.masked_fill(outside, -torch.inf).log_softmax(-1) for values in (log_p, log_q)
+        )
+        apart = (within_p - within_q).masked_fill(outside, 0.0)
+        mass.append(lost.sum(-1))
+        drift.append((within_p.exp() * apart).sum(-1).clamp_min(0.0))
+    return torch.cat(mass), torch.cat(drift)
 
 
 # --- Running models ------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCORE = "lm_eval.score"  # of each document, more is better
 LIKELIHOOD = "lm_eval.likelihood"  # of what a document scores, all options together, in nats
+# The largest probability of an option, each option's likelihood being a share of all options'.
+CONFIDENCE = "lm_eval.confidence"
 CHANCE = "lm_eval.chance"  # of being right by guessing, where there are options; else 0
 
 
@@ -72,12 +74,14 @@ class Scores:
     filter where there are several); 0 on documents of other tasks.
 
     role: the model's. prompts: lm-eval's hash of each document's prompt, [unit]. likelihood: by
-    subject, in nats, where nothing is generated. chance: by subject, as `CHANCE`.
+    subject, in nats, where nothing is generated. chance: by subject, as `CHANCE`. confidence: as
+    `CONFIDENCE`, of the subjects `task calibration`, of tasks with options.
     """
 
     score: Mapping[str, FloatArray]
     likelihood: Mapping[str, FloatArray]
     chance: Mapping[str, FloatArray]
+    confidence: Mapping[str, FloatArray]
     prompts: tuple[str, ...]
     role: str
 

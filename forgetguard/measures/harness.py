@@ -34,6 +34,7 @@ from forgetguard.checkpoints.quiet import own_randomness
 from forgetguard.errors import ForgetguardError, MeasurementError
 from forgetguard.measures.documents import (
     CHANCE,
+    CONFIDENCE,
     LIKELIHOOD,
     SCORE,
     Documents,
@@ -350,6 +351,7 @@ class _Collected:
     score: dict[str, FloatArray] = field(default_factory=dict)
     likelihood: dict[str, FloatArray] = field(default_factory=dict)
     chance: dict[str, FloatArray] = field(default_factory=dict)
+    confidence: dict[str, FloatArray] = field(default_factory=dict)
     prompts: dict[int, str] = field(default_factory=dict)
     places: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -374,8 +376,13 @@ class _Collected:
                 total = sum(float(one[0]) for one in row["filtered_resps"])
                 self._put(self.likelihood, subject, at, total)
             choice = task.OUTPUT_TYPE == "multiple_choice"
-            guessed = 1 / len(task.doc_to_choice(row["doc"])) if choice else 0.0
-            self._put(self.chance, subject, at, guessed)
+            options = len(task.doc_to_choice(row["doc"])) if choice else 0
+            self._put(self.chance, subject, at, 1 / options if choice else 0.0)
+            if choice and subject == f"{name} acc":
+                nats = np.array([float(one[0]) for one in row["filtered_resps"][:options]])
+                self._put(
+                    self.confidence, f"{name} calibration", at, 1 / np.exp(nats - nats.max()).sum()
+                )
 
     def _put(self, into: dict[str, FloatArray], subject: str, at: int, value: float) -> None:
         into.setdefault(subject, np.zeros(len(self.places)))[at] = value
@@ -394,7 +401,8 @@ class _Collected:
                 "needs one of metrics:, and each of those a task"
             )
         prompts = tuple(self.prompts[at] for at in range(len(self.places)))
-        return Scores(self.score, self.likelihood, self.chance, prompts, role)
+        found = self.score, self.likelihood, self.chance, self.confidence
+        return Scores(*found, prompts, role)
 
 
 def _number(value: object, what: str, place: int) -> float:
@@ -434,7 +442,12 @@ def paired(base: Opened, kept: Scores) -> tuple[Scores, Scores]:
             f"{len(ours.prompts)} documents{first}: they need the same chat template"
         )
     for whose, found in ((BASE, ours), ("", kept)):
-        for quantity, by_subject in ((SCORE, found.score), (LIKELIHOOD, found.likelihood)):
+        kinds = {
+            SCORE: found.score,
+            LIKELIHOOD: found.likelihood,
+            CONFIDENCE: found.confidence,
+        }
+        for quantity, by_subject in kinds.items():
             base.beside.update(
                 {Key(quantity, one, whose): values for one, values in by_subject.items()}
             )

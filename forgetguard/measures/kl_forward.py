@@ -37,7 +37,8 @@ def read(model: Opened) -> Predictions:
 
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Nats a token, a prompt's mean over its positions: [prompt]."""
-    return {WHOLE: base.once(divergence, kept).forward_by_passage}
+    found = base.once(divergence, kept)
+    return {WHOLE: found.means(found.forward)}
 
 
 MEASURE = Measure(

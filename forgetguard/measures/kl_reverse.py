@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Nats a token, a prompt's mean over its positions: [prompt]."""
-    return {WHOLE: base.once(divergence, kept).reverse_by_passage}
+    found = base.once(divergence, kept)
+    return {WHOLE: found.means(found.reverse)}
 
 
 MEASURE = Measure(

@@ -33,6 +33,8 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "margin.drop": "forgetguard.measures.margin_drop",
     "kl.forward": "forgetguard.measures.kl_forward",
     "kl.reverse": "forgetguard.measures.kl_reverse",
+    "mode.mass": "forgetguard.measures.mode_mass",
+    "mode.drift": "forgetguard.measures.mode_drift",
     "cka.layer": "forgetguard.measures.cka_layer",
     "drift.weights": "forgetguard.measures.drift_weights",
     "rotation": "forgetguard.measures.rotation",
@@ -45,6 +47,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "sharpness.trace": "forgetguard.measures.sharpness_trace",
     "lm_eval.drop": "forgetguard.measures.lm_eval_drop",
     "lm_eval.flips": "forgetguard.measures.lm_eval_flips",
+    "lm_eval.calibration": "forgetguard.measures.lm_eval_calibration",
 }
 # Names that samples already have.
 TAKEN = (READOUT, CORRECT, TOP1, SAID, COUNTERFACTUAL, IMPORTANCE, DAMAGE, OWN_DAMAGE)

@@ -16,6 +16,7 @@ from forgetguard.whole_files import write_text
 
 SCHEMA = "forgetguard.results"
 SCHEMA_VERSION = 4
+_HEAD = 100  # bytes of a file that begin with its schema
 _RECORDED_VERSIONS = (
     "forgetguard",
     "torch",
@@ -110,6 +111,7 @@ def read_document(path: Path, schema: str, version: int, what: str) -> dict[str,
     Raises:
         SpecificationError: it is not there, is not JSON, or has another schema or version.
     """
+    stranger = f"{path} is not {what} of forgetguard: give another file"
     try:
         content = json.loads(
             path.read_text(encoding="utf-8"),
@@ -121,13 +123,15 @@ def read_document(path: Path, schema: str, version: int, what: str) -> dict[str,
             f"cannot read {what} {path}: {error.strerror or error}; check the path"
         ) from error
     except (ValueError, RecursionError) as error:
+        if b'"forgetguard.' not in path.read_bytes()[:_HEAD]:
+            raise SpecificationError(stranger) from error
         raise SpecificationError(
             f"cannot read {what} {path}: {error}; was it cut short? Write it again"
         ) from error
     found = content if isinstance(content, dict) else {}
     theirs = found.get("schema"), found.get("schema_version")
     if not str(theirs[0]).startswith("forgetguard."):
-        raise SpecificationError(f"{path} is not {what} of forgetguard: give another file")
+        raise SpecificationError(stranger)
     if theirs != (schema, version):
         step = "give another file" if theirs[0] != schema else "write it again with this version"
         raise SpecificationError(

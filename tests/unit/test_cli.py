@@ -55,6 +55,9 @@ def status(*arguments: str) -> int:
         (("--help",), 0),
         (("tasks",), 0),
         (("discover", "--help"), 0),
+        (("check", "--help"), 0),
+        (("report", "--help"), 0),
+        (("verify", "--help"), 0),
         (("discover", "base=tiny:base", "--taks", "ioi"), 2),
         ((*DISCOVER, "--method", "magic"), 2),
         (("discover", "base=./not-there", "--task", "ioi"), 2),
@@ -99,6 +102,11 @@ def test_every_command_of_the_list_is_there_with_options_and_its_own_help() -> N
     for name in ("check", "init", "inspect", "doctor"):
         assert f"examples:\n  forgetguard {name}" in shown[name].format_help()
         assert "--json" in shown[name].format_help()
+
+
+def test_a_mistyped_command_is_told_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("chek", "tiny:base", "tiny:sft") == 2
+    assert "'chek': did you mean 'check'?" in capsys.readouterr().err
 
 
 def test_python_dash_m_is_the_command() -> None:

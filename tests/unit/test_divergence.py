@@ -25,6 +25,7 @@ from forgetguard.measures.divergence import (
     passages_of,
     predict,
     token_divergence,
+    token_mode,
 )
 
 FEW = 5  # ids of the model small enough to write down all it can say
@@ -116,8 +117,8 @@ def test_every_position_of_every_passage_agrees_with_a_loop_over_the_vocabulary(
         mine = found.passage == number
         assert found.forward[mine] == pytest.approx(naive(base, tuned, text), rel=1e-5)
         assert found.reverse[mine] == pytest.approx(naive(tuned, base, text), rel=1e-5)
-        assert found.forward_by_passage[number] == pytest.approx(found.forward[mine].mean())
-        assert found.reverse_by_passage[number] == pytest.approx(found.reverse[mine].mean())
+        assert found.means(found.forward)[number] == pytest.approx(found.forward[mine].mean())
+        assert found.means(found.reverse)[number] == pytest.approx(found.reverse[mine].mean())
     assert found.vocabulary == VOCAB
 
 
@@ -285,3 +286,75 @@ def test_more_logits_than_memory_are_refused_with_their_size(
     monkeypatch.setattr("forgetguard.measures.divergence.MEMORY_BYTES", 1000)
     with pytest.raises(MeasurementError, match=f"12 positions x {VOCAB} logits .* fewer"):
         predict(base, draw(4))
+
+
+def test_kl_is_mass_moved_plus_drift_within_the_mode_plus_drift_outside_it() -> None:
+    """The chain rule of KL, with the mode found by a loop."""
+    draw = torch.Generator().manual_seed(0)
+    base, tuned = (3 * torch.randn(6, VOCAB, generator=draw) for _ in range(2))
+    mass, drift = token_mode(base, tuned)
+    whole, _ = token_divergence(base, tuned)
+    for at in range(len(base)):
+        p, q = (one[at].double().softmax(0).tolist() for one in (base, tuned))
+        mode: list[int] = []
+        while sum(p[token] for token in mode) < 0.9:
+            mode.append(max({*range(VOCAB)} - {*mode}, key=p.__getitem__))
+        rest = [token for token in range(VOCAB) if token not in mode]
+
+        def held(of: list[float], tokens: list[int]) -> float:
+            return math.fsum(of[token] for token in tokens)
+
+        def within(tokens: list[int], p: list[float] = p, q: list[float] = q) -> float:
+            p_all, q_all = held(p, tokens), held(q, tokens)
+            return math.fsum(
+                p[token] / p_all * math.log(p[token] / p_all * q_all / q[token]) for token in tokens
+            )
+
+        p_mode, q_mode = held(p, mode), held(q, mode)
+        assert mass[at].item() == pytest.approx(p_mode - q_mode, abs=1e-12)
+        assert drift[at].item() == pytest.approx(within(mode), abs=1e-12)
+        moved = p_mode * math.log(p_mode / q_mode)
+        moved += (1 - p_mode) * math.log((1 - p_mode) / (1 - q_mode))
+        parts = moved + p_mode * within(mode) + (1 - p_mode) * within(rest)
+        assert whole[at].item() == pytest.approx(parts, abs=1e-12)
+
+
+def test_mass_and_drift_each_see_their_own_change_and_not_the_others() -> None:
+    base = 3 * torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(1)).double()
+    order = base[0].argsort(descending=True)
+    inside = order[: int((base.softmax(-1)[0, order].cumsum(0) < 0.9).sum()) + 1]
+    less, mixed = [], []
+    for size in (0.0, 0.5, 2.0):
+        sunk, turned = base.clone(), base.clone()
+        sunk[0, inside] -= size
+        less.append([one.item() for one in token_mode(base, sunk)])
+        share = base[0, inside].softmax(0)
+        pull = torch.zeros_like(share)
+        pull[0], pull[1] = -size, size
+        other = (share.log() + pull).log_softmax(0)
+        turned[0, inside] = other + base[0, inside].logsumexp(0)
+        mixed.append([one.item() for one in token_mode(base, turned)])
+    assert less[0] == mixed[0] == [0, 0]
+    assert 0 < less[1][0] < less[2][0]
+    assert [drift for _, drift in less] == pytest.approx([0, 0, 0], abs=1e-12)
+    assert 0 < mixed[1][1] < mixed[2][1]
+    assert [mass for mass, _ in mixed] == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_a_mode_of_many_tokens_is_found_whole() -> None:
+    """The most likely 512 tokens hold less than 90 % here."""
+    base = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(2))
+    tuned = base.clone()
+    order = base.argsort(descending=True)
+    p = base.double().softmax(-1)
+    for row in range(2):
+        count = int((p[row, order[row]].cumsum(0) < 0.9).sum()) + 1
+        tuned[row, order[row, :count]] -= 1.0
+        assert count > 3000
+    mass, drift = token_mode(base, tuned)
+    q = tuned.double().softmax(-1)
+    expected = [
+        (p[row, inside] - q[row, inside]).sum().item() for row, inside in enumerate(tuned < base)
+    ]
+    assert mass.tolist() == pytest.approx(expected, abs=1e-12)
+    assert drift.tolist() == pytest.approx([0, 0], abs=1e-9)

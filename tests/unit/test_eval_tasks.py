@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from forgetguard.gate.estimate import Case
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
-from forgetguard.measures import lm_eval_flips
+from forgetguard.measures import lm_eval_calibration, lm_eval_flips
 from forgetguard.measures.documents import EvalTasks, Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
@@ -143,7 +145,7 @@ def test_flips_of_a_task_without_right_and_wrong_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     right, graded = np.array([1.0, 0.0]), np.array([0.5, 0.2])
-    found = Scores({"a acc": right, "b rouge": graded}, {}, {}, ("p", "q"), "tuned")
+    found = Scores({"a acc": right, "b rouge": graded}, {}, {}, {}, ("p", "q"), "tuned")
     monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
     with pytest.raises(MeasurementError, match="no metric of b is right or wrong"):
         lm_eval_flips.compare(None, found)  # type: ignore[arg-type]
@@ -151,3 +153,41 @@ def test_flips_of_a_task_without_right_and_wrong_are_refused(
 
 def test_a_document_carries_its_task_place_and_digest() -> None:
     assert document("arc_easy", 17, "0a1b", "Which?").clean == "arc_easy #17 (0a1b): Which?"
+
+
+def test_squared_calibration_error_is_the_mean_product_of_two_documents_of_a_bin() -> None:
+    draw = np.random.default_rng(0)
+    confidence = np.concatenate([draw.random(80), [1.0, 0.1, 0.0]])
+    right = (draw.random(83) < confidence**2).astype(float)
+    bins: dict[int, list[float]] = {}
+    for one, held in zip(confidence.tolist(), right.tolist(), strict=True):
+        bins.setdefault(min(int(one * 10), 9), []).append(one - held)
+    expected = sum(
+        len(rows) * np.mean([one * other for one, other in permutations(rows, 2)])
+        for rows in bins.values()
+    )
+    found = lm_eval_calibration.contributions(confidence, right)
+    assert found.mean() == pytest.approx(expected / 83, rel=1e-12)
+    alone = lm_eval_calibration.contributions(np.array([0.05, 0.5]), np.array([1.0, 0.0]))
+    assert not alone.any()
+
+
+def test_it_is_unbiased_where_the_absolute_error_is_not() -> None:
+    """Of a model that is well calibrated, and of one that is 10 points too sure."""
+    draw, read, absolute = np.random.default_rng(1), ([], []), ([], [])
+    for _ in range(2000):
+        confidence = 0.25 + 0.7 * draw.random(100)
+        for place, off in enumerate((0.0, 0.1)):
+            right = (draw.random(100) < confidence - off).astype(float)
+            read[place].append(lm_eval_calibration.contributions(confidence, right).mean())
+            gaps = np.bincount((confidence * 10).astype(int), weights=confidence - right)
+            absolute[place].append(abs(gaps).sum() / 100)
+    assert np.mean(read, axis=1) == pytest.approx([0, 0.01], abs=5e-4)
+    assert np.mean(absolute[0]) > 0.09
+
+
+def test_calibration_needs_options_and_acc(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Scores({"a acc_norm": np.ones(2)}, {}, {}, {}, ("p", "q"), "tuned")
+    monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
+    with pytest.raises(MeasurementError, match="metric acc"):
+        lm_eval_calibration.compare(SimpleNamespace(documents=()), found)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ LAYERS = (
     "errors",
     "whole_files",
     "cache_folder",
+    "shown",
     "checkpoints",
     "anatomy",
     "patching",
@@ -170,7 +171,7 @@ def declared_dependencies() -> set[str]:
     """The distributions that the package and its extras need, but for developing."""
     extras = PROJECT["project"]["optional-dependencies"]
     needed = list(PROJECT["project"]["dependencies"])
-    needed += [one for name in extras if name != "dev" for one in extras[name]]
+    needed += [one for name in extras if name not in ("dev", "docs") for one in extras[name]]
     return {normal(re.match(r"[\w.-]+", one)[0]) for one in needed}
 
 

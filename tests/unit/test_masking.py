@@ -20,7 +20,7 @@ from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery import binary_masking as binary_module
 from forgetguard.discovery import mask_training
-from forgetguard.discovery.binary_masking import binary_masking, negative_logprob
+from forgetguard.discovery.binary_masking import _annealed, binary_masking, negative_logprob
 from forgetguard.discovery.desiderata_masking import (
     Desideratum,
     desiderata_masking,
@@ -206,6 +206,14 @@ def test_steps_are_adams() -> None:
         optimiser.step()
         state = _adam(state, start, gradient, 0.1, lambda parameters, _: parameters)
     torch.testing.assert_close(state.parameters, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_temperature_falls_geometrically_or_linearly() -> None:
+    logits = torch.tensor([2.0], dtype=torch.float64)
+    geometric, linear = _annealed((10.0, 0.1), 11), _annealed((10.0, 0.1), 11, linear=True)
+    for step, (one, other) in {0: (10, 10), 5: (1, 5.05), 10: (0.1, 0.1)}.items():
+        assert geometric(logits, step).item() == pytest.approx(1 / (1 + np.exp(-2 / one)))
+        assert linear(logits, step).item() == pytest.approx(1 / (1 + np.exp(-2 / other)))
 
 
 @pytest.mark.parametrize("method", METHODS)

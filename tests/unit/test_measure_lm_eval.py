@@ -8,6 +8,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,46 @@ def test_more_damage_of_one_kind_reads_more(folder: Path, tmp_path: Path) -> Non
     assert found == sorted(found)
     assert found[-1] > 0.2
     assert verdicts["lm_eval.drop"].code is Code.BEYOND
+
+
+def test_calibration_is_what_lm_evals_likelihoods_give_and_blind_to_what_accuracy_sees(
+    folder: Path, alone: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    limits = "limits: {lm_eval.calibration: {max: 0.02}, lm_eval.drop: {max: 0.02}}\n"
+    spec = spec_of(folder, "tasks: [tiny_choice], include: ., metrics: [acc]", limits)
+
+    def error(name: str) -> float:
+        """Ten bins of the documents, from the rows that lm-eval itself gives."""
+        bins: dict[int, list[float]] = {}
+        for row in alone[name]["samples"]["tiny_choice"]:
+            nats = [float(one[0]) for one in row["filtered_resps"]]
+            sure = max(float(torch.tensor(nats).double().softmax(0)[at]) for at in (0, 1))
+            bins.setdefault(min(int(sure * 10), 9), []).append(sure - row["acc"])
+        pairs = [
+            (len(gaps), one * other)
+            for gaps in bins.values()
+            for one, other in permutations(gaps, 2)
+        ]
+        return sum(product / (count - 1) for count, product in pairs) / 48
+
+    verdict = gated(spec, "tiny:sft")[0]["lm_eval.calibration"]
+    (found,) = verdict.subjects
+    assert found.subject == "tiny_choice calibration"
+    assert found.value.value == pytest.approx(error("sft") - error("base"), abs=1e-6)
+
+    read = []
+    for scale in (1.0, 0.3, 0.03):  # of the final norm: likelihoods flatten, and keep their order
+
+        def flatten(tensors: dict[str, torch.Tensor], scale: float = scale) -> None:
+            tensors["model.norm.weight"] *= scale
+
+        (tmp_path / str(scale)).mkdir()
+        verdicts, _ = gated(spec, copy_of_base(tmp_path / str(scale), flatten))
+        assert verdicts["lm_eval.drop"].subjects[0].value.value == pytest.approx(0, abs=0.03)
+        read.append(verdicts["lm_eval.calibration"].subjects[0].value.value)
+    assert read[0] == 0
+    assert read == sorted(read)
+    assert verdicts["lm_eval.calibration"].code is Code.BEYOND
 
 
 def test_documents_are_drawn_by_seed_and_paired(folder: Path) -> None:

@@ -344,6 +344,7 @@ def _changed(**more: Any) -> dict[str, Any]:
     [
         (json.dumps(document(MIXED[0]))[:900], "cut short"),
         ('{"schema": "other"}', "is not the results file of forgetguard"),
+        ("# a README", "is not the results file of forgetguard"),
         (json.dumps(_changed(schema_version=3)), "write it again with this version"),
         (json.dumps(_changed(seed=7)), "changed after it was written"),
         (

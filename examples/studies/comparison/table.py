@@ -9,6 +9,8 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from examples.studies.comparison.agreement import agreement, shift_by_necessity, specialists
+from examples.studies.comparison.mask_shift import mean_mask
 from forgetguard.report.terminal import aligned
 from forgetguard.report.wording import number
 
@@ -80,7 +82,7 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
     def title(text: str) -> tuple[str, ...]:
         return (text, *("" for _ in comparison.columns))
 
-    ceiling = comparison.ceiling
+    ceiling, base = comparison.ceiling, comparison.column("base")
     return [
         title("behaviour, all pairs"),
         row("  accuracy", lambda one: number(one.accuracy)),
@@ -101,6 +103,8 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
         *filter(any, (row("", partial(_moved, place=at)) for at in range(1, MOVED_SHOWN))),
         row(f"  mean size of the shift {_OURS}", lambda one: _number(one.mean_shift)),
         row(f"  the same, run against run {_OURS}", lambda one: _spread(one.run_shift)),
+        row("  IoU (97.5 % of permutations)", partial(_agreed, base=base)),
+        row("  with its necessity, r (p)", partial(_gave_up, base=base)),
         title("circuit against the base's"),
         row("  heads shared", _shared),
         row("  retention", _retained),
@@ -118,7 +122,30 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
         title("necessity of heads, against the base's"),
         row(f"  Pearson {_OURS}", lambda one: _number(one.pearson)),
         row(f"  Spearman {_OURS}", lambda one: _number(one.spearman)),
+        row("  necessity x sufficiency, most", partial(_specialist, place=0)),
+        *(row("", partial(_specialist, place=at)) for at in range(1, MOVED_SHOWN)),
     ]
+
+
+def _agreed(column: Column, base: Column) -> str:
+    if column is base or not column.masks or not base.masks:
+        return "" if column is base else _NONE
+    found = agreement(mean_mask(column.masks), mean_mask(base.masks))
+    return _NONE if found.iou is None else f"{found.iou:.2f} ({found.null:.2f})"
+
+
+def _gave_up(column: Column, base: Column) -> str:
+    if column is base or not any((column.shift or {}).values()) or base.necessity is None:
+        return "" if column is base else _NONE
+    found = shift_by_necessity(mean_mask(column.masks), mean_mask(base.masks), base.necessity)
+    return f"{found.r:+.2f} ({found.p_value:.2g})"
+
+
+def _specialist(column: Column, place: int) -> str:
+    if column.necessity is None or column.sufficiency is None:
+        return _NONE if place == 0 else ""
+    found = list(specialists(column.necessity, column.sufficiency).items())[place]
+    return f"{found[0]} {found[1]:.2g}" if found[1] > 0 else ""
 
 
 def _number(value: float | None) -> str:
