@@ -98,7 +98,12 @@ def _check(
         if spec.kind == "adapter":
             adapter_config(spec.directory)
     _refuse_other_geometry(specs, fulls)
-    sides = _describe(asked, fulls, options)
+    # The headers of every checkpoint; the weights of hub ids are fetched now too.
+    sides = []
+    for spec, under in zip(asked, fulls, strict=True):
+        own = describe(localise(spec, options), options)
+        full = describe(localise(under, options), options) if own.is_adapter else own
+        sides.append(_Side(own, full))
     notes = []
     for side in sides:
         if side.own.is_adapter:
@@ -112,18 +117,6 @@ def _check(
     else:
         notes += _refuse_same_weights(sides, beside, allowed_by)
     return (*notes, *beside)
-
-
-def _describe(
-    asked: Sequence[CheckpointSpec], fulls: Sequence[CheckpointSpec], options: LoadOptions
-) -> list[_Side]:
-    """Read the headers of every checkpoint, the weights of hub ids now fetched too."""
-    sides = []
-    for spec, under in zip(asked, fulls, strict=True):
-        own = describe(localise(spec, options), options)
-        full = describe(localise(under, options), options) if own.is_adapter else own
-        sides.append(_Side(own, full))
-    return sides
 
 
 # --- The same checkpoint twice ------------------------------------------------------------------

@@ -77,7 +77,12 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
 
 def _encoded(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> Stages:
     if isinstance(spec.pairs, EvalTasks):
-        return _of_documents(spec, spec.pairs, base, others)
+        given = spec.pairs
+        if spec.prompt_seed is not None:
+            given = replace(given, seed=derive_seed(spec.prompt_seed, "prompts", spec.name))
+        found = documents(given, {one.role: one.tokenizer for one in (base, *others)})
+        part = Part(found.units, (), documents=found)
+        return Stages(part, (part,))
     if isinstance(spec.pairs, Prompts):
         part = Part(*_passages(spec, spec.pairs, base, others))
         return Stages(part, (part,))
@@ -201,16 +206,6 @@ def _passages(
                 )
         found.append(passage(*ids))
     return chosen, tuple(found)
-
-
-def _of_documents(
-    spec: GateSpec, given: EvalTasks, base: Checkpoint, others: Sequence[Checkpoint]
-) -> Stages:
-    if spec.prompt_seed is not None:
-        given = replace(given, seed=derive_seed(spec.prompt_seed, "prompts", spec.name))
-    found = documents(given, {one.role: one.tokenizer for one in (base, *others)})
-    part = Part(found.units, (), documents=found)
-    return Stages(part, (part,))
 
 
 def part_notes(part: Part) -> tuple[Note, ...]:

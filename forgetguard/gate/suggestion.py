@@ -241,48 +241,24 @@ def _margins(
     """Of each row of importances and damages, [subject, pair]; None where they are not known."""
     order = np.random.default_rng(seed).permutation(whole.shape[1])
     halves = [np.sort(half) for half in np.array_split(order, 2)]
-    bounds = np.stack(
-        [
-            _bounds(
-                damage[:, half],
-                whole[:, half],
-                cluster_codes([templates[pair] for pair in half]),
-                seed,
-                confidence,
-            )
-            for half in halves
-        ]
-    ).max(axis=0)
+    bounds = np.zeros(len(whole))  # of |DCV|; inf where it is not measurable
+    for half in halves:
+        clusters = cluster_codes([templates[pair] for pair in half])
+        common: dict[str, Any] = {"confidence": confidence, "seed": seed, "clusters": clusters}
+        shown = studentised.means(whole[:, half], **common)
+        able = [row for row, one in enumerate(shown) if studentised.measurable(one)]
+        found = np.full(len(whole), np.inf)
+        if able:
+            rows = damage[able][:, half], whole[able][:, half]
+            estimates = studentised.ratios(*rows, fail_alpha=0, **common).estimates
+            found[able] = [max(abs(one.low), abs(one.high)) for one in estimates]
+        bounds = np.maximum(bounds, found)
     first, second = (whole[:, half].mean(axis=1) for half in halves)
     known = np.isfinite(bounds) & (first * second > 0)
     return [
         Margin(float(bound), float(abs(one - two) / abs((one + two) / 2))) if is_known else None
         for bound, one, two, is_known in zip(bounds, first, second, known, strict=True)
     ]
-
-
-def _bounds(
-    damage: FloatArray,
-    importance: FloatArray,
-    clusters: npt.NDArray[np.intp] | None,
-    seed: int,
-    confidence: float,
-) -> FloatArray:
-    """The larger bound of |DCV| of each row of [subject, pair]; inf where it is not measurable."""
-    found = np.full(len(importance), np.inf)
-    shown = studentised.means(importance, confidence=confidence, seed=seed, clusters=clusters)
-    measurable = [row for row, one in enumerate(shown) if studentised.measurable(one)]
-    if measurable:
-        estimates = studentised.ratios(
-            damage[measurable],
-            importance[measurable],
-            confidence=confidence,
-            seed=seed,
-            clusters=clusters,
-            fail_alpha=0,
-        ).estimates
-        found[measurable] = [max(abs(one.low), abs(one.high)) for one in estimates]
-    return found
 
 
 def _limit(key: str, margin: Margin | None) -> float:

@@ -74,22 +74,17 @@ def lower_bounds(
     for _ in range(_STEPS):
         before = low.copy()
         for head in np.flatnonzero(moving):
-            critical[head] = highest(_shifts(form, known, most, float(low[head])), rest)
+            limit = float(low[head])
+            # By how much each head's T there lies below 0 even where its ratio is `most`, [heads].
+            error = np.where(known, form.errors(), form.errors_at(limit))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shifts = np.where(most < limit, (most - limit) / error, 0.0)
+            critical[head] = highest(shifts, rest)
         low = np.maximum(before, bound(critical))
         moving[moving] = low[moving] - before[moving] > _SETTLED * (1 + np.abs(before[moving]))
         if not moving.any():
             break
     return low
-
-
-def _shifts(
-    form: LinearForm, known: npt.NDArray[np.bool_], most: FloatArray, limit: float
-) -> FloatArray:
-    """By how much each head's T at `limit` lies below 0 even where its ratio is `most`, [heads]."""
-    error = np.where(known, form.errors(), form.errors_at(limit))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: FloatArray = np.where(most < limit, (most - limit) / error, 0.0)
-    return found
 
 
 def student_critical(freedom: float) -> Critical:

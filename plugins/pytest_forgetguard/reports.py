@@ -45,7 +45,9 @@ class Reports:
         # A set-up that went well says nothing yet: the process may still die in the call.
         says_something = report.when == "call" or not report.passed
         if verdicts or (is_gate(item) and says_something):
-            outcome = self._outcome(item, report, call, verdicts)
+            outcome = _outcome(report, call, verdicts)
+            if outcome == "pass" and report.when == "call" and self._run.uses.gates_nothing(item):
+                outcome = "ungated"
             attempts = self._attempts[item.nodeid]
             attempts[-1].add(Result(outcome, _message(report), verdicts))
             attached: dict[str, Any] = {
@@ -55,36 +57,15 @@ class Reports:
                 "circuits": self._run.measurements.drain_circuits(),
             }
             setattr(report, ATTACHED, attached)
-            reason = self._skipped(item, report, call, outcome)
+            error = None if call.excinfo is None else call.excinfo.value
+            reason = str(error) if isinstance(error, (Recorded, NotHad)) else ""
+            if self._run.settings.allow_abstain and report.passed and outcome == "abstain":
+                reason = f"ABSTAIN, allowed: {item.nodeid}"
             if reason:
                 # What is allowed is still no pass: pytest, JUnit and all others call it skipped.
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), (item.reportinfo()[1] or 0) + 1, reason)
         return report
-
-    def _outcome(
-        self,
-        item: pytest.Item,
-        report: pytest.TestReport,
-        call: pytest.CallInfo[None],
-        verdicts: Sequence[dict[str, Any]],
-    ) -> str:
-        found = _outcome(report, call, verdicts)
-        no_limit = report.when == "call" and self._run.uses.gates_nothing(item)
-        return "ungated" if found == "pass" and no_limit else found
-
-    def _skipped(
-        self,
-        item: pytest.Item,
-        report: pytest.TestReport,
-        call: pytest.CallInfo[None],
-        outcome: str,
-    ) -> str:
-        """Why pytest is to call this gate skipped, in a run where it may be neither."""
-        if call.excinfo is not None and isinstance(call.excinfo.value, (Recorded, NotHad)):
-            return str(call.excinfo.value)
-        allowed = self._run.settings.allow_abstain and report.passed and outcome == "abstain"
-        return f"ABSTAIN, allowed: {item.nodeid}" if allowed else ""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(

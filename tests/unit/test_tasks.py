@@ -407,14 +407,14 @@ def test_words_of_two_lengths_never_take_one_anothers_place(task: str) -> None:
 @tasks
 def test_too_few_fitting_words_name_the_task(task: str) -> None:
     with pytest.raises(CapabilityError, match=rf"'{task}': "):
-        TASKS[task](random.Random(0), nothing)
+        next(TASKS[task](random.Random(0), nothing))
 
 
 def test_too_few_fitting_words_say_how_many_are_left() -> None:
     with pytest.raises(
         CapabilityError, match=r"'ioi': 5 of 441 names fit .* at least 8 are needed"
     ):
-        TASKS["ioi"](random.Random(0), lambda word: word in words.NAMES[:5])
+        next(TASKS["ioi"](random.Random(0), lambda word: word in words.NAMES[:5]))
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - WORDS_OF_TINY))

@@ -83,43 +83,15 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     """
     names = fitting("agreement", "names", listed("names", fits), fits, at_least=4)
     known = frames("agreement", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: (frame.sentence,))
-    usable = {
+    sentences = {
         key: frame for key, frame in known.items() if fits(frame.singular) and fits(frame.plural)
     }
-    if not usable:
+    if not sentences:
         raise CapabilityError(
             "Task 'agreement': none of the verbs is, are, was, were, has, have fits this "
             "tokenizer; choose another task."
         )
-    return _draw(rng, _subjects(fits), names, usable)
-
-
-def _subjects(fits: Fits) -> tuple[tuple[str, str], ...]:
-    """The singulars and plurals that can stand in one another's place."""
-    length = {form: fits(form) for form in (*PLURALS, *PLURALS.values())}
-    same = _of_one_length(PLURALS.items(), length)
-    if len(same) >= 8:
-        return same
-    # A small vocabulary has "keys" in more tokens than "key", but another plural in as many.
-    mixed = _of_one_length(product(PLURALS, PLURALS.values()), length)
-    for kind, words in (("singular", PLURALS), ("plural", PLURALS.values())):
-        found = {form for pair in mixed for form in pair}
-        fitting("agreement", f"{kind} nouns", tuple(words), found.__contains__, at_least=8)
-    return mixed
-
-
-def _of_one_length(
-    pairs: Iterable[tuple[str, str]], length: Mapping[str, int]
-) -> tuple[tuple[str, str], ...]:
-    return tuple((a, b) for a, b in pairs if length[a] == length[b] > 0)
-
-
-def _draw(
-    rng: random.Random,
-    subjects: tuple[tuple[str, str], ...],
-    names: tuple[str, ...],
-    sentences: dict[str, Frame],
-) -> Iterator[PromptPair]:
+    subjects = _subjects(fits)
     while True:
         key, number = rng.choice(tuple(sentences)), rng.choice((0, 1))
         frame = sentences[key]
@@ -146,3 +118,23 @@ def _draw(
                 **(labels("names", name=slots["name"]) if "{name}" in frame.sentence else {}),
             },
         )
+
+
+def _subjects(fits: Fits) -> tuple[tuple[str, str], ...]:
+    """The singulars and plurals that can stand in one another's place."""
+    length = {form: fits(form) for form in (*PLURALS, *PLURALS.values())}
+    same = _of_one_length(PLURALS.items(), length)
+    if len(same) >= 8:
+        return same
+    # A small vocabulary has "keys" in more tokens than "key", but another plural in as many.
+    mixed = _of_one_length(product(PLURALS, PLURALS.values()), length)
+    for kind, words in (("singular", PLURALS), ("plural", PLURALS.values())):
+        found = {form for pair in mixed for form in pair}
+        fitting("agreement", f"{kind} nouns", tuple(words), found.__contains__, at_least=8)
+    return mixed
+
+
+def _of_one_length(
+    pairs: Iterable[tuple[str, str]], length: Mapping[str, int]
+) -> tuple[tuple[str, str], ...]:
+    return tuple((a, b) for a, b in pairs if length[a] == length[b] > 0)

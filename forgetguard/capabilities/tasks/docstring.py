@@ -52,12 +52,7 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     Raises CapabilityError when fewer than 24 words fit.
     """
     words = fitting("docstring", "nouns", listed("objects nouns", fits), fits, at_least=24)
-    return _draw(rng, words, frames("docstring", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _draw(
-    rng: random.Random, words: tuple[str, ...], definitions: dict[str, str]
-) -> Iterator[PromptPair]:
+    definitions = frames("docstring", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(definitions))
         documented, rest = rng.choice(DOCUMENTED), rng.choice(REST)

@@ -62,28 +62,6 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     names = fitting("fact_recall", "names", listed("names", fits), fits, at_least=4)
     places = fitting("fact_recall", "places", listed("places", fits), fits, at_least=3)
     sentences = frames("fact_recall", FRAMES, HELD_OUT_FRAMES, fits)
-    return _draw(rng, facts, names, places, sentences)
-
-
-def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], int]) -> dict[str, str]:
-    """The facts whose country and answer both fit; countries have one length, answers need not."""
-    countries = fitting(
-        "fact_recall",
-        f"countries with their {relation}",
-        tuple(table),
-        lambda country: fits(country) if fits(table[country]) else 0,
-        at_least=6,
-    )
-    return {country: table[country] for country in countries}
-
-
-def _draw(
-    rng: random.Random,
-    facts: dict[str, dict[str, str]],
-    names: tuple[str, ...],
-    places: tuple[str, ...],
-    sentences: dict[str, str],
-) -> Iterator[PromptPair]:
     while True:
         frame = rng.choice(tuple(sentences))
         known = facts[frame.split("-")[0]]
@@ -102,3 +80,15 @@ def _draw(
                 **(labels("places", place=slots["place"]) if "{place}" in sentences[frame] else {}),
             },
         )
+
+
+def _known(relation: str, table: Mapping[str, str], fits: Callable[[str], int]) -> dict[str, str]:
+    """The facts whose country and answer both fit; countries have one length, answers need not."""
+    countries = fitting(
+        "fact_recall",
+        f"countries with their {relation}",
+        tuple(table),
+        lambda country: fits(country) if fits(table[country]) else 0,
+        at_least=6,
+    )
+    return {country: table[country] for country in countries}

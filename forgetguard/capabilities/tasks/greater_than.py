@@ -60,15 +60,7 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     """
     numbers = fitting("greater_than", "number words", tuple(NUMBERS), fits, at_least=8)
     names = fitting("greater_than", "names", listed("names", fits), fits, at_least=4)
-    return _draw(rng, numbers, names, frames("greater_than", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _draw(
-    rng: random.Random,
-    numbers: tuple[str, ...],
-    names: tuple[str, ...],
-    sentences: dict[str, str],
-) -> Iterator[PromptPair]:
+    sentences = frames("greater_than", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(sentences))
         name = rng.choice(names)

@@ -14,7 +14,7 @@ two digits after an apostrophe, "from the year '32 to the year '". Light: no tor
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from forgetguard.capabilities.pairs import PromptPair
@@ -78,40 +78,14 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     """
     centuries = {one: found for one in CENTURIES if len(found := _starts(one, fits)) >= 30}
     short = _starts(APOSTROPHE, fits)
-    usable = centuries or ({APOSTROPHE: short} if len(short) >= 30 else {})
-    if not usable:
+    starts = centuries or ({APOSTROPHE: short} if len(short) >= 30 else {})
+    if not starts:
         raise CapabilityError(
             "Task 'greater_than_year': this tokenizer has years neither in two tokens of two "
             "digits nor digit by digit, nor two-digit years after an apostrophe. Choose task "
             "greater_than, which writes numbers as words."
         )
-    return _draw(rng, usable, frames("greater_than_year", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _starts(century: str, fits: Fits) -> list[_Start]:
-    """The start years that can be told from 01 behind these digits, with their answers."""
-    before = f"the year {century}"
-    whole = tuple(one for one in ENDINGS if fits(one, before) == 1)
-    if FIRST in whole and len(whole) >= 60:
-        # The century itself stands in the prompt, and would be an answer too.
-        options, starts = tuple(one for one in whole if one not in (FIRST, century)), whole[1:]
-    elif all(fits(digit, before) == 1 and fits(digit, before + "0") == 1 for digit in DIGITS):
-        options, starts = DIGITS, ENDINGS[1:]
-    else:
-        return []
-    size = len(options[0])
-    found = []
-    for ending in starts:
-        later = tuple(one for one in options if one > ending[:size])
-        earlier = tuple(one for one in options if one < ending[:size])
-        if min(len(later), len(earlier)) >= FEWEST:
-            found.append(_Start(ending, later, earlier))
-    return found
-
-
-def _draw(
-    rng: random.Random, starts: Mapping[str, list[_Start]], sentences: Mapping[str, str]
-) -> Iterator[PromptPair]:
+    sentences = frames("greater_than_year", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame, thing = rng.choice(tuple(sentences)), rng.choice(THINGS)
         century = rng.choice(tuple(starts))
@@ -133,3 +107,24 @@ def _draw(
             answers=tuple(sorted(answers)),
             distractors=tuple(sorted(distractors)),
         )
+
+
+def _starts(century: str, fits: Fits) -> list[_Start]:
+    """The start years that can be told from 01 behind these digits, with their answers."""
+    before = f"the year {century}"
+    whole = tuple(one for one in ENDINGS if fits(one, before) == 1)
+    if FIRST in whole and len(whole) >= 60:
+        # The century itself stands in the prompt, and would be an answer too.
+        options, starts = tuple(one for one in whole if one not in (FIRST, century)), whole[1:]
+    elif all(fits(digit, before) == 1 and fits(digit, before + "0") == 1 for digit in DIGITS):
+        options, starts = DIGITS, ENDINGS[1:]
+    else:
+        return []
+    size = len(options[0])
+    found = []
+    for ending in starts:
+        later = tuple(one for one in options if one > ending[:size])
+        earlier = tuple(one for one in options if one < ending[:size])
+        if min(len(later), len(earlier)) >= FEWEST:
+            found.append(_Start(ending, later, earlier))
+    return found

@@ -92,7 +92,24 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
     Raises CapabilityError when no mapping has 8 words that fit together with their image.
     """
-    return _draw_queries(rng, _usable("in_context_mapping", 1, fits), _frames(fits))
+    kinds = _usable("in_context_mapping", 1, fits)
+    written = _frames(fits)
+    while True:
+        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
+        query, other, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 2)
+        (image,) = (TABLE[column] for column in kind)
+        yield PromptPair(
+            clean=_prompt(written[key], shown, image, query),
+            counterfactual=_prompt(written[key], shown, image, other),
+            answer=f" {image[query]}",
+            distractor=f" {image[other]}",
+            template=key,
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "mapping": kind[0],
+                "examples": str(len(shown)),
+            },
+        )
 
 
 def generate_rule(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -104,7 +121,25 @@ def generate_rule(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when no two mappings have 8 words that fit together with both images
     (which must have equally many tokens, or the examples would not align).
     """
-    return _draw_rules(rng, _usable("in_context_rule", 2, fits), _frames(fits))
+    kinds = _usable("in_context_rule", 2, fits)
+    written = _frames(fits)
+    while True:
+        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
+        image, other = (TABLE[column] for column in kind)
+        query, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 1)
+        yield PromptPair(
+            clean=_prompt(written[key], shown, image, query),
+            counterfactual=_prompt(written[key], shown, other, query),
+            answer=f" {image[query]}",
+            distractor=f" {other[query]}",
+            template=key,
+            classes={
+                **frame_part(key, HELD_OUT_FRAMES),
+                "mapping": kind[0],
+                "other mapping": kind[1],
+                "examples": str(len(shown)),
+            },
+        )
 
 
 def _frames(fits: Fits) -> dict[str, Frame]:
@@ -135,53 +170,6 @@ def _length(columns: Sequence[str], fits: Fits) -> Callable[[str], int]:
         return fits(word) if len(images) == 1 and 0 not in images else 0
 
     return length
-
-
-def _draw_queries(
-    rng: random.Random,
-    kinds: Mapping[tuple[str, ...], tuple[str, ...]],
-    written: Mapping[str, Frame],
-) -> Iterator[PromptPair]:
-    while True:
-        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
-        query, other, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 2)
-        (image,) = (TABLE[column] for column in kind)
-        yield PromptPair(
-            clean=_prompt(written[key], shown, image, query),
-            counterfactual=_prompt(written[key], shown, image, other),
-            answer=f" {image[query]}",
-            distractor=f" {image[other]}",
-            template=key,
-            classes={
-                **frame_part(key, HELD_OUT_FRAMES),
-                "mapping": kind[0],
-                "examples": str(len(shown)),
-            },
-        )
-
-
-def _draw_rules(
-    rng: random.Random,
-    kinds: Mapping[tuple[str, ...], tuple[str, ...]],
-    written: Mapping[str, Frame],
-) -> Iterator[PromptPair]:
-    while True:
-        key, kind = rng.choice(tuple(written)), rng.choice(tuple(kinds))
-        image, other = (TABLE[column] for column in kind)
-        query, *shown = rng.sample(kinds[kind], rng.choice(SHOTS) + 1)
-        yield PromptPair(
-            clean=_prompt(written[key], shown, image, query),
-            counterfactual=_prompt(written[key], shown, other, query),
-            answer=f" {image[query]}",
-            distractor=f" {other[query]}",
-            template=key,
-            classes={
-                **frame_part(key, HELD_OUT_FRAMES),
-                "mapping": kind[0],
-                "other mapping": kind[1],
-                "examples": str(len(shown)),
-            },
-        )
 
 
 def _prompt(frame: Frame, shown: Sequence[str], image: Mapping[str, str], query: str) -> str:

@@ -51,16 +51,7 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     names = fitting("ioi", "names", listed("names", fits), fits, at_least=8)
     places = fitting("ioi", "places", listed("places", fits), fits, at_least=3)
     objects = fitting("ioi", "objects", listed("objects", fits), fits, at_least=3)
-    return _draw(rng, names, places, objects, frames("ioi", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _draw(
-    rng: random.Random,
-    names: tuple[str, ...],
-    places: tuple[str, ...],
-    objects: tuple[str, ...],
-    sentences: dict[str, str],
-) -> Iterator[PromptPair]:
+    sentences = frames("ioi", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(sentences))
         first, second = rng.sample(names, 2)

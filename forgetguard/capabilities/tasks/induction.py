@@ -43,12 +43,7 @@ def generate(
     Raises CapabilityError when fewer than 24 words fit.
     """
     words = fitting("induction", "nouns", listed("objects nouns", fits), fits, at_least=24)
-    return _draw(rng, words, lengths, frames("induction", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _draw(
-    rng: random.Random, words: tuple[str, ...], lengths: Sequence[int], openings: dict[str, str]
-) -> Iterator[PromptPair]:
+    openings = frames("induction", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(openings))
         length, repeated = rng.choice(lengths), rng.choice(REPEATED)

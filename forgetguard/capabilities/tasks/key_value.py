@@ -95,15 +95,6 @@ def generate(
         for kind in ("names", "places", "objects", "colors", "nouns")
     }
     worded = frames("key_value", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: frame.texts)
-    return _draw(rng, left, sizes, worded)
-
-
-def _draw(
-    rng: random.Random,
-    left: dict[str, tuple[str, ...]],
-    sizes: Sequence[int],
-    worded: dict[str, Frame],
-) -> Iterator[PromptPair]:
     while True:
         name = rng.choice(tuple(worded))
         frame, size = worded[name], rng.choice(sizes)

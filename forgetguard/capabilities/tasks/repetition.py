@@ -31,30 +31,25 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when fewer than 24 words fit.
     """
     words = fitting("repetition", "nouns", listed("objects nouns", fits), fits, at_least=24)
-    return _draw(rng, words, frames("repetition", FRAMES, HELD_OUT_FRAMES, fits))
-
-
-def _draw(
-    rng: random.Random, words: tuple[str, ...], openings: dict[str, str]
-) -> Iterator[PromptPair]:
+    openings = frames("repetition", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame, length = rng.choice(tuple(openings)), rng.choice(LENGTHS)
-        listed = rng.sample(words, length)
+        shown = rng.sample(words, length)
         asked = rng.randrange(length - 1)
         # Not beside it: each of the two words keeps the word that follows its place.
         other = rng.choice([i for i in range(length - 1) if abs(i - asked) > 1])
-        swapped = listed.copy()
+        swapped = shown.copy()
         swapped[asked], swapped[other] = swapped[other], swapped[asked]
         yield PromptPair(
-            clean=" ".join([openings[frame], *listed, listed[asked]]),
-            counterfactual=" ".join([openings[frame], *swapped, listed[asked]]),
-            answer=f" {listed[asked + 1]}",
-            distractor=f" {listed[other + 1]}",
+            clean=" ".join([openings[frame], *shown, shown[asked]]),
+            counterfactual=" ".join([openings[frame], *swapped, shown[asked]]),
+            answer=f" {shown[asked + 1]}",
+            distractor=f" {shown[other + 1]}",
             template=f"{frame}-{length}",
             classes={
                 **frame_part(frame, HELD_OUT_FRAMES),
                 "length": str(length),
                 "answer place": place_of(asked + 1, length),
-                **labels("objects nouns", answer=listed[asked + 1], asked=listed[asked]),
+                **labels("objects nouns", answer=shown[asked + 1], asked=shown[asked]),
             },
         )

@@ -12,7 +12,7 @@ one word of the question. (After Lieberum et al., arXiv 2307.09458, and Wiegreff
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
@@ -66,53 +66,8 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when a letter does not fit, or fewer than 24 words for options.
     """
     fitting("symbol_binding", "letters", LETTERS, fits, at_least=len(LETTERS))
-    asked, left = _questions("symbol_binding", fits)
-    return _draw_letters(rng, asked, left, _lists(fits))
-
-
-def generate_text(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    """Answer with the text of the right option.
-
-    Endless pairs whose question changes; the places of both right options are uniform.
-
-    Raises CapabilityError when fewer than 24 words for options fit.
-    """
-    asked, left = _questions("symbol_binding_text", fits)
-    stated = {key: one for key, one in asked.items() if "{right}" in one.text}
-    if not stated:
-        raise CapabilityError(
-            "Task 'symbol_binding_text': of no list of words four fit this tokenizer. Try the "
-            "other readout, or choose another task."
-        )
-    return _draw_texts(rng, stated, left, _lists(fits))
-
-
-def _lists(fits: Fits) -> dict[str, str]:
-    return frames("symbol_binding", LISTS, HELD_OUT_LISTS, fits)
-
-
-def _questions(task: str, fits: Fits) -> tuple[dict[str, Question], dict[str, tuple[str, ...]]]:
-    """The questions with enough options, and what is left of each list of words."""
-    kinds = ("objects", "places", "names", "colors", "numbers")
-    # Of 24 words in five lists, some list has five: enough for a question of its own kind.
-    every = fitting(task, "words for options", listed(" ".join(kinds), fits), fits, at_least=24)
-    found = frozenset(every)
-    left = {kind: tuple(w for w in listed(kind, fits) if w in found) for kind in kinds}
-    known = frames(task, QUESTIONS, HELD_OUT_QUESTIONS, fits, lambda question: (question.text,))
-    enough = {
-        key: one
-        for key, one in known.items()
-        if min(len(left[one.right]), len(left[one.wrong])) >= len(LETTERS)
-    }
-    return enough, left
-
-
-def _draw_letters(
-    rng: random.Random,
-    questions: Mapping[str, Question],
-    left: Mapping[str, tuple[str, ...]],
-    lists: Mapping[str, str],
-) -> Iterator[PromptPair]:
+    questions, left = _questions("symbol_binding", fits)
+    lists = _lists(fits)
     while True:
         key, style = rng.choice(tuple(questions)), rng.choice(tuple(lists))
         question = questions[key]
@@ -138,12 +93,21 @@ def _draw_letters(
         )
 
 
-def _draw_texts(
-    rng: random.Random,
-    questions: Mapping[str, Question],
-    left: Mapping[str, tuple[str, ...]],
-    lists: Mapping[str, str],
-) -> Iterator[PromptPair]:
+def generate_text(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
+    """Answer with the text of the right option.
+
+    Endless pairs whose question changes; the places of both right options are uniform.
+
+    Raises CapabilityError when fewer than 24 words for options fit.
+    """
+    asked, left = _questions("symbol_binding_text", fits)
+    questions = {key: one for key, one in asked.items() if "{right}" in one.text}
+    if not questions:
+        raise CapabilityError(
+            "Task 'symbol_binding_text': of no list of words four fit this tokenizer. Try the "
+            "other readout, or choose another task."
+        )
+    lists = _lists(fits)
     while True:
         key, style = rng.choice(tuple(questions)), rng.choice(tuple(lists))
         question = questions[key]
@@ -162,6 +126,26 @@ def _draw_texts(
                 **labels(question.right, answer=right),
             },
         )
+
+
+def _lists(fits: Fits) -> dict[str, str]:
+    return frames("symbol_binding", LISTS, HELD_OUT_LISTS, fits)
+
+
+def _questions(task: str, fits: Fits) -> tuple[dict[str, Question], dict[str, tuple[str, ...]]]:
+    """The questions with enough options, and what is left of each list of words."""
+    kinds = ("objects", "places", "names", "colors", "numbers")
+    # Of 24 words in five lists, some list has five: enough for a question of its own kind.
+    every = fitting(task, "words for options", listed(" ".join(kinds), fits), fits, at_least=24)
+    found = frozenset(every)
+    left = {kind: tuple(w for w in listed(kind, fits) if w in found) for kind in kinds}
+    known = frames(task, QUESTIONS, HELD_OUT_QUESTIONS, fits, lambda question: (question.text,))
+    enough = {
+        key: one
+        for key, one in known.items()
+        if min(len(left[one.right]), len(left[one.wrong])) >= len(LETTERS)
+    }
+    return enough, left
 
 
 def _prompt(asked: str, style: str, options: Sequence[str]) -> str:
