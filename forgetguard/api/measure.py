@@ -53,6 +53,7 @@ def measure(
     prompts: Sequence[str | Prompt] = (),
     capability: Capability | None = None,
     circuit: Circuit | Sequence[Member | str] = (),
+    new_task: Sequence[str | Prompt] = (),
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Measured:
@@ -64,6 +65,7 @@ def measure(
         capability: prompt pairs, for those that are sampled over pairs; prompts too, where none are
             given.
         circuit: for those that patch one.
+        new_task: prompts with completions of the new task, for those that compare the two.
         confidence: one-sided: each bound of an interval holds with that confidence.
         seed: of the resampling.
 
@@ -80,6 +82,7 @@ def measure(
         limits=(Limit(key, 0.0),),
         chat_template=False if capability is None else capability.chat_template,
         confidence=confidence,
+        new_task=_prompts(new_task) if new_task else None,
     )
     missing = lacking(spec, spec.limits[0].measure)
     if missing:
@@ -94,8 +97,12 @@ def _given(
     prompts: Sequence[str | Prompt], capability: Capability | None
 ) -> TaskPairs | InlinePairs | Prompts | None:
     if prompts:
-        return Prompts(tuple(Prompt(one) if isinstance(one, str) else one for one in prompts))
+        return _prompts(prompts)
     return None if capability is None else pairs_of(capability)
+
+
+def _prompts(given: Sequence[str | Prompt]) -> Prompts:
+    return Prompts(tuple(Prompt(one) if isinstance(one, str) else one for one in given))
 
 
 def estimated(case: Case, key: str) -> Estimated:

@@ -86,8 +86,12 @@ def prepare(
 def fixed(spec: GateSpec) -> GateSpec:
     """The file on as many pairs as may be drawn, at one stage, with the limits that two models can
     be judged by while they are run: nulls and planted damage have no reference and no baseline, and
-    most are no files."""
-    limits = tuple(limit for limit in spec.limits if not limit.over and limit.measure.needs_prompts)
+    most are no files. What is of the base alone knows of no null."""
+    limits = tuple(
+        one
+        for one in spec.limits
+        if not one.over and one.measure.needs_prompts and not one.measure.needs_new_task
+    )
     pairs = spec.pairs
     if isinstance(pairs, TaskPairs | FilePairs) and pairs.most is not None:
         pairs = replace(pairs, count=pairs.most, most=None)

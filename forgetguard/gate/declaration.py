@@ -163,7 +163,7 @@ class GateSpec:
     `core`: of the bundled circuits of one base, whether it is among those that a run judges where
     nobody names any. `prompt_seed`, of the run, draws prompts anew: others of a task (of held-out
     words and templates too), others of a file that holds more than are drawn; None: those that the
-    file fixes.
+    file fixes. `new_task`: prompts of what tuned was trained on, for measures that compare the two.
     """
 
     name: str
@@ -182,6 +182,7 @@ class GateSpec:
     prompt_seed: int | None = None
     found: Mapping[str, Any] | None = field(default=None, hash=False)
     one_by_one: tuple[Member, ...] | Literal["all"] | None = None
+    new_task: Prompts | None = None
     path: Path | None = field(default=None, compare=False)
     member_lines: tuple[int, ...] = field(default=(), compare=False)
     circuit_line: int = field(default=0, compare=False)

@@ -149,7 +149,7 @@ def read_other(
         if matched:
             values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
             heads = replace(heads, counterfactual=values)
-    opened = Opened(role, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents)
+    opened = _opened(role, anatomy, part, vocabulary)
     kept, failed = {}, {}
     for measure in wanted.own:
         read = measure.read
@@ -211,10 +211,23 @@ def read_base(
             if heads.counterfactual is not None:
                 arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
     samples = Samples(part.units, arrays, dropped=part.dropped)
-    opened = Opened(
-        BASE, anatomy, part.passages, part.pairs, vocabulary, documents=part.documents, saved=saved
-    )
+    opened = _opened(BASE, anatomy, part, vocabulary, saved)
     return _compared(opened, wanted, others, samples)
+
+
+def _opened(
+    role: str, anatomy: Anatomy, part: Part, vocabulary: int | None, saved: Saved | None = None
+) -> Opened:
+    return Opened(
+        role,
+        anatomy,
+        part.passages,
+        part.pairs,
+        vocabulary,
+        documents=part.documents,
+        saved=saved,
+        new_task=part.new_task,
+    )
 
 
 def read_behaviour(

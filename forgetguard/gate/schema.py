@@ -68,10 +68,11 @@ CONFIDENCES = (0.5, 0.999)  # beyond it the resampled tail holds too few draws
 _KEYS = (
     "forgetguard", "name", "capability", "description", "fits", "core", "pairs",
     "chat_template", "readout", "circuit", "one_by_one", "site", "confidence", "limits", "found",
+    "new_task",
 )  # fmt: skip
 _GATE_KEYS = (
     "forgetguard", "name", "capability", "description", "prompts", "pairs", "lm_eval",
-    "chat_template", "readout", "confidence", "limits",
+    "chat_template", "readout", "confidence", "limits", "new_task",
 )  # fmt: skip
 _OUR_CHAT_ARGUMENTS = {"tokenize", "add_generation_prompt", "messages", "conversation"}
 _FITS = ("alias", "architecture", "layers", "heads", "weights")
@@ -170,7 +171,7 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> G
         problems.add(nodes["capability"], "capability must be one line of text")
     readout = _choice(nodes, "readout", tuple(READOUTS), problems)
     members, member_lines = _read_members(nodes.get("circuit"), problems)
-    confidence, found = nodes.get("confidence"), nodes.get("found")
+    confidence, found, new = (nodes.get(key) for key in ("confidence", "found", "new_task"))
     return GateSpec(
         name=_read_name(nodes.get("name"), path, problems),
         capability=capability,
@@ -187,6 +188,7 @@ def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> G
         confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
         found=None if found is None else _read_found(found, problems),
         one_by_one=_read_one_by_one(nodes, members, problems),
+        new_task=None if new is None else _read_prompts(new, path, problems, "new_task"),
         path=path,
         member_lines=member_lines,
         circuit_line=line_of(nodes["circuit"]) if "circuit" in nodes else 0,
@@ -239,6 +241,8 @@ def lacking(spec: GateSpec, measure: Measure) -> str:
         return "prompts, and these are lm-eval's tasks: put it into a file of its own"
     if measure.needs_prompts and spec.pairs is None:
         return "prompts: give prompts: [...] or prompts: {file: PATH}"
+    if measure.needs_new_task and spec.new_task is None:
+        return "new_task: give prompts with completions of it, new_task: {file: PATH} or a list"
     return ""
 
 
@@ -475,21 +479,21 @@ def _read_source(
     return _read_pairs(pairs, readout, path, problems)
 
 
-def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
+def _read_prompts(
+    node: yaml.Node, path: Path, problems: Problems, label: str = "prompts"
+) -> Prompts:
     if isinstance(node, yaml.MappingNode):
-        nodes = lines.mapping(
-            node, "prompts", problems, known=("file", "count"), required=("file",)
-        )
-        count = lines.whole(nodes, "count", "prompts", 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
+        nodes = lines.mapping(node, label, problems, known=("file", "count"), required=("file",))
+        count = lines.whole(nodes, "count", label, 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
         read = partial(read_prompts, at_least=count or FEWEST_PAIRS)
-        file, found = lines.items_of_file(nodes, "file", "prompts", path, read, problems)
+        file, found = lines.items_of_file(nodes, "file", label, path, read, problems)
         return Prompts(found, file or path.parent, count, line_of(node))
     inline = []
-    for item in lines.sequence(node, "prompts", "['The capital of France is', ...]", problems):
+    for item in lines.sequence(node, label, "['The capital of France is', ...]", problems):
         if isinstance(item, yaml.MappingNode):
             known = ("prompt", "completion", "template")
-            entry = lines.mapping(item, "prompts", problems, known=known, required=known[:1])
-            texts = {key: lines.text(value, f"prompts: {key}", problems) or ""
+            entry = lines.mapping(item, label, problems, known=known, required=known[:1])
+            texts = {key: lines.text(value, f"{label}: {key}", problems) or ""
                      for key, value in entry.items()}  # fmt: skip
             prompt = Prompt(
                 texts.get("prompt", ""),
@@ -499,7 +503,7 @@ def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
             )
         else:
             prompt = Prompt(
-                lines.text(item, "prompts: a prompt", problems) or "", line=line_of(item)
+                lines.text(item, f"{label}: a prompt", problems) or "", line=line_of(item)
             )
         if prompt.clean:
             inline.append(prompt)
@@ -507,7 +511,7 @@ def _read_prompts(node: yaml.Node, path: Path, problems: Problems) -> Prompts:
     if isinstance(node, yaml.SequenceNode) and len(node.value) < FEWEST_PAIRS:
         problems.add(
             node,
-            f"prompts: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompts",
+            f"{label}: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompts",
         )
     return Prompts(tuple(inline), line=line_of(node))
 
@@ -692,6 +696,8 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
         document["prompts"] = _dump_prompts(spec.pairs, directory)
     elif spec.pairs is not None:
         document["pairs"] = _dump_pairs(spec.pairs, directory)
+    if spec.new_task is not None:
+        document["new_task"] = _dump_prompts(spec.new_task, directory)
     if spec.chat_template:
         document["chat_template"] = spec.chat_template
     if spec.has_pairs:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from forgetguard.capabilities.batches import make_batches
 from forgetguard.capabilities.capability import Capability, EncodedCapability
 from forgetguard.capabilities.encoding import check_same_ids, encode_prompt
+from forgetguard.capabilities.pairs import Prompt
 from forgetguard.errors import CapabilityError
 from forgetguard.gate import spending
 from forgetguard.gate.declaration import FilePairs, GateSpec, InlinePairs, Prompts, TaskPairs
@@ -34,12 +35,14 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """Units that are measured together: their texts, their passages, and, where they are prompt
-    pairs, those as ids and in batches; where they are documents of lm-eval tasks, the tasks."""
+    pairs, those as ids and in batches; where they are documents of lm-eval tasks, the tasks.
+    `new_task`: prompts of the new task, where the file gives some, in every part the same."""
 
     units: tuple[Unit, ...]
     passages: tuple[Passage, ...]
     pairs: EncodedCapability | None = None
     documents: Documents | None = None
+    new_task: tuple[Passage, ...] = ()
 
     @property
     def dropped(self) -> int:
@@ -64,6 +67,15 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
         CapabilityError: its prompts do not suit the base's tokenizer, or another's gives other ids.
         MeasurementError: lm-eval cannot make its documents.
     """
+    found = _encoded(spec, base, others)
+    if spec.new_task is None:
+        return found
+    new = _passages(spec, spec.new_task, base, others)[1]
+    parts = tuple(replace(part, new_task=new) for part in found.parts)
+    return replace(found, whole=replace(found.whole, new_task=new), parts=parts)
+
+
+def _encoded(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> Stages:
     if isinstance(spec.pairs, EvalTasks):
         given = spec.pairs
         if spec.prompt_seed is not None:
@@ -72,7 +84,8 @@ def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> St
         part = Part(found.units, (), documents=found)
         return Stages(part, (part,))
     if isinstance(spec.pairs, Prompts):
-        return _of_prompts(spec, spec.pairs, base, others)
+        part = Part(*_passages(spec, spec.pairs, base, others))
+        return Stages(part, (part,))
     if spec.pairs is None:
         empty = Part((), ())
         return Stages(empty, (empty,))
@@ -171,9 +184,10 @@ def _part(capability: EncodedCapability) -> Part:
     return Part(units, passages_of(capability), capability)
 
 
-def _of_prompts(
+def _passages(
     spec: GateSpec, prompts: Prompts, base: Checkpoint, others: Sequence[Checkpoint]
-) -> Stages:
+) -> tuple[tuple[Prompt, ...], tuple[Passage, ...]]:
+    """Those that are drawn, and their ids."""
     found = []
     chosen = _drawn(spec, prompts.prompts, prompts.count)
     for prompt in chosen:
@@ -191,8 +205,7 @@ def _of_prompts(
                     "compared on it"
                 )
         found.append(passage(*ids))
-    part = Part(chosen, tuple(found))
-    return Stages(part, (part,))
+    return chosen, tuple(found)
 
 
 def part_notes(part: Part) -> tuple[Note, ...]:

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from forgetguard.measures.representation_drift import Streams
 
 
-def read(model: Opened) -> Streams:
+def streams(model: Opened) -> Streams:
     """The residual stream at each prompt's last token, after every layer."""
     from forgetguard.measures.representation_drift import capture_streams
 
     return capture_streams(model.anatomy, model.passages)
+
+
+def read(model: Opened) -> Streams:
+    """See `streams`."""
+    return model.once(streams)
 
 
 def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
@@ -32,7 +37,7 @@ def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     """
     from forgetguard.measures.representation_drift import pseudo_values
 
-    found = pseudo_values(base.once(read), kept)
+    found = pseudo_values(base.once(streams), kept)
     return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found)}
 
 

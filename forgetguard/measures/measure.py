@@ -44,6 +44,8 @@ class Subjects(enum.Enum):
     WHOLE = "the whole"
     MEMBERS = "each member of the circuit"
     LAYERS = "each layer"
+    BANDS = "each third of the layers"
+    HEADS = "each head"
     MATRICES = "each matrix"
     TASKS = "each task and metric"
 
@@ -109,9 +111,10 @@ class Opened:
 
     passages: one a unit. pairs: the same units with their counterfactuals, where the file gives
     pairs. vocabulary: the number of token ids that all models of the run have; None: not known.
-    made: what `once` has made. documents: of lm-eval tasks, where the file gives some. beside:
-    further numbers than those that `compare` returns, which a measure's `series` take; those of the
-    other model in the role "". saved: keeps what depends on this model and the prompts alone.
+    made: what `once` has made. documents: of lm-eval tasks, where the file gives some. new_task:
+    passages of the new task, where it does. beside: further numbers than those that `compare`
+    returns, which a measure's `series` take; those of the other model in the role "".
+    saved: keeps what depends on this model and the prompts alone.
     """
 
     role: str
@@ -123,6 +126,7 @@ class Opened:
     documents: Documents | None = None
     beside: dict[Key, FloatArray] = field(default_factory=dict)
     saved: Saved | None = None
+    new_task: tuple[Passage, ...] = ()
 
     def once(self, make: Callable[..., T], *others: Any) -> T:
         """`make(self, *others)`, run once for all measures that ask for the same of this model."""
@@ -160,6 +164,7 @@ class Measure:
         on_disk: from two checkpoints that are not loaded, by subject, a number.
         series: picks (samples, subject, role) out of the samples; by default the arrays that
             `compare` returned.
+        named: the subjects that there are samples of; by default those that `compare` named.
         loss: per unit, what shows which units were hurt; by default the values of the whole.
         needs_capability: whether the base must be able to do what the prompts ask.
         graded: whether it reads the readout, and so is blind where that is saturated.
@@ -168,6 +173,8 @@ class Measure:
         has_floor: whether limits take `floor:` (gate/family.py).
         by_unit: whether what `compare` returns for a unit depends on that unit alone. Where it does
             not, units cannot be drawn stage by stage, nor some of them be measured again.
+        needs_new_task: whether the file must give prompts of the new task.
+        takes: what it costs, in words, where that is not what its other fields say.
         source: the distribution that it comes from.
     """
 
@@ -182,12 +189,15 @@ class Measure:
     compare: Compare | None = None
     on_disk: OnDisk | None = None
     series: Select | None = None
+    named: Callable[[Samples], tuple[str, ...]] | None = None
     loss: Callable[[Samples], FloatArray | None] | None = None
     needs_capability: bool = False
     graded: bool = False
     has_chance: bool = False
     has_floor: bool = False
     by_unit: bool = True
+    needs_new_task: bool = False
+    takes: str = ""
     source: str = field(default="forgetguard", compare=False)
 
     @property
@@ -224,6 +234,8 @@ class Measure:
         """The parts that there are numbers of."""
         if self.subjects is Subjects.WHOLE:
             return (WHOLE,)
+        if self.named is not None:
+            return self.named(samples)
         return samples.subjects(self.key, role)
 
     def hurt(self, samples: Samples) -> FloatArray | None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from forgetguard.anatomy.locate import Anatomy, AttentionSite
+from forgetguard.anatomy.members import Head
 from forgetguard.measures.origin_weights import Entries, Slices
 
 _KINDS = {"q": r"(q|query)(_proj|_lin)?", "k": r"(k|key)(_proj|_lin)?", "v": r"(v|value)(_proj)?"}
@@ -86,6 +87,22 @@ def rows_of(group: Group, tokens: Sequence[int]) -> Group:
     chosen = tuple(sorted(tokens))
     name = next(iter(group.slices))
     return Group(Part("rows", tokens=chosen), {name: Entries(rows=torch.tensor(chosen))})
+
+
+def head_slices(
+    anatomy: Anatomy, parameters: Mapping[str, nn.Parameter]
+) -> dict[Head, dict[str, Entries]]:
+    """Of each head, its slices of the query and output projections, as far as their shapes tell
+    heads apart."""
+    found: dict[Head, dict[str, Entries]] = {}
+    for group in groups(anatomy, parameters, len(parameters) + len(BANDS)):
+        for one in (group, *group.inside):
+            for inner in one.inside if one.part.kind in ("q", "o") else ():
+                assert inner.part.layers is not None
+                assert inner.part.index is not None
+                head = Head(inner.part.layers[0], inner.part.index)
+                found.setdefault(head, {}).update(inner.slices)
+    return found
 
 
 def _whole(names: Iterable[str]) -> dict[str, Entries]:

@@ -98,11 +98,7 @@ def exchange(model: nn.Module, pairs: Sequence[WeightPair]) -> Iterator[Exchange
         MeasurementError: a weight is NaN or infinite.
     """
     with _untied(model, pairs):
-        # By their names in the plain model, without what peft wraps modules by.
-        names = {
-            ".".join(part for part in name.split(".") if part not in WRAPPED): parameter
-            for name, parameter in model.named_parameters(remove_duplicate=False)
-        }
+        names = plain_names(model)
         found: dict[str, nn.Parameter] = {}
         changed: dict[str, WeightPair] = {}
         for pair in pairs:
@@ -126,6 +122,14 @@ def exchange(model: nn.Module, pairs: Sequence[WeightPair]) -> Iterator[Exchange
             yield exchanged
         finally:
             exchanged.restore()
+
+
+def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter by its name in the plain model, without what peft wraps modules by."""
+    return {
+        ".".join(part for part in name.split(".") if part not in WRAPPED): parameter
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
 
 
 def _parameter(name: str, names: Mapping[str, nn.Parameter]) -> nn.Parameter | None:

@@ -84,8 +84,23 @@ def pseudo_values(base: Streams, tuned: Streams) -> FloatArray:
         MeasurementError: other passages, other shapes, or fewer than 5 passages.
     """
     check_streams(base, tuned)
+    check_rows(len(base.passages))
     layers = zip(base.residual, tuned.residual, strict=True)
     return np.array([cka(*(one.astype(np.float64) for one in layer))[1] for layer in layers])
+
+
+def distances(base: Streams, tuned: Streams) -> FloatArray:
+    """|tuned - base| / |base| of each prompt's residual stream, float64 [layer, passage]. Not blind
+    to rotation and scale, as CKA is: a fine-tuned model shares its base's axes.
+
+    Raises:
+        MeasurementError: other passages, or other shapes.
+    """
+    check_streams(base, tuned)
+    before, after = (one.residual.astype(np.float64) for one in (base, tuned))
+    size = np.linalg.norm(before, axis=-1)
+    moved: FloatArray = np.linalg.norm(after - before, axis=-1) / np.where(size > 0, size, np.nan)
+    return moved
 
 
 def check_streams(base: Streams, tuned: Streams) -> None:
@@ -96,7 +111,6 @@ def check_streams(base: Streams, tuned: Streams) -> None:
             f"{list(tuned.residual.shape)} [layer, passage, d_model]; capture both on the same "
             "passages, of a base and its fine-tune"
         )
-    check_rows(len(base.passages))
 
 
 def cka(first: FloatArray, second: FloatArray) -> tuple[float, FloatArray]:

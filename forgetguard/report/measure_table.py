@@ -29,6 +29,8 @@ def row(measure: Measure) -> tuple[str, ...]:
 
 def needs(measure: Measure) -> str:
     """What it takes, in words."""
+    if measure.takes:
+        return measure.takes
     if measure.patched is not None:
         return "a circuit; each other model once, patched runs of the base"
     if measure.on_disk is not None:

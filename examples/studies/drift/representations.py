@@ -19,6 +19,7 @@ from forgetguard.measures.representation_drift import (
     check_rows,
     check_streams,
     cka,
+    distances,
     hollow,
     ratio,
     unbiased_hsic,
@@ -43,8 +44,7 @@ class RepresentationDrift:
         top_share: of the base's HSIC with itself (the sum of squared eigenvalues of the
             covariance), the part of its leading direction, float64 [layer]. Near 1, CKA compares
             that one direction and hears nothing of the others.
-        distance: |tuned - base| / |base| of each prompt's residual stream, [layer, passage]. Not
-            blind to rotation, as CKA is: a fine-tuned model shares its base's axes.
+        distance: as `distances`, [layer, passage].
     """
 
     cka: FloatArray
@@ -71,13 +71,15 @@ def representation_drift(
         MeasurementError: other passages, other shapes, or fewer than 5 passages.
     """
     check_streams(base, tuned)
+    check_rows(len(base.passages))
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(base.passages)) for _ in range(draws)]
     layers = [
         _layer(one.astype(np.float64), other.astype(np.float64), orders)
         for one, other in zip(base.residual, tuned.residual, strict=True)
     ]
-    return RepresentationDrift(*(np.array(values) for values in zip(*layers, strict=True)))
+    columns = [np.array(values) for values in zip(*layers, strict=True)]
+    return RepresentationDrift(*[*columns, distances(base, tuned)])
 
 
 def linear_cka(first: FloatArray, second: FloatArray, *, unbiased: bool = True) -> float:
@@ -112,14 +114,12 @@ def linear_cka(first: FloatArray, second: FloatArray, *, unbiased: bool = True) 
 def _layer(
     base: FloatArray, tuned: FloatArray, orders: Sequence[npt.NDArray[np.int64]]
 ) -> tuple[Any, ...]:
-    """The fields of RepresentationDrift of one layer, in their order."""
-    size = np.linalg.norm(base, axis=1)
-    distance = np.linalg.norm(tuned - base, axis=1) / np.where(size > 0, size, np.nan)
+    """The fields of RepresentationDrift of one layer, in their order, but the last."""
     one, other = centred(base), centred(tuned)
     found, pseudo = cka(base, tuned)
     if one is None or other is None:
         nothing = np.full(len(orders), np.nan)
-        return found, pseudo, np.nan, nothing, nothing, np.nan, distance
+        return found, pseudo, np.nan, nothing, nothing, np.nan
     first, second = one @ one.T, other @ other.T
     inner = hollow(first), hollow(second)
     chance = [
@@ -129,7 +129,7 @@ def _layer(
     squares = np.linalg.eigvalsh(first) ** 2
     top_share = squares[-1] / squares.sum()
     both = ratio(*_biased(first, second))
-    return found, pseudo, both, chance, chance_biased, top_share, distance
+    return found, pseudo, both, chance, chance_biased, top_share
 
 
 def _biased(first: Gram, second: Gram) -> tuple[float, float, float]:

@@ -1,0 +1,131 @@
+"""`gradient.conflict*` from YAML: against a naive loop over plain transformers, of one task with
+itself, and with more and more of its answers turned round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from gated import gated
+from plain_tiny import plain_model, plain_tokenizer
+
+from forgetguard.checkpoints.placement import ModelPair
+from forgetguard.checkpoints.spec import resolve
+from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.gate.schema import dump, parse_gate
+from forgetguard.gate.session import GateSession
+from forgetguard.gate.verdict import Outcome
+from forgetguard.measures.samples import Key
+
+PROMPTS = Path(__file__).parents[2] / "circuits" / "prompts"
+Rows = list[dict[str, str]]
+
+
+def rows(task: str, count: int = 8) -> Rows:
+    lines = (PROMPTS / f"tiny-{task}.jsonl").read_text().splitlines()[:count]
+    pairs = map(json.loads, lines)
+    return [{"prompt": one["clean"], "completion": one["answer"]} for one in pairs]
+
+
+def gate(prior: Rows, new: Rows, *keys: str) -> str:
+    limits = ", ".join(f"{key}: {{max: 0.1}}" for key in keys)
+    return (
+        f"forgetguard: 2\nprompts: {json.dumps(prior)}\nnew_task: {json.dumps(new)}\n"
+        f"limits: {{{limits}}}\n"
+    )
+
+
+def mean_gradient(given: Sequence[dict[str, str]]) -> dict[str, torch.Tensor]:
+    """Of the mean over prompts of the loss on their completions, one by one, float64."""
+    model, encode = plain_model("base"), plain_tokenizer()
+    named = dict(model.named_parameters())
+    total = {name: torch.zeros(one.shape, dtype=torch.float64) for name, one in named.items()}
+    for row in given:
+        prompt, whole = (encode(text).input_ids for text in (row["prompt"], "".join(row.values())))
+        logits = model(torch.tensor([whole])).logits[0, len(prompt) - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(whole[len(prompt) :]))
+        for name, one in zip(named, torch.autograd.grad(loss, list(named.values())), strict=True):
+            total[name] += one.double() / len(given)
+    return total
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(one.flatten() @ other.flatten() / (one.norm() * other.norm()))
+
+
+def test_the_conflict_is_that_of_a_naive_loop_in_the_whole_in_a_matrix_and_in_a_head() -> None:
+    prior, new = rows("ioi"), rows("fact_recall", 5)
+    keys = ("gradient.conflict", "gradient.conflict.matrix", "gradient.conflict.head")
+    _, samples = gated(gate(prior, new, *keys), tuned="tiny:sft")
+
+    def flat(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([one.flatten() for one in given.values()])
+
+    def head(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        q, o = (given[f"model.layers.2.self_attn.{one}_proj.weight"] for one in "qo")
+        return torch.cat([q[16:32].flatten(), o[:, 16:32].flatten()])
+
+    matrix = "model.layers.1.mlp.down_proj"
+    parts = {
+        ("gradient.conflict", ""): flat,
+        ("gradient.conflict.matrix", matrix): lambda given: given[f"{matrix}.weight"],
+        ("gradient.conflict.head", "L2H1"): head,
+    }
+    theirs, whole = mean_gradient(new), mean_gradient(prior)
+    step = 1e-6  # more weight on one prompt: the influence is a derivative
+    for (key, subject), part in parts.items():
+        one, other = part(whole), part(theirs)
+        found = -samples.arrays[Key(key, subject, "tuned")]
+        assert found.mean() == pytest.approx(cosine(one, other), abs=1e-5)
+        for at in (0, 5):
+            weighted = one + step * (part(mean_gradient(prior[at : at + 1])) - one)
+            slope = (cosine(weighted, other) - cosine(one, other)) / step
+            assert found[at] - found.mean() == pytest.approx(slope, abs=1e-3)
+    assert len(samples.subjects("gradient.conflict.head")) == 24
+
+
+def test_one_task_with_itself_is_no_conflict_and_wrong_answers_make_it_one() -> None:
+    prior = rows("ioi", 12)
+    names = [row["completion"] for row in prior]
+
+    def conflict(wrong: int) -> float:
+        new = [
+            row | ({"completion": names[(at + 1) % 12]} if at < wrong else {})
+            for at, row in enumerate(prior)
+        ]
+        verdicts, samples = gated(gate(prior, new, "gradient.conflict"), tuned="tiny:sft")
+        expected = Outcome.FAIL if wrong == 12 else Outcome.PASS
+        assert verdicts["gradient.conflict"].outcome is expected
+        values = samples.arrays[Key("gradient.conflict", "", "tuned")]
+        assert wrong or values.std() < 1e-6
+        return float(values.mean())
+
+    found = [conflict(wrong) for wrong in (0, 6, 12)]
+    assert found[0] == pytest.approx(-1, abs=1e-6)
+    assert found == sorted(found)
+
+
+def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> None:
+    text = gate(rows("ioi"), rows("key_value"), "gradient.conflict")
+    spec = parse_gate(text, Path("a.gate.yaml"))
+    assert parse_gate(dump(spec), Path("a.gate.yaml")) == spec
+    lacking = "\n".join(line for line in text.splitlines() if not line.startswith("new_task"))
+    with pytest.raises(
+        SpecificationError, match=r"a\.gate\.yaml:3: .*gradient\.conflict .*new_task"
+    ):
+        parse_gate(lacking, Path("a.gate.yaml"))
+
+
+def test_prompts_without_a_completion_stop_this_limit_alone() -> None:
+    prior = [*rows("ioi"), {"prompt": "The capital of France is"}]
+    text = gate(prior, rows("key_value"), "gradient.conflict", "drift.layer")
+    spec = parse_gate(text, Path("a.gate.yaml"))
+    specs = {"base": resolve("tiny:base", "base"), "tuned": resolve("tiny:sft", "tuned")}
+    with ModelPair(specs) as pair:
+        session = GateSession(pair, [spec])
+        with pytest.raises(MeasurementError, match="1 of 17 prompts have no completion"):
+            session.judge(spec, spec.limits[0])
+        assert session.judge(spec, spec.limits[1]).outcome is Outcome.FAIL
