@@ -34,8 +34,7 @@ _GRID = 16
 _PARTS = 8  # sizes read at once while the search closes in
 # Where the circuit need not be the smallest to the last member: each size that is read costs a
 # patched run of every pair through nearly the whole model.
-_COARSE_GRID = 10
-_COARSE_PARTS = 3
+_COARSE_GRID = 8
 _SLACK = 0.2  # of the size that suffices
 # Fewer members than each of these are read only where all sizes above suffice: what is smaller than
 # one that does not is no circuit.
@@ -213,8 +212,7 @@ def _bracket(
         return []
     before = max([size for size in lows if size < first] + [at_least - 1])
     inside = range(before + 1, first)
-    if coarse and len(inside) <= _SLACK * first:
-        return []
-    step = max(1, math.ceil(len(inside) / (_COARSE_PARTS if coarse else _PARTS)))
-    # The first is beside one that does not suffice, and tells least.
-    return list(inside[step - 1 if coarse else 0 :: step])
+    if coarse:
+        middle = (len(inside) - 1) // 2
+        return [inside[middle]] if len(inside) > _SLACK * first else []
+    return list(inside[:: max(1, math.ceil(len(inside) / _PARTS))])

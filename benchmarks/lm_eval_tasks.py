@@ -1,0 +1,80 @@
+"""What lm-eval's tasks cost in the gate, beside lm-eval alone on the same requests.
+
+    python benchmarks/lm_eval_tasks.py base=FOLDER tuned=FOLDER [--documents 100]
+
+Processor seconds (user and system) of whole processes on one thread: the gate on both models with
+nothing kept, and lm-eval's own command on one and then on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from default_run import cpu
+
+TASK = """\
+task: sums
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}\\nAnswer:"
+doc_to_choice: "{{options}}"
+doc_to_target: answer
+metric_list: [{metric: acc}]
+"""
+GATE = """\
+forgetguard: 2
+capability: sums
+lm_eval: {tasks: [sums], include: .}
+limits:
+  lm_eval.drop: {max: 0.5}
+"""
+
+
+def write(folder: Path, documents: int) -> None:
+    """A task of sums told at length, and a gate file on it."""
+    rng = random.Random(0)
+    rows = []
+    for _ in range(documents):
+        one, other = rng.randrange(10, 90), rng.randrange(10, 90)
+        told = " ".join(f"Box {i} holds {rng.randrange(10, 90)} pens." for i in range(8))
+        options = [str(one + other + off) for off in (0, 1, -1, 10)]
+        answer = rng.randrange(4)
+        options[0], options[answer] = options[answer], options[0]
+        question = f"{told} What is {one} plus {other}?"
+        rows.append({"question": question, "options": options, "answer": answer})
+    data = folder / "sums.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "sums.yaml").write_text(TASK.replace("DATA", str(data)))
+    (folder / "sums.gate.yaml").write_text(GATE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoints", nargs=2, metavar="ROLE=FOLDER")
+    parser.add_argument("--documents", type=int, default=100)
+    asked = parser.parse_args()
+    folders = [str(Path(one.partition("=")[2]).resolve()) for one in asked.checkpoints]
+    roles = [f"{role}={folder}" for role, folder in zip(("base", "tuned"), folders, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), asked.documents)
+        python = [sys.executable, "-m"]
+        gate = [*python, "pytest", "-p", "no:cacheprovider", "--forgetguard", *roles]
+        ours, said = cpu([*gate, "sums.gate.yaml"], folder)
+        print(said.splitlines()[-1])
+        theirs = 0.0
+        for model in folders:
+            alone = [*python, "lm_eval", "run", "--model", "hf", "--device", "cpu"]
+            alone += ["--model_args", f"pretrained={model},dtype=float32", "--batch_size", "1"]
+            theirs += cpu([*alone, "--tasks", "sums", "--include_path", "."], folder)[0]
+    print(f"gate {ours:.1f} s, lm-eval alone {theirs:.1f} s: {ours / theirs:.2f} times")
+
+
+if __name__ == "__main__":
+    main()
