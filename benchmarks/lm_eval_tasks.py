@@ -18,7 +18,7 @@ from pathlib import Path
 from default_run import cpu
 
 TASK = """\
-task: sums
+task: counts
 dataset_path: json
 dataset_kwargs: {data_files: {test: DATA}}
 test_split: test
@@ -30,29 +30,29 @@ metric_list: [{metric: acc}]
 """
 GATE = """\
 forgetguard: 2
-capability: sums
-lm_eval: {tasks: [sums], include: .}
+capability: counts
+lm_eval: {tasks: [counts], include: .}
 limits:
   lm_eval.drop: {max: 0.5}
 """
 
 
 def write(folder: Path, documents: int) -> None:
-    """A task of sums told at length, and a gate file on it."""
+    """A task of counts told at length, and a gate file on it."""
     rng = random.Random(0)
     rows = []
     for _ in range(documents):
-        one, other = rng.randrange(10, 90), rng.randrange(10, 90)
-        told = " ".join(f"Box {i} holds {rng.randrange(10, 90)} pens." for i in range(8))
-        options = [str(one + other + off) for off in (0, 1, -1, 10)]
-        answer = rng.randrange(4)
-        options[0], options[answer] = options[answer], options[0]
-        question = f"{told} What is {one} plus {other}?"
+        pens = rng.sample(range(10, 90), 8)
+        told = " ".join(f"Box {i} holds {count} pens." for i, count in enumerate(pens, 1))
+        asked, answer = rng.randrange(8), rng.randrange(4)
+        options = [str(count) for count in rng.sample(pens[:asked] + pens[asked + 1 :], 4)]
+        options[answer] = str(pens[asked])
+        question = f"{told} How many pens does box {asked + 1} hold?"
         rows.append({"question": question, "options": options, "answer": answer})
-    data = folder / "sums.jsonl"
+    data = folder / "counts.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "sums.yaml").write_text(TASK.replace("DATA", str(data)))
-    (folder / "sums.gate.yaml").write_text(GATE)
+    (folder / "counts.yaml").write_text(TASK.replace("DATA", str(data)))
+    (folder / "counts.gate.yaml").write_text(GATE)
 
 
 def main() -> None:
@@ -66,13 +66,13 @@ def main() -> None:
         write(Path(folder), asked.documents)
         python = [sys.executable, "-m"]
         gate = [*python, "pytest", "-p", "no:cacheprovider", "--forgetguard", *roles]
-        ours, said = cpu([*gate, "sums.gate.yaml"], folder)
+        ours, said = cpu([*gate, "counts.gate.yaml"], folder)
         print(said.splitlines()[-1])
         theirs = 0.0
         for model in folders:
             alone = [*python, "lm_eval", "run", "--model", "hf", "--device", "cpu"]
             alone += ["--model_args", f"pretrained={model},dtype=float32", "--batch_size", "1"]
-            theirs += cpu([*alone, "--tasks", "sums", "--include_path", "."], folder)[0]
+            theirs += cpu([*alone, "--tasks", "counts", "--include_path", "."], folder)[0]
     print(f"gate {ours:.1f} s, lm-eval alone {theirs:.1f} s: {ours / theirs:.2f} times")
 
 

@@ -214,5 +214,5 @@ def _bracket(
     inside = range(before + 1, first)
     if coarse:
         middle = (len(inside) - 1) // 2
-        return [inside[middle]] if len(inside) > _SLACK * first else []
+        return [inside[middle]] if len(inside) >= _SLACK * first else []
     return list(inside[:: max(1, math.ceil(len(inside) / _PARTS))])
