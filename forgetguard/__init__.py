@@ -28,13 +28,14 @@ if TYPE_CHECKING:
         roles,
         vulnerability,
     )
-    from forgetguard.capabilities.pairs import PromptPair
+    from forgetguard.capabilities.pairs import Prompt, PromptPair
     from forgetguard.errors import ForgetguardError
 
 _HOMES = {
     "ForgetguardError": "forgetguard.errors",
     "Head": "forgetguard.anatomy.members",
     "Mlp": "forgetguard.anatomy.members",
+    "Prompt": "forgetguard.capabilities.pairs",
     "PromptPair": "forgetguard.capabilities.pairs",
 }  # of the others: forgetguard.api
 
@@ -45,6 +46,7 @@ __all__ = [
     "Measured",
     "Mlp",
     "Origin",
+    "Prompt",
     "PromptPair",
     "Restoration",
     "Roles",

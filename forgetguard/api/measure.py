@@ -102,7 +102,13 @@ def _given(
 
 
 def _prompts(given: Sequence[str | Prompt]) -> Prompts:
-    return Prompts(tuple(Prompt(one) if isinstance(one, str) else one for one in given))
+    found = tuple(Prompt(one) if isinstance(one, str) else one for one in given)
+    for one in found:
+        if not isinstance(one, Prompt):
+            raise SpecificationError(
+                f"a prompt is a text or forgetguard.Prompt(text, completion), got {one!r}"
+            )
+    return Prompts(found)
 
 
 def estimated(case: Case, key: str) -> Estimated:

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
@@ -36,7 +37,7 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--new-task",
         metavar="FILE",
-        help="a circuit file with pairs of what tuned was trained for: what undoing a part costs",
+        help="circuit or gate file with pairs of what tuned was trained for: what undoing costs it",
     )
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
     add_load_options(parser)
@@ -51,6 +52,8 @@ def _prepare(asked: Namespace) -> Job:
     circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
     if not circuits:
         raise SpecificationError("no prompt pairs: give a circuit file that has some")
+    if asked.new_task and Path(asked.new_task).is_dir():
+        raise SpecificationError(f"--new-task {asked.new_task} is a folder: name one circuit file")
     new_task = read_circuits([asked.new_task], specs["base"], loading) if asked.new_task else []
     if asked.new_task and not [one for one in new_task if one.has_pairs]:
         raise SpecificationError(f"--new-task {asked.new_task}: it has no prompt pairs")

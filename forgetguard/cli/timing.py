@@ -71,7 +71,9 @@ def expected(
         gate.name: (_CHECK if gate.has_circuit else 1) + _SEARCH * gate.auto for gate in gates
     }
     seconds = both * sum(prompts_of(gate)[0] * passes[gate.name] for gate in gates)
-    return _START + seconds, _START + _KEPT * seconds, "from a timed pass of the base"
+    more = sorted({one.key for gate in gates for one in gate.limits if one.measure.takes})
+    beside = f"; without what {', '.join(more)} take beside a pass" if more else ""
+    return _START + seconds, _START + _KEPT * seconds, f"from a timed pass of the base{beside}"
 
 
 def seconds_a_prompt(base: CheckpointSpec, options: LoadOptions) -> float:

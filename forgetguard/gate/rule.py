@@ -160,8 +160,15 @@ def _case(spec: GateSpec, samples: Samples, seed: int, family: int, *, whole: bo
 
 def _as_judged(spec: GateSpec, samples: Samples) -> Samples:
     """Without what was read to find where a loss is: so a verdict does not depend on what other
-    limits of the file came to."""
+    limits of the file came to. Where a limit is on parts of its own (thirds of the layers), all the
+    heads that it patches were read for it."""
     beside = {*member_names(spec.members)} - {*member_names(spec.judged_alone)}
+    if any(
+        one.measure.patched is not None
+        and one.measure.subjects not in (Subjects.WHOLE, Subjects.MEMBERS)
+        for one in spec.limits
+    ):
+        beside = set()
     arrays = {
         key: values
         for key, values in samples.arrays.items()
@@ -592,7 +599,8 @@ def _scores(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[
             "won": int((before < now).sum()),
             "count": len(now),
         }
-        notes.append(Note("scores", facts))
+        if all(0 <= one <= 1 for one in (*before, *now)):  # else a document's is no score to name
+            notes.append(Note("scores", facts))
         base, chance, most = _room(found)
         if not limit.over and most <= limit.maximum:
             facts = {"before": base, "chance": chance, "most": most}

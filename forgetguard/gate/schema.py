@@ -243,6 +243,15 @@ def lacking(spec: GateSpec, measure: Measure) -> str:
         return "prompts: give prompts: [...] or prompts: {file: PATH}"
     if measure.needs_new_task and spec.new_task is None:
         return "new_task: give prompts with completions of it, new_task: {file: PATH} or a list"
+    if measure.needs_completions:
+        for key, given in (("prompts", spec.pairs), ("new_task", spec.new_task)):
+            texts = given.prompts if isinstance(given, Prompts) else ()
+            bare = sum(not one.completion for one in texts)
+            if bare:
+                return (
+                    f"a completion with every prompt: of {key} {bare} have none, write "
+                    "{prompt: ..., completion: ...}"
+                )
     return ""
 
 

@@ -140,10 +140,13 @@ def _has_more(given: Sequence[object], count: int | None) -> bool:
 
 
 def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
-    """Whether the prompts are fixed, for everyone who has the file to train on, or were drawn."""
+    """Whether the prompts are fixed, for everyone who has the file to train on, or were drawn; and
+    which limits read the base alone."""
     pairs = spec.pairs
     if pairs is None:
         return ()
+    base_alone = [one.key for one in spec.limits if one.measure.needs_new_task]
+    alone = (Note("base_alone", {"limits": base_alone}),) if base_alone else ()
     if isinstance(pairs, TaskPairs):
         kind, can = "task", True
     elif isinstance(pairs, FilePairs):
@@ -151,12 +154,12 @@ def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
     elif isinstance(pairs, EvalTasks):
         kind, can = "tasks", pairs.limit is not None
     elif isinstance(pairs, Prompts):
-        kind, can = "file", _has_more(pairs.prompts, pairs.count)
+        kind, can = "prompts", _has_more(pairs.prompts, pairs.count)
     else:
         kind, can = "inline", False
     if can and spec.prompt_seed is not None:
-        return (Note("drawn_prompts", {"seed": spec.prompt_seed}),)
-    return (Note("fixed_prompts", {"kind": kind, "can_be_drawn": can}),)
+        return (Note("drawn_prompts", {"seed": spec.prompt_seed}), *alone)
+    return (Note("fixed_prompts", {"kind": kind, "can_be_drawn": can}), *alone)
 
 
 def stages_of(spec: GateSpec, whole: EncodedCapability) -> Stages:

@@ -25,7 +25,7 @@ IntArray = npt.NDArray[np.int64]
 MEMORY_BYTES = 4 << 30  # what kept logits may take
 _BLOCK = 1 << 21  # logits normalised at once, in float64: about 100 MB with all that is derived
 MODE = 0.9  # of the base's probability, held by the tokens that it finds likely
-_LIKELY = 512  # tokens that nearly always hold that much
+_LIKELY = 512  # tokens that often hold that much; where they do not all are sorted
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ MEASURE = Measure(
     subjects=Subjects.HEADS,
     compare=compare,
     by_unit=False,
+    needs_completions=True,
     needs_new_task=True,
     takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
 )

@@ -173,6 +173,7 @@ class Measure:
         has_floor: whether limits take `floor:` (gate/family.py).
         by_unit: whether what `compare` returns for a unit depends on that unit alone. Where it does
             not, units cannot be drawn stage by stage, nor some of them be measured again.
+        needs_completions: whether every prompt must have one.
         needs_new_task: whether the file must give prompts of the new task.
         takes: what it costs, in words, where that is not what its other fields say.
         source: the distribution that it comes from.
@@ -196,6 +197,7 @@ class Measure:
     has_chance: bool = False
     has_floor: bool = False
     by_unit: bool = True
+    needs_completions: bool = False
     needs_new_task: bool = False
     takes: str = ""
     source: str = field(default="forgetguard", compare=False)

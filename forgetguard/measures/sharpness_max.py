@@ -50,5 +50,6 @@ MEASURE = Measure(
     compare=compare,
     series=series,
     by_unit=False,
+    needs_completions=True,
     takes="up to 48 second derivatives of each model on all prompts",
 )

@@ -39,5 +39,6 @@ MEASURE = Measure(
     compare=compare,
     series=series,
     by_unit=False,
+    needs_completions=True,
     takes="a second derivative of each model a prompt",
 )

@@ -30,7 +30,7 @@ def row(measure: Measure) -> tuple[str, ...]:
 def needs(measure: Measure) -> str:
     """What it takes, in words."""
     if measure.takes:
-        return measure.takes
+        return "completions; " * measure.needs_completions + measure.takes
     if measure.patched is not None:
         return "a circuit; each other model once, patched runs of the base"
     if measure.on_disk is not None:

@@ -116,7 +116,7 @@ def power(verdict: Verdict) -> str:
     sparse = verdict.facts.get("detectable_sparse")
     uneven = ""
     if sparse is not None and number(sparse) != number(verdict.detectable):
-        uneven = f" (from {number(sparse)} on even if a few pairs carry all the damage)"
+        uneven = f" (from {number(sparse)} on where a few pairs carry all the damage)"
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 

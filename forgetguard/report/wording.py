@@ -464,8 +464,10 @@ def _fixed_prompts(facts: Facts) -> str:
         if facts.get("kind") == "tasks" and not facts["can_be_drawn"]
         else "draw each release's anew with --forgetguard-prompt-seed N"
         if facts["can_be_drawn"]
-        else "give more pairs than are drawn (pairs: {file: ..., count: N}) and draw each "
-        "release's anew with --forgetguard-prompt-seed N"
+        else "give more {0} than are drawn ({0}: {{file: ..., count: N}}) and draw each release's "
+        "anew with --forgetguard-prompt-seed N".format(
+            "prompts" if facts.get("kind") == "prompts" else "pairs"
+        )
     )
     return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
 
@@ -491,6 +493,9 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
     ),
     "fixed_prompts": _fixed_prompts,
+    "base_alone": lambda facts: (
+        f"{names(facts['limits'])}: read from the base and both sets of prompts, whatever tuned is"
+    ),
     "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
     "drawn": _drawn,
     "left_out": lambda facts: (

@@ -138,8 +138,8 @@ def prepare(folder: Path) -> None:
         prints = {"base": {"weights": "b" * 64}, "tuned": {"weights": str(number)}}
         made = document(*limits, heads=(Head(0, 1),), tuned=f"step-{number}", fingerprints=prints)
         json_file.write(folder / f"step-{number}.json", made)
-    scores = {"lm_eval.score": {"tuned": {"task acc": [1.0]}}}
-    scored = {"units": [["task #0 (00000000): x", "", ""]], "arrays": scores}
+    scores = {"lm_eval.score": {"tuned": {"arc_easy acc": [1.0]}}}
+    scored = {"units": [["arc_easy #0 (00000000): x", "", ""]], "arrays": scores}
     made["circuits"][0]["measured"] = scored
     json_file.write(folder / "forgetguard.json", made)
 

@@ -12,12 +12,14 @@ import torch
 from gated import gated
 from plain_tiny import plain_model, plain_tokenizer
 
+from forgetguard.anatomy.locate import locate
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.gate.schema import dump, parse_gate
-from forgetguard.gate.session import GateSession
+from forgetguard.gate.stages import encode
 from forgetguard.gate.verdict import Outcome
+from forgetguard.measures.interference import cosines
 from forgetguard.measures.samples import Key
 
 PROMPTS = Path(__file__).parents[2] / "circuits" / "prompts"
@@ -100,12 +102,19 @@ def test_one_task_with_itself_is_no_conflict_and_wrong_answers_make_it_one() -> 
         expected = Outcome.FAIL if wrong == 12 else Outcome.PASS
         assert verdicts["gradient.conflict"].outcome is expected
         values = samples.arrays[Key("gradient.conflict", "", "tuned")]
-        assert wrong or values.std() < 1e-6
         return float(values.mean())
 
-    found = [conflict(wrong) for wrong in (0, 6, 12)]
-    assert found[0] == pytest.approx(-1, abs=1e-6)
+    found = [conflict(wrong) for wrong in (3, 6, 12)]
     assert found == sorted(found)
+    with pytest.raises(MeasurementError, match="new_task"):
+        conflict(0)  # the same prompts: -1 by definition, and nothing compared
+    spec = parse_gate(gate(prior, rows("key_value"), "gradient.conflict"), Path("a.gate.yaml"))
+    specs = {"base": resolve("tiny:base", "base"), "tuned": resolve("tiny:sft", "tuned")}
+    with ModelPair(specs) as pair:
+        part = encode(spec, pair.base, [pair.tuned]).parts[0]
+        with pair.base.open() as model:
+            alike = cosines(locate(model), part.passages, part.passages)
+    assert alike.whole.tolist() == pytest.approx([1.0] * 12, abs=1e-6)
 
 
 def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> None:
@@ -119,13 +128,10 @@ def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> No
         parse_gate(lacking, Path("a.gate.yaml"))
 
 
-def test_prompts_without_a_completion_stop_this_limit_alone() -> None:
-    prior = [*rows("ioi"), {"prompt": "The capital of France is"}]
-    text = gate(prior, rows("key_value"), "gradient.conflict", "drift.layer")
-    spec = parse_gate(text, Path("a.gate.yaml"))
-    specs = {"base": resolve("tiny:base", "base"), "tuned": resolve("tiny:sft", "tuned")}
-    with ModelPair(specs) as pair:
-        session = GateSession(pair, [spec])
-        with pytest.raises(MeasurementError, match="1 of 17 prompts have no completion"):
-            session.judge(spec, spec.limits[0])
-        assert session.judge(spec, spec.limits[1]).outcome is Outcome.FAIL
+@pytest.mark.parametrize("key", ["prompts", "new_task"])
+def test_prompts_without_a_completion_are_told_where_they_are_declared(key: str) -> None:
+    given = {"prompts": rows("ioi"), "new_task": rows("key_value")}
+    given[key].append({"prompt": "The capital of France is"})
+    text = gate(given["prompts"], given["new_task"], "gradient.conflict", "drift.layer")
+    with pytest.raises(SpecificationError, match=rf"a\.gate\.yaml:4: .*completion.*{key} 1 "):
+        parse_gate(text, Path("a.gate.yaml"))

@@ -32,7 +32,11 @@ def judged(tuned: str | Path) -> tuple[Verdict, Samples]:
 
 
 def test_the_share_is_what_counting_by_hand_gives() -> None:
-    _, samples = judged("tiny:sft")
+    verdict, samples = judged("tiny:sft")
+    told = {one.subject: one.value.value for one in verdict.subjects if one.value is not None}
+    assert told == pytest.approx(
+        {one: MEASURE.select(samples, one).values.mean() for one in MEASURE.subjects_in(samples)}
+    )  # judged on what the results file keeps, heads of the circuit that are not judged alone too
     circuit = samples.need(IMPORTANCE, "circuit", BASE).mean()
     heads = [str(Head(layer, index)) for layer in range(4) for index in range(6)]
     shares: dict[str, list[np.ndarray]] = {}

@@ -34,6 +34,7 @@ NOTES: Mapping[str, tuple[dict[str, Any], str]] = {
     "cannot_fail": ({"before": 0.55, "chance": 0.5, "most": 0.05}, "55%"),
     "unguarded": ({"guard": 1.0, "pairs": 29, "count": 16}, "29"),
     "fixed_prompts": ({"can_be_drawn": True}, "--forgetguard-prompt-seed"),
+    "base_alone": ({"limits": ["gradient.conflict"]}, "gradient.conflict"),
     "drawn_prompts": ({"seed": 41}, "41"),
     "slice_carries": (
         {
