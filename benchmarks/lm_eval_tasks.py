@@ -66,7 +66,7 @@ def main() -> None:
         write(Path(folder), asked.documents)
         python = [sys.executable, "-m"]
         gate = [*python, "pytest", "-p", "no:cacheprovider", "--forgetguard", *roles]
-        ours, said = cpu([*gate, "counts.gate.yaml"], folder)
+        ours, said = cpu([*gate, "counts.gate.yaml"], folder, (0, 1))
         print(said.splitlines()[-1])
         theirs = 0.0
         for model in folders:
