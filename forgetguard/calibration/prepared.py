@@ -90,7 +90,7 @@ def fixed(spec: GateSpec) -> GateSpec:
     limits = tuple(
         one
         for one in spec.limits
-        if not one.over and one.measure.needs_prompts and not one.measure.needs_new_task
+        if not one.over and one.measure.needs_prompts and not one.measure.is_of_base
     )
     pairs = spec.pairs
     if isinstance(pairs, TaskPairs | FilePairs) and pairs.most is not None:

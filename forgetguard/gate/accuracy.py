@@ -87,7 +87,13 @@ def accuracy(
     return Estimate(share, low, high, coverage(confidence), values.size)
 
 
-def flips(values: FloatArray, unit: float, *, confidence: float = 0.95) -> Estimate:
+def flips(
+    values: FloatArray,
+    unit: float,
+    *,
+    confidence: float = 0.95,
+    clusters: IntArray | None = None,
+) -> Estimate:
     """The mean of [n] values from -1 to 1, of which the positive ones are 1 (a document that was
     lost) and the negative ones about `-unit` (less what guessing flips; over another model 1), with
     its interval.
@@ -96,9 +102,13 @@ def flips(values: FloatArray, unit: float, *, confidence: float = 0.95) -> Estim
     whose shares exclude each other (Newcombe 1998, Stat. Med. 17:873, method 10 in form): a
     bootstrap of few values that are not 0 has no bound. Enumerated at 24 and more documents with a
     truth of 0 to 0.4, no upper bound misses by more than 6.1 % instead of 5 %, no lower one by more
-    than 9.3 %; at 0.25 % no lower one from 32 documents on by more than 0.75 %.
+    than 9.3 %; at 0.25 % no lower one from 32 documents on by more than 0.75 %. `clusters` as of
+    `accuracy_drop`.
     """
-    quantile, count = float(special.ndtri(confidence)), values.size
+    effect, freedom = 1.0, math.inf
+    if clusters is not None and values.any():
+        effect, freedom = design_effect(values, clusters)
+    quantile, count = float(special.stdtrit(freedom, confidence)), values.size / effect
     lost, less = np.maximum(values, 0), np.maximum(-values, 0)
     unit = float(less.max()) or unit
     share, other = float(lost.mean()), float(less.mean()) / unit if unit else 0.0
@@ -114,7 +124,7 @@ def flips(values: FloatArray, unit: float, *, confidence: float = 0.95) -> Estim
     value = share - unit * other
     down = off(share - low, unit * (other_high - other))
     up = off(high - share, unit * (other - other_low))
-    return Estimate(value, value - down, value + up, coverage(confidence), count)
+    return Estimate(value, value - down, value + up, coverage(confidence), values.size)
 
 
 def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[int, int, int]:

@@ -37,6 +37,10 @@ from forgetguard.measures.samples import (
     ordered,
 )
 
+# Units of equal weight that a number of all of them must come to; below, its interval misses too
+# often (docs/drift.md, "Conflict of gradients"). So no unit may make more than a quarter of it.
+FEWEST_EFFECTIVE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Levels:
@@ -226,8 +230,12 @@ class Case:
         """The drop of a score from 0 to 1 on the units of one subject, [its units]; exactly 0 where
         the numbers behind it are the same, bit for bit. `failing`: the level of the lower bound,
         which two numbers that are held to the limit share."""
-        failing /= 1 if found.also is None else 2
-        case = replace(self, clusters=None, levels=replace(self.levels, failing=failing))
+        alone = found.also is not None and found.chance == 0  # then never below the net loss
+        failing /= 1 if alone or found.also is None else 2
+        # Units of a subject's own have no templates.
+        clusters = self.clusters if self.has_templates else None
+        clusters = clusters if len(found.values) == self.count else None
+        case = replace(self, clusters=clusters, levels=replace(self.levels, failing=failing))
         before, now = _given(found.scale), found.values
         same = np.array_equal(before, now)
         graded, graded_before = found.graded, found.graded_before
@@ -244,10 +252,16 @@ class Case:
         if found.also is None:
             return held
         shown, lower = (
-            accuracy.flips(found.also, 1.0 if over else found.chance, confidence=1 - level)
+            accuracy.flips(
+                found.also,
+                1.0 if over else found.chance,
+                confidence=1 - level,
+                clusters=clusters,
+            )
             for level in (self.levels.passing, failing)
         )
-        return held.or_more(Bounds(shown, lower.low))
+        flips = Bounds(shown, lower.low)
+        return flips if alone else held.or_more(flips)
 
     def _family(
         self, numerators: FloatArray, denominators: FloatArray, failing: float
@@ -298,7 +312,7 @@ class Case:
                 f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "
                 f"{over}, so the two cannot be subtracted: its scale must come from the base"
             )
-        return replace(now, values=now.values - then.values)
+        return replace(now, values=now.values - then.values, shares=None)
 
     def exact(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Estimate:
         """A subject's number that is not sampled; with `over`, tuned's minus that model's."""
@@ -340,8 +354,26 @@ class Case:
             return [self.score_drop(one, share, over=over) for one in found]
         values = np.stack([one.values for one in found])
         if measure.estimator is Estimator.MEAN:
-            return self.ratios(values, np.ones_like(values))
+            held = self.ratios(values, np.ones_like(values))
+            return [
+                _of_few(bounds) if _is_of_few(one) else bounds
+                for one, bounds in zip(found, held, strict=True)
+            ]
         return self.vulnerabilities(values, np.stack([_given(one.scale) for one in found]))
+
+
+def effective(shares: FloatArray) -> float:
+    """To how many units of equal weight shares, [n], come (Kish 1965): n where all are alike."""
+    return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def _is_of_few(found: Series) -> bool:
+    return found.shares is not None and effective(found.shares) < FEWEST_EFFECTIVE
+
+
+def _of_few(held: Bounds) -> Bounds:
+    """All that such a number may be, and no lower bound to fail on."""
+    return Bounds(replace(held.estimate, low=-1.0, high=1.0), -math.inf)
 
 
 def _given(scale: FloatArray | None) -> FloatArray:

@@ -32,7 +32,7 @@ def beside_baseline(case: Case, limit: Limit) -> tuple[Note, ...]:
 
 
 def _whole(case: Case, measure: Measure) -> Note | None:
-    if measure.estimator is Estimator.EXACT:
+    if measure.estimator in (Estimator.EXACT, Estimator.SCORES):
         return None
     now = case.series(measure)
     try:

@@ -24,7 +24,7 @@ from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import ForgetguardError
 from forgetguard.gate import accuracy, evidence, guard, power, same_function, studentised
 from forgetguard.gate.declaration import GateSpec, Limit
-from forgetguard.gate.estimate import Bounds, Case
+from forgetguard.gate.estimate import FEWEST_EFFECTIVE, Bounds, Case, effective
 from forgetguard.gate.family import (
     Denominator,
     SubjectBounds,
@@ -199,6 +199,7 @@ def _decide(case: Case, limit: Limit) -> Decision:
         decision = _of_the_whole(case, limit, found)
     else:
         decision = _of_every_subject(case, limit, found)
+    decision = _few_carry(case, limit, decision)
     if found.saturated is None:
         return _function_first(case, limit, decision)
     if decision.outcome is Outcome.FAIL:
@@ -487,6 +488,18 @@ _CODES = {
 }
 
 
+def _few_carry(case: Case, limit: Limit, decision: Decision) -> Decision:
+    """The decision, unless it abstains for a number that few units carry."""
+    if decision.outcome is not Outcome.ABSTAIN or limit.measure.estimator is not Estimator.MEAN:
+        return decision
+    shares = case.series(limit.measure, decision.subject, limit.over).shares
+    if shares is None or effective(shares) >= FEWEST_EFFECTIVE:
+        return decision
+    facts = {"count": shares.size, "share": float(shares.max()), "effective": effective(shares)}
+    facts = decision.facts | facts | {"least": FEWEST_EFFECTIVE}
+    return replace(decision, code=Code.FEW_CARRY, facts=facts, detectable=None)
+
+
 def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     held = found.subjects[0].held
     outcome = ruled(held, limit.maximum)
@@ -518,6 +531,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     if undecided:
         facts["wanted"] = wanted
     notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
+    notes += _scores(case, limit, found.subjects)
     facts |= _sparse(case, limit, [held])
     return Decision(
         outcome,
@@ -599,7 +613,7 @@ def _scores(case: Case, limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[
             "won": int((before < now).sum()),
             "count": len(now),
         }
-        if all(0 <= one <= 1 for one in (*before, *now)):  # else a document's is no score to name
+        if limit.measure.shows_scores:
             notes.append(Note("scores", facts))
         base, chance, most = _room(found)
         if not limit.over and most <= limit.maximum:

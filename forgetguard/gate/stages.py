@@ -145,7 +145,7 @@ def prompt_notes(spec: GateSpec) -> tuple[Note, ...]:
     pairs = spec.pairs
     if pairs is None:
         return ()
-    base_alone = [one.key for one in spec.limits if one.measure.needs_new_task]
+    base_alone = [one.key for one in spec.limits if one.measure.is_of_base]
     alone = (Note("base_alone", {"limits": base_alone}),) if base_alone else ()
     if isinstance(pairs, TaskPairs):
         kind, can = "task", True

@@ -28,6 +28,7 @@ class Code(enum.Enum):
     UNDECIDED = "undecided"  # the interval holds the limit
     GUARDED = "guarded"  # within the limit, but not if one more pair lost as much as the guard says
     TOO_FEW = "too_few"  # units for any interval
+    FEW_CARRY = "few_carry"  # so few units make up a number of all of them that it has no interval
     BASE_WRONG = "base_wrong"  # the base answers no more prompts right than chance does
     BASE_READOUT = "base_readout"  # the base's mean readout is not above 0
     BASE_UNMOVED = "base_unmoved"  # ... nor above that on the counterfactual prompts
@@ -42,7 +43,7 @@ class Code(enum.Enum):
 
 # Nothing can be said of what tuned lost, by however many units.
 _NOT_JUDGED = frozenset({
-    Code.TOO_FEW, Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED,
+    Code.TOO_FEW, Code.FEW_CARRY, Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED,
     Code.NOTHING_TO_LOSE, Code.NO_CIRCUIT, Code.NO_SCALE, Code.NO_HEAD, Code.RENAMED,
 })  # fmt: skip
 _OF_WIDTH = frozenset({Code.UNDECIDED.value, Code.GUARDED.value})

@@ -14,7 +14,7 @@ from torch import Tensor
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.divergence import Passage
-from forgetguard.measures.loss_gradients import Loss, Vector, differentiated
+from forgetguard.measures.loss_gradients import Loss, Vector, differentiated, dot
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def trace_estimates(
 
 
 def _along(loss: Loss, prompt: Passage, vector: Vector) -> float:
-    return _dot(vector, loss.curved([prompt], vector))
+    return dot(vector, loss.curved([prompt], vector))
 
 
 def _top(loss: Loss, prompts: Sequence[Passage]) -> Vector:
@@ -74,7 +74,7 @@ def _top(loss: Loss, prompts: Sequence[Passage]) -> Vector:
     draw = torch.Generator().manual_seed(0)
     start = torch.randn(loss.count, generator=draw).to(loss.device)
     for _ in range(CYCLES):
-        start, value, off = _cycle(loss, prompts, start / _dot(start, start) ** 0.5)
+        start, value, off = _cycle(loss, prompts, start / dot(start, start) ** 0.5)
         if value > 0 and off <= TOLERANCE * value:
             return start
     raise MeasurementError(
@@ -89,11 +89,11 @@ def _cycle(loss: Loss, prompts: Sequence[Passage], start: Vector) -> tuple[Vecto
     basis, diagonal, beside = [start], list[float](), list[float]()
     while True:
         found = loss.curved(prompts, basis[-1])
-        diagonal.append(_dot(found, basis[-1]))
+        diagonal.append(dot(found, basis[-1]))
         for _ in range(2):  # once leaves what rounding puts in
             for one in basis:
-                found.sub_(one, alpha=_dot(found, one))
-        rest = _dot(found, found) ** 0.5
+                found.sub_(one, alpha=dot(found, one))
+        rest = dot(found, found) ** 0.5
         values, vectors = eigh_tridiagonal(diagonal, beside)
         off = rest * abs(vectors[-1, -1])
         if len(basis) == STEPS or off <= TOLERANCE * values[-1] or rest == 0:
@@ -101,12 +101,6 @@ def _cycle(loss: Loss, prompts: Sequence[Passage], start: Vector) -> tuple[Vecto
                 one * weight for one, weight in zip(basis, vectors[:, -1].tolist(), strict=True)
             )
             assert isinstance(best, Tensor)
-            return best / _dot(best, best) ** 0.5, float(values[-1]), float(off)
+            return best / dot(best, best) ** 0.5, float(values[-1]), float(off)
         beside.append(rest)
         basis.append(found / rest)
-
-
-def _dot(one: Vector, other: Vector) -> float:
-    """In blocks summed in float64: millions of float32 products lose digits."""
-    blocks = zip(one.split(1 << 20), other.split(1 << 20), strict=True)
-    return float(sum(float(a @ b) for a, b in blocks))

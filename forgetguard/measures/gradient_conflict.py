@@ -5,7 +5,8 @@ After arXiv 2601.18699, which finds that the alignment of gradients foretells ho
 the form is ours (measures/interference.py). It is of the base and the two tasks: the tuned model
 has no part in it. 1: the new task undoes the prior one as fast as it can, 0: to first order they do
 not touch, -1: they pull alike. A cosine is no mean over prompts, so what is averaged is the
-cosine plus each prompt's influence on it; the new task's prompts are taken as they are.
+cosine plus each prompt's influence on it; the new task's prompts are taken as they are. Where few
+prompts, or one of them, make up the whole gradient, no such interval holds (gate/estimate.py).
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.measure import Measure, Opened, Sampled, Unit
-from forgetguard.measures.samples import WHOLE, FloatArray
+from forgetguard.measures.measure import Measure, Opened, Sampled, Series, Subjects, Unit
+from forgetguard.measures.samples import FloatArray, Key, Samples
 
 if TYPE_CHECKING:
-    from forgetguard.measures.interference import Cosines
+    from forgetguard.measures.interference import Cosine, Part
 
-UNIT = Unit("minus cosine", 1.0, "at 1 the new task undoes the prior one head on")
+SHARES = "gradient.share"  # by the same subjects, what each prompt makes of |g|^2
 
 
-def cosines(base: Opened) -> Cosines:
+def cosines(base: Opened) -> dict[Part, Cosine]:
     """Of the file's prompts with the new task's.
 
     Raises:
@@ -38,19 +39,37 @@ def cosines(base: Opened) -> Cosines:
     return cosines(base.anatomy, base.passages, base.new_task, vocabulary=base.vocabulary)
 
 
-def compare(base: Opened, kept: object) -> Mapping[str, FloatArray]:
-    """Of all weights, [prompt] (raises MeasurementError as `cosines`)."""
-    return {WHOLE: -base.once(cosines).whole}
+def conflict(of: str, about: str, subjects: Subjects) -> Measure:
+    """The measure on the parts of one kind: "" for all weights, "matrix", "head"."""
+    key = f"gradient.conflict.{of}".rstrip(".")
+
+    def compare(base: Opened, kept: object) -> Mapping[str, FloatArray]:
+        """[prompt] by part (raises MeasurementError as `cosines`)."""
+        found = {name: one for (kind, name), one in base.once(cosines).items() if kind == of}
+        base.beside.update({Key(SHARES, name, ""): one.shares for name, one in found.items()})
+        return {name: -one.values for name, one in found.items()}
+
+    def series(samples: Samples, subject: str, role: str) -> Series:
+        shares = samples.need(SHARES, subject, role)
+        return Series(samples.need(key, subject, role), shares=shares)
+
+    return Measure(
+        key=key,
+        about=about,
+        unit=Unit("minus cosine", 1.0, "at 1 the new task undoes the prior one head on"),
+        sampled=Sampled.PROMPTS,
+        subjects=subjects,
+        compare=compare,
+        series=series,
+        by_unit=False,
+        needs_completions=True,
+        needs_new_task=True,
+        takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
+    )
 
 
-MEASURE = Measure(
-    key="gradient.conflict",
-    about="minus the cosine of the base's loss gradients on these prompts and on the new task's",
-    unit=UNIT,
-    sampled=Sampled.PROMPTS,
-    compare=compare,
-    by_unit=False,
-    needs_completions=True,
-    needs_new_task=True,
-    takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
+MEASURE = conflict(
+    "",
+    "minus the cosine of the base's loss gradients on these prompts and on the new task's",
+    Subjects.WHOLE,
 )

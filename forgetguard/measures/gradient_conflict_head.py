@@ -3,27 +3,9 @@ output projections (measures/interference.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from forgetguard.measures.gradient_conflict import conflict
+from forgetguard.measures.measure import Subjects
 
-from forgetguard.measures.gradient_conflict import UNIT, cosines
-from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects
-from forgetguard.measures.samples import FloatArray
-
-
-def compare(base: Opened, kept: object) -> Mapping[str, FloatArray]:
-    """By head, [prompt] (raises MeasurementError as `cosines`)."""
-    return {name: -values for name, values in base.once(cosines).heads.items()}
-
-
-MEASURE = Measure(
-    key="gradient.conflict.head",
-    about="gradient.conflict in each head's query and output slices alone",
-    unit=UNIT,
-    sampled=Sampled.PROMPTS,
-    subjects=Subjects.HEADS,
-    compare=compare,
-    by_unit=False,
-    needs_completions=True,
-    needs_new_task=True,
-    takes="`new_task:`; of the base two backward passes a prompt, one a new prompt",
+MEASURE = conflict(
+    "head", "gradient.conflict in each head's query and output slices alone", Subjects.HEADS
 )

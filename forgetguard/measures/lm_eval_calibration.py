@@ -106,4 +106,5 @@ MEASURE = Measure(
     compare=compare,
     series=series,
     loss=lost,
+    shows_scores=False,
 )

@@ -11,6 +11,7 @@ equal models. It is our form of the chance-adjusted transitions of arXiv 2510.17
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from forgetguard.errors import MeasurementError
 from forgetguard.measures import lm_eval_drop
@@ -44,16 +45,18 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
 
 
 def series(samples: Samples, subject: str, role: str) -> Series:
-    """As of `lm_eval.drop`, with flips less those of chance beside it; where there is nothing to
-    guess from, what was won is not counted."""
+    """As of `lm_eval.drop`, with flips less those of chance beside it."""
     found = lm_eval_drop.series(samples, subject, role)
-    assert found.scale is not None
     chance = samples.need(CHANCE, subject, BASE)[places_of(samples.units, subject)]
-    before, now = found.scale, found.values
-    if not chance.any():
-        return Series(before * now, before)
-    flips = before * (1 - now) - (1 - before) * chance
-    return Series(now, before, found.graded, found.graded_before, flips, found.chance)
+    return with_flips(found, chance)
+
+
+def with_flips(found: Series, chance: FloatArray) -> Series:
+    """Scores of 0 and 1 with their flips less those of guessing anew, which is right with `chance`,
+    [unit]."""
+    assert found.scale is not None
+    flips = found.scale * (1 - found.values) - (1 - found.scale) * chance
+    return replace(found, also=flips, chance=float(chance.mean()))
 
 
 MEASURE = Measure(

@@ -92,9 +92,11 @@ class Series:
     scale: denominators of a ratio; for a proportion, 1 where it held before.
     graded, graded_before: for a proportion, the numbers behind it. Where they are equal on every
         unit the two models compute the same.
-    also: for scores, values from -1 to 1, those above 0 being 1, whose mean is held to the limit
-        too: the larger of the two counts.
+    also: for scores, flips: values from -1 to 1, those above 0 being 1, whose mean is held to the
+        limit too: the larger of the two counts. Without a chance it is never the smaller.
     chance: for scores, what a model that knows nothing reads.
+    shares: for a mean that is to first order a number from -1 to 1 of all units together, what each
+        unit makes of that number's size; where few make most of it, it has no interval.
     """
 
     values: FloatArray
@@ -103,6 +105,7 @@ class Series:
     graded_before: FloatArray | None = None
     also: FloatArray | None = None
     chance: float = 0.0
+    shares: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +174,7 @@ class Measure:
         has_chance: of a proportion, whether a model that knows nothing reads the readout's chance
             (else 0): what the base has above it is all that can be lost.
         has_floor: whether limits take `floor:` (gate/family.py).
+        shows_scores: of scores, whether their means say something to a reader.
         by_unit: whether what `compare` returns for a unit depends on that unit alone. Where it does
             not, units cannot be drawn stage by stage, nor some of them be measured again.
         needs_completions: whether every prompt must have one.
@@ -196,11 +200,17 @@ class Measure:
     graded: bool = False
     has_chance: bool = False
     has_floor: bool = False
+    shows_scores: bool = True
     by_unit: bool = True
     needs_completions: bool = False
     needs_new_task: bool = False
     takes: str = ""
     source: str = field(default="forgetguard", compare=False)
+
+    @property
+    def is_of_base(self) -> bool:
+        """Whether it reads the base alone, whatever the other model is."""
+        return self.read is None and self.compare is not None
 
     @property
     def needs_circuit(self) -> bool:

@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = {  # key: the module that makes it, as MEASURE
     "dcv.head": "forgetguard.measures.dcv_head",
     "dcv.all": "forgetguard.measures.dcv_all",
     "accuracy.drop": "forgetguard.measures.accuracy_drop",
+    "accuracy.flips": "forgetguard.measures.accuracy_flips",
     "top1.drop": "forgetguard.measures.top1_drop",
     "readout.drop": "forgetguard.measures.readout_drop",
     "margin.drop": "forgetguard.measures.margin_drop",

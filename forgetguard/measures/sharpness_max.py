@@ -8,13 +8,36 @@ much (measures/curvature.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from forgetguard.measures.measure import Estimator, Measure, Opened, Sampled, Series, Unit
 from forgetguard.measures.samples import BASE, WHOLE, FloatArray, Key, Samples
 
-KEY = "sharpness.max"
-GROWTH = Unit("growth over the base")
+
+def growth(key: str, about: str, takes: str, read: Callable[[Opened], FloatArray]) -> Measure:
+    """The measure of how much more than the base another model has of what `read` finds on each
+    prompt, [prompt]: that difference over what the base has, which is left beside it."""
+
+    def compare(base: Opened, kept: FloatArray) -> Mapping[str, FloatArray]:
+        own = base.beside[Key(key, WHOLE, BASE)] = base.once(read)
+        return {WHOLE: kept - own}
+
+    def series(samples: Samples, subject: str, role: str) -> Series:
+        return Series(samples.need(key, subject, role), samples.need(key, subject, BASE))
+
+    return Measure(
+        key=key,
+        about=about,
+        unit=Unit("growth over the base"),
+        sampled=Sampled.PROMPTS,
+        estimator=Estimator.RATIO,
+        read=read,
+        compare=compare,
+        series=series,
+        by_unit=False,
+        needs_completions=True,
+        takes=takes,
+    )
 
 
 def read(model: Opened) -> FloatArray:
@@ -24,32 +47,9 @@ def read(model: Opened) -> FloatArray:
     return largest_curvature(model.anatomy, model.passages, vocabulary=model.vocabulary)
 
 
-def compare(base: Opened, kept: FloatArray) -> Mapping[str, FloatArray]:
-    """What the other model has more of it than the base, [prompt]."""
-    return beyond(base, KEY, kept, base.once(read))
-
-
-def beyond(base: Opened, key: str, kept: FloatArray, own: FloatArray) -> dict[str, FloatArray]:
-    """`kept` less the base's own curvature, which is left beside it."""
-    base.beside[Key(key, WHOLE, BASE)] = own
-    return {WHOLE: kept - own}
-
-
-def series(samples: Samples, subject: str, role: str) -> Series:
-    """That, over what the base has."""
-    return Series(samples.need(KEY, subject, role), samples.need(KEY, subject, BASE))
-
-
-MEASURE = Measure(
-    key=KEY,
-    about="largest eigenvalue of the loss's Hessian, tuned over base, less 1",
-    unit=GROWTH,
-    sampled=Sampled.PROMPTS,
-    estimator=Estimator.RATIO,
-    read=read,
-    compare=compare,
-    series=series,
-    by_unit=False,
-    needs_completions=True,
-    takes="up to 48 second derivatives of each model on all prompts",
+MEASURE = growth(
+    "sharpness.max",
+    "largest eigenvalue of the loss's Hessian, tuned over base, less 1",
+    "up to 48 second derivatives of each model on all prompts",
+    read,
 )

@@ -210,6 +210,18 @@ def _too_few(verdict: Verdict) -> str:
     )
 
 
+def _few_carry(verdict: Verdict) -> str:
+    facts, units = verdict.facts, units_of(verdict.limit)
+    of = f" of {verdict.subject}" if verdict.subject else ""
+    assert verdict.estimate is not None
+    return (
+        f"{quantity(verdict.limit)}{of} reads {number(verdict.estimate.value)}, but of "
+        f"{facts['count']} {units} one makes {share(facts['share'])} of the gradient: they come to "
+        f"{number(facts['effective'])} of equal weight, and from {facts['least']} on it has an "
+        f"interval: give more {units}, or such as the base is less certain of"
+    )
+
+
 def _base_wrong(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
@@ -302,6 +314,7 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
     Code.UNDECIDED: _undecided,
     Code.GUARDED: _guarded,
     Code.TOO_FEW: _too_few,
+    Code.FEW_CARRY: _few_carry,
     Code.BASE_WRONG: _base_wrong,
     Code.BASE_READOUT: lambda verdict: (
         f"THE BASE CANNOT DO {verdict.capability!r}: its mean readout {interval(verdict.facts)} on "
@@ -503,8 +516,8 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         f"{names(facts['metrics'])}"
     ),
     "scores": lambda facts: (
-        f"{facts['subject']}: {facts['before']:.1%} to {facts['now']:.1%} on {facts['count']} "
-        f"documents{_sides(facts)}"
+        f"{facts['subject'] or 'accuracy'}: {facts['before']:.1%} to {facts['now']:.1%} on "
+        f"{facts['count']} {'documents' if facts['subject'] else 'pairs'}{_sides(facts)}"
     ),
     # of a pass
     "cannot_fail": lambda facts: (

@@ -7,22 +7,27 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gated import gated
 from plain_tiny import plain_model, plain_tokenizer
 
 from forgetguard.anatomy.locate import locate
+from forgetguard.capabilities.pairs import Prompt
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.gate.rule import judge
 from forgetguard.gate.schema import dump, parse_gate
 from forgetguard.gate.stages import encode
-from forgetguard.gate.verdict import Outcome
+from forgetguard.gate.verdict import Code, Outcome, Verdict
+from forgetguard.measures.gradient_conflict import SHARES
 from forgetguard.measures.interference import cosines
-from forgetguard.measures.samples import Key
+from forgetguard.measures.samples import Key, Samples
 
 PROMPTS = Path(__file__).parents[2] / "circuits" / "prompts"
+HEAD = "gradient.conflict.head"
 Rows = list[dict[str, str]]
 
 
@@ -89,22 +94,25 @@ def test_the_conflict_is_that_of_a_naive_loop_in_the_whole_in_a_matrix_and_in_a_
     assert len(samples.subjects("gradient.conflict.head")) == 24
 
 
-def test_one_task_with_itself_is_no_conflict_and_wrong_answers_make_it_one() -> None:
-    prior = rows("ioi", 12)
-    names = [row["completion"] for row in prior]
+def with_wrong_answers(given: Rows) -> Rows:
+    """Each prompt with the next one's answer: the base is uncertain of all of them alike."""
+    answers = [row["completion"] for row in given]
+    return [row | {"completion": answers[(at + 1) % len(given)]} for at, row in enumerate(given)]
 
-    def conflict(wrong: int) -> float:
-        new = [
-            row | ({"completion": names[(at + 1) % 12]} if at < wrong else {})
-            for at, row in enumerate(prior)
-        ]
+
+def test_one_task_with_itself_is_no_conflict_and_other_answers_make_it_one() -> None:
+    right = rows("ioi", 32)
+    prior = with_wrong_answers(right)
+
+    def conflict(turned: int) -> float:
+        new = [*right[:turned], *prior[turned:]]
         verdicts, samples = gated(gate(prior, new, "gradient.conflict"), tuned="tiny:sft")
-        expected = Outcome.FAIL if wrong == 12 else Outcome.PASS
+        expected = Outcome.FAIL if turned == 32 else Outcome.PASS
         assert verdicts["gradient.conflict"].outcome is expected
-        values = samples.arrays[Key("gradient.conflict", "", "tuned")]
-        return float(values.mean())
+        assert samples.arrays[Key(SHARES, "", "tuned")].sum() == pytest.approx(1)
+        return float(samples.arrays[Key("gradient.conflict", "", "tuned")].mean())
 
-    found = [conflict(wrong) for wrong in (3, 6, 12)]
+    found = [conflict(turned) for turned in (8, 24, 32)]
     assert found == sorted(found)
     with pytest.raises(MeasurementError, match="new_task"):
         conflict(0)  # the same prompts: -1 by definition, and nothing compared
@@ -113,8 +121,47 @@ def test_one_task_with_itself_is_no_conflict_and_wrong_answers_make_it_one() -> 
     with ModelPair(specs) as pair:
         part = encode(spec, pair.base, [pair.tuned]).parts[0]
         with pair.base.open() as model:
-            alike = cosines(locate(model), part.passages, part.passages)
-    assert alike.whole.tolist() == pytest.approx([1.0] * 12, abs=1e-6)
+            alike = cosines(locate(model), part.passages, part.passages)["", ""]
+    assert alike.values.tolist() == pytest.approx([1.0] * 32, abs=1e-6)
+
+
+def test_where_one_prompt_makes_the_gradient_nothing_is_judged() -> None:
+    keys = "gradient.conflict", "gradient.conflict.head", "gradient.conflict.over_reference"
+    prior = rows("ioi", 32)
+    verdicts, samples = gated(
+        gate(prior, with_wrong_answers(prior), *keys), tuned="tiny:sft", reference="tiny:rl"
+    )
+    shares = samples.arrays[Key(SHARES, "", "tuned")]
+    whole, heads, apart = (verdicts[key] for key in keys)
+    assert whole.code is Code.FEW_CARRY
+    assert whole.not_judged
+    assert whole.estimate is not None
+    assert whole.estimate.interval == (-1.0, 1.0)
+    assert whole.facts["share"] == shares.max() > 0.8
+    assert whole.facts["effective"] == pytest.approx(1 / (shares**2).sum())
+    assert whole.detectable is None
+    assert heads.code is Code.FEW_CARRY
+    assert len(heads.facts["others"]) == 23
+    # The base's own number is the same whatever tuned is: its difference is exact.
+    assert apart.outcome is Outcome.PASS
+
+
+def test_a_head_that_few_prompts_carry_hides_no_conflict_of_another() -> None:
+    values = np.stack([np.full(32, 0.9), np.full(32, 0.1)]) + np.linspace(-0.1, 0.1, 32)
+    shares = np.stack([np.full(32, 1 / 32), np.r_[0.9, np.full(31, 0.1 / 31)]])
+    units = tuple(Prompt(f"prompt {at}", "yes") for at in range(32))
+    spec = parse_gate(gate(rows("ioi"), rows("key_value"), HEAD), Path("a.gate.yaml"))
+
+    def judged(*order: int) -> Verdict:
+        arrays = {
+            Key(key, f"L0H{at}", "tuned"): given[one]
+            for at, one in enumerate(order)
+            for key, given in ((HEAD, values), (SHARES, shares))
+        }
+        return judge(spec, spec.limits[0], Samples(units, arrays))
+
+    assert (judged(0, 1).outcome, judged(0, 1).subject) == (Outcome.FAIL, "L0H0")
+    assert judged(1, 1).code is Code.FEW_CARRY
 
 
 def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> None:

@@ -224,13 +224,15 @@ def verdicts() -> dict[tuple[str, str], Verdict]:
                     continue
                 family = given.get("family", 1)
                 found[name, key] = judge(declared, limit, with_others(data), family=family)
-    # Of scores, which these samples have not: tests/unit/test_measure_lm_eval.py reaches it.
+    # Which these samples have not: tests/unit/test_measure_{lm_eval,gradient_conflict}.py reach it.
     facts = {"subject": "arc acc", "before": 0.52, "chance": 0.5}
-    abstaining = next(one for one in found.values() if one.code is Code.NO_SCALE)
-    code = Code.NOTHING_TO_LOSE
-    found["scores", "lm_eval.drop"] = replace(
-        abstaining, limit="lm_eval.drop", code=code, facts=facts, notes=()
-    )
+    few = {"count": 32, "share": 0.87, "effective": 1.29, "least": 16}
+    for of, key, code, more in (
+        (Code.NO_SCALE, "lm_eval.drop", Code.NOTHING_TO_LOSE, facts),
+        (Code.UNDECIDED, "gradient.conflict", Code.FEW_CARRY, few),
+    ):
+        abstaining = next(one for one in found.values() if one.code is of)
+        found["elsewhere", key] = replace(abstaining, limit=key, code=code, facts=more, notes=())
     return found
 
 

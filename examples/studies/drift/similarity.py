@@ -58,7 +58,7 @@ def likeness(pair: ModelPair, prior: Sequence[Task], new: Task) -> list[Likeness
             for task in (*prior, new)
         ]
         gradients = [
-            float(cosines(anatomy, one.prompts, new.prompts).whole.mean()) for one in prior
+            float(cosines(anatomy, one.prompts, new.prompts)["", ""].values.mean()) for one in prior
         ]
         base = [score(anatomy, task) for task in prior]
     with pair.tuned.open() as model:
