@@ -34,7 +34,6 @@ from forgetguard.measures.interference import (
 from forgetguard.measures.loss_gradients import differentiated
 
 HELD = 6  # gradients in memory at once
-KINDS = ("", "matrix", "head")
 EFFECTIVE = (0, 4, 8, 12, 16, 20, 24, 32, 64)  # edges of the second table
 
 
@@ -131,7 +130,7 @@ def tables(found: Gradients, counts: Sequence[int], draws: int) -> str:
     ]
     every = {count: drawn(found, count, draws, count) for count in counts}
     kinds = np.array(found.kinds)
-    for kind in KINDS:
+    for kind in dict.fromkeys(found.kinds):
         for count, one in every.items():
             on = kinds == kind
             judged = one.effective[:, on] >= FEWEST_EFFECTIVE
