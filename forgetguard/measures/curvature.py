@@ -59,9 +59,10 @@ def trace_estimates(
     with differentiated(anatomy, prompts, copies=4, vocabulary=vocabulary, twice=True) as loss:
         found = []
         for place, prompt in enumerate(prompts):
-            draw = torch.Generator().manual_seed(seed * 1_000_003 + place)
-            signs = torch.empty(loss.count).bernoulli_(0.5, generator=draw).mul_(2).sub_(1)
-            found.append(_along(loss, prompt, signs.to(loss.device)))
+            drawn = np.random.default_rng((seed, place)).bytes(-(-loss.count // 8))
+            bits = np.unpackbits(np.frombuffer(drawn, np.uint8), count=loss.count)
+            signs = torch.from_numpy(bits).to(loss.device).float().mul_(2).sub_(1)
+            found.append(_along(loss, prompt, signs))
         return np.array(found)
 
 

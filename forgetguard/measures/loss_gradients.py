@@ -67,10 +67,13 @@ class Loss:
                     # The fused kernels of attention have no second derivative.
                     with sdpa_kernel(SDPBackend.MATH):
                         found = self._gradient(self._loss(some), graph=True)
-                        pairs = zip(found, against, strict=True)
-                        slope = sum((one * v).sum().to(self.device) for one, v in pairs)
-                        assert isinstance(slope, Tensor)
-                        again = self._gradient(slope)
+                        # A weight that the loss does not depend on has a slope of no graph.
+                        pairs = [
+                            both
+                            for both in zip(found, against, strict=True)
+                            if both[0].requires_grad
+                        ]
+                        again = self._gradient(*zip(*pairs, strict=True))
                     total += self.flat(again) * (len(some) / len(prompts))
         return total
 
@@ -88,9 +91,20 @@ class Loss:
             targets = torch.tensor([one.targets for one in prompts], device=logits.device)
             return nn.functional.cross_entropy(wide.flatten(0, 1), targets.flatten())
 
-    def _gradient(self, value: Tensor, *, graph: bool = False) -> tuple[Tensor, ...]:
+    def _gradient(
+        self,
+        values: Tensor | Sequence[Tensor],
+        against: Sequence[Tensor] | None = None,
+        *,
+        graph: bool = False,
+    ) -> tuple[Tensor, ...]:
         return torch.autograd.grad(
-            value, self._listed, create_graph=graph, allow_unused=True, materialize_grads=True
+            values,
+            self._listed,
+            against,
+            create_graph=graph,
+            allow_unused=True,
+            materialize_grads=True,
         )
 
 
