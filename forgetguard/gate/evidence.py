@@ -13,7 +13,6 @@ from forgetguard.gate.estimate import Case
 from forgetguard.gate.family import subject_bounds, worst_first
 from forgetguard.gate.verdict import ControlEvidence, SubjectEvidence, UnitEvidence
 from forgetguard.measures import registry
-from forgetguard.measures.measure import Estimator
 from forgetguard.measures.samples import (
     BASE,
     BASELINE,
@@ -68,7 +67,7 @@ def worst_units(case: Case, limit: Limit, most: int) -> tuple[UnitEvidence, ...]
     if loss is None:
         return ()
     hurt = loss > 0
-    if limit.measure.estimator is Estimator.PROPORTION:
+    if limit.measure.of_right_or_wrong:
         sides = slices.lost(case, limit)
         if sides is None:
             return ()

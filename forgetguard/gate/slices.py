@@ -66,7 +66,7 @@ def lost(case: Case, limit: Limit) -> tuple[FloatArray, FloatArray] | None:
     values, ones = found.values, np.ones(case.count)
     if measure.estimator is Estimator.MEAN or found.scale is None:
         return values, ones
-    if measure.estimator is Estimator.PROPORTION:
+    if measure.of_right_or_wrong:
         return found.scale - values, ones
     return values, found.scale
 
@@ -148,7 +148,7 @@ def said_instead(case: Case, limit: Limit) -> list[Note]:
         data.get(quantity, role=role)
         for quantity, role in ((TOP1, BASE), (TOP1, TUNED), (SAID, TUNED), (CORRECT, TUNED))
     )
-    if limit.measure.estimator is not Estimator.PROPORTION or base is None or now is None:
+    if not limit.measure.of_right_or_wrong or base is None or now is None:
         return []
     changed = (base != 0) & (now == 0)
     if said is None or right is None or changed.sum() < max(2, LEAST_CHANGED * case.count):

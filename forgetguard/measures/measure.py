@@ -213,6 +213,12 @@ class Measure:
         return self.read is None and self.compare is not None
 
     @property
+    def of_right_or_wrong(self) -> bool:
+        """Whether every unit is right or wrong, before and now."""
+        whole = self.subjects is Subjects.WHOLE
+        return whole and self.estimator in (Estimator.PROPORTION, Estimator.SCORES)
+
+    @property
     def needs_circuit(self) -> bool:
         """Whether it patches members of a circuit."""
         return self.patched is not None

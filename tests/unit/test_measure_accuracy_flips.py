@@ -77,7 +77,14 @@ def test_a_byte_copy_has_none_and_planted_damage_fails(tmp_path: Path) -> None:
     assert same.estimate is not None
     assert (same.estimate.value, *same.estimate.interval) == (0, 0, 0)
     broken, samples = gated(ALONE, tuned=copy_of_base(tmp_path / "broken", without_attention))
-    assert broken["accuracy.flips"].code is Code.BEYOND
+    found = broken["accuracy.flips"]
+    assert found.code is Code.BEYOND
+    flipped = samples.need(CORRECT, role="base") > samples.need(CORRECT)
+    assert {one.clean for one in found.units} <= {
+        samples.units[at].clean for at in np.flatnonzero(flipped)
+    }
+    assert len(found.units) == 5
+    assert any(one.code == "said_instead" for one in found.notes)
     # What a baseline recorded is taken off pair by pair.
     recorded = samples.with_arrays(
         {
