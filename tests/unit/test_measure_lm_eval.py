@@ -292,6 +292,8 @@ def test_calibration_is_what_lm_evals_likelihoods_give_and_blind_to_what_accurac
     assert read[0] == 0
     assert read == sorted(read)
     assert verdicts["lm_eval.calibration"].code is Code.BEYOND
+    for key, said in (("lm_eval.drop", True), ("lm_eval.calibration", False)):
+        assert any(one.code == "scores" for one in verdicts[key].notes) is said
 
 
 def test_documents_are_drawn_by_seed_and_paired(folder: Path) -> None:

@@ -35,6 +35,7 @@ def test_every_entry_makes_the_measure_that_it_names_and_says_how_it_is_read() -
         assert exact == (measure.sampled is Sampled.NOTHING) == (measure.on_disk is not None)
         assert measure.read is None or measure.compare is not None
         assert measure.has_floor <= measure.needs_circuit
+        assert measure.is_of_base == measure.key.startswith("gradient.conflict")
 
 
 @pytest.mark.parametrize(
