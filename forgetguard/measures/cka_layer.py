@@ -14,19 +14,25 @@ from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Uni
 from forgetguard.measures.samples import FloatArray
 
 if TYPE_CHECKING:
+    from forgetguard.measures.prompt_pass import Reader
     from forgetguard.measures.representation_drift import Streams
 
 
-def streams(model: Opened) -> Streams:
+def streams(model: Opened) -> Reader[Streams]:
     """The residual stream at each prompt's last token, after every layer."""
-    from forgetguard.measures.representation_drift import capture_streams
+    from forgetguard.measures.representation_drift import capturing
 
-    return capture_streams(model.anatomy, model.passages)
+    return capturing(model.passages)
+
+
+def watch(model: Opened, _: object) -> Reader[Streams]:
+    """See `streams`."""
+    return model.once(streams)
 
 
 def read(model: Opened) -> Streams:
     """See `streams`."""
-    return model.once(streams)
+    return model.seen(streams)
 
 
 def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
@@ -37,7 +43,7 @@ def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     """
     from forgetguard.measures.representation_drift import pseudo_values
 
-    found = pseudo_values(base.once(streams), kept)
+    found = pseudo_values(base.seen(streams), kept)
     return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found)}
 
 
@@ -47,6 +53,7 @@ MEASURE = Measure(
     unit=Unit("1 - CKA", 1.0, "at 1 the two are unrelated (write 0.10 to allow a CKA of 0.90)"),
     sampled=Sampled.PROMPTS,
     subjects=Subjects.LAYERS,
+    watch=watch,
     read=read,
     compare=compare,
     by_unit=False,

@@ -9,7 +9,7 @@ functions.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.measures.divergence import Passage
     from forgetguard.measures.documents import Documents
+    from forgetguard.measures.prompt_pass import PromptBatch, Reader
     from forgetguard.measures.saved import Saved
 
 
@@ -137,10 +138,29 @@ class Opened:
         found: T = self.made[key][0]
         return found
 
+    def seen(self, make: Callable[..., Reader[T]], *others: Any) -> T:
+        """What the reader `make(self, *others)`, made once, has of the prompts: from the pass that
+        all measures shared, where one handed it to `watch`, or from one of its own."""
+        from forgetguard.measures.prompt_pass import run
+
+        reader = self.once(make, *others)
+        if reader.left:
+            run(self.anatomy, self.batches(), [reader])
+        return reader.found()
+
+    def batches(self) -> Iterable[PromptBatch]:
+        """The prompts, as every pass over them cuts them."""
+        from forgetguard.measures.divergence import prompt_batches
+
+        if self.pairs is None:
+            return prompt_batches(self.passages)
+        return [(one.pairs, one.clean, one.positions) for one in self.pairs.batches]
+
 
 Patched: TypeAlias = Callable[
     [Sequence[Member], Sequence[Member]], Mapping[str, tuple[Member, ...]]
 ]
+Watch: TypeAlias = "Callable[[Opened, Any], Reader[Any]]"
 Read: TypeAlias = Callable[[Opened], Any]
 Compare: TypeAlias = Callable[[Opened, Any], Mapping[str, FloatArray]]
 OnDisk: TypeAlias = "Callable[[CheckpointSpec, CheckpointSpec, LoadOptions], Mapping[str, float]]"
@@ -158,6 +178,9 @@ class Measure:
         patched: from (the circuit's members, all heads of the model), the sets of members to patch
             in the base, by subject: all together in one wavefront, from the counterfactual and from
             every other model. Gives IMPORTANCE and DAMAGE of each subject.
+        watch: what it reads of the prompts while they run, once for all measures: on every other
+            model (with None), and on the base, with what `read` kept of another. Made by `once`,
+            for `read` and `compare` to ask for the same with `seen`.
         read: run on every other model than the base while it is open; what it returns is kept.
         compare: run while the base is open, with what `read` kept of another model; returns, by
             subject, float64 [unit] (or, where it is EXACT, one number in an array of shape []).
@@ -186,6 +209,7 @@ class Measure:
     subjects: Subjects = Subjects.WHOLE
     estimator: Estimator = Estimator.MEAN
     patched: Patched | None = None
+    watch: Watch | None = None
     read: Read | None = None
     compare: Compare | None = None
     on_disk: OnDisk | None = None
