@@ -4,7 +4,8 @@ several measures need of it is run once.
 Of every other model than the base: the contributions of all members that are to be patched, the
 behaviour on the prompt pairs, and what each measure's own `read` returns. Of the base, with all of
 that at hand: one wavefront a batch over all sets of members that measures name, and what each
-measure's own `compare` returns.
+measure's own `compare` returns. What measures take of the prompts as they are (`watch`) is taken in
+the pass that this makes anyway.
 """
 
 from __future__ import annotations
@@ -159,12 +160,16 @@ def read_other(
         run(anatomy, opened.batches(), readers)
     kept, failed = {}, {}
     for measure in wanted.own:
-        read = measure.read
-        if read is not None:
-            try:
-                kept[measure.key] = guarded(measure, partial(read, opened))
-            except ForgetguardError as error:
-                failed[measure.key] = error
+        if measure.read is not None:
+            read = partial(measure.read, opened)
+        elif measure.watch is not None:
+            read = partial(opened.seen, measure.watch, None)
+        else:
+            continue
+        try:
+            kept[measure.key] = guarded(measure, read)
+        except ForgetguardError as error:
+            failed[measure.key] = error
     return OtherReading(heads, kept, failed)
 
 
@@ -252,7 +257,7 @@ def _readers(
             if measure.watch is not None and (opened.role != BASE or measure.key in one):
                 # What a measure raises here, it raises again when it asks for what was seen.
                 with suppress(Exception):
-                    reader = measure.watch(opened, one.get(measure.key))
+                    reader = opened.once(measure.watch, one.get(measure.key))
                     found[id(reader)] = reader
     return list(found.values())
 

@@ -30,11 +30,6 @@ def watch(model: Opened, _: object) -> Reader[Streams]:
     return model.once(streams)
 
 
-def read(model: Opened) -> Streams:
-    """See `streams`."""
-    return model.seen(streams)
-
-
 def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     """Pseudo-values of 1 - CKA, [prompt] by layer.
 
@@ -54,7 +49,6 @@ MEASURE = Measure(
     sampled=Sampled.PROMPTS,
     subjects=Subjects.LAYERS,
     watch=watch,
-    read=read,
     compare=compare,
     by_unit=False,
 )

@@ -18,7 +18,7 @@ from forgetguard.capabilities.batches import BATCH_TOKENS
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.prompt_pass import PromptBatch, Reader, run
-from forgetguard.patching.forward import check_finite, forward
+from forgetguard.patching.forward import check_finite
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -248,18 +248,6 @@ def prompt_batches(passages: Sequence[Passage]) -> Iterator[PromptBatch]:
     for rows in batches(passages):
         ids = torch.tensor([passages[row].ids for row in rows])
         yield rows, ids, passages[rows[0]].positions
-
-
-def run_each(
-    anatomy: Anatomy, passages: Sequence[Passage]
-) -> Iterator[tuple[Sequence[int], Float[Tensor, "row readout vocab"]]]:
-    """Which passages ran together, and their logits at the compared positions (raises
-    MeasurementError where some are not finite)."""
-    for rows, ids, positions in prompt_batches(passages):
-        with torch.no_grad():
-            logits = forward(anatomy, ids, positions)
-        check_finite(logits, "a passage")
-        yield rows, logits
 
 
 def boundaries(passages: Sequence[Passage]) -> IntArray:

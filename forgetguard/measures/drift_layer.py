@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgetguard.measures.cka_layer import read, streams, watch
+from forgetguard.measures.cka_layer import streams, watch
 from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Unit
 from forgetguard.measures.samples import FloatArray
 
@@ -37,6 +37,5 @@ MEASURE = Measure(
     sampled=Sampled.PROMPTS,
     subjects=Subjects.LAYERS,
     watch=watch,
-    read=read,
     compare=compare,
 )

@@ -13,37 +13,21 @@ from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
 from forgetguard.measures.samples import WHOLE, FloatArray
 
 if TYPE_CHECKING:
-    from forgetguard.measures.divergence import Divergence, Predictions
+    from forgetguard.measures.divergence import Predictions
     from forgetguard.measures.prompt_pass import Reader
 
 
-def predictions(model: Opened) -> Reader[Predictions]:
-    """What a model predicts at every compared position, to be held against the base."""
-    from forgetguard.measures.divergence import predicting
-
-    return predicting(model.passages)
-
-
-def divergence(base: Opened, kept: Predictions) -> Reader[Divergence]:
-    """Both directions of KL between the base and another model, and what became of its mode."""
-    from forgetguard.measures.divergence import diverging
-
-    return diverging(kept, base.vocabulary)
-
-
 def watch(model: Opened, kept: Predictions | None) -> Reader[Any]:
-    """One of the two."""
-    return model.once(predictions) if kept is None else model.once(divergence, kept)
+    """What a model predicts at every compared position; of the base, how far it lies from what was
+    kept of another: both directions of KL, and what became of its mode."""
+    from forgetguard.measures.divergence import diverging, predicting
 
-
-def read(model: Opened) -> Predictions:
-    """See `predictions`."""
-    return model.seen(predictions)
+    return predicting(model.passages) if kept is None else diverging(kept, model.vocabulary)
 
 
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Nats a token, a prompt's mean over its positions: [prompt]."""
-    found = base.seen(divergence, kept)
+    found = base.seen(watch, kept)
     return {WHOLE: found.means(found.forward)}
 
 
@@ -53,6 +37,5 @@ MEASURE = Measure(
     unit=NATS,
     sampled=Sampled.PROMPTS,
     watch=watch,
-    read=read,
     compare=compare,
 )

@@ -48,11 +48,6 @@ def watch(model: Opened, _: object) -> Reader[FloatArray]:
     return model.once(margins)
 
 
-def read(model: Opened) -> FloatArray:
-    """See `margins`."""
-    return model.seen(margins)
-
-
 def compare(base: Opened, kept: FloatArray) -> Mapping[str, FloatArray]:
     """The base's margin minus the other model's, [pair]."""
     return {WHOLE: base.seen(margins) - kept}
@@ -65,7 +60,6 @@ MEASURE = Measure(
     sampled=Sampled.PAIRS,
     estimator=Estimator.MEAN,
     watch=watch,
-    read=read,
     compare=compare,
     needs_capability=True,
 )

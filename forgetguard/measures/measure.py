@@ -139,8 +139,8 @@ class Opened:
         return found
 
     def seen(self, make: Callable[..., Reader[T]], *others: Any) -> T:
-        """What the reader `make(self, *others)`, made once, has of the prompts: from the pass that
-        all measures shared, where one handed it to `watch`, or from one of its own."""
+        """What the reader `make(self, *others)`, made once, took of the prompts: in the pass that
+        all measures share, where `watch` gave it to that, or in one of its own."""
         from forgetguard.measures.prompt_pass import run
 
         reader = self.once(make, *others)
@@ -178,11 +178,11 @@ class Measure:
         patched: from (the circuit's members, all heads of the model), the sets of members to patch
             in the base, by subject: all together in one wavefront, from the counterfactual and from
             every other model. Gives IMPORTANCE and DAMAGE of each subject.
-        watch: what it reads of the prompts while they run, once for all measures: on every other
-            model (with None), and on the base, with what `read` kept of another. Made by `once`,
-            for `read` and `compare` to ask for the same with `seen`.
-        read: run on every other model than the base while it is open; what it returns is kept.
-        compare: run while the base is open, with what `read` kept of another model; returns, by
+        watch: what takes part in the one pass over the prompts: of every other model, with None,
+            and of the base, with what was kept of another; `compare` asks for it by `seen`.
+        read: run on every other model than the base while it is open; what it returns is kept. By
+            default what `watch` took is.
+        compare: run while the base is open, with what was kept of another model; returns, by
             subject, float64 [unit] (or, where it is EXACT, one number in an array of shape []).
         on_disk: from two checkpoints that are not loaded, by subject, a number.
         series: picks (samples, subject, role) out of the samples; by default the arrays that

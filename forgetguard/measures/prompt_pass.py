@@ -32,7 +32,7 @@ class Reader(Generic[T]):
         take: called with a batch's prompts, by index, their logits where they are read, and, for
             `layers`, the residual stream after each decoder layer at the first of these positions,
             float32 on the CPU. Every batch is on the model's device, and gone afterwards.
-        result: what came of it.
+        result: what came of it; made once.
         left: the prompts that have yet to be run; at first all.
         failed: what `take` raised; it is not called again, and other readers are.
     """
@@ -42,13 +42,16 @@ class Reader(Generic[T]):
     left: int
     layers: bool = False
     failed: Exception | None = None
+    made: T | None = None
 
     def found(self) -> T:
         """What came of it, once all prompts have run (raises what `take` raised)."""
         if self.failed is not None:
             raise self.failed
         assert not self.left
-        return self.result()
+        if self.made is None:
+            self.made = self.result()
+        return self.made
 
 
 @contextmanager

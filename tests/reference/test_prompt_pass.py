@@ -68,7 +68,9 @@ def measured(
     return found[1], ran, session
 
 
-def test_what_else_is_asked_of_the_clean_prompts_adds_no_pass_to_dcvs() -> None:
+def test_what_else_is_asked_of_the_clean_prompts_adds_no_pass_to_dcvs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     few, alone, session = measured(asking(SPEC, "dcv.circuit"))
     pairs = session._plans[SPEC.name].pairs
     assert pairs is not None
@@ -76,8 +78,17 @@ def test_what_else_is_asked_of_the_clean_prompts_adds_no_pass_to_dcvs() -> None:
     assert set(clean.values()) == {1}
     first = tuple(pairs.batches[0].clean[0].tolist())  # that heads add up is checked on it
     assert alone["tuned"] == clean + Counter([first])
+    compared: list[int] = []  # logits of how many positions, for KL and modes together
+    plain = divergence.token_divergence
+
+    def counted(*both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        compared.append(len(both[0]))
+        return plain(*both)
+
+    monkeypatch.setattr(divergence, "token_divergence", counted)
     many, ran, _ = measured(asking(SPEC, "dcv.circuit", *BEHAVIOUR, *OF_PROMPTS))
     assert ran == alone
+    assert sum(compared) == clean.total()
     assert all(np.array_equal(values, many.arrays[key]) for key, values in few.arrays.items())
 
 
@@ -140,7 +151,6 @@ def test_what_one_measure_cannot_take_stops_its_own_limits_alone(
         Unit("nats"),
         Sampled.PROMPTS,
         watch=lambda model, _: model.once(failing),
-        read=lambda model: model.seen(failing),
         compare=lambda base, _: {"": np.zeros(len(base.passages))},
         source="elsewhere",
     )

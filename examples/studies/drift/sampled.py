@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,9 @@ from forgetguard.measures.divergence import (
     boundaries,
     by_passage,
     common_ids,
-    run_each,
+    prompt_batches,
 )
+from forgetguard.patching.forward import check_finite, forward
 
 Side = Literal["base", "tuned"]
 
@@ -55,6 +56,18 @@ class SampledDivergence:
     log_ratio: FloatArray
     non_negative: FloatArray
     tokens: IntArray
+
+
+def run_each(
+    anatomy: Anatomy, passages: Sequence[Passage]
+) -> Iterator[tuple[Sequence[int], Float[Tensor, "row readout vocab"]]]:
+    """Which passages ran together, and their logits at the compared positions (raises
+    MeasurementError where some are not finite)."""
+    for rows, ids, positions in prompt_batches(passages):
+        with torch.no_grad():
+            logits = forward(anatomy, ids, positions)
+        check_finite(logits, "a passage")
+        yield rows, logits
 
 
 def score_completions(
