@@ -234,7 +234,7 @@ class Measure:
     @property
     def is_of_base(self) -> bool:
         """Whether it reads the base alone, whatever the other model is."""
-        return self.read is None and self.compare is not None
+        return self.compare is not None and self.watch is None and self.read is None
 
     @property
     def of_right_or_wrong(self) -> bool:
