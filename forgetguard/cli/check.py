@@ -28,11 +28,13 @@ from forgetguard.gate.bundled import bundled_for, divided
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.schema import SUFFIXES
 from forgetguard.report import json_file
+from forgetguard.report.json_file import check_target
 from forgetguard.report.terminal import LABELS, aligned, totals
 from forgetguard.report.wording import number, reason
 
 _INTERRUPTED, _CRASHED, _MISUSE = 2, 3, 4  # pytest's
 _SETS = ("core", "all")
+_FILES = ("json", "html")
 _SHOWN = 5  # reasons
 # The folder's own pytest settings, plugins and cache are no part of a check.
 _PYTEST = (  # -P: nor are modules of the folder, which would shadow any
@@ -142,10 +144,24 @@ def read_plan(asked: Namespace) -> Plan:
         )
     specs = tuple(resolve(one, "tuned") for one in dict.fromkeys(given[1:]))
     plan = Plan(resolve(given[0], "base"), specs, paths, load_options(asked), seed, asked)
+    _check_files(plan)
     for spec in specs:
         for note in preflight(plan.base, spec, allowed_by=None, options=plan.loading):
             say(f"note: {note}")
     return plan
+
+
+def _check_files(plan: Plan) -> None:
+    """Refuse what cannot be written (raises SpecificationError)."""
+    for name in _FILES:
+        if getattr(plan.asked, name) == "":
+            raise SpecificationError(f"--{name} is empty (an unset variable?); give it a path")
+    for spec in plan.tuned:
+        files = _files(plan, spec)
+        for name, file in files.items():
+            check_target(file, f"--{name}")
+        if len({file.resolve() for file in files.values()}) < len(files):
+            raise SpecificationError("--html and --json are one file: give the page another path")
 
 
 def _is_gate_path(token: str) -> bool:
@@ -251,23 +267,26 @@ def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
 
 def pytest_arguments(plan: Plan, tuned: CheckpointSpec, results: Path) -> list[str]:
     """The options of the gate on one checkpoint, then the paths."""
-    files = {"json": plan.asked.json, "html": plan.asked.html}
-    if len(plan.tuned) > 1:
-        own = short_names([spec.given for spec in plan.tuned])[tuned.given]
-        for name, file in files.items():
-            if file:
-                files[name] = Path(file).with_stem(f"{Path(file).stem}.{own}")
     return [
         f"--tb={'long' if plan.asked.verbose else 'no'}",
         f"--check-results={results}",
         *("--forgetguard", f"base={plan.base.given}", f"tuned={tuned.given}"),
         f"--forgetguard-bundled={plan.asked.circuits}",
-        *(f"--forgetguard-{name}={file}" for name, file in files.items() if file),
+        *(f"--forgetguard-{name}={file}" for name, file in _files(plan, tuned).items()),
         *([] if plan.seed is None else [f"--forgetguard-prompt-seed={plan.seed}"]),
         *(["--forgetguard-origin"] if plan.asked.origin else []),
         *gate_options(plan.loading),
         *plan.paths,
     ]
+
+
+def _files(plan: Plan, tuned: CheckpointSpec) -> dict[str, Path]:
+    """What is written of one checkpoint, where: each its own where there are several."""
+    files = {name: Path(file) for name in _FILES if (file := getattr(plan.asked, name))}
+    if len(plan.tuned) == 1:
+        return files
+    own = short_names([spec.given for spec in plan.tuned])[tuned.given]
+    return {name: file.with_stem(f"{file.stem}.{own}") for name, file in files.items()}
 
 
 def short_names(given: Sequence[str]) -> dict[str, str]:

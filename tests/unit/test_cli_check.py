@@ -44,16 +44,33 @@ MISUSE = {
     "a set that is none": (("tiny:base", "tiny:sft", "--circuits", "some"), "'some'"),
     "a seed that is none": (("tiny:base", "tiny:sft", "--prompt-seed", "x"), "--prompt-seed"),
     "a missing gate file": (("tiny:base", "tiny:sft", "gone.gate.yaml"), "gone.gate.yaml"),
+    "a page in no folder": (("tiny:base", "tiny:sft", "--html", "no/page.html"), "no/page.html"),
+    "results of two in no folder": (
+        ("tiny:base", "tiny:sft", "tiny:rl", "--json", "no/a.json"), "no/a.tiny-sft.json"
+    ),
+    "a page that is a folder": (("tiny:base", "tiny:sft", "--html", "."), "--html ."),
+    "a page on no disk": (("tiny:base", "tiny:sft", "--html", "/proc/page.html"), "not writable"),
+    "a page without a name": (("tiny:base", "tiny:sft", "--html", ""), "--html is empty"),
+    "one file for two": (
+        ("tiny:base", "tiny:sft", "--html", "one", "--json", "./one"), "are one file"
+    ),
     "a device that is none": (("tiny:base", "tiny:sft", "--device", "tpu"), "tpu"),
 }
 
 
+@pytest.mark.parametrize("more", [(), ("--estimate",)])
 @pytest.mark.parametrize(("arguments", "told"), MISUSE.values(), ids=MISUSE)
-def test_what_is_wrong_ends_as_pytest_would_and_is_told(
-    arguments: tuple[str, ...], told: str, capfd: pytest.CaptureFixture[str], folder: Path
+def test_what_is_wrong_ends_as_pytest_would_and_is_told_before_anything_is_read(
+    arguments: tuple[str, ...],
+    told: str,
+    more: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+    folder: Path,
 ) -> None:
-    assert main(["check", *arguments]) == 4
-    assert told in capfd.readouterr().err
+    assert main(["check", *arguments, *more]) == 4
+    out, err = capfd.readouterr()
+    assert told in err
+    assert out == ""
 
 
 def test_a_tuned_of_another_size_is_refused_before_any_is_judged(
@@ -119,7 +136,8 @@ def test_pytest_is_asked_for_what_was_asked_for(folder: Path) -> None:
     ]
 
 
-def test_of_several_each_writes_a_file_of_its_own() -> None:
+def test_of_several_each_writes_a_file_of_its_own(folder: Path) -> None:
+    (folder / "to").mkdir()
     plan = check.read_plan(asked("tiny:base", "tiny:sft", "tiny:rl", "--json", "to/out.json"))
     files = [
         one
