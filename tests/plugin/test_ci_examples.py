@@ -55,6 +55,18 @@ def test_the_action_gates_and_comments_once(tmp_path: Path) -> None:
     assert told.startswith("<!-- forgetguard: comment -->\n### ❌ FAIL: ")
 
 
+def test_the_action_installs_the_revision_that_it_is_of_or_what_is_asked_for(tmp_path: Path) -> None:
+    steps = loaded("action.yml")["runs"]["steps"]
+    (install,) = [step["run"] for step in steps if step.get("name") == "install"]
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor last; do :; done\necho "$last" > installed\n')
+    python.chmod(0o755)
+    where = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_ACTION_PATH": str(EXAMPLES)}
+    for asked, installed in (("", ROOT), ("own.whl", tmp_path / "own.whl")):
+        assert run(tmp_path, install, INSTALL=asked, **where) == 0
+        assert tmp_path.joinpath((tmp_path / "installed").read_text().strip()).resolve() == installed
+
+
 @pytest.mark.slow
 def test_the_job_of_gitlab_writes_what_its_artifacts_name(tmp_path: Path) -> None:
     job = loaded("gitlab.yml")["forgetguard"]
