@@ -112,9 +112,10 @@ def _run(
 
 def _told(name: str, found: Mapping[str, Any]) -> str:
     from forgetguard.report.terminal import aligned
-    from forgetguard.report.wording import origin_ends, origin_line, origin_rows
+    from forgetguard.report.wording import ORIGIN_COLUMNS, origin_ends, origin_line, origin_rows
 
-    lines = [origin_line(found), "", *aligned(origin_rows(found)), "", origin_ends(found)]
+    table = aligned(origin_rows(found))
+    lines = [origin_line(found), "", *table, "", ORIGIN_COLUMNS, origin_ends(found)]
     return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 
