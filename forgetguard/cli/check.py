@@ -44,6 +44,8 @@ _PYTEST = (  # -P: nor are modules of the folder, which would shadow any
     *("-rN", "--disable-warnings", "-o", "console_output_style=classic"),
 )
 _ENVIRONMENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+_THREADS = "OMP_NUM_THREADS"
+_RUNNING = "/proc/loadavg"
 EPILOG = """\
 examples:
   forgetguard check Qwen/Qwen2.5-3B-Instruct ./science-sft
@@ -188,10 +190,11 @@ def run(plan: Plan) -> int:
     _print(f"estimated time: {_length(seconds)} ({basis}), more where a limit is not kept")
     if plan.asked.estimate:
         return DONE
+    threads = _threads()
     worst, results = DONE, {}
     for spec in plan.tuned:
         start = time.monotonic()
-        status, results[spec.given] = _judge(plan, spec)
+        status, results[spec.given] = _judge(plan, spec, threads)
         worst = max(worst, status)
         if results[spec.given].get("complete"):
             timing.remember(name, time.monotonic() - start)
@@ -243,12 +246,42 @@ def _length(seconds: float) -> str:
     return f"{5 * round(seconds / 5)} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
-def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
+def _threads() -> dict[str, str]:
+    """As an environment, and told: torch's threads where other processes keep at least half of the
+    cores busy, as many as these leave; nothing elsewhere, or where the user's environment says it.
+
+    Threads that share a matrix product wait, spinning, for the last of them (docs/cli.md). The load
+    average would count the check before this one, what runs now does not.
+    """
+    if _THREADS in os.environ or not Path(_RUNNING).is_file():
+        return {}
+    cores = len(os.sched_getaffinity(0))
+    busy = min(cores, *(_running() for _ in range(5)))
+    if 2 * busy < cores or cores == 1:
+        return {}
+    free = max(1, cores - busy)
+    _print(
+        f"{busy} of {cores} cores are busy with other work, so torch gets {_count(free, 'thread')}; "
+        f"{_THREADS}={cores} takes all"
+    )
+    return {_THREADS: str(free)}
+
+
+def _running() -> int:
+    """How many other threads of this machine run or want to, a moment from now."""
+    time.sleep(0.05)
+    return int(Path(_RUNNING).read_text().split()[3].partition("/")[0]) - 1
+
+
+def _judge(
+    plan: Plan, tuned: CheckpointSpec, environment: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
     """pytest's exit status on one checkpoint, and the results (empty where there are none)."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [sys.executable, *_PYTEST, *pytest_arguments(plan, tuned, results)]
         own = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
+        own |= environment
         with whole_imports(), subprocess.Popen(command, env=own) as process:
             status = process.wait()  # Ctrl-C reaches pytest too, which ends the run itself
         document = json_file.read(results) if results.is_file() else {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -195,3 +197,32 @@ def test_a_damaged_file_of_times_is_none(folder: Path) -> None:
     for text in ("[1]", "{", "\xff"):
         (folder / "cache" / "check_times.json").write_text(text)
         assert timing._known() == {}
+
+
+@pytest.mark.parametrize(
+    ("cores", "running", "threads"),
+    [(2, 0, None), (2, 1, "1"), (2, 7, "1"), (8, 3, None), (8, 5, "3"), (1, 4, None)],
+)
+def test_torch_gets_the_cores_that_other_work_leaves_where_it_takes_half(
+    cores: int,
+    running: int,
+    threads: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(cores)})
+    reads = iter([running + 1, running, running + 2, running, running + 5])  # what passes is none
+    monkeypatch.setattr(check, "_running", lambda: next(reads))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert check._threads() == ({} if threads is None else {"OMP_NUM_THREADS": threads})
+    assert ("OMP_NUM_THREADS" in capsys.readouterr().out) == (threads is not None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert check._threads() == {}
+
+
+def test_what_runs_beside_is_counted() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert max(check._running() for _ in range(20)) >= 1
+        finally:
+            busy.kill()
