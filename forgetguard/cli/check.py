@@ -261,8 +261,8 @@ def _threads() -> dict[str, str]:
         return {}
     free = max(1, cores - busy)
     _print(
-        f"{busy} of {cores} cores are busy with other work, so torch gets {_count(free, 'thread')}; "
-        f"{_THREADS}={cores} takes all"
+        f"{busy} of {cores} cores are busy with other work, so torch gets "
+        f"{_count(free, 'thread')}; {_THREADS}={cores} takes all"
     )
     return {_THREADS: str(free)}
 

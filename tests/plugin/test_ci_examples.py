@@ -55,7 +55,7 @@ def test_the_action_gates_and_comments_once(tmp_path: Path) -> None:
     assert told.startswith("<!-- forgetguard: comment -->\n### ❌ FAIL: ")
 
 
-def test_the_action_installs_the_revision_that_it_is_of_or_what_is_asked_for(tmp_path: Path) -> None:
+def test_the_action_installs_its_own_revision_or_what_is_asked_for(tmp_path: Path) -> None:
     steps = loaded("action.yml")["runs"]["steps"]
     (install,) = [step["run"] for step in steps if step.get("name") == "install"]
     python = tmp_path / "python"
@@ -64,7 +64,8 @@ def test_the_action_installs_the_revision_that_it_is_of_or_what_is_asked_for(tmp
     where = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_ACTION_PATH": str(EXAMPLES)}
     for asked, installed in (("", ROOT), ("own.whl", tmp_path / "own.whl")):
         assert run(tmp_path, install, INSTALL=asked, **where) == 0
-        assert tmp_path.joinpath((tmp_path / "installed").read_text().strip()).resolve() == installed
+        told = (tmp_path / "installed").read_text().strip()
+        assert tmp_path.joinpath(told).resolve() == installed
 
 
 @pytest.mark.slow

@@ -113,7 +113,8 @@ def test_each_reason_why_one_is_not_run_is_of_a_command_that_is_there() -> None:
 
 
 def test_nothing_tells_to_install_from_an_index_that_lacks_forgetguard() -> None:
-    files = [*PAGES, *(ROOT / "examples").rglob("*.*"), *(ROOT / "forgetguard/cli/starter").iterdir()]
+    starter = ROOT / "forgetguard" / "cli" / "starter"
+    files = [*PAGES, *(ROOT / "examples").rglob("*.*"), *starter.iterdir()]
     read = {file: file.read_text("utf-8") for file in files if file.suffix in SHOWN}
     assert len(read) > 40
     wrong = r"pip install (\S+ )*forgetguard\b"

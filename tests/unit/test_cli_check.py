@@ -48,13 +48,15 @@ MISUSE = {
     "a missing gate file": (("tiny:base", "tiny:sft", "gone.gate.yaml"), "gone.gate.yaml"),
     "a page in no folder": (("tiny:base", "tiny:sft", "--html", "no/page.html"), "no/page.html"),
     "results of two in no folder": (
-        ("tiny:base", "tiny:sft", "tiny:rl", "--json", "no/a.json"), "no/a.tiny-sft.json"
+        ("tiny:base", "tiny:sft", "tiny:rl", "--json", "no/a.json"),
+        "no/a.tiny-sft.json",
     ),
     "a page that is a folder": (("tiny:base", "tiny:sft", "--html", "."), "--html ."),
     "a page on no disk": (("tiny:base", "tiny:sft", "--html", "/proc/page.html"), "not writable"),
     "a page without a name": (("tiny:base", "tiny:sft", "--html", ""), "--html is empty"),
     "one file for two": (
-        ("tiny:base", "tiny:sft", "--html", "one", "--json", "./one"), "are one file"
+        ("tiny:base", "tiny:sft", "--html", "one", "--json", "./one"),
+        "are one file",
     ),
     "a device that is none": (("tiny:base", "tiny:sft", "--device", "tpu"), "tpu"),
 }

@@ -252,7 +252,7 @@ def test_parts_have_their_unit_and_prompts_of_a_limit_on_prompts_its_loss() -> N
     moved = verdict("fail", "c", "drift.layer", (), subjects=layers, units=())
     mass = verdict("fail", "d", "mode.mass", ())
     html = rendered(document(moved, mass))
-    assert '<th scope="col">layer</th><th scope="col">drift layer (share of the length)</th>' in html
+    assert '<th scope="col">drift layer (share of the length)</th>' in html
     assert '<th scope="col" class="n">loss (probability)</th>' in html
     assert '<td class="n">3</td>' in html
     assert "readout of base" not in html
