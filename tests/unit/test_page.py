@@ -413,7 +413,10 @@ def test_a_page_that_cannot_be_written_is_refused(
     assert Path(results).read_text() == before
 
 
-@pytest.mark.parametrize("arguments", [[], ["out.json"], ["-o", "page.html"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["out.json"], ["-o", "page.html"], ["out.json", "-o", "a.html", "--markdown", ""]],
+)
 def test_what_is_missing_is_asked_for(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
