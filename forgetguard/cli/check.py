@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def _both(name: str) -> tuple[str, str]:
 def _prepare(asked: Namespace) -> Job:
     def job() -> int:
         try:
-            return run(read_plan(asked))
+            plan = read_plan(asked)
+            with _free_cores():
+                return run(plan)
         except ForgetguardError as error:
             say(f"forgetguard check: {error}")
             return _MISUSE
@@ -190,11 +193,10 @@ def run(plan: Plan) -> int:
     _print(f"estimated time: {_length(seconds)} ({basis}), more where a limit is not kept")
     if plan.asked.estimate:
         return DONE
-    threads = _threads()
     worst, results = DONE, {}
     for spec in plan.tuned:
         start = time.monotonic()
-        status, results[spec.given] = _judge(plan, spec, threads)
+        status, results[spec.given] = _judge(plan, spec)
         worst = max(worst, status)
         if results[spec.given].get("complete"):
             timing.remember(name, time.monotonic() - start)
@@ -246,25 +248,31 @@ def _length(seconds: float) -> str:
     return f"{5 * round(seconds / 5)} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
-def _threads() -> dict[str, str]:
-    """As an environment, and told: torch's threads where other processes keep at least half of the
-    cores busy, as many as these leave; nothing elsewhere, or where the user's environment says it.
+@contextmanager
+def _free_cores() -> Iterator[None]:
+    """Where other processes keep at least half of the cores busy, torch's threads in processes
+    that are started inside are as many as these leave; told. Not where the user's environment
+    says how many.
 
     Threads that share a matrix product wait, spinning, for the last of them (docs/cli.md). The load
     average would count the check before this one, what runs now does not.
     """
-    if _THREADS in os.environ or not Path(_RUNNING).is_file():
-        return {}
-    cores = len(os.sched_getaffinity(0))
-    busy = min(cores, *(_running() for _ in range(5)))
-    if 2 * busy < cores or cores == 1:
-        return {}
+    known = _THREADS not in os.environ and Path(_RUNNING).is_file()
+    cores = len(os.sched_getaffinity(0)) if known else 1
+    busy = min(cores, *(_running() for _ in range(5))) if cores > 1 else 0
+    if 2 * busy < cores:
+        yield
+        return
     free = max(1, cores - busy)
     _print(
         f"{busy} of {cores} cores are busy with other work, so torch gets "
         f"{_count(free, 'thread')}; {_THREADS}={cores} takes all"
     )
-    return {_THREADS: str(free)}
+    os.environ[_THREADS] = str(free)
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
 
 
 def _running() -> int:
@@ -273,15 +281,12 @@ def _running() -> int:
     return int(Path(_RUNNING).read_text().split()[3].partition("/")[0]) - 1
 
 
-def _judge(
-    plan: Plan, tuned: CheckpointSpec, environment: Mapping[str, str]
-) -> tuple[int, dict[str, Any]]:
+def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
     """pytest's exit status on one checkpoint, and the results (empty where there are none)."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [sys.executable, *_PYTEST, *pytest_arguments(plan, tuned, results)]
         own = {name: value for name, value in os.environ.items() if name not in _ENVIRONMENT}
-        own |= environment
         with whole_imports(), subprocess.Popen(command, env=own) as process:
             status = process.wait()  # Ctrl-C reaches pytest too, which ends the run itself
         document = json_file.read(results) if results.is_file() else {}

@@ -724,8 +724,8 @@ def _shared(one: Facts) -> str:
 
 
 ORIGIN_COLUMNS = (
-    "Shares are of the loss, all other columns of the mean readout, in its unit. Moved at random is "
-    "read of the first three parts that carry a tenth of the loss or more."
+    "Shares are of the loss, all other columns of the mean readout, in its unit. Moved at random "
+    "is read of the first three parts that carry a tenth of the loss or more."
 )
 
 

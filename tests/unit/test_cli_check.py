@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
@@ -216,10 +217,14 @@ def test_torch_gets_the_cores_that_other_work_leaves_where_it_takes_half(
     reads = iter([running + 1, running, running + 2, running, running + 5])  # what passes is none
     monkeypatch.setattr(check, "_running", lambda: next(reads))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert check._threads() == ({} if threads is None else {"OMP_NUM_THREADS": threads})
+    with check._free_cores():
+        assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert "OMP_NUM_THREADS" not in os.environ
     assert ("OMP_NUM_THREADS" in capsys.readouterr().out) == (threads is not None)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert check._threads() == {}
+    with check._free_cores():
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 def test_what_runs_beside_is_counted() -> None:
