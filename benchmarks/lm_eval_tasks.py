@@ -1,9 +1,10 @@
 """What lm-eval's tasks cost in the gate, beside lm-eval alone on the same requests.
 
-    python benchmarks/lm_eval_tasks.py base=FOLDER tuned=FOLDER [--documents 100]
+    python benchmarks/lm_eval_tasks.py base=FOLDER tuned=FOLDER [--documents 4 16]
 
 Processor seconds (user and system) of whole processes on one thread: the gate on both models with
-nothing kept, and lm-eval's own command on one and then on the other.
+nothing kept, and lm-eval's own command on one and then on the other. Twice, on few documents and on
+more: the difference is what documents cost, without start-up and loading.
 """
 
 from __future__ import annotations
@@ -55,15 +56,11 @@ def write(folder: Path, documents: int) -> None:
     (folder / "counts.gate.yaml").write_text(GATE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoints", nargs=2, metavar="ROLE=FOLDER")
-    parser.add_argument("--documents", type=int, default=100)
-    asked = parser.parse_args()
-    folders = [str(Path(one.partition("=")[2]).resolve()) for one in asked.checkpoints]
+def both(folders: list[str], documents: int) -> tuple[float, float]:
+    """Processor seconds of the gate, and of lm-eval alone, on so many documents."""
     roles = [f"{role}={folder}" for role, folder in zip(("base", "tuned"), folders, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), asked.documents)
+        write(Path(folder), documents)
         python = [sys.executable, "-m"]
         gate = [*python, "pytest", "-p", "no:cacheprovider", "--forgetguard", *roles]
         ours, said = cpu([*gate, "counts.gate.yaml"], folder, (0, 1))
@@ -73,7 +70,24 @@ def main() -> None:
             alone = [*python, "lm_eval", "run", "--model", "hf", "--device", "cpu"]
             alone += ["--model_args", f"pretrained={model},dtype=float32", "--batch_size", "1"]
             theirs += cpu([*alone, "--tasks", "counts", "--include_path", "."], folder)[0]
-    print(f"gate {ours:.1f} s, lm-eval alone {theirs:.1f} s: {ours / theirs:.2f} times")
+    print(f"{documents} documents: {compared(ours, theirs)}")
+    return ours, theirs
+
+
+def compared(ours: float, theirs: float) -> str:
+    return f"gate {ours:.1f} s, lm-eval alone {theirs:.1f} s: {ours / theirs:.2f} times"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoints", nargs=2, metavar="ROLE=FOLDER")
+    parser.add_argument("--documents", type=int, nargs=2, default=(4, 16), metavar=("FEW", "MORE"))
+    asked = parser.parse_args()
+    folders = [str(Path(one.partition("=")[2]).resolve()) for one in asked.checkpoints]
+    few, more = (both(folders, count) for count in asked.documents)
+    further = asked.documents[1] - asked.documents[0]
+    each = [(after - before) / further for before, after in zip(few, more, strict=True)]
+    print(f"a further document: {compared(*each)}")
 
 
 if __name__ == "__main__":

@@ -525,7 +525,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts,
         held.estimate,
         notes=notes,
-        detectable=shown or _detectable(case, held, limit.maximum),
+        detectable=shown or _detectable(case, limit, held),
     )
 
 
@@ -536,7 +536,7 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
     if limit.measure.has_floor and limit.floor == 0 and all(floored):
         facts = {"subjects": [one.subject for one in judged], "count": case.count}
         return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
-    seen = [_detectable(case, one.held, limit.maximum) for one in judged]
+    seen = [_detectable(case, limit, one.held) for one in judged]
     decided = _decided(case, limit, judged)
     return replace(
         decided,
@@ -658,43 +658,48 @@ def _wanted(held: Bounds, maximum: float) -> int | None:
     return power.pairs_to_decide(shown, maximum)
 
 
-def _detectable(case: Case, held: Bounds, maximum: float) -> float | None:
+def _detectable(case: Case, limit: Limit, held: Bounds) -> float | None:
     """The smallest true value that a limit fails with probability 0.80; None where there is no
-    width to go by."""
+    width to go by. Where the spread that is guessed for damage that is not there says more than
+    damage of any kind needs, the latter."""
     estimate = held.estimate
     if estimate.low == estimate.high:
         return None
-    return power.detectable(
+    found = power.detectable(
         estimate.value,
         estimate.value - held.corrected_low,
         # A proportion has no error of its own: from its lower bound, taken as normal.
         held.error
         or (estimate.value - estimate.low)
         / studentised.student_quantile(case.levels.passing, math.inf),
-        maximum,
+        limit.maximum,
         freedom=held.freedom,
         growth=power.growth(case.count, case.drawn),
     )
+    sparse = _detectable_sparse(case, limit, held)
+    return min((one for one in (found, sparse) if one is not None), default=None)
 
 
 def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
     """What is detectable even of damage that a few pairs carry, whichever subject it happens to;
-    nothing where a pair's loss has no bound, or where not even the loss of all would be seen."""
-    if limit.measure.estimator is not Estimator.RATIO:
-        return {}
-    # An answer that flips loses what the readout was, twice.
-    loss = 1.0 if limit.measure.needs_circuit else 2.0
-    found = [
-        power.detectable_sparse(
-            one.estimate.value - one.corrected_low,
-            one.error,
-            limit.maximum,
-            pairs=case.count,
-            loss=loss,
-            freedom=one.freedom,
-            templates=case.drawn,
-        )
-        for one in held
-    ]
+    nothing where not even the loss of all would be seen."""
+    found = [_detectable_sparse(case, limit, one) for one in held]
     known = [one for one in found if one is not None]
     return {"detectable_sparse": max(known)} if len(known) == len(found) else {}
+
+
+def _detectable_sparse(case: Case, limit: Limit, held: Bounds) -> float | None:
+    """What is detectable even if every pair loses nothing or all; None where a pair's loss has no
+    bound."""
+    if limit.measure.estimator is not Estimator.RATIO:
+        return None
+    return power.detectable_sparse(
+        held.estimate.value - held.corrected_low,
+        held.error,
+        limit.maximum,
+        pairs=case.count,
+        # An answer that flips loses what the readout was, twice.
+        loss=1.0 if limit.measure.needs_circuit else 2.0,
+        freedom=held.freedom,
+        templates=case.drawn,
+    )

@@ -4,12 +4,14 @@ several measures need of it is run once.
 Of every other model than the base: the contributions of all members that are to be patched, the
 behaviour on the prompt pairs, and what each measure's own `read` returns. Of the base, with all of
 that at hand: one wavefront a batch over all sets of members that measures name, and what each
-measure's own `compare` returns.
+measure's own `compare` returns. What measures take of the prompts as they are (`watch`) is taken in
+the pass that this makes anyway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ from forgetguard.measures import registry
 from forgetguard.measures.behaviour import Behaviour, behaviour, counterfactual_readout
 from forgetguard.measures.interventions import Saved
 from forgetguard.measures.measure import Estimator, Measure, Opened, Subjects
+from forgetguard.measures.prompt_pass import Reader, run
 from forgetguard.measures.samples import (
     BASE,
     CORRECT,
@@ -142,22 +145,31 @@ def read_other(
         MeasurementError: logits are not finite.
     """
     wanted = Wanted.of(spec)
+    opened = _opened(role, anatomy, part, vocabulary)
+    readers = _readers(opened, wanted, [{}])
     heads = None
     if part.pairs is not None and wanted.reads_pairs(spec):
         members = sorted(wanted.members(spec, anatomy.heads) | {*also})
-        heads = capture_heads(anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched)
+        heads = capture_heads(
+            anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched, readers=readers
+        )
         if matched:
             values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
             heads = replace(heads, counterfactual=values)
-    opened = _opened(role, anatomy, part, vocabulary)
+    elif readers:
+        run(anatomy, opened.batches(), readers)
     kept, failed = {}, {}
     for measure in wanted.own:
-        read = measure.read
-        if read is not None:
-            try:
-                kept[measure.key] = guarded(measure, partial(read, opened))
-            except ForgetguardError as error:
-                failed[measure.key] = error
+        if measure.read is not None:
+            read = partial(measure.read, opened)
+        elif measure.watch is not None:
+            read = partial(opened.seen, measure.watch, None)
+        else:
+            continue
+        try:
+            kept[measure.key] = guarded(measure, read)
+        except ForgetguardError as error:
+            failed[measure.key] = error
     return OtherReading(heads, kept, failed)
 
 
@@ -181,6 +193,8 @@ def read_base(
     """
     wanted = Wanted.of(spec)
     arrays: dict[Key, FloatArray] = {}
+    opened = _opened(BASE, anatomy, part, vocabulary, saved)
+    readers = _readers(opened, wanted, [one.kept for one in others.values()])
     if part.pairs is not None and wanted.reads_pairs(spec):
         foreign = _foreign(others)
         if spec.members:
@@ -195,12 +209,13 @@ def read_base(
                 budget=budget,
                 progress=progress,
                 saved=saved,
+                readers=readers,
             )
             arrays |= _of_patched(found, sets, foreign)
             read: Patched | Behaviour = found
             base = found.base
         else:
-            read = base = behaviour(anatomy, part.pairs, vocabulary=vocabulary)
+            read = base = behaviour(anatomy, part.pairs, vocabulary=vocabulary, readers=readers)
         keep_behaviour(part.pairs, vocabulary, saved, base)
         arrays |= _of_behaviour(base, BASE)
         arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
@@ -210,8 +225,9 @@ def read_base(
             arrays |= _of_behaviour(heads.behaviour, role)
             if heads.counterfactual is not None:
                 arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
+    elif readers:
+        run(anatomy, opened.batches(), readers)
     samples = Samples(part.units, arrays, dropped=part.dropped)
-    opened = _opened(BASE, anatomy, part, vocabulary, saved)
     return _compared(opened, wanted, others, samples)
 
 
@@ -228,6 +244,22 @@ def _opened(
         saved=saved,
         new_task=part.new_task,
     )
+
+
+def _readers(
+    opened: Opened, wanted: Wanted, kept: Iterable[Mapping[str, Any]]
+) -> list[Reader[Any]]:
+    """What the measures of a file take of the prompts in one pass, each once; `kept`: what each of
+    the other models was read for, by measure, or nothing for one of these itself."""
+    found: dict[int, Reader[Any]] = {}
+    for one in kept:
+        for measure in wanted.own:
+            if measure.watch is not None and (opened.role != BASE or measure.key in one):
+                # What a measure raises here, it raises again when it asks for what was seen.
+                with suppress(Exception):
+                    reader = opened.once(measure.watch, one.get(measure.key))
+                    found[id(reader)] = reader
+    return list(found.values())
 
 
 def read_behaviour(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, Readout, most_likely, score
 from forgetguard.errors import CapabilityError
+from forgetguard.measures.prompt_pass import Reader, handing_to
 from forgetguard.patching.forward import check_finite, forward
 
 
@@ -80,9 +82,13 @@ def empty_behaviour(n_pairs: int) -> Behaviour:
 
 
 def behaviour(
-    anatomy: Anatomy, capability: EncodedCapability, *, vocabulary: int | None = None
+    anatomy: Anatomy,
+    capability: EncodedCapability,
+    *,
+    vocabulary: int | None = None,
+    readers: Sequence[Reader[Any]] = (),
 ) -> Behaviour:
-    """Run a model on every clean prompt of a capability.
+    """Run a model on every clean prompt of a capability, for `readers` too.
 
     Raises:
         MeasurementError: logits are not finite.
@@ -90,7 +96,8 @@ def behaviour(
     result = empty_behaviour(capability.n_pairs)
     with torch.no_grad():
         for batch in capability.batches:
-            logits = forward(anatomy, batch.clean, batch.positions)
+            with handing_to(readers, anatomy, batch.pairs, batch.positions):
+                logits = forward(anatomy, batch.clean, batch.positions)
             read_batch(capability, batch, logits, vocabulary, result)
     return result
 

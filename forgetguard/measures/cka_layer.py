@@ -14,17 +14,18 @@ from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Uni
 from forgetguard.measures.samples import FloatArray
 
 if TYPE_CHECKING:
+    from forgetguard.measures.prompt_pass import Reader
     from forgetguard.measures.representation_drift import Streams
 
 
-def streams(model: Opened) -> Streams:
+def streams(model: Opened) -> Reader[Streams]:
     """The residual stream at each prompt's last token, after every layer."""
-    from forgetguard.measures.representation_drift import capture_streams
+    from forgetguard.measures.representation_drift import capturing
 
-    return capture_streams(model.anatomy, model.passages)
+    return capturing(model.passages)
 
 
-def read(model: Opened) -> Streams:
+def watch(model: Opened, _: object) -> Reader[Streams]:
     """See `streams`."""
     return model.once(streams)
 
@@ -37,7 +38,7 @@ def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     """
     from forgetguard.measures.representation_drift import pseudo_values
 
-    found = pseudo_values(base.once(streams), kept)
+    found = pseudo_values(base.seen(streams), kept)
     return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found)}
 
 
@@ -47,7 +48,7 @@ MEASURE = Measure(
     unit=Unit("1 - CKA", 1.0, "at 1 the two are unrelated (write 0.10 to allow a CKA of 0.90)"),
     sampled=Sampled.PROMPTS,
     subjects=Subjects.LAYERS,
-    read=read,
+    watch=watch,
     compare=compare,
     by_unit=False,
 )

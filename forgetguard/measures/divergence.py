@@ -17,7 +17,8 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.batches import BATCH_TOKENS
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.errors import MeasurementError
-from forgetguard.patching.forward import check_finite, forward
+from forgetguard.measures.prompt_pass import PromptBatch, Reader, run
+from forgetguard.patching.forward import check_finite
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -116,15 +117,25 @@ def predict(anatomy: Anatomy, passages: Sequence[Passage]) -> Predictions:
     Raises:
         MeasurementError: no passages, more than `MEMORY_BYTES`, logits that are not finite.
     """
+    reader = predicting(passages)
+    run(anatomy, prompt_batches(passages), [reader])
+    return reader.found()
+
+
+def predicting(passages: Sequence[Passage]) -> Reader[Predictions]:
+    """What does so in a pass that others share."""
     starts = boundaries(passages)
-    kept: Tensor | None = None
-    for rows, logits in run_each(anatomy, passages):
-        if kept is None:
+    kept = torch.empty(0)
+
+    def take(rows: Sequence[int], logits: Tensor, _: object) -> None:
+        nonlocal kept
+        check_finite(logits, "a prompt")
+        if not len(kept):
             kept = _room((int(starts[-1]), logits.shape[-1]), logits.dtype)
         for row, found in zip(rows, logits.cpu(), strict=True):
             kept[starts[row] : starts[row + 1]] = found
-    assert kept is not None  # there is a passage, or `boundaries` has refused
-    return Predictions(tuple(passages), kept)
+
+    return Reader(take, lambda: Predictions(tuple(passages), kept), len(passages))
 
 
 def divergence(base: Anatomy, kept: Predictions, *, vocabulary: int | None = None) -> Divergence:
@@ -140,20 +151,34 @@ def divergence(base: Anatomy, kept: Predictions, *, vocabulary: int | None = Non
     Raises:
         MeasurementError: logits that are not finite, or a vocabulary that a model does not have.
     """
+    reader = diverging(kept, vocabulary)
+    run(base, prompt_batches(kept.passages), [reader])
+    return reader.found()
+
+
+def diverging(kept: Predictions, vocabulary: int | None = None) -> Reader[Divergence]:
+    """What does so in a pass of the base that others share."""
     starts = boundaries(kept.passages)
     read = np.empty((4, int(starts[-1])))
-    for rows, logits in run_each(base, kept.passages):
-        vocabulary = common_ids(vocabulary, kept.logits.shape[-1], logits.shape[-1])
+    ids = 0
+
+    def take(rows: Sequence[int], logits: Tensor, _: object) -> None:
+        nonlocal ids
+        check_finite(logits, "a prompt")
+        ids = common_ids(vocabulary, kept.logits.shape[-1], logits.shape[-1])
         for row, here in zip(rows, logits, strict=True):
             where = slice(starts[row], starts[row + 1])
             tuned = kept.logits[where].to(here.device)
-            both = here[:, :vocabulary], tuned[:, :vocabulary]
+            both = here[:, :ids], tuned[:, :ids]
             found = *token_divergence(*both), *token_mode(*both)
             read[:, where] = torch.stack(found).cpu().numpy()
-    assert vocabulary is not None
-    passage_of = np.repeat(np.arange(len(kept.passages)), np.diff(starts))
-    forward_kl, reverse_kl, mass, drift = read
-    return Divergence(forward_kl, reverse_kl, mass, drift, passage_of, vocabulary)
+
+    def result() -> Divergence:
+        passage_of = np.repeat(np.arange(len(kept.passages)), np.diff(starts))
+        forward_kl, reverse_kl, mass, drift = read
+        return Divergence(forward_kl, reverse_kl, mass, drift, passage_of, ids)
+
+    return Reader(take, result, len(kept.passages))
 
 
 def token_divergence(
@@ -218,17 +243,11 @@ def batches(passages: Sequence[Passage]) -> Iterator[list[int]]:
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
-def run_each(
-    anatomy: Anatomy, passages: Sequence[Passage]
-) -> Iterator[tuple[list[int], Float[Tensor, "row readout vocab"]]]:
-    """Which passages ran together, and their logits at the compared positions (raises
-    MeasurementError where some are not finite)."""
+def prompt_batches(passages: Sequence[Passage]) -> Iterator[PromptBatch]:
+    """`batches`, as they are run."""
     for rows in batches(passages):
         ids = torch.tensor([passages[row].ids for row in rows])
-        with torch.no_grad():
-            logits = forward(anatomy, ids, passages[rows[0]].positions)
-        check_finite(logits, "a passage")
-        yield rows, logits
+        yield rows, ids, passages[rows[0]].positions
 
 
 def boundaries(passages: Sequence[Passage]) -> IntArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgetguard.measures.cka_layer import read, streams
+from forgetguard.measures.cka_layer import streams, watch
 from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Unit
 from forgetguard.measures.samples import FloatArray
 
@@ -26,7 +26,7 @@ def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
     """
     from forgetguard.measures.representation_drift import distances
 
-    found = distances(base.once(streams), kept)
+    found = distances(base.seen(streams), kept)
     return {f"layer {layer}": values for layer, values in enumerate(found)}
 
 
@@ -36,6 +36,6 @@ MEASURE = Measure(
     unit=Unit("share of the length"),
     sampled=Sampled.PROMPTS,
     subjects=Subjects.LAYERS,
-    read=read,
+    watch=watch,
     compare=compare,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.readouts import READOUTS, score
 from forgetguard.measures.behaviour import Behaviour, empty_behaviour, read_batch
 from forgetguard.measures.lower_layers import LowerLayers
+from forgetguard.measures.prompt_pass import Reader, handing_to
 from forgetguard.measures.saved import Saved as Saved
 from forgetguard.measures.saved import digest
 from forgetguard.patching.clean import CleanPass, clean_pass
@@ -116,6 +118,7 @@ def intervene(
     passes: Passes | None = None,
     beside: Callable[[], AbstractContextManager[None]] = nullcontext,
     kept: Collection[str] | None = None,
+    readers: Sequence[Reader[Any]] = (),
 ) -> Intervened:
     """Read a model on every pair under every intervention; all of a batch share one wavefront.
 
@@ -132,7 +135,9 @@ def intervene(
             wavefronts of their own, so that a number is the same whether others were kept or not.
             Then what is kept is found by what the clean prompts read too, bit for bit: another
             model's, or another machine's, is never taken up. What lies below the first member's
-            layer on the clean prompts is kept beside it (measures/lower_layers.py).
+            layer on the clean prompts is kept beside it (measures/lower_layers.py), but where a
+            reader takes all layers.
+        readers: what else is read in the clean pass. Where `passes` hold it, there is none.
 
     Raises:
         AnatomyError: a member is not in the model.
@@ -149,7 +154,8 @@ def intervene(
     whole = frozenset(members if passes is not None and passes.nested else ())
     total, done = len(interventions) * capability.n_pairs, 0
     lower = None
-    if saved is not None and kept is not None and members:
+    whole_pass = any(one.layers for one in readers)
+    if saved is not None and kept is not None and members and not whole_pass:
         lower = LowerLayers.of(anatomy, capability.batches, members[0], saved, asked)
     for number, batch in enumerate(capability.batches):
 
@@ -163,7 +169,7 @@ def intervene(
             if before is None:
                 below = None if lower is None else lower.load(number)
                 asked_of = anatomy, batch.clean, batch.positions, members
-                with beside():
+                with beside(), handing_to(readers, anatomy, batch.pairs, batch.positions):
                     passed = (
                         clean_pass(*asked_of, own=slices, below=below)
                         if passes is None

@@ -7,37 +7,27 @@ is what RL's Razor (arXiv 2509.04259) relates forgetting to (measures/divergence
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
 from forgetguard.measures.samples import WHOLE, FloatArray
 
 if TYPE_CHECKING:
-    from forgetguard.measures.divergence import Divergence, Predictions
+    from forgetguard.measures.divergence import Predictions
+    from forgetguard.measures.prompt_pass import Reader
 
 
-def predictions(model: Opened) -> Predictions:
-    """What a model predicts at every compared position, to be held against the base."""
-    from forgetguard.measures.divergence import predict
+def watch(model: Opened, kept: Predictions | None) -> Reader[Any]:
+    """What a model predicts at every compared position; of the base, how far it lies from what was
+    kept of another: both directions of KL, and what became of its mode."""
+    from forgetguard.measures.divergence import diverging, predicting
 
-    return predict(model.anatomy, model.passages)
-
-
-def divergence(base: Opened, kept: Predictions) -> Divergence:
-    """Both directions of KL between the base and another model."""
-    from forgetguard.measures.divergence import divergence
-
-    return divergence(base.anatomy, kept, vocabulary=base.vocabulary)
-
-
-def read(model: Opened) -> Predictions:
-    """See `predictions`."""
-    return model.once(predictions)
+    return predicting(model.passages) if kept is None else diverging(kept, model.vocabulary)
 
 
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Nats a token, a prompt's mean over its positions: [prompt]."""
-    found = base.once(divergence, kept)
+    found = base.seen(watch, kept)
     return {WHOLE: found.means(found.forward)}
 
 
@@ -46,6 +36,6 @@ MEASURE = Measure(
     about="KL(base || tuned) of the next token, mean over prompts",
     unit=NATS,
     sampled=Sampled.PROMPTS,
-    read=read,
+    watch=watch,
     compare=compare,
 )

@@ -8,40 +8,49 @@ mean margin is near 0 (a base that puts a filler word first), and a share of it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from forgetguard.measures.measure import Estimator, Measure, Opened, Sampled, Unit
 from forgetguard.measures.samples import WHOLE, FloatArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def read(model: Opened) -> FloatArray:
+    from forgetguard.measures.prompt_pass import Reader
+
+
+def margins(model: Opened) -> Reader[FloatArray]:
     """The margin on every clean prompt, float64 [pair]; of an answer of several tokens the mean
-    over them, of several valid answers that of the best.
-
-    Raises:
-        MeasurementError: logits are not finite.
-    """
+    over them, of several valid answers that of the best."""
     import numpy as np
-    import torch
 
     from forgetguard.capabilities.readouts import lead
-    from forgetguard.patching.forward import check_finite, forward
+    from forgetguard.measures.prompt_pass import Reader
+    from forgetguard.patching.forward import check_finite
 
     assert model.pairs is not None
     found = np.full(model.pairs.n_pairs, np.nan)
-    with torch.no_grad():
-        for batch in model.pairs.batches:
-            logits = forward(model.anatomy, batch.clean, batch.positions)[..., : model.vocabulary]
-            check_finite(logits, "a clean prompt")
-            valid = batch.answer.unsqueeze(2) if batch.answers is None else batch.answers[:, None]
-            values = lead(logits.float(), valid.to(logits.device)).mean(dim=1)
-            found[list(batch.pairs)] = values.double().cpu().numpy()
-    return found
+    batches = {batch.pairs: batch for batch in model.pairs.batches}
+
+    def take(rows: Sequence[int], logits: Tensor, _: object) -> None:
+        logits, batch = logits[..., : model.vocabulary], batches[tuple(rows)]
+        check_finite(logits, "a prompt")
+        valid = batch.answer.unsqueeze(2) if batch.answers is None else batch.answers[:, None]
+        values = lead(logits.float(), valid.to(logits.device)).mean(dim=1)
+        found[list(rows)] = values.double().cpu().numpy()
+
+    return Reader(take, lambda: found, model.pairs.n_pairs)
+
+
+def watch(model: Opened, _: object) -> Reader[FloatArray]:
+    """See `margins`."""
+    return model.once(margins)
 
 
 def compare(base: Opened, kept: FloatArray) -> Mapping[str, FloatArray]:
     """The base's margin minus the other model's, [pair]."""
-    return {WHOLE: base.once(read) - kept}
+    return {WHOLE: base.seen(margins) - kept}
 
 
 MEASURE = Measure(
@@ -50,7 +59,7 @@ MEASURE = Measure(
     unit=Unit("SD of the logits"),
     sampled=Sampled.PAIRS,
     estimator=Estimator.MEAN,
-    read=read,
+    watch=watch,
     compare=compare,
     needs_capability=True,
 )

@@ -9,7 +9,7 @@ functions.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from forgetguard.checkpoints.spec import CheckpointSpec
     from forgetguard.measures.divergence import Passage
     from forgetguard.measures.documents import Documents
+    from forgetguard.measures.prompt_pass import PromptBatch, Reader
     from forgetguard.measures.saved import Saved
 
 
@@ -137,10 +138,29 @@ class Opened:
         found: T = self.made[key][0]
         return found
 
+    def seen(self, make: Callable[..., Reader[T]], *others: Any) -> T:
+        """What the reader `make(self, *others)`, made once, took of the prompts: in the pass that
+        all measures share, where `watch` gave it to that, or in one of its own."""
+        from forgetguard.measures.prompt_pass import run
+
+        reader = self.once(make, *others)
+        if reader.left:
+            run(self.anatomy, self.batches(), [reader])
+        return reader.found()
+
+    def batches(self) -> Iterable[PromptBatch]:
+        """The prompts, as every pass over them cuts them."""
+        from forgetguard.measures.divergence import prompt_batches
+
+        if self.pairs is None:
+            return prompt_batches(self.passages)
+        return [(one.pairs, one.clean, one.positions) for one in self.pairs.batches]
+
 
 Patched: TypeAlias = Callable[
     [Sequence[Member], Sequence[Member]], Mapping[str, tuple[Member, ...]]
 ]
+Watch: TypeAlias = "Callable[[Opened, Any], Reader[Any]]"
 Read: TypeAlias = Callable[[Opened], Any]
 Compare: TypeAlias = Callable[[Opened, Any], Mapping[str, FloatArray]]
 OnDisk: TypeAlias = "Callable[[CheckpointSpec, CheckpointSpec, LoadOptions], Mapping[str, float]]"
@@ -158,8 +178,11 @@ class Measure:
         patched: from (the circuit's members, all heads of the model), the sets of members to patch
             in the base, by subject: all together in one wavefront, from the counterfactual and from
             every other model. Gives IMPORTANCE and DAMAGE of each subject.
-        read: run on every other model than the base while it is open; what it returns is kept.
-        compare: run while the base is open, with what `read` kept of another model; returns, by
+        watch: what takes part in the one pass over the prompts: of every other model, with None,
+            and of the base, with what was kept of another; `compare` asks for it by `seen`.
+        read: run on every other model than the base while it is open; what it returns is kept. By
+            default what `watch` took is.
+        compare: run while the base is open, with what was kept of another model; returns, by
             subject, float64 [unit] (or, where it is EXACT, one number in an array of shape []).
         on_disk: from two checkpoints that are not loaded, by subject, a number.
         series: picks (samples, subject, role) out of the samples; by default the arrays that
@@ -186,6 +209,7 @@ class Measure:
     subjects: Subjects = Subjects.WHOLE
     estimator: Estimator = Estimator.MEAN
     patched: Patched | None = None
+    watch: Watch | None = None
     read: Read | None = None
     compare: Compare | None = None
     on_disk: OnDisk | None = None

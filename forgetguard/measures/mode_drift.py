@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgetguard.measures.kl_forward import divergence, read
+from forgetguard.measures.kl_forward import watch
 from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
 from forgetguard.measures.samples import WHOLE, FloatArray
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Nats a token, a prompt's mean over its positions: [prompt]."""
-    found = base.once(divergence, kept)
+    found = base.seen(watch, kept)
     return {WHOLE: found.means(found.drift)}
 
 
@@ -29,6 +29,6 @@ MEASURE = Measure(
     about="KL(base || tuned) among the tokens that hold 90 % of the base's probability",
     unit=NATS,
     sampled=Sampled.PROMPTS,
-    read=read,
+    watch=watch,
     compare=compare,
 )

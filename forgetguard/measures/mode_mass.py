@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgetguard.measures.kl_forward import divergence, read
+from forgetguard.measures.kl_forward import watch
 from forgetguard.measures.measure import Measure, Opened, Sampled, Unit
 from forgetguard.measures.samples import WHOLE, FloatArray
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
     """Share of the probability, a prompt's mean over its positions, below 0 where tuned gained:
     [prompt]."""
-    found = base.once(divergence, kept)
+    found = base.seen(watch, kept)
     return {WHOLE: found.means(found.mass)}
 
 
@@ -30,6 +30,6 @@ MEASURE = Measure(
     about="probability of the tokens that hold 90 % of the base's, base minus tuned",
     unit=Unit("probability", 1.0, "all of it may be lost (write 0.05 for five points in 100)"),
     sampled=Sampled.PROMPTS,
-    read=read,
+    watch=watch,
     compare=compare,
 )

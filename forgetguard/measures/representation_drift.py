@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.errors import MeasurementError
-from forgetguard.measures.divergence import Passage, batches
-from forgetguard.patching.forward import forward
-from forgetguard.patching.hooks import PostHook, first_output, hooked
+from forgetguard.measures.divergence import Passage, boundaries, prompt_batches
+from forgetguard.measures.prompt_pass import Reader, run
 
 FloatArray = npt.NDArray[np.float64]
 Gram = FloatArray  # [row, row], with a zero diagonal where it is named `hollow`
@@ -43,32 +41,29 @@ def capture_streams(anatomy: Anatomy, passages: Sequence[Passage]) -> Streams:
     Raises:
         MeasurementError: no passages, or values that are not finite.
     """
-    if not passages:
-        raise MeasurementError("there are no passages to compare the models on: give some prompts")
-    kept: list[list[Tensor]] = [[torch.empty(0)] * len(passages) for _ in anatomy.layers]
+    reader = capturing(passages)
+    run(anatomy, prompt_batches(passages), [reader])
+    return reader.found()
 
-    def keeper(layer: int, rows: list[int], position: int) -> PostHook:
-        def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            for row, found in zip(rows, first_output(output)[:, position].float(), strict=True):
-                kept[layer][row] = found.cpu()
 
-        return keep
+def capturing(passages: Sequence[Passage]) -> Reader[Streams]:
+    """What does so in a pass that others share."""
+    boundaries(passages)
+    kept = np.empty((0, 0, 0), np.float32)
 
-    for rows in batches(passages):
-        first = passages[rows[0]]
-        after = [
-            (layer, keeper(index, rows, first.positions[0]))
-            for index, layer in enumerate(anatomy.layers)
-        ]
-        with torch.no_grad(), hooked(before=[], after=after):
-            forward(anatomy, torch.tensor([passages[row].ids for row in rows]), first.positions[:1])
-    residual = torch.stack([torch.stack(rows) for rows in kept]).numpy()
-    if not np.isfinite(residual).all():
-        raise MeasurementError(
-            "the residual stream holds NaN or infinite values: try dtype float32 (float16 "
-            "overflows in some models)"
-        )
-    return Streams(tuple(passages), residual)
+    def take(rows: Sequence[int], _: object, layers: Sequence[Tensor]) -> None:
+        nonlocal kept
+        if not kept.size:
+            kept = np.empty((len(layers), len(passages), layers[0].shape[-1]), np.float32)
+        for layer, found in enumerate(layers):
+            kept[layer, list(rows)] = found.numpy()
+        if not np.isfinite(kept[:, list(rows)]).all():
+            raise MeasurementError(
+                "the residual stream holds NaN or infinite values: try dtype float32 (float16 "
+                "overflows in some models)"
+            )
+
+    return Reader(take, lambda: Streams(tuple(passages), kept), len(passages), layers=True)
 
 
 def pseudo_values(base: Streams, tuned: Streams) -> FloatArray:

@@ -589,6 +589,20 @@ def test_more_limits_need_more_damage_to_be_seen() -> None:
         assert one.estimate == many.estimate
 
 
+@pytest.mark.parametrize("templates", [9, 10, 12, 16])
+def test_no_damage_has_to_be_larger_than_sparse_damage_would_have_to_be(templates: int) -> None:
+    """A copy that lost next to nothing says nothing of how damage spreads; the spread that is then
+    guessed grows nearly as fast as the damage where few templates and many limits ask for much."""
+    data = measured(dcv=0.005, noise=0.02, templates=templates)
+    lost = read(data, "circuit_damage")
+    data = changed(data, tuned_readout=read(data, "base_readout") - lost)
+    for key, most in (("dcv.circuit", 1.0), ("readout.drop", 2.0)):
+        found = verdict(key, 0.10, data, family=20)
+        assert found.outcome is Outcome.PASS
+        assert found.detectable is not None
+        assert 0.10 < found.detectable <= min(found.facts["detectable_sparse"], most)
+
+
 def test_a_fail_among_few_limits_is_undecided_among_many_and_says_so() -> None:
     data = measured(32, dcv=0.14, noise=0.25)
     assert verdict("dcv.circuit", 0.10, data).outcome is Outcome.FAIL

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
@@ -19,8 +20,9 @@ from forgetguard.measures.divergence import (
     boundaries,
     by_passage,
     common_ids,
-    run_each,
+    prompt_batches,
 )
+from forgetguard.patching.forward import check_finite, forward
 
 Side = Literal["base", "tuned"]
 
@@ -55,6 +57,18 @@ class SampledDivergence:
     log_ratio: FloatArray
     non_negative: FloatArray
     tokens: IntArray
+
+
+def run_each(
+    anatomy: Anatomy, passages: Sequence[Passage]
+) -> Iterator[tuple[Sequence[int], Float[Tensor, "row readout vocab"]]]:
+    """Which passages ran together, and their logits at the compared positions (raises
+    MeasurementError where some are not finite)."""
+    for rows, ids, positions in prompt_batches(passages):
+        with torch.no_grad():
+            logits = forward(anatomy, ids, positions)
+        check_finite(logits, "a passage")
+        yield rows, logits
 
 
 def score_completions(

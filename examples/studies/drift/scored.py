@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from examples.studies.drift.sampled import run_each
 from examples.studies.tiny_questions import stream
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.capabilities.capability import Capability
 from forgetguard.checkpoints.placement import Checkpoint
-from forgetguard.measures.divergence import Passage, passage, passages_of, run_each
+from forgetguard.measures.divergence import Passage, passage, passages_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

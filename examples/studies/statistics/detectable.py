@@ -71,26 +71,24 @@ class _Cell:
         templates = math.inf if codes is None else form.units
         loss = 2.0 if self.hurt.name.endswith("readout") else 1.0
 
+        def of_any(row: tuple[float, float, float], limit: float) -> float:
+            found = power.detectable_sparse(
+                *row[1:],
+                limit,
+                pairs=self.pairs,
+                loss=loss,
+                freedom=form.freedom,
+                templates=templates,
+            )
+            return math.inf if found is None else found
+
+        def of_itself(row: tuple[float, float, float], limit: float) -> float:
+            growth = power.growth(self.pairs, templates)
+            found = power.detectable(*row, limit, freedom=form.freedom, growth=growth)
+            return min(math.inf if found is None else found, of_any(row, limit))
+
         def stated(limit: float) -> float:
-            if sparse:
-                found = [
-                    power.detectable_sparse(
-                        *row[1:],
-                        limit,
-                        pairs=self.pairs,
-                        loss=loss,
-                        freedom=form.freedom,
-                        templates=templates,
-                    )
-                    for row in rows
-                ]
-            else:
-                growth = power.growth(self.pairs, templates)
-                found = [
-                    power.detectable(*row, limit, freedom=form.freedom, growth=growth)
-                    for row in rows
-                ]
-            return float(np.median([math.inf if one is None else one for one in found]))
+            return float(np.median([(of_any if sparse else of_itself)(row, limit) for row in rows]))
 
         least, most = 0.0, self.hurt.value
         if stated(least) > most:
