@@ -34,11 +34,11 @@ _GRID = 16
 _PARTS = 8  # sizes read at once while the search closes in
 # Where the circuit need not be the smallest to the last member: each size that is read costs a
 # patched run of every pair through nearly the whole model.
-_COARSE_GRID = 8
+_COARSE_GRID = 6
 _SLACK = 0.2  # of the size that suffices
 # Fewer members than each of these are read only where all sizes above suffice: what is smaller than
 # one that does not is no circuit.
-_COARSE_FROM = (30, 15, 6)
+_COARSE_FROM = (30, 10)
 
 
 @dataclass(frozen=True, slots=True)

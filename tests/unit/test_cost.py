@@ -31,6 +31,12 @@ def test_a_run_costs_the_layers_from_its_member_on_at_the_positions_that_differ(
     assert cost.token_layers(anatomy, capability, [first, last]) == both + 4 * 4 * (layers + 1)
 
 
+@pytest.fixture(autouse=True)
+def rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rate is known of the session's model."""
+    monkeypatch.setattr(cost, "_RATES", {})
+
+
 def test_the_estimate_is_of_half_of_the_pairs_at_the_rate_that_was_measured(
     anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +58,7 @@ def test_the_rate_is_read_on_a_part_of_the_largest_batch(anatomy: Anatomy) -> No
 
     handle = anatomy.model.register_forward_pre_hook(count, with_kwargs=True)
     assert cost.exact_seconds(anatomy, capability, [Head(0, 0)]) > 0
+    assert cost.exact_seconds(anatomy, random_capability(4, lengths=(6,)), [Head(0, 0)]) > 0
     handle.remove()
     assert max(one.clean.numel() for one in capability.batches) == 50 * 7
-    assert seen == [256 // 7 * 7]
+    assert seen == [256 // 7 * 7]  # once of a model
