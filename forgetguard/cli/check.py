@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from forgetguard.gate.bundled import bundled_for, divided
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.schema import SUFFIXES
 from forgetguard.report import json_file
+from forgetguard.report.json_file import check_target
 from forgetguard.report.terminal import LABELS, aligned, totals
 from forgetguard.report.wording import number, reason
 
 _INTERRUPTED, _CRASHED, _MISUSE = 2, 3, 4  # pytest's
 _SETS = ("core", "all")
+_FILES = ("json", "html")
 _SHOWN = 5  # reasons
 # The folder's own pytest settings, plugins and cache are no part of a check.
 _PYTEST = (  # -P: nor are modules of the folder, which would shadow any
@@ -42,6 +45,8 @@ _PYTEST = (  # -P: nor are modules of the folder, which would shadow any
     *("-rN", "--disable-warnings", "-o", "console_output_style=classic"),
 )
 _ENVIRONMENT = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+_THREADS = "OMP_NUM_THREADS"
+_RUNNING = "/proc/loadavg"
 EPILOG = """\
 examples:
   forgetguard check Qwen/Qwen2.5-3B-Instruct ./science-sft
@@ -112,7 +117,9 @@ def _both(name: str) -> tuple[str, str]:
 def _prepare(asked: Namespace) -> Job:
     def job() -> int:
         try:
-            return run(read_plan(asked))
+            plan = read_plan(asked)
+            with _free_cores():
+                return run(plan)
         except ForgetguardError as error:
             say(f"forgetguard check: {error}")
             return _MISUSE
@@ -142,10 +149,24 @@ def read_plan(asked: Namespace) -> Plan:
         )
     specs = tuple(resolve(one, "tuned") for one in dict.fromkeys(given[1:]))
     plan = Plan(resolve(given[0], "base"), specs, paths, load_options(asked), seed, asked)
+    _check_files(plan)
     for spec in specs:
         for note in preflight(plan.base, spec, allowed_by=None, options=plan.loading):
             say(f"note: {note}")
     return plan
+
+
+def _check_files(plan: Plan) -> None:
+    """Refuse what cannot be written (raises SpecificationError)."""
+    for name in _FILES:
+        if getattr(plan.asked, name) == "":
+            raise SpecificationError(f"--{name} is empty (an unset variable?); give it a path")
+    for spec in plan.tuned:
+        files = _files(plan, spec)
+        for name, file in files.items():
+            check_target(file, f"--{name}")
+        if len({file.resolve() for file in files.values()}) < len(files):
+            raise SpecificationError("--html and --json are one file: give the page another path")
 
 
 def _is_gate_path(token: str) -> bool:
@@ -227,6 +248,40 @@ def _length(seconds: float) -> str:
     return f"{5 * round(seconds / 5)} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
+@contextmanager
+def _free_cores() -> Iterator[None]:
+    """Where other processes keep at least half of the cores busy, torch's threads in processes
+    that are started inside are as many as these leave; told. Not where the user's environment
+    says how many.
+
+    Threads that share a matrix product wait, spinning, for the last of them (docs/cli.md). The load
+    average would count the check before this one, what runs now does not.
+    """
+    known = _THREADS not in os.environ and Path(_RUNNING).is_file()
+    cores = len(os.sched_getaffinity(0)) if known else 1
+    cores = cores if cores == os.cpu_count() else 1  # else others may be busy, not these
+    busy = min(cores, *(_running() for _ in range(5))) if cores > 1 else 0
+    if 2 * busy < cores:
+        yield
+        return
+    free = max(1, cores - busy)
+    _print(
+        f"{busy} of {cores} cores are busy with other work, so torch gets "
+        f"{_count(free, 'thread')}; {_THREADS}={cores} takes all"
+    )
+    os.environ[_THREADS] = str(free)
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
+
+
+def _running() -> int:
+    """How many other threads of this machine run or want to, a moment from now."""
+    time.sleep(0.05)
+    return int(Path(_RUNNING).read_text().split()[3].partition("/")[0]) - 1
+
+
 def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
     """pytest's exit status on one checkpoint, and the results (empty where there are none)."""
     with tempfile.TemporaryDirectory() as folder:
@@ -251,23 +306,26 @@ def _judge(plan: Plan, tuned: CheckpointSpec) -> tuple[int, dict[str, Any]]:
 
 def pytest_arguments(plan: Plan, tuned: CheckpointSpec, results: Path) -> list[str]:
     """The options of the gate on one checkpoint, then the paths."""
-    files = {"json": plan.asked.json, "html": plan.asked.html}
-    if len(plan.tuned) > 1:
-        own = short_names([spec.given for spec in plan.tuned])[tuned.given]
-        for name, file in files.items():
-            if file:
-                files[name] = Path(file).with_stem(f"{Path(file).stem}.{own}")
     return [
         f"--tb={'long' if plan.asked.verbose else 'no'}",
         f"--check-results={results}",
         *("--forgetguard", f"base={plan.base.given}", f"tuned={tuned.given}"),
         f"--forgetguard-bundled={plan.asked.circuits}",
-        *(f"--forgetguard-{name}={file}" for name, file in files.items() if file),
+        *(f"--forgetguard-{name}={file}" for name, file in _files(plan, tuned).items()),
         *([] if plan.seed is None else [f"--forgetguard-prompt-seed={plan.seed}"]),
         *(["--forgetguard-origin"] if plan.asked.origin else []),
         *gate_options(plan.loading),
         *plan.paths,
     ]
+
+
+def _files(plan: Plan, tuned: CheckpointSpec) -> dict[str, Path]:
+    """What is written of one checkpoint, where: each its own where there are several."""
+    files = {name: Path(file) for name in _FILES if (file := getattr(plan.asked, name))}
+    if len(plan.tuned) == 1:
+        return files
+    own = short_names([spec.given for spec in plan.tuned])[tuned.given]
+    return {name: file.with_stem(f"{file.stem}.{own}") for name, file in files.items()}
 
 
 def short_names(given: Sequence[str]) -> dict[str, str]:

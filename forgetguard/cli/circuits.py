@@ -23,9 +23,10 @@ def split_tokens(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_circuits(
-    given: Sequence[str], base: CheckpointSpec, options: LoadOptions
+    given: Sequence[str], base: CheckpointSpec, options: LoadOptions, *, judged: bool = True
 ) -> tuple[GateSpec, ...]:
-    """The circuits of the files and folders that were given, or those bundled for the base.
+    """The circuits of the files and folders that were given, or those bundled for the base. Where
+    none is `judged`, a file may hold prompt pairs without circuit and limits.
 
     Raises:
         SpecificationError: a file is not there or cannot be read, a folder holds none, two circuits
@@ -40,6 +41,6 @@ def read_circuits(
             )
     else:
         files = {file.resolve(): file for path in given for file in gate_files(Path(path))}.values()
-        circuits = [load_gate_file(file) for file in files]
+        circuits = [load_gate_file(file, judged=judged) for file in files]
     check_names(circuits)
     return tuple(circuits)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
 from importlib import metadata
 from typing import Any
@@ -120,10 +121,12 @@ def _cache(problems: Problems) -> dict[str, str]:
         folder = cache_folder()
     except RuntimeError as error:  # switched off, or no home folder
         return {"folder": str(error)}
-    there = next(one for one in (folder, *folder.resolve().parents) if one.is_dir())
+    there = next(one for one in (folder, *folder.resolve().parents) if one.exists())
     used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     free = shutil.disk_usage(there).free
-    if not os.access(there, os.W_OK | os.X_OK):
+    try:  # root may write everywhere, if asked
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError:
         what = f"the cache folder {folder} cannot be written: every run measures the base anew"
         _add(problems, what, "set FORGETGUARD_CACHE to another folder", stops=False)
     if free < _LITTLE_DISK:

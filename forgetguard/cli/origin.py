@@ -49,12 +49,13 @@ def _prepare(asked: Namespace) -> Job:
     loading = load_options(asked)
     specs = {role: resolve(at, role) for role, at in given.items()}
     check(specs["base"], specs["tuned"], allowed_by=None, options=loading)
-    circuits = [one for one in read_circuits(files, specs["base"], loading) if one.has_pairs]
+    read = partial(read_circuits, base=specs["base"], options=loading, judged=False)
+    circuits = [one for one in read(files) if one.has_pairs]
     if not circuits:
         raise SpecificationError("no prompt pairs: give a circuit file that has some")
     if asked.new_task and Path(asked.new_task).is_dir():
         raise SpecificationError(f"--new-task {asked.new_task} is a folder: name one circuit file")
-    new_task = read_circuits([asked.new_task], specs["base"], loading) if asked.new_task else []
+    new_task = read([asked.new_task]) if asked.new_task else []
     if asked.new_task and not [one for one in new_task if one.has_pairs]:
         raise SpecificationError(f"--new-task {asked.new_task}: it has no prompt pairs")
     return lambda: _run(specs, loading, circuits, new_task[:1], as_json=asked.json)
@@ -111,9 +112,10 @@ def _run(
 
 def _told(name: str, found: Mapping[str, Any]) -> str:
     from forgetguard.report.terminal import aligned
-    from forgetguard.report.wording import origin_ends, origin_line, origin_rows
+    from forgetguard.report.wording import ORIGIN_COLUMNS, origin_ends, origin_line, origin_rows
 
-    lines = [origin_line(found), "", *aligned(origin_rows(found)), "", origin_ends(found)]
+    table = aligned(origin_rows(found))
+    lines = [origin_line(found), "", *table, "", ORIGIN_COLUMNS, origin_ends(found)]
     return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forgetguard.report.page import Run
 
 _FILES = ("output", "markdown", "model_card", "code_quality", "lm_eval", "eval_results")
+_FORM = "forgetguard report forgetguard.json -o forgetguard.html"
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -76,15 +77,15 @@ def _prepare(asked: Namespace) -> Job:
         SpecificationError: no results file, or nothing to write, is named, or it cannot be written.
     """
     results = [Path(one) for one in asked.tokens]
+    if "" in (getattr(asked, name) for name in _FILES):
+        raise SpecificationError(f"a report's path is empty (an unset variable?): {_FORM}")
     files = {name: Path(given) for name in _FILES if (given := getattr(asked, name))}
     targets = [
         path / "results_base.json" if name == "lm_eval" else path for name, path in files.items()
     ]
     if not results or not files:
         missing = "the page to write" if results else "the results file"
-        raise SpecificationError(
-            f"give {missing}: forgetguard report forgetguard.json -o forgetguard.html"
-        )
+        raise SpecificationError(f"give {missing}: {_FORM}")
     hub = dict(map(_hub_task, asked.hub_task))
     if bool(hub) != ("eval_results" in files):
         raise SpecificationError("--eval-results FILE and --hub-task TASK=DATASET:NAME go together")

@@ -84,14 +84,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 # --- reading ---------------------------------------------------------------------------------
 
 
-def load_gate_file(path: str | Path) -> GateSpec:
-    """Read a circuit file or a gate file, and the prompt file it names.
+def load_gate_file(path: str | Path, *, judged: bool = True) -> GateSpec:
+    """Read a circuit file or a gate file, and the prompt file it names; as `parse_gate`.
 
     Raises:
         SpecificationError: everything that is wrong with it, one `file:line: what` a line.
     """
     path = Path(path)
-    return parse_gate(lines.read_text(path, "circuit file"), path)
+    return parse_gate(lines.read_text(path, "circuit file"), path, judged=judged)
 
 
 def gate_files(path: Path, asked_by: str = "", advice: str = "") -> list[Path]:
@@ -121,9 +121,10 @@ def gate_files(path: Path, asked_by: str = "", advice: str = "") -> list[Path]:
     return [path]
 
 
-def parse_gate(text: str, path: str | Path) -> GateSpec:
+def parse_gate(text: str, path: str | Path, *, judged: bool = True) -> GateSpec:
     """Read a circuit file, or, where `path` ends in `.gate.yaml`, a gate file, from text; `path`
-    names it in messages, and prompt files are looked up relative to its directory.
+    names it in messages, and prompt files are looked up relative to its directory. Where it is not
+    `judged`, but read for its pairs alone, it may lack a circuit and limits.
 
     Raises:
         SpecificationError: everything that is wrong with it, one `file:line: what` a line.
@@ -141,7 +142,7 @@ def parse_gate(text: str, path: str | Path) -> GateSpec:
     is_gate = path.name.endswith(GATE_SUFFIXES)
     _check_version(root, str(path), VERSIONS[1:] if is_gate else VERSIONS)
     known, required = (_GATE_KEYS, ("limits",)) if is_gate else (_KEYS, _REQUIRED)
-    nodes = lines.mapping(root, "", problems, known=known, required=required)
+    nodes = lines.mapping(root, "", problems, known=known, required=required if judged else ())
     spec = _read_spec(nodes, path, problems)
     _check_inputs(spec, problems)
     problems.raise_any()

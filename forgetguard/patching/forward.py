@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,12 +35,21 @@ def forward(
         hidden = first_tensor(args, kwargs)
         return with_first_tensor(args, kwargs, hidden.index_select(1, index.to(hidden.device)))
 
-    extra = {"use_cache": False} if past is None else {"past_key_values": past, "use_cache": True}
+    extra: dict[str, Any] = {"use_cache": past is not None}
+    if past is not None:
+        extra[_cache_argument(type(anatomy.model))] = past
     with hooked(before=[(anatomy.unembedding, slice_positions)], after=[]):
         output = anatomy.model(input_ids=ids.to(input_device(anatomy)), **extra)
     logits = output.logits
     assert isinstance(logits, Tensor)
     return logits
+
+
+@cache
+def _cache_argument(model: type[nn.Module]) -> str:
+    """What a model's forward pass calls its cache: `cache` since transformers 5.24."""
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def input_device(anatomy: Anatomy) -> torch.device:

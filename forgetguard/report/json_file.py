@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -56,10 +56,13 @@ def check_target(path: Path, what: str = "the results file") -> None:
         raise SpecificationError(
             f"cannot write {what} {path}: it is not a regular file; name another path"
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
+    try:  # root may write everywhere by os.access, on a read-only disk too
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
         raise SpecificationError(
-            f"cannot write {what} {path}: {folder} is not writable; name another path"
-        )
+            f"cannot write {what} {path}: {folder} is not writable ({error.strerror or error}); "
+            "name another path"
+        ) from error
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

@@ -79,8 +79,9 @@ def failure_lines(
         lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
     if verdict.units and verdict.estimate is not None:
         lines += ["", f"  {hurt_title(verdict)}"]
-        for unit in verdict.units[:UNITS_SHOWN]:
-            lines += _unit_lines(unit)
+        paired = by_readout(verdict)
+        for one in verdict.units[:UNITS_SHOWN]:
+            lines += _unit_lines(one, paired)
     if verdict.file:
         place = f"{verdict.file}:{verdict.line}" if verdict.line else verdict.file
         lines += ["", f"  declared in {place}"]
@@ -120,9 +121,14 @@ def power(verdict: Verdict) -> str:
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 
+def by_readout(verdict: Verdict) -> bool:
+    """Whether its units are prompt pairs that lost readout, and not prompts that lost otherwise."""
+    return verdict.units[0].answer is not None and units_of(verdict.limit) != "prompts"
+
+
 def hurt_title(verdict: Verdict, most: int = UNITS_SHOWN) -> str:
     """What the first `most` units of a verdict are."""
-    what = "prompt pairs" if verdict.units[0].answer is not None else "prompts"
+    what = "prompt pairs" if by_readout(verdict) else "prompts"
     lost = verdict.facts.get("lost")
     if lost is None:
         return f"{what} hurt most"
@@ -152,8 +158,8 @@ def _subject_lines(verdict: Verdict) -> list[str]:
     return [title, *(f"    {line}" for line in (aligned(rows) if rows else ()))]
 
 
-def _unit_lines(unit: UnitEvidence) -> list[str]:
-    if unit.base is None or unit.tuned is None or unit.answer is None:
+def _unit_lines(unit: UnitEvidence, paired: bool) -> list[str]:
+    if not paired or unit.base is None or unit.tuned is None or unit.answer is None:
         return [f"    {number(unit.loss)}  {quoted(unit.clean)}"]
     against = f" against {quoted(unit.distractor)}" if unit.distractor is not None else ""
     now, alone = number(unit.tuned), "" if unit.patched is None else number(unit.patched)

@@ -80,6 +80,14 @@ def units_of(limit: str) -> str:
     return sampled.value.removeprefix("prompt ")
 
 
+def in_unit(limit: str) -> str:
+    """What the numbers of a limit are in, in brackets: ` (nats)`; nothing where it is not known."""
+    try:
+        return f" ({registry.find(limit).unit.name})"
+    except Exception:  # as in `units_of`
+        return ""
+
+
 def _subject(verdict: Verdict) -> str:
     """What the estimate of a verdict is, with the model that tuned is compared with."""
     facts, over = verdict.facts, _over(verdict.limit)
@@ -726,6 +734,12 @@ def most_inside(one: Facts, refined: Sequence[Facts]) -> Sequence[Facts]:
 
 def _shared(one: Facts) -> str:
     return f"{part(one['part'])} {100 * one['share']['readout'] + 0.0:.0f} %"
+
+
+ORIGIN_COLUMNS = (
+    "Shares are of the loss, all other columns of the mean readout, in its unit. Moved at random "
+    "is read of the first three parts that carry a tenth of the loss or more."
+)
 
 
 def origin_rows(found: Facts) -> list[tuple[str, ...]]:

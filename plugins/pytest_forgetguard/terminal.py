@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,14 +188,17 @@ def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list
 
 def _left_out(run: Run) -> list[str]:
     """What other heads read, then which gates were left out, and where the results are."""
+    from forgetguard.gate.bundled import is_bundled
+
     lines = _controls(run)
-    failed = [one for _, result in run.in_order() for one in result.verdicts]
-    if not run.settings.origin and any(
-        one["outcome"] == "fail" and one["capability"] for one in failed
-    ):
+    judged = [one for _, result in run.in_order() for one in result.verdicts]
+    failed = [one for one in judged if one["outcome"] == "fail" and one["capability"]]
+    if failed and not run.settings.origin:
+        own = dict.fromkeys(one["file"] for one in failed if not is_bundled(Path(one["file"])))
+        asked = [f"base={run.settings.base}", f"tuned={run.settings.tuned}", *filter(None, own)]
         lines.append(
             "which parts of the checkpoint carry the loss: add --forgetguard-origin, or run "
-            f"forgetguard origin base={run.settings.base} tuned={run.settings.tuned}"
+            f"forgetguard origin {shlex.join(asked)}"
         )
     if run.left_out:
         lines.append(

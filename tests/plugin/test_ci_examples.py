@@ -55,6 +55,19 @@ def test_the_action_gates_and_comments_once(tmp_path: Path) -> None:
     assert told.startswith("<!-- forgetguard: comment -->\n### ❌ FAIL: ")
 
 
+def test_the_action_installs_its_own_revision_or_what_is_asked_for(tmp_path: Path) -> None:
+    steps = loaded("action.yml")["runs"]["steps"]
+    (install,) = [step["run"] for step in steps if step.get("name") == "install"]
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor last; do :; done\necho "$last" > installed\n')
+    python.chmod(0o755)
+    where = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_ACTION_PATH": str(EXAMPLES)}
+    for asked, installed in (("", ROOT), ("own.whl", tmp_path / "own.whl")):
+        assert run(tmp_path, install, INSTALL=asked, **where) == 0
+        told = (tmp_path / "installed").read_text().strip()
+        assert tmp_path.joinpath(told).resolve() == installed
+
+
 @pytest.mark.slow
 def test_the_job_of_gitlab_writes_what_its_artifacts_name(tmp_path: Path) -> None:
     job = loaded("gitlab.yml")["forgetguard"]

@@ -53,6 +53,7 @@ GIVEN = {
 }
 VARIABLES = {"BASE": "tiny:base", "CHECKPOINT": "tiny:sft", "RELEASE_NUMBER": "3"}
 VARIABLES |= {"ACCEPTED": "tiny:lora", "CANDIDATE": "tiny:sft"}
+SHOWN = (".md", ".ipynb", ".yml", ".yaml", ".py", ".toml")  # files that tell how to install
 BREAKS = r"(pytest|forgetguard check) .*(tiny:sft|\$CHECKPOINT|\$CANDIDATE| gate$)"
 VARIES = r"\.\.\.|estimated time|under a second|declared in"  # lines of output
 
@@ -109,6 +110,15 @@ def test_each_reason_why_one_is_not_run_is_of_a_command_that_is_there() -> None:
     assert len(every) > 50
     for what in NOT_RUN:
         assert any(re.match(what, one) for one in every), what
+
+
+def test_nothing_tells_to_install_from_an_index_that_lacks_forgetguard() -> None:
+    starter = ROOT / "forgetguard" / "cli" / "starter"
+    files = [*PAGES, *(ROOT / "examples").rglob("*.*"), *starter.iterdir()]
+    read = {file: file.read_text("utf-8") for file in files if file.suffix in SHOWN}
+    assert len(read) > 40
+    wrong = r"pip install (\S+ )*forgetguard\b"
+    assert [file.name for file, text in read.items() if re.search(wrong, text)] == []
 
 
 @pytest.fixture(scope="module")

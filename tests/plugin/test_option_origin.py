@@ -52,7 +52,9 @@ def test_it_is_measured_once_a_circuit_and_shown_by_every_limit_that_fails(folde
 def test_without_it_nothing_is_measured_and_the_summary_names_it(folder: Path) -> None:
     output, document = gate(folder)
     assert "origin:" not in output
+    file = folder / "tiny-induction.circuit.yaml"
     assert "add --forgetguard-origin" in output
+    assert f"forgetguard origin base=tiny:base tuned=tiny:sft {file}" in output
     assert "origin" not in document["circuits"][0]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -44,16 +47,35 @@ MISUSE = {
     "a set that is none": (("tiny:base", "tiny:sft", "--circuits", "some"), "'some'"),
     "a seed that is none": (("tiny:base", "tiny:sft", "--prompt-seed", "x"), "--prompt-seed"),
     "a missing gate file": (("tiny:base", "tiny:sft", "gone.gate.yaml"), "gone.gate.yaml"),
+    "a page in no folder": (("tiny:base", "tiny:sft", "--html", "no/page.html"), "no/page.html"),
+    "results of two in no folder": (
+        ("tiny:base", "tiny:sft", "tiny:rl", "--json", "no/a.json"),
+        "no/a.tiny-sft.json",
+    ),
+    "a page that is a folder": (("tiny:base", "tiny:sft", "--html", "."), "--html ."),
+    "a page on no disk": (("tiny:base", "tiny:sft", "--html", "/proc/page.html"), "not writable"),
+    "a page without a name": (("tiny:base", "tiny:sft", "--html", ""), "--html is empty"),
+    "one file for two": (
+        ("tiny:base", "tiny:sft", "--html", "one", "--json", "./one"),
+        "are one file",
+    ),
     "a device that is none": (("tiny:base", "tiny:sft", "--device", "tpu"), "tpu"),
 }
 
 
+@pytest.mark.parametrize("more", [(), ("--estimate",)])
 @pytest.mark.parametrize(("arguments", "told"), MISUSE.values(), ids=MISUSE)
-def test_what_is_wrong_ends_as_pytest_would_and_is_told(
-    arguments: tuple[str, ...], told: str, capfd: pytest.CaptureFixture[str], folder: Path
+def test_what_is_wrong_ends_as_pytest_would_and_is_told_before_anything_is_read(
+    arguments: tuple[str, ...],
+    told: str,
+    more: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+    folder: Path,
 ) -> None:
-    assert main(["check", *arguments]) == 4
-    assert told in capfd.readouterr().err
+    assert main(["check", *arguments, *more]) == 4
+    out, err = capfd.readouterr()
+    assert told in err
+    assert out == ""
 
 
 def test_a_tuned_of_another_size_is_refused_before_any_is_judged(
@@ -119,7 +141,8 @@ def test_pytest_is_asked_for_what_was_asked_for(folder: Path) -> None:
     ]
 
 
-def test_of_several_each_writes_a_file_of_its_own() -> None:
+def test_of_several_each_writes_a_file_of_its_own(folder: Path) -> None:
+    (folder / "to").mkdir()
     plan = check.read_plan(asked("tiny:base", "tiny:sft", "tiny:rl", "--json", "to/out.json"))
     files = [
         one
@@ -177,3 +200,48 @@ def test_a_damaged_file_of_times_is_none(folder: Path) -> None:
     for text in ("[1]", "{", "\xff"):
         (folder / "cache" / "check_times.json").write_text(text)
         assert timing._known() == {}
+
+
+@pytest.mark.parametrize(
+    ("cores", "running", "threads"),
+    [(2, 0, None), (2, 1, "1"), (2, 7, "1"), (8, 3, None), (8, 5, "3"), (1, 4, None)],
+)
+def test_torch_gets_the_cores_that_other_work_leaves_where_it_takes_half(
+    cores: int,
+    running: int,
+    threads: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(cores)})
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    reads = iter([running + 1, running, running + 2, running, running + 5])  # what passes is none
+    monkeypatch.setattr(check, "_running", lambda: next(reads))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with check._free_cores():
+        assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert ("OMP_NUM_THREADS" in capsys.readouterr().out) == (threads is not None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with check._free_cores():
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+def test_cores_that_are_not_all_of_the_machine_are_not_counted_as_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr(check, "_running", lambda: 20)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with check._free_cores():
+        assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_what_runs_beside_is_counted() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert max(check._running() for _ in range(20)) >= 1
+        finally:
+            busy.kill()

@@ -55,6 +55,17 @@ def test_a_package_that_is_missing_or_too_old_is_told_with_how_to_get_it(
     ]
 
 
+def test_a_cache_that_cannot_be_written_is_told_and_stops_no_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").touch()
+    for place in ("/proc/none", str(folder / "file" / "cache")):
+        monkeypatch.setenv("FORGETGUARD_CACHE", place)
+        assert main(["doctor", "--json"]) == 0
+        problems = json.loads(capsys.readouterr().out)["problems"]
+        assert any(place in one["what"] and not one["stops"] for one in problems), place
+
+
 def test_without_a_cache_a_run_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -502,7 +502,7 @@ def test_too_few_passes_are_refused() -> None:
 
 
 def test_the_command_prints_every_part_and_json_holds_the_same(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     circuit = str(ROOT / "circuits" / "tiny-induction.circuit.yaml")
     asked = ("origin", "base=tiny:base", "tuned=tiny:sft", circuit)
@@ -522,6 +522,14 @@ def test_the_command_prints_every_part_and_json_holds_the_same(
     assert read["new_task"] == pytest.approx(ends)  # the same prompts: giving back gains
     for one in read["parts"]:
         assert one["new_task"] == pytest.approx(-one["back"]["readout"])
+    pairs = tmp_path / "pairs.circuit.yaml"  # nothing else, for nothing is judged
+    pairs.write_text(
+        "forgetguard: 1\ncapability: copying\nreadout: logit_diff\n"
+        "pairs: {task: induction, count: 64, seed: 0}\n"
+    )
+    assert main((*asked[:3], str(pairs), "--new-task", str(pairs), "--json")) == 0
+    alone = json.loads(capsys.readouterr().out)["circuits"]["pairs"]
+    assert alone["new_task"] == pytest.approx([alone["base"]["readout"], alone["tuned"]["readout"]])
 
 
 @pytest.mark.parametrize(

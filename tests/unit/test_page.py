@@ -19,7 +19,7 @@ from forgetguard.cli import main
 from forgetguard.gate.checksum import with_checksum
 from forgetguard.gate.verdict import Estimate, SubjectEvidence, UnitEvidence
 from forgetguard.measures.samples import Note
-from forgetguard.report import json_file, page, page_figures, wording
+from forgetguard.report import json_file, page, page_figures, terminal, wording
 
 MISUSE = 2
 
@@ -51,6 +51,7 @@ class Seen(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
+AMOUNT = {"readout": 3.5, "accuracy": 0.9, "top1": 0.8}  # of an origin
 HEADS = (Head(1, 2), Head(3, 0))
 MIXED = [
     verdict("pass", "kept", "dcv.circuit", HEADS),
@@ -246,6 +247,28 @@ def test_every_number_of_the_map_is_in_a_table() -> None:
     assert all(f'<th scope="row">{head}</th><td class="v">0.5 [' in table for head in HEADS)
 
 
+def test_parts_have_their_unit_and_prompts_of_a_limit_on_prompts_its_loss() -> None:
+    layers = tuple(SubjectEvidence(f"layer {n}", estimate(0.5)) for n in (3, 1))
+    moved = verdict("fail", "c", "drift.layer", (), subjects=layers, units=())
+    mass = verdict("fail", "d", "mode.mass", ())
+    html = rendered(document(moved, mass))
+    assert '<th scope="col">drift layer (share of the length)</th>' in html
+    assert '<th scope="col" class="n">loss (probability)</th>' in html
+    assert '<td class="n">3</td>' in html
+    assert "readout of base" not in html
+    assert "readout" not in "".join(terminal.failure_lines(mass))
+    assert "readout of base" in rendered(document(verdict("fail", "c", "dcv.circuit", ())))
+
+
+def test_the_table_of_an_origin_says_what_its_numbers_are() -> None:
+    one = document(verdict("fail", "c", "dcv.circuit", ()))
+    one["circuits"][0]["origin"] = {
+        "base": AMOUNT, "tuned": AMOUNT, "lost": True, "parts": [], "refined": [], "tokens": [],
+        "interaction": AMOUNT, "pairs": 64, "passes": 20,
+    }  # fmt: skip
+    assert wording.ORIGIN_COLUMNS in rendered(one)
+
+
 def _palettes() -> Iterator[dict[str, str]]:
     css = (Path(page.__file__).parent / "page.css").read_text()
     blocks = re.findall(r":root \{([^}]*--paper[^}]*)\}", css)
@@ -390,7 +413,10 @@ def test_a_page_that_cannot_be_written_is_refused(
     assert Path(results).read_text() == before
 
 
-@pytest.mark.parametrize("arguments", [[], ["out.json"], ["-o", "page.html"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["out.json"], ["-o", "page.html"], ["out.json", "-o", "a.html", "--markdown", ""]],
+)
 def test_what_is_missing_is_asked_for(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

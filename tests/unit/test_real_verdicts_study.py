@@ -158,6 +158,7 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
         "large, missed": _copy("head", 0.5, "pass", "L1H4"),
         "chosen": _copy("head", 0.5, "abstain", "L1H4") | {"chosen": True},
         "small": _copy("head", 0.81, "abstain", "L1H4"),
+        "only its group": _copy("head", 0.81, "fail", "L1H3"),
         "none": _copy("harmless", 1.0, "pass"),
         "elsewhere": _copy("outside", 0.1, "fail"),
         "elsewhere, ten points": _copy("outside", 1.0, "abstain", right=0.9),
@@ -168,9 +169,9 @@ def test_the_summary_tells_large_losses_from_small_ones() -> None:
     ]
     assert rows == [
         ["1", "0", "1", "0", "0 of 1"],
-        ["3", "1", "1", "1", "1 of 3"],
+        ["4", "2", "1", "1", "1 of 4"],
         ["2", "1", "0", "1", "1 of 2"],
-        ["1", "0", "1", "0", "0 of 1"],
+        ["2", "1", "1", "0", "0 of 2"],
         ["1", "0", "0", "1", ""],
         ["2", "1", "1", "0", ""],
         ["1", "0", "1", "0", ""],
