@@ -259,6 +259,7 @@ def _free_cores() -> Iterator[None]:
     """
     known = _THREADS not in os.environ and Path(_RUNNING).is_file()
     cores = len(os.sched_getaffinity(0)) if known else 1
+    cores = cores if cores == os.cpu_count() else 1  # else others may be busy, not these
     busy = min(cores, *(_running() for _ in range(5))) if cores > 1 else 0
     if 2 * busy < cores:
         yield

@@ -214,6 +214,7 @@ def test_torch_gets_the_cores_that_other_work_leaves_where_it_takes_half(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(cores)})
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     reads = iter([running + 1, running, running + 2, running, running + 5])  # what passes is none
     monkeypatch.setattr(check, "_running", lambda: next(reads))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -225,6 +226,17 @@ def test_torch_gets_the_cores_that_other_work_leaves_where_it_takes_half(
     with check._free_cores():
         assert os.environ["OMP_NUM_THREADS"] == "2"
     assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+def test_cores_that_are_not_all_of_the_machine_are_not_counted_as_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr(check, "_running", lambda: 20)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with check._free_cores():
+        assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_what_runs_beside_is_counted() -> None:
