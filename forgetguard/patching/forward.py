@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ def forward(
 
     extra: dict[str, Any] = {"use_cache": past is not None}
     if past is not None:
-        extra[_cache_argument(type(anatomy.model))] = past
+        extra[_cache_argument(anatomy.model)] = past
     with hooked(before=[(anatomy.unembedding, slice_positions)], after=[]):
         output = anatomy.model(input_ids=ids.to(input_device(anatomy)), **extra)
     logits = output.logits
@@ -45,8 +44,7 @@ def forward(
     return logits
 
 
-@cache
-def _cache_argument(model: type[nn.Module]) -> str:
+def _cache_argument(model: nn.Module) -> str:
     """What a model's forward pass calls its cache: `cache` since transformers 5.24."""
     known = inspect.signature(model.forward).parameters
     return "cache" if "cache" in known else "past_key_values"

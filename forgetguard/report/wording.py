@@ -142,7 +142,8 @@ def _corrected(verdict: Verdict) -> str:
     """The lower bound on which a limit fails, where it is corrected for how many are held to
     theirs; else nothing."""
     facts = verdict.facts
-    kind = "heads" if quantity(verdict.limit) == "DCV" else "parts"
+    kind = "layers" if verdict.subject.startswith("layer ") else "parts"
+    kind = "heads" if quantity(verdict.limit) == "DCV" else kind
     counted = [f"{facts['of']} {kind}"] if facts.get("of", 1) > 1 else []
     counted += [f"{verdict.family} limits"] * (verdict.family > 1)
     if not counted or (verdict.estimate is not None and verdict.estimate.n == 0):

@@ -353,6 +353,8 @@ def test_a_bound_is_corrected_for_several_only(family: int, of: int, told: str) 
     one = replace(E_CIRCUIT, limit="cka.layer", subject="a", facts=facts, family=family)
     said = wording.reason(one).partition(" (lower bound corrected for ")[2]
     assert said == (f"{told} 0.2)" if told else "")
+    layer = replace(one, subject="layer 2", facts=facts | {"of": 3})
+    assert " for 3 layers" in wording.reason(layer)
 
 
 def test_a_number_without_spread_is_told_without_pairs() -> None:
