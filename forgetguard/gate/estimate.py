@@ -22,7 +22,7 @@ from forgetguard.gate import accuracy, guard, spending, studentised
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate, exactly
-from forgetguard.measures.measure import Estimator, Measure, Series
+from forgetguard.measures.measure import Estimator, Measure, Series, Subjects
 from forgetguard.measures.samples import (
     BASE,
     BASELINE,
@@ -232,10 +232,7 @@ class Case:
         which two numbers that are held to the limit share."""
         alone = found.also is not None and found.chance == 0  # then never below the net loss
         failing /= 1 if alone or found.also is None else 2
-        # Units of a subject's own have no templates.
-        clusters = self.clusters if self.has_templates else None
-        clusters = clusters if len(found.values) == self.count else None
-        case = replace(self, clusters=clusters, levels=replace(self.levels, failing=failing))
+        case = replace(self, levels=replace(self.levels, failing=failing))
         before, now = _given(found.scale), found.values
         same = np.array_equal(before, now)
         graded, graded_before = found.graded, found.graded_before
@@ -256,7 +253,7 @@ class Case:
                 found.also,
                 1.0 if over else found.chance,
                 confidence=1 - level,
-                clusters=clusters,
+                clusters=self.clusters,
             )
             for level in (self.levels.passing, failing)
         )
@@ -351,7 +348,10 @@ class Case:
             return [self.proportion_drop(_given(one.scale), one.values, share) for one in found]
         if measure.estimator is Estimator.SCORES:
             share = self.levels.failing / len(found)
-            return [self.score_drop(one, share, over=over) for one in found]
+            # A task's documents have no templates, even where they are as many as the pairs.
+            of_pairs = measure.subjects is Subjects.WHOLE and self.has_templates
+            case = replace(self, clusters=self.clusters if of_pairs else None)
+            return [case.score_drop(one, share, over=over) for one in found]
         values = np.stack([one.values for one in found])
         if measure.estimator is Estimator.MEAN:
             held = self.ratios(values, np.ones_like(values))

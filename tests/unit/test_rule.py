@@ -710,6 +710,24 @@ def test_parts_share_the_false_alarms_of_their_limit(estimator: Estimator, serie
     assert among.estimate.value - among.corrected_low > 1.3 * width
 
 
+@pytest.mark.parametrize(("subjects", "counts"), [(Subjects.WHOLE, True), (Subjects.TASKS, False)])
+def test_templates_of_pairs_are_none_of_a_tasks_documents(subjects: Subjects, counts: bool) -> None:
+    """Even where there are as many of one as of the other."""
+    lost = np.tile([1.0, 0.0, 0.0, 0.0] * 4, 4)  # whole templates of 4 pairs
+
+    def scores(data: Samples, subject: str, role: str) -> Series:
+        return Series(1 - lost, np.ones(64))
+
+    measure = Measure("toy", "", NATS, Sampled.PAIRS, subjects, Estimator.SCORES, series=scores)
+    wide, narrow = (
+        Case.of(spec(), measured(templates=templates), seed=0, family=1).bounds(measure, [""])
+        for templates in (16, 0)
+    )
+    (one,), (other,) = wide, narrow
+    assert (one.estimate.high > 1.05 * other.estimate.high) is counts
+    assert counts or one == other
+
+
 def test_over_a_reference_no_head_has_damage_of_its_own() -> None:
     data = measured(heads={HEADS[0]: 0.5})
     damage = {head: read(data, "head_damage", head) for head in HEADS}
