@@ -175,7 +175,7 @@ def _store(
     }
     settings = {
         "method": search.method if search.method == "auto" else full_name(search.method),
-        "cut": "coarse 2" if search.coarse else 2,  # by lower bounds
+        "cut": "coarse 3" if search.coarse else 2,  # by lower bounds
         "faithful": search.faithful,
         "ablation": search.ablation,
         "seed": search.seed,
