@@ -367,7 +367,7 @@ def _left_open(case: Case, limit: Limit, code: Code) -> tuple[Note, ...]:
         missed = 1 - alpha ** (1 / case.templates)
         notes.append(Note("templates_unseen", {"templates": case.templates, "missed": missed}))
     bounded = code is Code.WITHIN and limit.measure.estimator is Estimator.RATIO
-    if bounded and limit.guard == 0 and limit.maximum > 0:
+    if bounded and limit.guard == 0 and 0 < limit.maximum < GUARD:  # from there on it is kept
         fewest = guard.fewest_pairs(limit.maximum, GUARD, alpha)
         notes.append(Note("unguarded", {"guard": GUARD, "pairs": fewest, "count": case.count}))
     return tuple(notes)
