@@ -230,7 +230,8 @@ class Case:
         """The drop of a score from 0 to 1 on the units of one subject, [its units]; exactly 0 where
         the numbers behind it are the same, bit for bit. `failing`: the level of the lower bound,
         which two numbers that are held to the limit share."""
-        alone = found.also is not None and found.chance == 0  # then never below the net loss
+        # Of the base and without a chance flips are never below the net loss.
+        alone = found.also is not None and found.chance == 0 and not over
         failing /= 1 if alone or found.also is None else 2
         case = replace(self, levels=replace(self.levels, failing=failing))
         before, now = _given(found.scale), found.values
@@ -309,7 +310,9 @@ class Case:
                 f"{measure.key} is relative to another {subject or 'scale'} in {TUNED} than in "
                 f"{over}, so the two cannot be subtracted: its scale must come from the base"
             )
-        return replace(now, values=now.values - then.values, shares=None)
+        values = now.values - then.values
+        # What is read of the base alone is the same beside another model: a 0 that no unit carries.
+        return replace(now, values=values, shares=now.shares if values.any() else None)
 
     def exact(self, measure: Measure, subject: str = WHOLE, over: str = "") -> Estimate:
         """A subject's number that is not sampled; with `over`, tuned's minus that model's."""

@@ -8,8 +8,8 @@ that value with 80 %; and its error is not today's, for damage that grows spread
 
 How much more, nobody can know of damage that is not there. So there are two answers: `detectable`
 speaks of this checkpoint, hurt more in the way in which it is, or, where it is not, as the median
-of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all:
-no spread of what lies between is larger.
+of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all
+and importances are alike: no spread of what lies between is larger.
 """
 
 from __future__ import annotations

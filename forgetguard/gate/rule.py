@@ -34,7 +34,7 @@ from forgetguard.gate.family import (
 )
 from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
-from forgetguard.measures.measure import Estimator, Measure, Series, Subjects
+from forgetguard.measures.measure import Estimator, Measure, Sampled, Series, Subjects
 from forgetguard.measures.requirements import requirements
 from forgetguard.measures.samples import (
     BASE,
@@ -539,7 +539,7 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts,
         held.estimate,
         notes=notes,
-        detectable=shown or _detectable(case, limit, held),
+        detectable=shown or _detectable(case, limit, found.subjects[0], 1),
     )
 
 
@@ -550,7 +550,7 @@ def _of_every_subject(case: Case, limit: Limit, found: Estimated) -> Decision:
     if limit.measure.has_floor and limit.floor == 0 and all(floored):
         facts = {"subjects": [one.subject for one in judged], "count": case.count}
         return replace(_abstain(Code.NO_HEAD, **facts), subjects=shown)
-    seen = [_detectable(case, limit, one.held) for one in judged]
+    seen = [_detectable(case, limit, one, len(judged)) for one in judged]
     decided = _decided(case, limit, judged)
     return replace(
         decided,
@@ -667,16 +667,20 @@ def _far_below(limit: Limit, judged: Sequence[SubjectBounds]) -> tuple[Note, ...
 
 
 def _wanted(held: Bounds, maximum: float) -> int | None:
-    """How many units would decide."""
+    """How many units would decide; none where few of them carry the number."""
+    if held.corrected_low == -math.inf:
+        return None
     shown = replace(held.estimate, low=held.corrected_low, high=held.high)
     return power.pairs_to_decide(shown, maximum)
 
 
-def _detectable(case: Case, limit: Limit, held: Bounds) -> float | None:
-    """The smallest true value that a limit fails with probability 0.80; None where there is no
-    width to go by. Where the spread that is guessed for damage that is not there says more than
-    damage of any kind needs, the latter."""
-    estimate = held.estimate
+def _detectable(case: Case, limit: Limit, one: SubjectBounds, of: int) -> float | None:
+    """The smallest true value that a limit on so many subjects fails with probability 0.80; None
+    where there is no width to go by. Where the spread that is guessed for damage that is not there
+    says more than damage that few pairs carry needs, the latter."""
+    held, estimate = one.held, one.held.estimate
+    if limit.measure.estimator is Estimator.SCORES:
+        return _detectable_score(case, limit, one, of)
     if estimate.low == estimate.high:
         return None
     found = power.detectable(
@@ -694,6 +698,25 @@ def _detectable(case: Case, limit: Limit, held: Bounds) -> float | None:
     return min((one for one in (found, sparse) if one is not None), default=None)
 
 
+def _detectable_score(case: Case, limit: Limit, one: SubjectBounds, of: int) -> float | None:
+    """Of what is right or wrong: by the net loss, at its share of the level where flips are held
+    too, or by flips where these have no chance. None of graded scores, of pairs of templates, and
+    over another model."""
+    found = case.series(limit.measure, one.subject, limit.over)
+    assert found.scale is not None
+    before, now = found.scale, found.values
+    templates = limit.measure.subjects is Subjects.WHOLE and case.has_templates
+    if limit.over or templates or not np.isin((before, now), (0.0, 1.0)).all():
+        return None
+    lost, won, count = accuracy.changed_sides(before != 0, now != 0)
+    share = case.levels.failing / of
+    if found.also is not None and found.chance == 0:  # flips alone, whatever was won
+        won = 0
+    elif found.also is not None:
+        share /= 2
+    return power.detectable_drop(lost, won, count, limit.maximum, share)
+
+
 def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
     """What is detectable even of damage that a few pairs carry, whichever subject it happens to;
     nothing where not even the loss of all would be seen."""
@@ -705,7 +728,8 @@ def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float
 def _detectable_sparse(case: Case, limit: Limit, held: Bounds) -> float | None:
     """What is detectable even if every pair loses nothing or all; None where a pair's loss has no
     bound."""
-    if limit.measure.estimator is not Estimator.RATIO:
+    of_pairs = limit.measure.sampled is Sampled.PAIRS
+    if limit.measure.estimator is not Estimator.RATIO or not of_pairs:
         return None
     return power.detectable_sparse(
         held.estimate.value - held.corrected_low,

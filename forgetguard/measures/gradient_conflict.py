@@ -32,6 +32,11 @@ def cosines(base: Opened) -> dict[Part, Cosine]:
     """
     from forgetguard.measures.interference import cosines
 
+    if not base.new_task:
+        raise MeasurementError(
+            "the new task's prompts are not here: a results file does not hold them, so its "
+            "gradients cannot be measured again; run the gate file"
+        )
     if {*base.passages} == {*base.new_task}:
         raise MeasurementError(
             "new_task: holds the prompts that it is compared with: give prompts of the new task"
@@ -50,7 +55,12 @@ def conflict(of: str, about: str, subjects: Subjects) -> Measure:
         return {name: -one.values for name, one in found.items()}
 
     def series(samples: Samples, subject: str, role: str) -> Series:
-        shares = samples.need(SHARES, subject, role)
+        shares = samples.get(SHARES, subject, role)
+        if shares is None and samples.get(key, subject, role) is not None:
+            raise MeasurementError(
+                f"{key} was measured by an older version, which did not keep what each prompt "
+                "makes of the gradient: measure it anew"
+            )
         return Series(samples.need(key, subject, role), shares=shares)
 
     return Measure(

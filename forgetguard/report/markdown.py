@@ -12,17 +12,21 @@ MOST_BYTES = 900_000  # GitHub drops a summary of more than 1 MiB whole
 START, END = "<!-- forgetguard: start -->", "<!-- forgetguard: end -->"
 _SIGNS = {"pass": "✅", "fail": "❌", "error": "❌", "abstain": "❔"}
 _REASONS = 10
+_WARNING = "WARNING"
 # What would be markup or mathematics (a backslash makes it text), HTML, a mention, or a link.
 _MARKUP = re.compile(r"[\\`*_\[\]~|]")
 _MORE = re.compile(r"[<>@$]|#(?=\d)|(?<=www)\.|:(?=//)", re.IGNORECASE)
 
 
 def summary(run: page.Run, most: int = MOST_BYTES) -> str:
-    """The run: its sentence, every limit in a table, why some are not kept, and how to have it
-    again; at most `most` bytes in UTF-8."""
+    """The run: its sentence, what is to be known before it is believed, every limit in a table, why
+    some are not kept, what else is said of them, and how to have it again; at most `most` bytes in
+    UTF-8."""
     options = run.document["options"]
     sentence = wording.run(run.outcomes, run.document["exit_status"], passed=not run.why_not)
-    reservations = wording.reservations(run.document)
+    remarks = page.notes(run)
+    warnings = [one for one in remarks if one[0].startswith(_WARNING)]
+    reservations = [*warnings, *wording.reservations(run.document)]
     head = [
         f"### {_SIGNS.get(run.label, '')} {terminal.LABELS[run.label]}: {sentence}",
         "",
@@ -42,6 +46,11 @@ def summary(run: page.Run, most: int = MOST_BYTES) -> str:
         for gate in unkept[:_REASONS]
     ]
     more = [f"- and {len(unkept) - _REASONS} more"] if len(unkept) > _REASONS else []
+    more += [
+        f"- {escaped(what)}: {escaped(some(named))}"
+        for what, named in remarks
+        if not what.startswith(_WARNING)
+    ]
     again = ["", "```", page.visible(page.command(run)).replace("```", "'''"), "```", ""]
     tail = ["", *why, *more, *again]
     room = most - len("\n".join([*head, *tail]).encode()) - 100

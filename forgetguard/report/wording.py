@@ -242,10 +242,12 @@ def _base_wrong(verdict: Verdict) -> str:
 
 def _nothing_to_lose(verdict: Verdict) -> str:
     facts = verdict.facts
+    on = f" on {facts['subject']}" if facts["subject"] else ""
+    what = "questions" if on else units_of(verdict.limit)
     return (
-        f"THE LIMIT HOLDS NOTHING: the base reads {facts['before']:.0%} on {facts['subject']}, and "
-        f"guessing {facts['chance']:.0%}, so that {number(verdict.bound)} allows all that there is "
-        "to lose: check prompts and answers, or give questions that the base can answer"
+        f"THE LIMIT HOLDS NOTHING: the base reads {facts['before']:.0%}{on}, and guessing "
+        f"{facts['chance']:.0%}, so that {number(verdict.bound)} allows all that there is to lose: "
+        f"check prompts and answers, or give {what} that the base can answer"
     )
 
 

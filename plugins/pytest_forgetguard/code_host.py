@@ -35,7 +35,8 @@ def pytest_terminal_summary(
 def _lines(run: Run, exitstatus: int, annotated: bool) -> Iterator[str]:
     from forgetguard.report import findings, json_file, markdown, page
 
-    shown = page.run_of(json_file.complete(results_file.document(run, exitstatus)))
+    status = exitstatus if run.exit_status is None else run.exit_status
+    shown = page.run_of(json_file.complete(results_file.document(run, status)))
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if target:
         try:

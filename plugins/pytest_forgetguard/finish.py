@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if unrecorded:
         run.problems.append(unrecorded)
         status = status or int(worst)
+    run.ended = time.time()  # one content, and one checksum, wherever it is written
     unwritten = results_file.end(run, status)
     if unwritten:
         run.problems += unwritten
         status = status or int(pytest.ExitCode.USAGE_ERROR)
-    session.exitstatus = status
+    session.exitstatus = run.exit_status = status
 
 
 def decide(status: int, run: Run, *, verbose: bool = False) -> int:

@@ -74,7 +74,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "complete": finished and all_judged and bool(run.planned) and not run.not_run,
         "exit_status": exit_status,
         "started": datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - run.started, 3),
+        "seconds": round((run.ended or time.time()) - run.started, 3),
         "options": _plain(asdict(run.settings)),
         "seed": run.settings.seed,
         "selection": run.selection,

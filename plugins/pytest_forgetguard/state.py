@@ -68,6 +68,8 @@ class Run:
     worker: bool
     uses: Uses = field(default_factory=Uses)
     started: float = field(default_factory=time.time)
+    ended: float | None = None
+    exit_status: int | None = None  # once it is decided: pytest's own may be another
     notes: list[str] = field(default_factory=list)
     fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
     size: dict[str, int] = field(default_factory=dict)

@@ -40,6 +40,13 @@ def test_a_run_that_passes_annotates_nothing(project, summary: Path) -> None:
     assert not [line for line in result.outlines if line.startswith("::")]
 
 
+def test_the_summary_names_the_status_that_the_process_ends_with(project, summary: Path) -> None:
+    (project.path / "bad.circuit.yaml").write_text("forgetguard: 2\ncapability: [\n")
+    result = project.gate()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "the run ended with status 4" in summary.read_text()
+
+
 def test_another_plugin_that_annotates_is_left_to_do_it(project, summary: Path) -> None:
     project.more_conftest(
         "def pytest_configure(config):\n"

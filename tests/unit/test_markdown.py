@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from forgetguard.anatomy.members import Head
 from forgetguard.cli import main
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import with_checksum
-from forgetguard.gate.verdict import Verdict
+from forgetguard.gate.verdict import Note, Verdict
 from forgetguard.report import findings, markdown, page
 
 HEADS = (Head(1, 2), Head(3, 0))
@@ -42,6 +43,15 @@ def test_every_limit_is_a_row_and_failures_are_first() -> None:
     assert "2 of 4 limits broken" in told.splitlines()[0]
     assert told.count("- **lost ") == 2
     assert markdown.summary(run(MIXED[0], heads=HEADS)).startswith("### ✅ pass: 1 limit kept")
+
+
+def test_what_is_said_beside_a_pass_is_said_here_and_warnings_first() -> None:
+    swapped = Note("far_below", {"subjects": [], "least": "", "value": -0.5, "low": -0.6, "high": -0.4})
+    unseen = Note("templates_unseen", {"templates": 8, "missed": 0.31})
+    passed = replace(MIXED[0], notes=(unseen, swapped))
+    told = markdown.summary(run(passed, heads=HEADS))
+    warning, table, note = (told.index(text) for text in ("WARNING", "| verdict", "31 %"))
+    assert warning < table < note
 
 
 @pytest.mark.parametrize("text", HOSTILE + MARKUP)

@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gated import gated
+from known_samples import measured, spec
 from plain_tiny import ids_of, logits_after
 from tiny_copies import copy_of_base
 from torch import Tensor
 
 from forgetguard.gate import accuracy
+from forgetguard.gate.accuracy import BoolArray
+from forgetguard.gate.declaration import Limit
 from forgetguard.gate.rule import judge
 from forgetguard.gate.schema import parse_gate
-from forgetguard.gate.verdict import Code, Outcome
-from forgetguard.measures.samples import CORRECT, READOUT, Key
+from forgetguard.gate.verdict import Code, Outcome, Verdict
+from forgetguard.measures.accuracy_flips import KEY
+from forgetguard.measures.samples import CORRECT, COUNTERFACTUAL, READOUT, FloatArray, Key, Samples
 from forgetguard.report import wording
 
 GATE = """\
@@ -114,6 +118,48 @@ def test_a_model_that_guesses_anew_has_flips_that_are_not_held_against_it() -> N
     lost = judge(spec, spec.limits[0], replace(made, arrays=made.arrays | {
         Key(CORRECT, "", "tuned"): np.r_[np.zeros(16), tuned[16:]]}))  # fmt: skip
     assert lost.code is Code.BEYOND
+
+
+def samples_of(base: BoolArray, tuned: BoolArray, chance: float, **others: BoolArray) -> Samples:
+    data = measured(len(base))
+    arrays: dict[Key, FloatArray] = {}
+    for role, right in {"base": base, "tuned": tuned, **others}.items():
+        arrays[Key(CORRECT, "", role)] = right.astype(float)
+        level = 3.0 if chance else -1.0
+        arrays[Key(READOUT, "", role)] = level + np.linspace(0, 0.3, len(base)) + 0.1 * right
+        arrays[Key(COUNTERFACTUAL, "", role)] = np.full(len(base), level - 5)
+        arrays[Key(KEY, "", role)] = np.full(len(base), chance)
+    return data.with_arrays(arrays)
+
+
+@pytest.mark.parametrize(("readout", "chance"), [("logit_diff", 0.5), ("logprob", 0.0)])
+def test_over_a_reference_the_pairs_that_it_alone_learned_count_in_the_net_loss(
+    readout: str, chance: float
+) -> None:
+    base = np.arange(48) < 36
+    data = samples_of(base, base, chance, reference=np.ones(48, dtype=bool))
+    outcomes = {
+        judge(spec(readout=readout), Limit(f"accuracy.{key}.over_reference", 0.1), data).outcome
+        for key in ("flips", "drop")
+    }
+    assert outcomes == {Outcome.FAIL}
+
+
+@pytest.mark.parametrize(("readout", "chance"), [("logit_diff", 0.5), ("logprob", 0.0)])
+@pytest.mark.parametrize(("pairs", "lost", "limit"), [(48, 3, 0.1), (64, 2, 0.1), (200, 4, 0.05)])
+def test_from_what_is_called_detectable_on_four_of_five_fail(
+    readout: str, chance: float, pairs: int, lost: int, limit: float
+) -> None:
+    right, rng = np.ones(pairs, dtype=bool), np.random.default_rng(pairs)
+
+    def verdict(tuned: BoolArray) -> Verdict:
+        data = samples_of(right, tuned, chance)
+        return judge(spec(readout=readout), Limit("accuracy.flips", limit), data)
+
+    said = verdict(np.arange(pairs) >= lost).detectable
+    assert said is not None
+    found = [verdict(rng.random(pairs) >= said).outcome for _ in range(150)]
+    assert 0.7 < found.count(Outcome.FAIL) / 150 < 0.92
 
 
 def test_pairs_of_one_template_that_flip_together_tell_less() -> None:

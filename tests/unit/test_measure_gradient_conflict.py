@@ -164,6 +164,32 @@ def test_a_head_that_few_prompts_carry_hides_no_conflict_of_another() -> None:
     assert judged(1, 1).code is Code.FEW_CARRY
 
 
+def test_over_a_baseline_of_another_new_task_few_prompts_carry_the_difference_too() -> None:
+    units = tuple(Prompt(f"prompt {at}", "yes") for at in range(32))
+    few = np.r_[0.9, np.full(31, 0.1 / 31)]
+    text = gate(rows("ioi"), rows("key_value"), "gradient.conflict.over_baseline")
+    spec = parse_gate(text, Path("a.gate.yaml"))
+
+    def judged(then: float) -> Verdict:
+        arrays = {
+            Key(key, "", role): given
+            for role, value in (("tuned", -0.2), ("baseline", then))
+            for key, given in (("gradient.conflict", np.full(32, value)), (SHARES, few))
+        }
+        return judge(spec, spec.limits[0], Samples(units, arrays))
+
+    assert judged(0.1).code is Code.FEW_CARRY
+    assert judged(-0.2).outcome is Outcome.PASS
+
+
+def test_what_was_measured_without_the_shares_says_so() -> None:
+    units = tuple(Prompt(f"prompt {at}", "yes") for at in range(32))
+    spec = parse_gate(gate(rows("ioi"), rows("key_value"), HEAD), Path("a.gate.yaml"))
+    samples = Samples(units, {Key(HEAD, "L0H0", "tuned"): np.full(32, 0.1)})
+    with pytest.raises(MeasurementError, match="older version"):
+        judge(spec, spec.limits[0], samples)
+
+
 def test_the_new_task_is_asked_for_where_it_is_declared_and_written_back() -> None:
     text = gate(rows("ioi"), rows("key_value"), "gradient.conflict")
     spec = parse_gate(text, Path("a.gate.yaml"))
