@@ -46,7 +46,9 @@ def test_every_limit_is_a_row_and_failures_are_first() -> None:
 
 
 def test_what_is_said_beside_a_pass_is_said_here_and_warnings_first() -> None:
-    swapped = Note("far_below", {"subjects": [], "least": "", "value": -0.5, "low": -0.6, "high": -0.4})
+    swapped = Note(
+        "far_below", {"subjects": [], "least": "", "value": -0.5, "low": -0.6, "high": -0.4}
+    )
     unseen = Note("templates_unseen", {"templates": 8, "missed": 0.31})
     passed = replace(MIXED[0], notes=(unseen, swapped))
     told = markdown.summary(run(passed, heads=HEADS))
