@@ -104,7 +104,12 @@ def _check(
         own = describe(localise(spec, options), options)
         full = describe(localise(under, options), options) if own.is_adapter else own
         sides.append(_Side(own, full))
-    notes = []
+    notes = [
+        f"{sides[0].spec} is an adapter of {side.spec}: are base and {side.spec.role} in each "
+        "other's place?"
+        for side in sides[1:]
+        if sides[0].own.is_adapter and sides[0].full.directory == side.own.directory
+    ]
     for side in sides:
         if side.own.is_adapter:
             notes += _check_adapter(side, options)

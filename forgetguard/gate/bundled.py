@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from forgetguard.checkpoints.adapters import named_base
 from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.local import localise
@@ -90,4 +91,6 @@ class _Base:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         base = localise(self.spec, self.options, weights=False)
-        return {} if base.kind == "adapter" else full_config(base)
+        if base.kind == "adapter":  # of the same architecture and size
+            base = localise(named_base(base), self.options, weights=False)
+        return full_config(base)

@@ -100,6 +100,11 @@ def test_a_reference_that_is_the_tuned_one_is_refused(home: Path) -> None:
         _check(home / "base", home / "tuned", home / "tuned")
 
 
+def test_an_adapter_of_tuned_as_base_looks_like_a_swap(home: Path) -> None:
+    (note,) = _check(home / "lora", home / "base")
+    assert "base and tuned in each other's place" in note
+
+
 def test_an_untrained_adapter_is_refused_as_the_base_itself(home: Path, tmp_path: Path) -> None:
     def untrain(tensors: dict[str, torch.Tensor]) -> None:
         for name in tensors:
