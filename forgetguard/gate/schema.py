@@ -110,13 +110,13 @@ def gate_files(path: Path, asked_by: str = "", advice: str = "") -> list[Path]:
         return files
     if not path.is_file():
         raise SpecificationError(
-            f"{asked_by}{path} is neither a circuit file, a folder of them nor KEY=VALUE; check "
-            "the path"
+            f"{asked_by}{path} is neither a circuit or gate file, a folder of them nor KEY=VALUE; "
+            "check the path"
         )
     if not path.name.endswith(SUFFIXES):
         raise SpecificationError(
-            f"{asked_by}{path} does not end in {SUFFIXES[0]}; rename it, so that it is found by "
-            "its folder too"
+            f"{asked_by}{path} does not end in {CIRCUIT_SUFFIXES[0]} or {GATE_SUFFIXES[0]}; rename "
+            "it, so that it is found by its folder too"
         )
     return [path]
 

@@ -219,7 +219,8 @@ def totals(outcomes: Iterable[str], *, not_run: int = 0) -> str:
     counted = dict.fromkeys(LABELS, 0)
     for outcome in outcomes:
         counted[outcome] += 1
-    parts = [f"{count} {name}" for name, count in counted.items() if count or name == "pass"]
+    told = ((name.replace("_", " "), count) for name, count in counted.items())
+    parts = [f"{count} {name}" for name, count in told if count or name == "pass"]
     return ", ".join([*parts, *([f"{not_run} not run"] if not_run else [])])
 
 

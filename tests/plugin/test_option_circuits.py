@@ -38,9 +38,9 @@ def test_a_circuit_named_twice_is_run_once(project) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere", "*nowhere is neither a circuit file*"),
+        ("nowhere", "*nowhere is neither a circuit or gate file*"),
         ("empty", "*empty: no [*].circuit.yaml in this folder*"),
-        ("good.yaml", "*good.yaml does not end in .circuit.yaml; rename it*"),
+        ("good.yaml", "*good.yaml does not end in .circuit.yaml or .gate.yaml; rename it*"),
     ],
 )
 def test_a_path_without_circuits_is_refused(project, path: str, message: str) -> None:
