@@ -143,7 +143,7 @@ def changed_sides(base_correct: BoolArray, tuned_correct: BoolArray) -> tuple[in
 
 
 def drop_score(
-    lost: npt.ArrayLike, won: npt.ArrayLike, pairs: float, drop: npt.ArrayLike
+    lost: npt.ArrayLike, won: npt.ArrayLike, pairs: float | FloatArray, drop: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
     """Tango's statistic for the hypothesis that the drop is `drop`, -1 < drop < 1; elementwise.
 

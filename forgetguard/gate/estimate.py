@@ -73,6 +73,7 @@ class Bounds:
 
     guarded: the upper bound with one imagined pair, where the limit has a guard (gate/guard.py).
     error: the standard error of a ratio of means, with `freedom` degrees of freedom.
+    unevenness: the squared coefficient of variation of its denominator over units.
     """
 
     estimate: Estimate
@@ -80,6 +81,7 @@ class Bounds:
     guarded: float = -math.inf
     error: float = 0.0
     freedom: float = math.inf
+    unevenness: float = 0.0
 
     @property
     def high(self) -> float:
@@ -152,6 +154,12 @@ class Case:
             return len(np.unique(self.clusters))
         return math.inf
 
+    def by_template(self, measure: Measure) -> bool:
+        """Whether templates are resampled for a measure: a task's documents have none, even where
+        they are as many as the pairs."""
+        own_units = measure.estimator is Estimator.SCORES and measure.subjects is not Subjects.WHOLE
+        return self.has_templates and not own_units
+
     def mean(self, values: FloatArray) -> Estimate:
         """The mean of [n] with its interval at the gate's confidence."""
         return self.means(values[None])[0]
@@ -177,10 +185,11 @@ class Case:
         shown = found
         if enough_resamples(RESAMPLES, failing) > RESAMPLES:
             shown = self._family(numerators, denominators, self.levels.passing)  # on its own draws
-        rows = zip(shown.estimates, found.corrected_low, found.errors, strict=True)
+        uneven = denominators.var(axis=1) / denominators.mean(axis=1) ** 2
+        rows = zip(shown.estimates, found.corrected_low, found.errors, uneven.tolist(), strict=True)
         return [
-            Bounds(estimate, low, error=error, freedom=found.freedom)
-            for estimate, low, error in rows
+            Bounds(estimate, low, error=error, freedom=found.freedom, unevenness=unevenness)
+            for estimate, low, error, unevenness in rows
         ]
 
     def vulnerabilities(self, damage: FloatArray, importance: FloatArray) -> list[Bounds]:
@@ -351,9 +360,7 @@ class Case:
             return [self.proportion_drop(_given(one.scale), one.values, share) for one in found]
         if measure.estimator is Estimator.SCORES:
             share = self.levels.failing / len(found)
-            # A task's documents have no templates, even where they are as many as the pairs.
-            of_pairs = measure.subjects is Subjects.WHOLE and self.has_templates
-            case = replace(self, clusters=self.clusters if of_pairs else None)
+            case = replace(self, clusters=self.clusters if self.by_template(measure) else None)
             return [case.score_drop(one, share, over=over) for one in found]
         values = np.stack([one.values for one in found])
         if measure.estimator is Estimator.MEAN:

@@ -8,8 +8,8 @@ that value with 80 %; and its error is not today's, for damage that grows spread
 
 How much more, nobody can know of damage that is not there. So there are two answers: `detectable`
 speaks of this checkpoint, hurt more in the way in which it is, or, where it is not, as the median
-of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all
-and importances are alike: no spread of what lies between is larger.
+of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all,
+whatever its importance: no spread of what lies between is larger.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from forgetguard.gate.accuracy import (
     drop_bounds,
     drop_score,
 )
-from forgetguard.gate.resampling import IntArray
+from forgetguard.gate.resampling import FloatArray, IntArray
 from forgetguard.gate.verdict import Estimate
 
 POWER = 0.80
@@ -51,10 +51,11 @@ def detectable(
     *,
     freedom: float = math.inf,
     growth: float = 0.0,
+    most: float | None = None,
     power: float = POWER,
 ) -> float | None:
     """The smallest true value, at or beyond `limit`, that the limit FAILS with the probability
-    `power`: the solution of value - limit = distance * error(value).
+    `power`: the solution of value - limit = distance * error(value), or `most`, where that is less.
 
     The distance is that of a non-central t (approximated as in Johnson & Welch 1940, Biometrika
     31:362). The squared error at another value x is error^2 + growth^2 (x^2 - value^2): a part that
@@ -66,21 +67,23 @@ def detectable(
         error: its standard error.
         freedom: degrees of freedom of `error`.
         growth: by how much the error grows with the value, where damage is all of its spread.
+        most: what is seen of damage of any kind (`detectable_sparse`), where that is known.
 
     Returns:
-        None where no finite bound says how large the error is, or where damage of any size would
+        `most` where no finite bound says how large the error is, or where damage of any size would
         be seen more rarely, since its spread grows as fast as itself.
     """
     if not (math.isfinite(reach) and error > 0):
-        return None
+        return most
     distance = _distance(reach / error, freedom, power)
     growth = min(growth, error / abs(value)) if value else growth
     fixed = max(0.0, error**2 - (growth * value) ** 2)
     slope = 1 - (distance * growth) ** 2
     if slope <= 0:
-        return None
+        return most
     inner = (limit * distance * growth) ** 2 + slope * distance**2 * fixed
-    return float((limit + math.sqrt(inner)) / slope)
+    found = float((limit + math.sqrt(inner)) / slope)
+    return found if most is None else min(found, most)
 
 
 def detectable_sparse(
@@ -90,25 +93,40 @@ def detectable_sparse(
     *,
     pairs: int,
     loss: float,
+    unevenness: float = 0.0,
     freedom: float = math.inf,
     templates: float = math.inf,
     power: float = POWER,
 ) -> float | None:
     """The smallest true value, at or beyond `limit`, from which on the limit FAILS with at least
-    the probability `power` even if every pair loses nothing or `loss`, beside the `error` that was
-    seen: the spread of such damage is sqrt(x (loss - x)) at a value x. Between templates it is
-    taken to spread as real damage does (`OVER_TEMPLATES`), for else one template could carry all.
+    the probability `power` even if every pair loses nothing or `loss` of its importance, beside the
+    `error` that was seen: the variance of such damage about its ratio x to the mean importance is
+    x (loss - x) times the mean squared importance. Between templates it is taken to spread as real
+    damage does (`OVER_TEMPLATES`), for else one template could carry all.
 
-    Arguments as of `detectable`; to a thousandth of `loss`. None where not even `loss` is seen.
+    Arguments as of `detectable`, and `unevenness`: the squared coefficient of variation of
+    importance over pairs. To a thousandth of `loss`. None where not even `loss` is seen.
     """
     if not (math.isfinite(reach) and error > 0) or limit >= loss:
         return None
     true = np.linspace(limit, loss, 1001)
-    spread = true * (loss - true)
-    between = np.minimum((OVER_TEMPLATES * true) ** 2, spread)
-    errors = np.sqrt(error**2 + spread / pairs + between / templates)
-    missed = np.flatnonzero(true - limit < _distance(reach / error, freedom, power) * errors)
-    first = int(missed[-1]) + 1
+    spread = (1 + unevenness) * true * (loss - true)
+    errors = np.sqrt(error**2 + _squared_error(true, spread, pairs, templates))
+    return _seen_from(true, _distance(reach / error, freedom, power) * errors)
+
+
+def _squared_error(
+    true: FloatArray, spread: FloatArray, pairs: int, templates: float
+) -> FloatArray:
+    """Of a mean over pairs whose variance is `spread`, part of it between templates."""
+    between: FloatArray = np.minimum((OVER_TEMPLATES * true) ** 2, spread)
+    return spread / pairs + between / templates
+
+
+def _seen_from(true: FloatArray, distances: FloatArray) -> float | None:
+    """From which of the `true` values on, rising from the limit, all lie as far beyond it as they
+    must; None where not even the last does."""
+    first = int(np.flatnonzero(true - true[0] < distances)[-1]) + 1
     return float(true[first]) if first < len(true) else None
 
 
@@ -122,19 +140,31 @@ def _distance(critical: float, freedom: float, power: float) -> float:
 
 
 def detectable_drop(
-    lost: int, won: int, pairs: int, limit: float, alpha: float, power: float = POWER
+    lost: int,
+    won: int,
+    pairs: int,
+    limit: float,
+    alpha: float,
+    power: float = POWER,
+    *,
+    templates: float = math.inf,
 ) -> float | None:
     """The smallest true drop of accuracy that the limit FAILS with the probability `power`, if
-    pairs are won at the observed rate: exact, by enumerating what may change sides.
+    pairs are won at the observed rate: exact, by enumerating what may change sides; of pairs of
+    templates, between which drops spread as real damage does (`OVER_TEMPLATES`), from the error of
+    such a drop.
 
     Args:
         lost, won, pairs: as of `accuracy.drop_bounds`.
         alpha: one-sided level of the lower bound.
+        templates: how many are resampled; infinitely many where pairs are.
 
     Returns:
         None where no drop is seen so often, or there are more than a thousand pairs (then take
         `detectable`).
     """
+    if math.isfinite(templates):
+        return _detectable_of_templates(won / pairs, pairs, limit, alpha, power, templates)
     if pairs > _MOST_ENUMERATED or not 0 < alpha < 0.5:
         return None
     won_rate = won / pairs
@@ -165,6 +195,31 @@ def detectable_drop(
         middle = (low + high) / 2
         low, high = (low, middle) if chance(middle) >= power else (middle, high)
     return high - won_rate
+
+
+def _detectable_of_templates(
+    won_rate: float, pairs: int, limit: float, alpha: float, power: float, templates: float
+) -> float | None:
+    """`detectable_drop` where templates are resampled.
+
+    The bound is that of Tango's statistic on counts divided by the design effect, whose error is
+    the one that it would have at the limit: so the critical value is as many of those away, and
+    what makes up the power as many true ones.
+    """
+    freedom = templates - 1
+    if limit >= 1 - won_rate:
+        return None
+    true = np.linspace(limit, 1 - won_rate, 1001)[:-1]  # at the end nothing spreads
+    spread = true + 2 * won_rate - true**2
+    squared = _squared_error(true, spread, pairs, templates)
+    count: FloatArray = np.minimum(pairs, spread / squared)  # pairs over the design effect
+    score = drop_score((true + won_rate) * count, won_rate * count, count, limit)
+    critical = special.stdtrit(freedom, 1 - alpha)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = critical * np.where(score > 0, (true - limit) / score, np.inf)
+    made_up = special.ndtri(power) * np.sqrt(squared + reach**2 / (2 * freedom))
+    seen = np.flatnonzero(true - limit >= reach * (1 - 1 / (4 * freedom)) + made_up)
+    return float(true[seen[0]]) if seen.size else None
 
 
 def _likely_counts(

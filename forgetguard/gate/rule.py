@@ -510,15 +510,17 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts |= {"guard": case.guard, "guarded": held.guarded}
     undecided = outcome is Outcome.ABSTAIN
     wanted, shown = _wanted(held, limit.maximum) if undecided else None, None
-    if limit.measure.estimator is Estimator.PROPORTION:
+    counted = limit.measure.estimator is Estimator.PROPORTION
+    if counted:
         series = case.series(limit.measure, over=limit.over)
         assert series.scale is not None
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
         facts |= {"lost": lost, "won": won}
-        if not case.has_templates or lost + won == 0:  # else pairs are not independent
-            shown = power.detectable_drop(lost, won, pairs, limit.maximum, case.levels.failing)
+        shown = power.detectable_drop(
+            lost, won, pairs, limit.maximum, case.levels.failing, templates=case.drawn
+        )
         if undecided:
             wanted = power.pairs_to_decide_drop(
                 before,
@@ -533,13 +535,15 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
     notes += _scores(case, limit, found.subjects)
     facts |= _sparse(case, limit, [held])
+    if shown is None and not (counted and case.has_templates):
+        shown = _detectable(case, limit, found.subjects[0], 1)
     return Decision(
         outcome,
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
         notes=notes,
-        detectable=shown or _detectable(case, limit, found.subjects[0], 1),
+        detectable=shown,
     )
 
 
@@ -683,7 +687,7 @@ def _detectable(case: Case, limit: Limit, one: SubjectBounds, of: int) -> float 
         return _detectable_score(case, limit, one, of)
     if estimate.low == estimate.high:
         return None
-    found = power.detectable(
+    return power.detectable(
         estimate.value,
         estimate.value - held.corrected_low,
         # A proportion has no error of its own: from its lower bound, taken as normal.
@@ -693,20 +697,17 @@ def _detectable(case: Case, limit: Limit, one: SubjectBounds, of: int) -> float 
         limit.maximum,
         freedom=held.freedom,
         growth=power.growth(case.count, case.drawn),
+        most=_detectable_sparse(case, limit, held),
     )
-    sparse = _detectable_sparse(case, limit, held)
-    return min((one for one in (found, sparse) if one is not None), default=None)
 
 
 def _detectable_score(case: Case, limit: Limit, one: SubjectBounds, of: int) -> float | None:
     """Of what is right or wrong: by the net loss, at its share of the level where flips are held
-    too, or by flips where these have no chance. None of graded scores, of pairs of templates, and
-    over another model."""
+    too, or by flips where these have no chance. None of graded scores and over another model."""
     found = case.series(limit.measure, one.subject, limit.over)
     assert found.scale is not None
     before, now = found.scale, found.values
-    templates = limit.measure.subjects is Subjects.WHOLE and case.has_templates
-    if limit.over or templates or not np.isin((before, now), (0.0, 1.0)).all():
+    if limit.over or not np.isin((before, now), (0.0, 1.0)).all():
         return None
     lost, won, count = accuracy.changed_sides(before != 0, now != 0)
     share = case.levels.failing / of
@@ -714,7 +715,8 @@ def _detectable_score(case: Case, limit: Limit, one: SubjectBounds, of: int) -> 
         won = 0
     elif found.also is not None:
         share /= 2
-    return power.detectable_drop(lost, won, count, limit.maximum, share)
+    templates = case.drawn if case.by_template(limit.measure) else math.inf
+    return power.detectable_drop(lost, won, count, limit.maximum, share, templates=templates)
 
 
 def _sparse(case: Case, limit: Limit, held: Sequence[Bounds]) -> dict[str, float]:
@@ -738,6 +740,7 @@ def _detectable_sparse(case: Case, limit: Limit, held: Bounds) -> float | None:
         pairs=case.count,
         # An answer that flips loses what the readout was, twice.
         loss=1.0 if limit.measure.needs_circuit else 2.0,
+        unevenness=held.unevenness,
         freedom=held.freedom,
         templates=case.drawn,
     )

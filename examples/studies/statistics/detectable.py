@@ -67,28 +67,30 @@ class _Cell:
         """How often the limit fails which the median verdict on `said` calls just detectable."""
         at, codes = self._drawn(said)
         form, low = self._bounds(said, at, codes)
-        rows = list(zip(form.values, form.values - low, form.errors(), strict=True))
+        importance = said.importance[0][at]
+        uneven = importance.var(axis=1) / importance.mean(axis=1) ** 2
+        rows = list(zip(form.values, form.values - low, form.errors(), uneven, strict=True))
         templates = math.inf if codes is None else form.units
         loss = 2.0 if self.hurt.name.endswith("readout") else 1.0
 
-        def of_any(row: tuple[float, float, float], limit: float) -> float:
-            found = power.detectable_sparse(
-                *row[1:],
+        def of_any(row: tuple[float, float, float, float], limit: float) -> float | None:
+            return power.detectable_sparse(
+                *row[1:3],
                 limit,
                 pairs=self.pairs,
                 loss=loss,
+                unevenness=row[3],
                 freedom=form.freedom,
                 templates=templates,
             )
-            return math.inf if found is None else found
 
-        def of_itself(row: tuple[float, float, float], limit: float) -> float:
-            growth = power.growth(self.pairs, templates)
-            found = power.detectable(*row, limit, freedom=form.freedom, growth=growth)
-            return min(math.inf if found is None else found, of_any(row, limit))
+        def of_itself(row: tuple[float, float, float, float], limit: float) -> float | None:
+            growth, most = power.growth(self.pairs, templates), of_any(row, limit)
+            return power.detectable(*row[:3], limit, freedom=form.freedom, growth=growth, most=most)
 
         def stated(limit: float) -> float:
-            return float(np.median([(of_any if sparse else of_itself)(row, limit) for row in rows]))
+            found = [(of_any if sparse else of_itself)(row, limit) for row in rows]
+            return float(np.median([math.inf if one is None else one for one in found]))
 
         least, most = 0.0, self.hurt.value
         if stated(least) > most:

@@ -73,15 +73,14 @@ def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
         bounds = studentised.ratios(damage, importance, confidence=1 - alpha, **given)
         low = of_family(bounds)[0]
         model: dict[str, Any] = {"freedom": pairs - 1, "growth": power.growth(pairs)}
-        rows = list(zip(value, value - low, bounds.errors, strict=True))
         sparse: dict[str, Any] = {"pairs": pairs, "loss": 1.0, "freedom": pairs - 1}
-        said = [
-            min(
-                power.detectable(*row, CIRCUIT_LIMIT, **model) or np.inf,
-                power.detectable_sparse(*row[1:], CIRCUIT_LIMIT, **sparse) or np.inf,
-            )
-            for row in rows
-        ]
+        uneven = importance.var(axis=1) / importance.mean(axis=1) ** 2
+        said = []
+        for estimate, reach, error, one in zip(
+            value, value - low, bounds.errors, uneven, strict=True
+        ):
+            most = power.detectable_sparse(reach, error, CIRCUIT_LIMIT, unevenness=one, **sparse)
+            said.append(power.detectable(estimate, reach, error, CIRCUIT_LIMIT, most=most, **model))
         room = [passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
         found.append(
             {
