@@ -209,7 +209,7 @@ def _detectable_of_templates(
     freedom = templates - 1
     if limit >= 1 - won_rate:
         return None
-    true = np.linspace(limit, 1 - won_rate, 1001)[:-1]  # at the end nothing spreads
+    true = np.linspace(limit, 1 - won_rate, 1001)[1:-1]  # nothing spreads at the ends
     spread = true + 2 * won_rate - true**2
     squared = _squared_error(true, spread, pairs, templates)
     count: FloatArray = np.minimum(pairs, spread / squared)  # pairs over the design effect
