@@ -17,7 +17,7 @@ from torch import Tensor
 from examples.studies import narrow_text
 from examples.studies.command import Say, carry_out
 
-NOISES = (0.3, 0.5, 0.7)  # of the standard deviation of each attention matrix
+NOISES = (0.1, 0.2, 0.3)  # of the standard deviation of each attention matrix
 SHARES = (0.15, 0.3, 0.5, 0.75)  # of the way to the fine-tune
 STEPS, RATE = 40, 3e-5  # further than docs/real.md goes, so that half of the way costs something
 SEED = 0
