@@ -16,6 +16,7 @@ from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Measure
 
 SITES = ("contribution", "z")
+DEFAULT_CONFIDENCE = 0.95
 # Share of the circuit's importance that a head is held as worth at least.
 DEFAULT_FLOOR = 0.10
 # Share of the whole effect from which on a member is judged alone, by the effects in the file.
@@ -178,7 +179,7 @@ class GateSpec:
     core: bool = False
     chat_template: ChatTemplate = field(default=False, hash=False)
     site: str = "contribution"
-    confidence: float = 0.95
+    confidence: float = DEFAULT_CONFIDENCE
     prompt_seed: int | None = None
     found: Mapping[str, Any] | None = field(default=None, hash=False)
     one_by_one: tuple[Member, ...] | Literal["all"] | None = None

@@ -232,7 +232,7 @@ def test_inline_pairs_carry_their_lines() -> None:
         (PAIR | {"answer": " c"}, "the distractor equals the answer"),
         (PAIR | {"answer": ""}, "pairs: answer must not be empty"),
         (PAIR | {"answer": 12}, "pairs: answer must be text, got 12 (put it in quotes: '12')"),
-        (PAIR | {"answers": "x"}, "pairs: answers must be a list, got 'x'"),
+        (PAIR | {"answers": "x"}, "pairs: answers must be a list of texts, got 'x'"),
         (PAIR | {"answers": [3]}, "pairs: answers: each must be text, got 3"),
         (PAIR | {"answers": [" c"]}, "' c' stands twice among the answers and distractors"),
         (PAIR | {"anwser": "x"}, "pairs: unknown key 'anwser': did you mean 'answer'"),
@@ -468,7 +468,7 @@ def test_inline_pairs_keep_their_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "complaint"),
-    [("abba", "classes: must be a mapping"), ("{order: 3}", "order must be text"),
+    [("abba", "classes must be a mapping of texts"), ("{order: 3}", "order must be text"),
      ("{order: [a]}", "order must be text"), ("{'': a}", "must have a name")],
 )  # fmt: skip
 def test_classes_that_are_no_texts_are_told_with_their_line(classes: str, complaint: str) -> None:
