@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
-from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
 from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Measure
@@ -78,41 +77,23 @@ class FilePairs:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class InlinePairs:
-    """Pairs written into the circuit file itself. Equal when their texts and templates are."""
+    """Pairs written into the circuit file itself."""
 
     pairs: tuple[PromptPair, ...]
-    line: int = 0
-
-    def _texts(self) -> tuple[object, ...]:
-        return tuple((pair_texts(pair), pair.template) for pair in self.pairs)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, InlinePairs) and self._texts() == other._texts()
-
-    def __hash__(self) -> int:
-        return hash(self._texts())
+    line: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Prompts:
     """Prompts without counterfactuals, of a JSONL file (`path` is absolute) or of the gate file
     itself. Equal when their texts and templates are."""
 
     prompts: tuple[Prompt, ...] = ()
-    path: Path | None = None
-    count: int | None = None
-    line: int = 0
-
-    def _texts(self) -> tuple[object, ...]:
-        return tuple((one.clean, one.completion, one.template) for one in self.prompts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Prompts) and self._texts() == other._texts()
-
-    def __hash__(self) -> int:
-        return hash(self._texts())
+    path: Path | None = field(default=None, compare=False)
+    count: int | None = field(default=None, compare=False)
+    line: int = field(default=0, compare=False)
 
 
 Source: TypeAlias = TaskPairs | FilePairs | InlinePairs | Prompts | EvalTasks

@@ -9,6 +9,12 @@ from forgetguard.anatomy.members import Mlp
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import GateSpec
 
+_OVER = {
+    "reference": "a third checkpoint: give reference=...",
+    "baseline": "a baseline: give --forgetguard-baseline PATH, and record it first from an "
+    "accepted checkpoint with --forgetguard-update",
+}
+
 
 def check_names(specs: Iterable[GateSpec]) -> None:
     """Every circuit of one run must have a name of its own.
@@ -79,35 +85,18 @@ def check_fits(spec: GateSpec, config: Mapping[str, Any], weights: Callable[[], 
             )
 
 
-def check_reference(specs: Iterable[GateSpec]) -> None:
-    """To be called where no reference is given: no limit may need one.
+def check_given(specs: Iterable[GateSpec], *, reference: bool, baseline: bool) -> None:
+    """No limit may be over a reference, or over a baseline, that is not given.
 
     Raises:
-        SpecificationError: some do; one `file:line` each.
+        SpecificationError: some are; one `file:line` each.
     """
+    given = {"": True, "reference": reference, "baseline": baseline}
     needy = [
-        f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
+        f"{spec.where(limit.line)}: limits.{limit.key} needs {_OVER[limit.over]}"
         for spec in specs
         for limit in spec.limits
-        if limit.over == "reference"
-    ]
-    if needy:
-        raise SpecificationError("\n".join(needy))
-
-
-def check_baseline(specs: Iterable[GateSpec]) -> None:
-    """To be called where no baseline is given: no limit may need one.
-
-    Raises:
-        SpecificationError: some do; one `file:line` each.
-    """
-    needy = [
-        f"{spec.where(limit.line)}: limits.{limit.key} needs a baseline: give "
-        "--forgetguard-baseline PATH, and record it first from an accepted checkpoint with "
-        "--forgetguard-update"
-        for spec in specs
-        for limit in spec.limits
-        if limit.over == "baseline"
+        if not given[limit.over]
     ]
     if needy:
         raise SpecificationError("\n".join(needy))

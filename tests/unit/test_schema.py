@@ -340,8 +340,9 @@ def test_heads_that_a_base_does_not_have_are_told_with_their_lines() -> None:
 def test_a_limit_over_the_reference_needs_one() -> None:
     spec = parse(changed(8, "  dcv.head.over_reference: {max: 0.1}"))
     with pytest.raises(SpecificationError, match=r":8: limits.dcv.head.over_reference needs"):
-        suitability.check_reference([spec])
-    suitability.check_reference([parse()])
+        suitability.check_given([spec], reference=False, baseline=True)
+    suitability.check_given([spec], reference=True, baseline=False)
+    suitability.check_given([parse()], reference=False, baseline=False)
 
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_attention_heads": 6}
