@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from forgetguard.errors import SpecificationError
-
-if TYPE_CHECKING:
-    from pydantic_core import CoreSchema
 
 _NAME = re.compile(r"L(\d+)H(\d+)")
 _MLP_NAME = re.compile(r"L(\d+)MLP")
@@ -25,8 +22,8 @@ class _Named:
     __slots__ = ()
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[Member], handler: object) -> CoreSchema:
-        from pydantic_core import core_schema
+    def __get_pydantic_core_schema__(cls, source: type[Member], handler: Any) -> Any:
+        from pydantic import PlainSerializer, PlainValidator
 
         def read(name: object) -> Member:
             try:
@@ -37,8 +34,9 @@ class _Named:
                 raise ValueError(f"{name!r} is no {source.__name__}")
             return found
 
-        written = core_schema.to_string_ser_schema(when_used="always")
-        return core_schema.no_info_plain_validator_function(read, serialization=written)
+        return handler.generate_schema(
+            Annotated[object, PlainValidator(read), PlainSerializer(str, return_type=str)]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,15 +364,16 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_at
 )
 def test_a_circuit_fits_a_base_where_all_that_is_given_matches(fits: str, expected: bool) -> None:
     spec = parse(changed(2, f"capability: x\nfits: {fits}"))
-    assert suitability.fits_base(spec, CONFIG, ABC, alias="tiny:base") is expected
+    assert suitability.fits_base(spec, CONFIG, lambda: ABC, alias="tiny:base") is expected
 
 
 def test_a_circuit_fits_no_base_it_cannot_know() -> None:
-    assert not suitability.fits_base(parse(), CONFIG, ABC)
+    assert not suitability.fits_base(parse(), CONFIG, lambda: ABC, alias="x")
     unknown = parse(changed(2, "capability: x\nfits: {weights: " + ABC + "}"))
-    assert not suitability.fits_base(unknown, CONFIG, None)
+    assert not suitability.fits_base(unknown, CONFIG, lambda: None, alias="x")
     beyond = parse(changed(2, "capability: x\nfits: {layers: 2}"))
-    assert not suitability.fits_base(beyond, CONFIG | {"num_hidden_layers": 2}, None)
+    smaller = CONFIG | {"num_hidden_layers": 2}
+    assert not suitability.fits_base(beyond, smaller, lambda: None, alias="x")
 
 
 @pytest.mark.parametrize(
