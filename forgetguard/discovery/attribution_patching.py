@@ -13,7 +13,6 @@ costs what exact patching of as many members does.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halve
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import FloatArray, Intervention, Passes, Saved, intervene
+from forgetguard.measures.saved import digest
 from forgetguard.patching.attention_inputs import (
     INPUTS,
     AttentionCall,
@@ -135,25 +135,21 @@ def attribution_patching(
         values, by_input = _by_input(work, qk_fix)
         findings = {"nodes": _named(by_input)}
     ranked = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
-    if not (verify or audit):
-        return Ranking(
-            ranked,
-            "attribution_patching",
-            settings,
-            findings=findings,
-            by_half=from_halves(members, values),
-        )
-    checking = _Checking(work)
-    chosen = checking.down(list(ranked), verify, audit, seed)
-    check = checking.done()
-    for one, effects in checking.effects.items():
-        values[members.index(one)] = effects
+    scores, patched = ranked, frozenset[Member]()
+    if verify or audit:
+        checking = _Checking(work)
+        chosen = checking.down(list(ranked), verify, audit, seed)
+        check = checking.done()
+        for one, effects in checking.effects.items():
+            values[members.index(one)] = effects
+        scores, patched = _merged(ranked, chosen, check), frozenset(check.exact)
+        findings = {**_findings(ranked, chosen, check), **findings}
     return Ranking(
-        _merged(ranked, chosen, check),
+        scores,
         "attribution_patching",
         settings,
-        findings={**_findings(ranked, chosen, check), **findings},
-        patched=frozenset(check.exact),
+        findings=findings,
+        patched=patched,
         by_half=from_halves(members, values),
     )
 
@@ -210,7 +206,10 @@ def per_pair(
             index = torch.arange(len(batch.clean))[rows]
             return work(batch, rows, lambda logits: score(readout, logits, batch, index))
 
-        key = _key(f"{name};{capability.capability.readout};{number}", batch)
+        further = (batch.distractor, batch.answers, batch.distractors)
+        given_ids = (batch.clean, batch.counterfactual, batch.answer, *further)
+        ids = [None if part is None else part.tolist() for part in given_ids]
+        key = digest((name, capability.capability.readout, number, batch.pairs, ids))
         block = None if saved is None else saved.load(key)
         if block is None:
             most = rows_at_once(anatomy, batch.clean.shape[1])
@@ -222,14 +221,6 @@ def per_pair(
         if given.progress is not None:
             given.progress("taking gradients", done, capability.n_pairs)
     return values
-
-
-def _key(name: str, batch: Batch) -> str:
-    ids = [batch.clean, batch.counterfactual, batch.answer]
-    further = (batch.distractor, batch.answers, batch.distractors)
-    ids += [part for part in further if part is not None]
-    text = f"{name};{batch.pairs};{[part.tolist() for part in ids]}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _by_output(given: Work) -> FloatArray:

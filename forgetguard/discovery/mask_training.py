@@ -8,7 +8,6 @@ and Adam's moments are float64 on the CPU, whatever the model's dtype and device
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import FloatArray, Saved
+from forgetguard.measures.saved import digest
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.forward import check_finite, forward, full_float32
 from forgetguard.patching.frozen import frozen
@@ -285,8 +285,7 @@ def _run_key(
     it sees."""
     seen = [pair for aim in aims for pair in aim.pairs.encoded.pairs]
     tokens = [(pair.clean, pair.counterfactual, pair.answer) for pair in seen]
-    text = f"{method};{sorted(settings.items())};{','.join(map(str, members))};{tokens}"
-    return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return digest((method, sorted(settings.items()), list(map(str, members)), tokens))
 
 
 def _shape(batch: Batch) -> tuple[int, int]:

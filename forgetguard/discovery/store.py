@@ -8,7 +8,6 @@ all of its settings. Every file is written whole or not at all.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.circuit import Found
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.interventions import FloatArray
+from forgetguard.measures.saved import digest
 from forgetguard.whole_files import replacing
 
 _FOUND = "found.json"
@@ -44,16 +44,9 @@ def identity(
     """A name for all that a result depends on: `base` (fingerprints, dtype, device), the prompts'
     ids and readout, the members searched, the method with its settings, forgetguard's version."""
     pairs = [pair.ids for pair in capability.encoded.pairs]
-    content = {
-        "version": metadata.version("forgetguard"),
-        "base": dict(base),
-        "readout": capability.capability.readout,
-        "pairs": pairs,
-        "members": [str(member) for member in members],
-        "settings": dict(settings),
-    }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    asked = capability.capability.readout, pairs, list(map(str, members))
+    version = metadata.version("forgetguard")
+    return digest((version, sorted(base.items()), *asked, sorted(settings.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +96,7 @@ class Store:
             part.unlink(missing_ok=True)
 
     def _part(self, key: str) -> Path:
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        return self.folder / f"{digest(key)}.npy"
 
     def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:

@@ -43,8 +43,8 @@ class Problems:
         """Take over what was found in another file, after what was found here."""
         self._found.update(other._found)
 
-    def __len__(self) -> int:
-        return len(self._found)
+    def __bool__(self) -> bool:
+        return bool(self._found)
 
     def __str__(self) -> str:
         by_file: dict[str, list[tuple[int, str]]] = {}
@@ -325,56 +325,44 @@ class Unquoted:
         return f"{self.written} (put it in quotes: {self.written!r})"
 
 
-class TextLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
+    """Reads one value of a file, and tells the keys that it gives twice, at any depth."""
+
+    def __init__(self, label: str, problems: Problems) -> None:
+        super().__init__("")
+        self.label, self.problems = label, problems
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping(node, self.label, self.problems)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+class TextLoader(PlainLoader):
     """Reads every scalar that is neither text nor null as `Unquoted`."""
 
-    yaml_constructors = yaml.SafeLoader.yaml_constructors | {
+    yaml_constructors = PlainLoader.yaml_constructors | {
         _TAG + kind: lambda _, node: Unquoted(node.value)
         for kind in ("bool", "int", "float", "timestamp")
     }
 
 
 def plain_value(
-    node: yaml.Node, label: str, problems: Problems, kind: type[yaml.SafeLoader] = yaml.SafeLoader
+    node: yaml.Node, label: str, problems: Problems, kind: type[PlainLoader] = PlainLoader
 ) -> Any:
     """Whatever is written there as plain Python values, kept as it is; keys given twice at any
     depth, and values that only code could build, go to `problems`."""
-    before = len(problems)
-    _check_keys(node, label, problems, path=frozenset())
-    if len(problems) > before:
-        return None
-    loader = kind("")
+    loader = kind(label, problems)
     try:
-        return loader.construct_document(node)
+        return loader.construct_object(node, deep=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else line_of(node)
-        problems.add(line, f"{label}: {error.problem}: write plain values only")
+        if "recursive" in str(error.problem):
+            problems.add(line, f"{label} contains itself: remove the alias")
+        else:
+            problems.add(line, f"{label}: {error.problem}: write plain values only")
     except (ValueError, OverflowError, RecursionError) as error:
         problems.add(node, f"{label} cannot be read: {error}")
     finally:
         loader.dispose()
     return None
-
-
-def _check_keys(
-    node: yaml.Node,
-    label: str,
-    problems: Problems,
-    path: frozenset[int],
-    seen: set[int] | None = None,
-) -> None:
-    """Duplicate keys and values that contain themselves, each shared node looked at once."""
-    seen = set() if seen is None else seen
-    if id(node) in path:
-        problems.add(node, f"{label} contains itself: remove the alias")
-        return
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    below = path | {id(node)}
-    if isinstance(node, yaml.MappingNode):
-        for value in mapping(node, label, problems).values():
-            _check_keys(value, label, problems, below, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_keys(value, label, problems, below, seen)
