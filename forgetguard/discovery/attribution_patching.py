@@ -138,12 +138,11 @@ def attribution_patching(
     scores, patched = ranked, frozenset[Member]()
     if verify or audit:
         checking = _Checking(work)
-        chosen = checking.down(list(ranked), verify, audit, seed)
-        check = checking.done()
+        check = checking.down(list(ranked), verify, audit, seed)
         for one, effects in checking.effects.items():
             values[members.index(one)] = effects
-        scores, patched = _merged(ranked, chosen, check), frozenset(check.exact)
-        findings = {**_findings(ranked, chosen, check), **findings}
+        scores, patched = _merged(ranked, check), frozenset(check.exact)
+        findings = {**_findings(ranked, check), **findings}
     return Ranking(
         scores,
         "attribution_patching",
@@ -340,20 +339,21 @@ def _named(by_input: Mapping[Member, tuple[float, ...]]) -> dict[str, dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """Whom to patch exactly: the top of the ranking, and a random sample of the rest."""
+class _Check:
+    """Who was patched exactly, the top of the ranking and a random sample of the rest, with their
+    effects; and the threshold from which an unverified member is missed."""
 
     verified: tuple[Member, ...]
     audited: tuple[Member, ...]
     unverified: int  # of which `audited` were drawn
-
-
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """Exact effects, and the threshold from which an unverified member is missed."""
-
     exact: Mapping[Member, float]
     missed_from: float
+
+    @property
+    def missed(self) -> list[Member]:
+        """Audited members; none where nothing has any effect."""
+        sizes = {one: abs(self.exact[one]) for one in self.audited}
+        return [one for one, size in sizes.items() if size >= self.missed_from and size]
 
 
 class _Checking:
@@ -364,7 +364,7 @@ class _Checking:
         self._whole, self._passes = math.nan, given.passes or Passes(given.members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
-    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
+    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Check:
         """Patch the top of `order` until a step holds no effect, and a sample of the rest."""
         most = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
         n = min(_STEP, most)
@@ -379,7 +379,9 @@ class _Checking:
             n += len(step)
         # What is left of the sample when more was verified is a sample of what is left.
         audited = tuple(one for one in sorted(drawn) if one in order[n:])
-        return _Choice(tuple(order[:n]), audited, len(order) - n)
+        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
+        largest = max([abs(self._whole), *map(abs, exact.values())])
+        return _Check(tuple(order[:n]), audited, len(order) - n, exact, MISSED_SHARE * largest)
 
     def patch(self, chosen: Sequence[Member]) -> None:
         """Each of `chosen` alone, and at first all members together, in one wavefront."""
@@ -401,40 +403,25 @@ class _Checking:
             self._whole = float(lost[-1].mean())
         self.effects |= dict(zip(chosen, lost, strict=False))
 
-    def done(self) -> _Check:
-        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
-        sizes = [abs(self._whole), *(abs(value) for value in exact.values())]
-        return _Check(exact, MISSED_SHARE * max(sizes))
-
     def _holds_effects(self, step: Sequence[Member]) -> bool:
         least = SETTLED_SHARE * abs(self._whole)
         return any(abs(float(self.effects[one].mean())) >= least for one in step)
 
 
-def _missed(chosen: _Choice, check: _Check) -> list[Member]:
-    # Where nothing has any effect, nothing is missed.
-    return [
-        one
-        for one in chosen.audited
-        if abs(check.exact[one]) >= check.missed_from and check.exact[one]
-    ]
-
-
-def _merged(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[Member, float]:
-    first = {*chosen.verified, *_missed(chosen, check)}
+def _merged(ranked: Mapping[Member, float], check: _Check) -> dict[Member, float]:
+    first = {*check.verified, *check.missed}
     rest = {one: check.exact.get(one, value) for one, value in ranked.items() if one not in first}
     return {**by_size({one: check.exact[one] for one in first}), **by_size(rest)}
 
 
-def _findings(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[str, object]:
-    missed = _missed(chosen, check)
-    audited = [check.exact[one] for one in chosen.audited]
+def _findings(ranked: Mapping[Member, float], check: _Check) -> dict[str, object]:
+    audited, missed = [check.exact[one] for one in check.audited], check.missed
     return {
-        "verified": len(chosen.verified),
-        "audited": len(chosen.audited),
+        "verified": len(check.verified),
+        "audited": len(audited),
         "missed": [str(one) for one in missed],
         "missed_from": check.missed_from,
-        "missed_at_most": _at_most(len(missed), len(audited), chosen.unverified),
+        "missed_at_most": _at_most(len(missed), len(audited), check.unverified),
         "largest_unverified": max(audited, key=abs, default=None),
         "correlation": _correlation([ranked[one] for one in check.exact], [*check.exact.values()]),
     }

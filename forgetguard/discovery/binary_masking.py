@@ -124,7 +124,7 @@ def binary_masking(
     schedule = Schedule(steps, batch, learning_rate, sparsity, positions, seed)
     settings = {**asdict(schedule), "temperature": list(temperature), "objective": objective}
     settings |= {"annealing": annealing} if annealing != "geometric" else {}
-    _check(schedule, temperature, objective, annealing)
+    _check(temperature, objective, annealing)
     aims = _aims(capability, objective)
     bound = BOUND * temperature[0]
     ranking, losses = masked_ranking(
@@ -171,10 +171,7 @@ def _annealed(temperature: tuple[float, float], steps: int, *, linear: bool = Fa
     return mask
 
 
-def _check(
-    schedule: Schedule, temperature: tuple[float, float], objective: str, annealing: str
-) -> None:
-    schedule.check()
+def _check(temperature: tuple[float, float], objective: str, annealing: str) -> None:
     first, last = temperature
     if not first >= last > 0:
         raise SpecificationError(

@@ -87,7 +87,6 @@ def desiderata_masking(
         MeasurementError: logits are not finite, or memory does not suffice.
     """
     schedule = Schedule(steps, batch, learning_rate, sparsity, positions, seed)
-    schedule.check()
     desiderata = tuple(desiderata) or (Desideratum(capability),)
     named = [f"{one.want} {one.pairs.capability.name}" for one in desiderata]
     settings = {**asdict(schedule), "desiderata": named}

@@ -60,6 +60,9 @@ class Schedule:
 
     batch: pairs in a minibatch, at most. sparsity: the price of one member, in the loss's unit.
     positions: mix at `all` positions, or at the prompt's `last` token alone.
+
+    Raises:
+        SpecificationError: this cannot be run.
     """
 
     steps: int
@@ -69,8 +72,7 @@ class Schedule:
     positions: str
     seed: int
 
-    def check(self) -> None:
-        """Raises SpecificationError where this cannot be run."""
+    def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
             raise SpecificationError(
                 f"unknown positions {self.positions!r}; there are {', '.join(POSITIONS)}"
