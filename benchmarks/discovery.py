@@ -42,7 +42,7 @@ from forgetguard.discovery.activation_patching import activation_patching
 from forgetguard.discovery.attribution_patching import attribution_patching
 from forgetguard.discovery.binary_masking import negative_logprob
 from forgetguard.discovery.integrated_gradients import integrated_gradients
-from forgetguard.discovery.mask_training import Aim, Schedule, learn, prepare
+from forgetguard.discovery.mask_training import Aim, Masks, Schedule, learn, prepare
 from forgetguard.patching.capture import capture
 from forgetguard.patching.clean import clean_pass
 from forgetguard.patching.gradients import gradients
@@ -126,8 +126,8 @@ def masking(tokens: int, most: int, steps: int = 4, rows: int = 8) -> None:
     print(f"{time.perf_counter() - began:.2f} s\nturn  masking step  forward and backward  ratio")
 
     def learned() -> object:
-        mask = lambda logits, _: torch.sigmoid(logits)  # noqa: E731
-        return learn(anatomy, heads, pools, start, mask, lambda p, _: p, schedule, key="")
+        masks = Masks(start, lambda logits, _: torch.sigmoid(logits), lambda p, _: p, torch.sigmoid)
+        return learn(anatomy, heads, pools, masks, schedule, key="")
 
     def plain() -> None:
         for _ in range(steps):

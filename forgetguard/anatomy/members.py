@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from forgetguard.errors import SpecificationError
 
@@ -16,8 +16,31 @@ _NAME = re.compile(r"L(\d+)H(\d+)")
 _MLP_NAME = re.compile(r"L(\d+)MLP")
 
 
+class _Named:
+    """Pydantic writes members by their names, and reads them so."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Member], handler: Any) -> Any:
+        from pydantic import PlainSerializer, PlainValidator
+
+        def read(name: object) -> Member:
+            try:
+                found = name if isinstance(name, source) else parse_member(str(name))
+            except SpecificationError as error:
+                raise ValueError(str(error)) from error
+            if not isinstance(found, source):
+                raise ValueError(f"{name!r} is no {source.__name__}")
+            return found
+
+        return handler.generate_schema(
+            Annotated[object, PlainValidator(read), PlainSerializer(str, return_type=str)]
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class Head:
+class Head(_Named):
     """Query head `index` of decoder layer `layer` (both 0-based)."""
 
     layer: int
@@ -45,7 +68,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Mlp:
+class Mlp(_Named):
     """The MLP of decoder layer `layer` (0-based), as a whole."""
 
     layer: int

@@ -29,7 +29,7 @@ class PromptPair:
     answer: str
     distractor: str | None = None
     template: str = ""
-    line: int | None = None
+    line: int | None = field(default=None, compare=False)
     answers: tuple[str, ...] = ()
     distractors: tuple[str, ...] = ()
     classes: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -44,4 +44,4 @@ class Prompt:
     clean: str
     completion: str = ""
     template: str = ""
-    line: int | None = None
+    line: int | None = field(default=None, compare=False)

@@ -13,7 +13,6 @@ costs what exact patching of as many members does.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from forgetguard.discovery.ranking import Progress, Ranking, by_size, from_halve
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import FloatArray, Intervention, Passes, Saved, intervene
+from forgetguard.measures.saved import digest
 from forgetguard.patching.attention_inputs import (
     INPUTS,
     AttentionCall,
@@ -135,25 +135,20 @@ def attribution_patching(
         values, by_input = _by_input(work, qk_fix)
         findings = {"nodes": _named(by_input)}
     ranked = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
-    if not (verify or audit):
-        return Ranking(
-            ranked,
-            "attribution_patching",
-            settings,
-            findings=findings,
-            by_half=from_halves(members, values),
-        )
-    checking = _Checking(work)
-    chosen = checking.down(list(ranked), verify, audit, seed)
-    check = checking.done()
-    for one, effects in checking.effects.items():
-        values[members.index(one)] = effects
+    scores, patched = ranked, frozenset[Member]()
+    if verify or audit:
+        checking = _Checking(work)
+        check = checking.down(list(ranked), verify, audit, seed)
+        for one, effects in checking.effects.items():
+            values[members.index(one)] = effects
+        scores, patched = _merged(ranked, check), frozenset(check.exact)
+        findings = {**_findings(ranked, check), **findings}
     return Ranking(
-        _merged(ranked, chosen, check),
+        scores,
         "attribution_patching",
         settings,
-        findings={**_findings(ranked, chosen, check), **findings},
-        patched=frozenset(check.exact),
+        findings=findings,
+        patched=patched,
         by_half=from_halves(members, values),
     )
 
@@ -210,7 +205,10 @@ def per_pair(
             index = torch.arange(len(batch.clean))[rows]
             return work(batch, rows, lambda logits: score(readout, logits, batch, index))
 
-        key = _key(f"{name};{capability.capability.readout};{number}", batch)
+        further = (batch.distractor, batch.answers, batch.distractors)
+        given_ids = (batch.clean, batch.counterfactual, batch.answer, *further)
+        ids = [None if part is None else part.tolist() for part in given_ids]
+        key = digest((name, capability.capability.readout, number, batch.pairs, ids))
         block = None if saved is None else saved.load(key)
         if block is None:
             most = rows_at_once(anatomy, batch.clean.shape[1])
@@ -222,14 +220,6 @@ def per_pair(
         if given.progress is not None:
             given.progress("taking gradients", done, capability.n_pairs)
     return values
-
-
-def _key(name: str, batch: Batch) -> str:
-    ids = [batch.clean, batch.counterfactual, batch.answer]
-    further = (batch.distractor, batch.answers, batch.distractors)
-    ids += [part for part in further if part is not None]
-    text = f"{name};{batch.pairs};{[part.tolist() for part in ids]}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _by_output(given: Work) -> FloatArray:
@@ -349,20 +339,21 @@ def _named(by_input: Mapping[Member, tuple[float, ...]]) -> dict[str, dict[str, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """Whom to patch exactly: the top of the ranking, and a random sample of the rest."""
+class _Check:
+    """Who was patched exactly, the top of the ranking and a random sample of the rest, with their
+    effects; and the threshold from which an unverified member is missed."""
 
     verified: tuple[Member, ...]
     audited: tuple[Member, ...]
     unverified: int  # of which `audited` were drawn
-
-
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """Exact effects, and the threshold from which an unverified member is missed."""
-
     exact: Mapping[Member, float]
     missed_from: float
+
+    @property
+    def missed(self) -> list[Member]:
+        """Audited members; none where nothing has any effect."""
+        sizes = {one: abs(self.exact[one]) for one in self.audited}
+        return [one for one, size in sizes.items() if size >= self.missed_from and size]
 
 
 class _Checking:
@@ -373,7 +364,7 @@ class _Checking:
         self._whole, self._passes = math.nan, given.passes or Passes(given.members)
         self.effects: dict[Member, FloatArray] = {}  # [pair]
 
-    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Choice:
+    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Check:
         """Patch the top of `order` until a step holds no effect, and a sample of the rest."""
         most = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
         n = min(_STEP, most)
@@ -388,7 +379,9 @@ class _Checking:
             n += len(step)
         # What is left of the sample when more was verified is a sample of what is left.
         audited = tuple(one for one in sorted(drawn) if one in order[n:])
-        return _Choice(tuple(order[:n]), audited, len(order) - n)
+        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
+        largest = max([abs(self._whole), *map(abs, exact.values())])
+        return _Check(tuple(order[:n]), audited, len(order) - n, exact, MISSED_SHARE * largest)
 
     def patch(self, chosen: Sequence[Member]) -> None:
         """Each of `chosen` alone, and at first all members together, in one wavefront."""
@@ -410,40 +403,25 @@ class _Checking:
             self._whole = float(lost[-1].mean())
         self.effects |= dict(zip(chosen, lost, strict=False))
 
-    def done(self) -> _Check:
-        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
-        sizes = [abs(self._whole), *(abs(value) for value in exact.values())]
-        return _Check(exact, MISSED_SHARE * max(sizes))
-
     def _holds_effects(self, step: Sequence[Member]) -> bool:
         least = SETTLED_SHARE * abs(self._whole)
         return any(abs(float(self.effects[one].mean())) >= least for one in step)
 
 
-def _missed(chosen: _Choice, check: _Check) -> list[Member]:
-    # Where nothing has any effect, nothing is missed.
-    return [
-        one
-        for one in chosen.audited
-        if abs(check.exact[one]) >= check.missed_from and check.exact[one]
-    ]
-
-
-def _merged(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[Member, float]:
-    first = {*chosen.verified, *_missed(chosen, check)}
+def _merged(ranked: Mapping[Member, float], check: _Check) -> dict[Member, float]:
+    first = {*check.verified, *check.missed}
     rest = {one: check.exact.get(one, value) for one, value in ranked.items() if one not in first}
     return {**by_size({one: check.exact[one] for one in first}), **by_size(rest)}
 
 
-def _findings(ranked: Mapping[Member, float], chosen: _Choice, check: _Check) -> dict[str, object]:
-    missed = _missed(chosen, check)
-    audited = [check.exact[one] for one in chosen.audited]
+def _findings(ranked: Mapping[Member, float], check: _Check) -> dict[str, object]:
+    audited, missed = [check.exact[one] for one in check.audited], check.missed
     return {
-        "verified": len(chosen.verified),
-        "audited": len(chosen.audited),
+        "verified": len(check.verified),
+        "audited": len(audited),
         "missed": [str(one) for one in missed],
         "missed_from": check.missed_from,
-        "missed_at_most": _at_most(len(missed), len(audited), chosen.unverified),
+        "missed_at_most": _at_most(len(missed), len(audited), check.unverified),
         "largest_unverified": max(audited, key=abs, default=None),
         "correlation": _correlation([ranked[one] for one in check.exact], [*check.exact.values()]),
     }

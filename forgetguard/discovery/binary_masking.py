@@ -18,7 +18,7 @@ clean answer, which is what faithfulness measures; `both` is the sum of the two 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float
@@ -33,12 +33,11 @@ from forgetguard.capabilities.variants import exchange_answers
 from forgetguard.discovery.mask_training import (
     Aim,
     AtStep,
+    Masks,
     Parameters,
     Schedule,
-    learn,
-    mean_losses,
-    prepare,
-    run_key,
+    masked_ranking,
+    start,
 )
 from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
@@ -125,36 +124,26 @@ def binary_masking(
     schedule = Schedule(steps, batch, learning_rate, sparsity, positions, seed)
     settings = {**asdict(schedule), "temperature": list(temperature), "objective": objective}
     settings |= {"annealing": annealing} if annealing != "geometric" else {}
-    _check(schedule, temperature, objective, annealing)
+    _check(temperature, objective, annealing)
     aims = _aims(capability, objective)
-    pools = prepare(anatomy, members, list(aims.values()), positions)
-    learned = learn(
+    bound = BOUND * temperature[0]
+    ranking, losses = masked_ranking(
         anatomy,
         members,
-        pools,
-        _start(len(members), seed) * temperature[0],
-        _annealed(temperature, steps, linear=annealing == "linear"),
-        lambda logits, _: logits.clamp(-BOUND * temperature[0], BOUND * temperature[0]),
+        list(aims.values()),
+        Masks(
+            start(len(members), seed, 0.0, SPREAD * temperature[0]),
+            _annealed(temperature, steps, linear=annealing == "linear"),
+            lambda logits, _: logits.clamp(-bound, bound),
+            lambda logits: torch.sigmoid(logits / temperature[1]),
+        ),
         schedule,
-        key=run_key("binary_masking", settings, members, [aim.pairs for aim in aims.values()]),
+        "binary_masking",
+        settings,
         progress=progress,
         saved=saved,
     )
-    mask = torch.sigmoid(learned.parameters / temperature[1])
-    at_mask = mean_losses(anatomy, members, pools, mask, batch)
-    of_set = mean_losses(anatomy, members, pools, (mask > 0.5).double(), batch)
-    return Ranking(
-        {members[i]: float(mask[i]) for i in learned.order(members)},
-        "binary_masking",
-        settings,
-        selected=tuple(sorted(one for one, m in zip(members, mask, strict=True) if m > 0.5)),
-        findings={
-            **dict(zip(aims, of_set, strict=True)),
-            "loss": sum(at_mask) + sparsity * float(mask.sum()),
-            "size": int((mask > 0.5).sum()),
-            "unsettled": int(((mask > 0.1) & (mask < 0.9)).sum()),
-        },
-    )
+    return replace(ranking, findings={**dict(zip(aims, losses, strict=True)), **ranking.findings})
 
 
 def negative_logprob(logits: Logits, answer: Targets) -> Float[Tensor, "row"]:
@@ -171,11 +160,6 @@ def _aims(capability: EncodedCapability, objective: str) -> dict[str, Aim]:
     return aims
 
 
-def _start(n: int, seed: int) -> Parameters:
-    generator = torch.Generator().manual_seed(seed)
-    return SPREAD * torch.randn(n, generator=generator, dtype=torch.float64)
-
-
 def _annealed(temperature: tuple[float, float], steps: int, *, linear: bool = False) -> AtStep:
     first, last = temperature
 
@@ -187,10 +171,7 @@ def _annealed(temperature: tuple[float, float], steps: int, *, linear: bool = Fa
     return mask
 
 
-def _check(
-    schedule: Schedule, temperature: tuple[float, float], objective: str, annealing: str
-) -> None:
-    schedule.check()
+def _check(temperature: tuple[float, float], objective: str, annealing: str) -> None:
     first, last = temperature
     if not first >= last > 0:
         raise SpecificationError(

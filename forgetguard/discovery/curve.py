@@ -24,7 +24,6 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.discovery.ranking import Progress, of_stage
-from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.interventions import FloatArray, Passes, Saved
 
@@ -107,8 +106,8 @@ def faithfulness_curve(
     saved: Saved | None = None,
     passes: Passes | None = None,
     coarse: bool = False,
-) -> tuple[Curve, Behaviour]:
-    """The curve of the ranking `order`, and what the model does on the pairs.
+) -> Curve:
+    """The curve of the ranking `order`.
 
     Up to 64 members every size is read; beyond, a geometric grid, and where `faithful` is given the
     sizes around the smallest that suffices, until the one before it is known not to.
@@ -125,12 +124,12 @@ def faithfulness_curve(
     n = len(order)
     known: dict[int, float] = {}
     lows: dict[int, float] = {}
-    whole, clean = 0.0, None
+    whole = 0.0
     nothing: FloatArray | None = None  # read once
     passes = Passes(order, nested=True) if passes is None else passes
 
     def read(sizes: Sequence[int]) -> None:
-        nonlocal whole, clean, nothing
+        nonlocal whole, nothing
         found = faithfulness(
             anatomy,
             capability,
@@ -147,7 +146,7 @@ def faithfulness_curve(
         gained = found.clean.readout - found.nothing
         for size, kept in zip(sizes, found.circuits, strict=True):
             lows[size] = lower_bound(kept - found.nothing, gained)
-        whole, clean = found.whole, found.clean
+        whole = found.whole
 
     first = grid(n, _COARSE_GRID if coarse else _GRID) if sizes is None else list(sizes)
     cuts = faithful is not None and sizes is None
@@ -161,10 +160,9 @@ def faithfulness_curve(
                 read(between)
         while between := _bracket(lows, faithful, fewest, coarse=coarse):
             read(between)
-    assert clean is not None
     read_at = tuple(sorted(known))
     values, bounds = (tuple(of[size] for size in read_at) for of in (known, lows))
-    return Curve(read_at, values, bounds, n, kind, whole, capability.n_pairs), clean
+    return Curve(read_at, values, bounds, n, kind, whole, capability.n_pairs)
 
 
 def lower_bound(kept: FloatArray, whole: FloatArray) -> float:

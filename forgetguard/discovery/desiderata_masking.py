@@ -9,9 +9,8 @@ as everywhere: m = 1 means REPLACED by the counterfactual's contribution, and th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.batches import Logits, Targets
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.capabilities.variants import exchange_answers
-from forgetguard.discovery.mask_training import Aim, Schedule, learn, mean_losses, prepare, run_key
+from forgetguard.discovery.mask_training import Aim, Masks, Schedule, masked_ranking, start
 from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import Passes, Saved
@@ -88,38 +87,26 @@ def desiderata_masking(
         MeasurementError: logits are not finite, or memory does not suffice.
     """
     schedule = Schedule(steps, batch, learning_rate, sparsity, positions, seed)
-    schedule.check()
     desiderata = tuple(desiderata) or (Desideratum(capability),)
     named = [f"{one.want} {one.pairs.capability.name}" for one in desiderata]
     settings = {**asdict(schedule), "desiderata": named}
-    aims = [_aim(one) for one in desiderata]
-    pools = prepare(anatomy, members, aims, positions)
-    learned = learn(
+    ranking, losses = masked_ranking(
         anatomy,
         members,
-        pools,
-        _start(len(members), seed),
-        lambda mask, _: mask.clone(),
-        lambda mask, _: mask.clamp(0.0, 1.0),
+        [_aim(one) for one in desiderata],
+        Masks(
+            start(len(members), seed, START, SPREAD),
+            lambda mask, _: mask.clone(),
+            lambda mask, _: mask.clamp(0.0, 1.0),
+            lambda mask: mask,
+        ),
         schedule,
-        key=run_key("desiderata_masking", settings, members, [aim.pairs for aim in aims]),
+        "desiderata_masking",
+        settings,
         progress=progress,
         saved=saved,
     )
-    mask = learned.parameters
-    at_mask = mean_losses(anatomy, members, pools, mask, batch)
-    return Ranking(
-        {members[i]: float(mask[i]) for i in learned.order(members)},
-        "desiderata_masking",
-        settings,
-        selected=tuple(sorted(one for one, m in zip(members, mask, strict=True) if m > 0.5)),
-        findings={
-            "losses": mean_losses(anatomy, members, pools, (mask > 0.5).double(), batch),
-            "loss": sum(at_mask) + sparsity * float(mask.sum()),
-            "size": int((mask > 0.5).sum()),
-            "unsettled": int(((mask > 0.1) & (mask < 0.9)).sum()),
-        },
-    )
+    return replace(ranking, findings={"losses": losses, **ranking.findings})
 
 
 def negative_logit(logits: Logits, answer: Targets) -> Float[Tensor, "row"]:
@@ -132,8 +119,3 @@ def _aim(one: Desideratum) -> Aim:
         raise SpecificationError(f"a desideratum wants {one.want!r}; there are {', '.join(WANTS)}")
     pairs = exchange_answers(one.pairs) if one.want == "change" else one.pairs
     return Aim(pairs, negative_logit, complement=one.want == "suffice")
-
-
-def _start(n: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return START + SPREAD * torch.randn(n, generator=generator, dtype=torch.float64)

@@ -8,10 +8,9 @@ and Adam's moments are float64 on the CPU, whatever the model's dtype and device
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby, islice
 
@@ -24,9 +23,10 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.batches import Batch, Logits, Targets
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.discovery.ranking import Progress
+from forgetguard.discovery.ranking import Progress, Ranking
 from forgetguard.errors import SpecificationError
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import FloatArray, Saved
+from forgetguard.measures.saved import digest
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.forward import check_finite, forward, full_float32
 from forgetguard.patching.frozen import frozen
@@ -39,8 +39,6 @@ AtStep = Callable[[Parameters, int], Parameters]
 
 POSITIONS = ("all", "last")
 SAVE_EVERY = 50  # steps
-
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's (arXiv 1412.6980) usual ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +60,9 @@ class Schedule:
 
     batch: pairs in a minibatch, at most. sparsity: the price of one member, in the loss's unit.
     positions: mix at `all` positions, or at the prompt's `last` token alone.
+
+    Raises:
+        SpecificationError: this cannot be run.
     """
 
     steps: int
@@ -71,8 +72,7 @@ class Schedule:
     positions: str
     seed: int
 
-    def check(self) -> None:
-        """Raises SpecificationError where this cannot be run."""
+    def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
             raise SpecificationError(
                 f"unknown positions {self.positions!r}; there are {', '.join(POSITIONS)}"
@@ -96,12 +96,16 @@ class Learned:
     parameters: Parameters
     mean_mask: Parameters
 
-    def order(self, members: Sequence[Member]) -> list[int]:
-        """Places of `members`, the largest parameter first."""
-        return sorted(
-            range(len(members)),
-            key=lambda i: (-float(self.parameters[i]), -float(self.mean_mask[i]), members[i]),
-        )
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """How parameters, one a member, make masks: where they begin, the mask at a step, their bounds,
+    and the mask that they stand for in the end."""
+
+    initial: Parameters
+    mask: AtStep
+    constrain: AtStep
+    final: Callable[[Parameters], Parameters]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +126,7 @@ class Pool:
     """The pairs of one aim, ready to draw from."""
 
     buckets: tuple[Bucket, ...]
-    loss: Loss
-    complement: bool
+    aim: Aim
 
     @property
     def n_pairs(self) -> int:
@@ -151,8 +154,7 @@ def prepare(
                     _bucket(anatomy, members, list(same), positions)
                     for _, same in groupby(sorted(aim.pairs.batches, key=_shape), key=_shape)
                 ),
-                aim.loss,
-                aim.complement,
+                aim,
             )
             for aim in aims
         )
@@ -162,9 +164,7 @@ def learn(
     anatomy: Anatomy,
     members: Sequence[Member],
     pools: Sequence[Pool],
-    initial: Parameters,
-    mask: AtStep,
-    constrain: AtStep,
+    masks: Masks,
     schedule: Schedule,
     *,
     key: str,
@@ -184,25 +184,75 @@ def learn(
     Raises:
         MeasurementError: logits are not finite, or memory does not suffice.
     """
-    state = _restored(saved, key) or _State(initial, 0 * initial, 0 * initial, 0 * initial, 0)
+    parameters = masks.initial.clone().requires_grad_()
+    adam = torch.optim.Adam([parameters], lr=schedule.learning_rate)
+    total = torch.zeros_like(masks.initial)
+    done = _restore(None if saved is None else saved.load(key), parameters, adam, total)
     drawn = [
-        islice(_minibatches(pool, schedule.batch, f"{schedule.seed} {i}"), state.step, None)
+        islice(_minibatches(pool, schedule.batch, f"{schedule.seed} {i}"), done, None)
         for i, pool in enumerate(pools)
     ]
     with memory_errors("learning a mask"), frozen(anatomy.model), full_float32():
-        while state.step < schedule.steps:
-            parameters = state.parameters.clone().requires_grad_()
-            now = mask(parameters, state.step)
-            pull = torch.full_like(initial, schedule.sparsity)
+        for step in range(done, schedule.steps):
+            now = masks.mask(parameters, step)
+            pull = torch.full_like(masks.initial, schedule.sparsity)
             for pool, minibatches in zip(pools, drawn, strict=True):
                 pull += _gradient(anatomy, members, pool, next(minibatches), now.detach())
-            (gradient,) = torch.autograd.grad(now, parameters, pull)
-            state = _adam(state, now.detach(), gradient, schedule.learning_rate, constrain)
-            if saved is not None and (state.step % SAVE_EVERY == 0 or state.step == schedule.steps):
-                saved.save(key, state.array())
+            (parameters.grad,) = torch.autograd.grad(now, parameters, pull)
+            adam.step()
+            parameters.data = masks.constrain(parameters.detach(), step)
+            total += now.detach()
+            done = step + 1
+            if saved is not None and (done % SAVE_EVERY == 0 or done == schedule.steps):
+                saved.save(key, _state(parameters, adam, total, done))
             if progress is not None:
-                progress("learning a mask", state.step, schedule.steps)
-    return Learned(state.parameters, state.masks / schedule.steps)
+                progress("learning a mask", done, schedule.steps)
+    return Learned(parameters.detach(), total / schedule.steps)
+
+
+def masked_ranking(
+    anatomy: Anatomy,
+    members: Sequence[Member],
+    aims: Sequence[Aim],
+    masks: Masks,
+    schedule: Schedule,
+    method: str,
+    settings: Mapping[str, object],
+    *,
+    progress: Progress | None,
+    saved: Saved | None,
+) -> tuple[Ranking, list[float]]:
+    """The members by what was learned, scored by the final mask, of which the set is m > 0.5; and
+    each aim's mean loss with that set, all or nothing."""
+    pools = prepare(anatomy, members, aims, schedule.positions)
+    key = _run_key(method, settings, members, aims)
+    learned = learn(
+        anatomy, members, pools, masks, schedule, key=key, progress=progress, saved=saved
+    )
+    mask, mean_mask = masks.final(learned.parameters), learned.mean_mask
+    order = sorted(
+        range(len(members)),
+        key=lambda i: (-float(learned.parameters[i]), -float(mean_mask[i]), members[i]),
+    )
+    at_mask = mean_losses(anatomy, members, pools, mask, schedule.batch)
+    ranking = Ranking(
+        {members[i]: float(mask[i]) for i in order},
+        method,
+        settings,
+        selected=tuple(sorted(one for one, m in zip(members, mask, strict=True) if m > 0.5)),
+        findings={
+            "loss": sum(at_mask) + schedule.sparsity * float(mask.sum()),
+            "size": int((mask > 0.5).sum()),
+            "unsettled": int(((mask > 0.1) & (mask < 0.9)).sum()),
+        },
+    )
+    return ranking, mean_losses(anatomy, members, pools, (mask > 0.5).double(), schedule.batch)
+
+
+def start(n: int, seed: int, mean: float, spread: float) -> Parameters:
+    """Normal parameters to begin with, of that mean and standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    return mean + spread * torch.randn(n, generator=generator, dtype=torch.float64)
 
 
 def mean_losses(
@@ -230,19 +280,14 @@ def mean_losses(
     return means
 
 
-def run_key(
-    method: str,
-    settings: dict[str, object],
-    members: Sequence[Member],
-    aims: Sequence[EncodedCapability],
+def _run_key(
+    method: str, settings: Mapping[str, object], members: Sequence[Member], aims: Sequence[Aim]
 ) -> str:
     """A name for one run on one model: the method, its settings, its members and the tokens that
     it sees."""
-    tokens = [
-        (pair.clean, pair.counterfactual, pair.answer) for aim in aims for pair in aim.encoded.pairs
-    ]
-    text = f"{method};{sorted(settings.items())};{','.join(map(str, members))};{tokens}"
-    return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    seen = [pair for aim in aims for pair in aim.pairs.encoded.pairs]
+    tokens = [(pair.clean, pair.counterfactual, pair.answer) for pair in seen]
+    return digest((method, sorted(settings.items()), list(map(str, members)), tokens))
 
 
 def _shape(batch: Batch) -> tuple[int, int]:
@@ -313,44 +358,29 @@ def _losses(
     rows: Int[Tensor, "row"],
     mask: Parameters,
 ) -> Float[Tensor, "row"]:
-    strength = 1 - mask if pool.complement else mask
+    strength = 1 - mask if pool.aim.complement else mask
     with mixed(anatomy, members, strength, bucket.sources.rows(rows)):
         logits = forward(anatomy, bucket.ids[rows], bucket.positions).float()
     check_finite(logits, "a mixed run")
-    return pool.loss(logits, bucket.answer[rows].to(logits.device))
+    return pool.aim.loss(logits, bucket.answer[rows].to(logits.device))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
+def _state(
+    parameters: Parameters, adam: torch.optim.Adam, masks: Parameters, done: int
+) -> FloatArray:
     """The parameters, Adam's two moments, the sum of the masks so far, and the steps done."""
-
-    parameters: Parameters
-    first: Parameters
-    second: Parameters
-    masks: Parameters
-    step: int
-
-    def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        rows = torch.stack([self.parameters, self.first, self.second, self.masks])
-        return np.append(rows.flatten().numpy(), np.float64(self.step))
+    moments = adam.state[parameters]
+    rows = [parameters.detach(), moments["exp_avg"], moments["exp_avg_sq"], masks]
+    return np.append(torch.cat(rows).numpy(), np.float64(done))
 
 
-def _restored(saved: Saved | None, key: str) -> _State | None:
-    values = None if saved is None else saved.load(key)
+def _restore(
+    values: FloatArray | None, parameters: Parameters, adam: torch.optim.Adam, masks: Parameters
+) -> int:
+    """The inverse of `_state`, which it puts into these; how many steps are done."""
     if values is None:
-        return None
-    parameters, first, second, masks = torch.tensor(values[:-1]).view(4, -1)
-    return _State(parameters, first, second, masks, int(values[-1]))
-
-
-def _adam(
-    state: _State, mask: Parameters, gradient: Parameters, rate: float, constrain: AtStep
-) -> _State:
-    """One step of Adam (arXiv 1412.6980, algorithm 1), then `constrain`."""
-    fast, slow = _BETAS
-    step = state.step + 1
-    first = fast * state.first + (1 - fast) * gradient
-    second = slow * state.second + (1 - slow) * gradient**2
-    size = (second / (1 - slow**step)).sqrt() + _EPSILON
-    moved = state.parameters - rate * (first / (1 - fast**step)) / size
-    return _State(constrain(moved, state.step), first, second, state.masks + mask, step)
+        return 0
+    parameters.data, first, second, masks[:] = torch.tensor(values[:-1]).view(4, -1).unbind()
+    moments = {"step": torch.tensor(values[-1]), "exp_avg": first, "exp_avg_sq": second}
+    adam.state[parameters] = moments
+    return int(values[-1])

@@ -7,27 +7,32 @@ all of its settings. Every file is written whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from forgetguard.anatomy.members import Member, parse_member
+from forgetguard.anatomy.members import Member
 from forgetguard.cache_folder import cache_folder
 from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.discovery.circuit import Found, Stability
-from forgetguard.discovery.curve import Curve
-from forgetguard.discovery.ranking import Ranking
+from forgetguard.discovery.circuit import Found
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.interventions import FloatArray
+from forgetguard.measures.saved import digest
 from forgetguard.whole_files import replacing
 
 _FOUND = "found.json"
+
+
+@functools.cache  # slow to make
+def _found() -> TypeAdapter[Found]:
+    return TypeAdapter(Found)
 
 
 def identity(
@@ -39,16 +44,9 @@ def identity(
     """A name for all that a result depends on: `base` (fingerprints, dtype, device), the prompts'
     ids and readout, the members searched, the method with its settings, forgetguard's version."""
     pairs = [pair.ids for pair in capability.encoded.pairs]
-    content = {
-        "version": metadata.version("forgetguard"),
-        "base": dict(base),
-        "readout": capability.capability.readout,
-        "pairs": pairs,
-        "members": [str(member) for member in members],
-        "settings": dict(settings),
-    }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    asked = capability.capability.readout, pairs, list(map(str, members))
+    version = metadata.version("forgetguard")
+    return digest((version, sorted(base.items()), *asked, sorted(settings.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,8 @@ class Store:
     def load_found(self) -> Found | None:
         """The finished result, or None. A damaged file counts as none."""
         try:
-            return found_from_dict(json.loads((self.folder / _FOUND).read_text("utf-8")))
-        except Exception:  # whatever an unexpected value makes of `found_from_dict`
+            return _found().validate_json((self.folder / _FOUND).read_bytes())
+        except (OSError, ValidationError):
             return None
 
     def save_found(self, found: Found) -> None:
@@ -92,13 +90,13 @@ class Store:
         Raises:
             MeasurementError: it cannot be written.
         """
-        text = json.dumps(found_to_dict(found), indent=1)
+        text = json.dumps(_found().dump_python(found), indent=1, default=list)
         self._write(self.folder / _FOUND, lambda file: file.write(text.encode()))
         for part in self.folder.glob("*.npy"):
             part.unlink(missing_ok=True)
 
     def _part(self, key: str) -> Path:
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        return self.folder / f"{digest(key)}.npy"
 
     def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:
@@ -110,55 +108,3 @@ class Store:
                 f"cannot keep finished work in {self.folder}: {error.strerror or error}; set "
                 "FORGETGUARD_CACHE to a folder with room that you may write to"
             ) from error
-
-
-def found_to_dict(found: Found) -> dict[str, Any]:
-    """The result in plain values."""
-    ranking, curve = found.ranking, found.curve
-    selected = ranking.selected
-    return {
-        "method": ranking.method,
-        "settings": dict(ranking.settings),
-        "scores": {str(member): score for member, score in ranking.scores.items()},
-        "selected": None if selected is None else [str(member) for member in selected],
-        "findings": dict(ranking.findings),
-        "patched": sorted(map(str, ranking.patched)),
-        "curve": {name: getattr(curve, name) for name in Curve.__dataclass_fields__},
-        "circuit": [str(member) for member in found.circuit],
-        "faithful": found.faithful,
-        "accuracy": found.accuracy,
-        "pairs": found.pairs,
-        "seed": found.seed,
-        "signed": found.signed,
-        "stability": None if found.stability is None else asdict(found.stability),
-        "chosen": None if found.chosen is None else dict(found.chosen),
-    }
-
-
-def found_from_dict(data: Mapping[str, Any]) -> Found:
-    """The inverse of `found_to_dict` (raises what reading an unexpected value raises)."""
-    selected = data["selected"]
-    ranking = Ranking(
-        {parse_member(name): float(score) for name, score in data["scores"].items()},
-        data["method"],
-        data["settings"],
-        None if selected is None else tuple(map(parse_member, selected)),
-        data["findings"],
-        frozenset(map(parse_member, data["patched"])),
-    )
-    read = dict(data["curve"])
-    curve = Curve(**{**read, **{of: tuple(read[of]) for of in ("sizes", "faithfulness", "low")}})
-    circuit = tuple(map(parse_member, data["circuit"]))
-    numbers = float(data["faithful"]), float(data["accuracy"])
-    stability = data["stability"]
-    return Found(
-        ranking,
-        curve,
-        circuit,
-        *numbers,
-        int(data["pairs"]),
-        int(data["seed"]),
-        bool(data["signed"]),
-        None if stability is None else Stability(**stability),
-        data["chosen"],
-    )

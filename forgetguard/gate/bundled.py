@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,13 @@ def bundled_for(
     Raises:
         CheckpointError: the base cannot be read.
     """
-    looked = _Base(base, options)
+    config = _config(base, options)
+    weights = cache(lambda: fingerprint(base, options).weights)
     files = [(path, load_gate_file(path)) for path in bundled_files()]
     fitting = [
         (path, spec)
         for path, spec in files
-        if looked.fits(spec)
+        if fits_base(spec, config, weights, alias=base.given)
         and (reference or all(limit.over != "reference" for limit in spec.limits))
     ]
     own = [one for one in fitting if one[1].fits is None or not one[1].fits.any_base]
@@ -68,29 +68,8 @@ def divided(found: Sequence[tuple[Path, GateSpec]], *, core: bool) -> tuple[list
     return judged, [spec.name for path, spec in found if path not in judged]
 
 
-@dataclass(frozen=True, eq=False)
-class _Base:
-    spec: CheckpointSpec
-    options: LoadOptions
-
-    def fits(self, circuit: GateSpec) -> bool:
-        alias = self.spec.given
-        asked = circuit.fits.weights if circuit.fits is not None else None
-        if circuit.fits is not None and asked is not None:
-            # A fingerprint reads every byte of the weights: only where all else fits.
-            rest = replace(circuit, fits=replace(circuit.fits, weights=None))
-            if not fits_base(rest, self.config, None, alias=alias):
-                return False
-        weights = None if asked is None else self.weights
-        return fits_base(circuit, self.config, weights, alias=alias)
-
-    @cached_property
-    def weights(self) -> str:
-        return fingerprint(self.spec, self.options).weights
-
-    @cached_property
-    def config(self) -> Mapping[str, Any]:
-        base = localise(self.spec, self.options, weights=False)
-        if base.kind == "adapter":  # of the same architecture and size
-            base = localise(named_base(base), self.options, weights=False)
-        return full_config(base)
+def _config(base: CheckpointSpec, options: LoadOptions) -> Mapping[str, Any]:
+    local = localise(base, options, weights=False)
+    if local.kind == "adapter":  # of the same architecture and size
+        local = localise(named_base(local), options, weights=False)
+    return full_config(local)

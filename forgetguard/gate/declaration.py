@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
-from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.measures import registry
 from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Measure
 
 SITES = ("contribution", "z")
+DEFAULT_CONFIDENCE = 0.95
 # Share of the circuit's importance that a head is held as worth at least.
 DEFAULT_FLOOR = 0.10
 # Share of the whole effect from which on a member is judged alone, by the effects in the file.
@@ -77,41 +77,23 @@ class FilePairs:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class InlinePairs:
-    """Pairs written into the circuit file itself. Equal when their texts and templates are."""
+    """Pairs written into the circuit file itself."""
 
     pairs: tuple[PromptPair, ...]
-    line: int = 0
-
-    def _texts(self) -> tuple[object, ...]:
-        return tuple((pair_texts(pair), pair.template) for pair in self.pairs)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, InlinePairs) and self._texts() == other._texts()
-
-    def __hash__(self) -> int:
-        return hash(self._texts())
+    line: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Prompts:
     """Prompts without counterfactuals, of a JSONL file (`path` is absolute) or of the gate file
     itself. Equal when their texts and templates are."""
 
     prompts: tuple[Prompt, ...] = ()
-    path: Path | None = None
-    count: int | None = None
-    line: int = 0
-
-    def _texts(self) -> tuple[object, ...]:
-        return tuple((one.clean, one.completion, one.template) for one in self.prompts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Prompts) and self._texts() == other._texts()
-
-    def __hash__(self) -> int:
-        return hash(self._texts())
+    path: Path | None = field(default=None, compare=False)
+    count: int | None = field(default=None, compare=False)
+    line: int = field(default=0, compare=False)
 
 
 Source: TypeAlias = TaskPairs | FilePairs | InlinePairs | Prompts | EvalTasks
@@ -178,7 +160,7 @@ class GateSpec:
     core: bool = False
     chat_template: ChatTemplate = field(default=False, hash=False)
     site: str = "contribution"
-    confidence: float = 0.95
+    confidence: float = DEFAULT_CONFIDENCE
     prompt_seed: int | None = None
     found: Mapping[str, Any] | None = field(default=None, hash=False)
     one_by_one: tuple[Member, ...] | Literal["all"] | None = None

@@ -7,12 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 
+from forgetguard.errors import MeasurementError
 from forgetguard.gate import same_function, slices, studentised
 from forgetguard.gate.declaration import Limit
 from forgetguard.gate.estimate import Case
 from forgetguard.gate.family import subject_bounds, worst_first
-from forgetguard.gate.verdict import ControlEvidence, SubjectEvidence, UnitEvidence
+from forgetguard.gate.verdict import ControlEvidence, Estimate, SubjectEvidence, UnitEvidence
 from forgetguard.measures import registry
+from forgetguard.measures.measure import Estimator, Measure, Subjects
 from forgetguard.measures.samples import (
     BASE,
     BASELINE,
@@ -200,3 +202,73 @@ def _weight(importance: float, readout: float) -> list[Note]:
     if importance < SMALL_CIRCUIT * abs(readout):
         return [Note("small_circuit", {"share": importance / abs(readout)})]
     return []
+
+
+# --- Then and now --------------------------------------------------------------------------------
+
+
+def beside_baseline(case: Case, limit: Limit) -> tuple[Note, ...]:
+    """What a recorded checkpoint read beside what this one reads, with the paired difference: one
+    note on a limit that is not itself over the baseline (nor over a reference), where there is a
+    baseline and the file declares no limit of that measure over it."""
+    declared = {one.key for one in case.spec.limits}
+    if limit.over or f"{limit.key}.over_baseline" in declared:
+        return ()
+    if case.count < 2 or not case.data.has_role(BASELINE):
+        return ()
+    measure = limit.measure
+    if measure.subjects is not Subjects.WHOLE and not measure.has_floor:
+        return ()
+    note = _member_then(case, measure) if measure.has_floor else _whole_then(case, measure)
+    return () if note is None else (note,)
+
+
+def _whole_then(case: Case, measure: Measure) -> Note | None:
+    if measure.estimator in (Estimator.EXACT, Estimator.SCORES):
+        return None
+    now = case.series(measure)
+    try:
+        then = measure.select(case.data, role=BASELINE)
+    except MeasurementError:  # no limit asked for it when the baseline was recorded
+        return None
+    if measure.estimator is Estimator.PROPORTION:
+        drop = case.proportion_drop(then.values, now.values).estimate
+        return _then(measure, "", float(then.values.mean()), float(now.values.mean()), drop)
+    scale = np.ones_like(now.values) if now.scale is None else now.scale
+    return _ratio_then(case, measure, "", then.values, now.values, scale)
+
+
+def _member_then(case: Case, measure: Measure) -> Note | None:
+    """Of the member whose damage grew most, as a share of the circuit's importance: in that measure
+    members that are worth little compare with the others."""
+    circuit = case.circuit_importance()
+    pairs = {
+        member: (then, now)
+        for member in case.members
+        if (then := case.data.get(DAMAGE, member, BASELINE)) is not None
+        and (now := case.data.get(DAMAGE, member)) is not None
+    }
+    if circuit is None or not pairs:
+        return None
+    sign = np.sign(circuit.mean())
+    member = max(pairs, key=lambda one: float(sign * (pairs[one][1] - pairs[one][0]).mean()))
+    return _ratio_then(case, measure, member, *pairs[member], circuit)
+
+
+def _ratio_then(
+    case: Case,
+    measure: Measure,
+    subject: str,
+    then: FloatArray,
+    now: FloatArray,
+    scale: FloatArray,
+) -> Note | None:
+    if not studentised.measurable(case.mean(scale)):
+        return None
+    before, after = (float(one.mean() / scale.mean()) for one in (then, now))
+    return _then(measure, subject, before, after, case.ratio(now - then, scale).estimate)
+
+
+def _then(measure: Measure, subject: str, then: float, now: float, apart: Estimate) -> Note:
+    facts = {"measure": measure.key, "subject": subject, "then": then, "now": now}
+    return Note("beside_baseline", facts | apart.facts)

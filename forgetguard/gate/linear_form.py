@@ -73,26 +73,24 @@ class LinearForm:
         found: FloatArray = sums - sums.sum(axis=1, keepdims=True) * share
         return found
 
-    def errors(self) -> FloatArray:
-        """Standard errors of the ratios, by the delta method, [heads]."""
-        squares = (self.deviations(self.residuals(self.values)) ** 2).sum(axis=1)
-        spread = np.sqrt(squares * self.units / (self.units - 1)) / self.denominators.sum(axis=1)
-        found: FloatArray = np.where(self.exact, 0.0, spread)
+    def spread(self, sums: FloatArray) -> FloatArray:
+        """Standard errors of the totals of [heads, units], [heads]."""
+        squares = (self.deviations(sums) ** 2).sum(axis=1)
+        found: FloatArray = np.sqrt(squares * self.units / (self.units - 1))
         return found
 
-    def errors_at(self, ratio: float) -> FloatArray:
+    def errors(self) -> FloatArray:
+        """Standard errors of the ratios, by the delta method, [heads]."""
+        return np.where(self.exact, 0.0, self.errors_at(self.values))
+
+    def errors_at(self, ratios: FloatArray) -> FloatArray:
         """Standard errors of numerator - ratio * denominator, over the denominator, [heads]."""
-        residuals = self.residuals(np.full(len(self.values), ratio))
-        squares = (self.deviations(residuals) ** 2).sum(axis=1)
-        spread = np.sqrt(squares * self.units / (self.units - 1))
-        found: FloatArray = spread / self.denominators.sum(axis=1)
+        found: FloatArray = self.spread(self.residuals(ratios)) / self.denominators.sum(axis=1)
         return found
 
     def known(self) -> npt.NDArray[np.bool_]:
         """Whether the mean of the denominators, which vary, lies `KNOWN` errors from 0, [heads]."""
-        squares = (self.deviations(self.denominators) ** 2).sum(axis=1)
-        error = np.sqrt(squares * self.units / (self.units - 1))
-        total = self.denominators.sum(axis=1)
+        error, total = self.spread(self.denominators), self.denominators.sum(axis=1)
         found: npt.NDArray[np.bool_] = (total >= KNOWN * error) & (error > _ROUNDING * total)
         return found
 

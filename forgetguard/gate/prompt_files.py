@@ -1,28 +1,53 @@
-"""Prompt pairs, and prompts, from JSONL files, one a line, with `file:line` errors."""
+"""Prompt pairs, prompts and questions as entries of texts: on the lines of JSONL files, with
+`file:line` errors, or in a gate file itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.capabilities.questions import Question
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 
-FURTHER_KEYS = ("answers", "distractors")  # lists of texts
-QUESTION_KEYS = ("question", "answer", "options")
-_LISTS = (*FURTHER_KEYS, "options")
-CLASSES = "classes"  # a mapping of texts
-PAIR_KEYS = (
-    "clean", "counterfactual", "answer", "distractor", "template", *FURTHER_KEYS, CLASSES
-)  # fmt: skip
-REQUIRED_PAIR_KEYS = PAIR_KEYS[:3]
-PROMPT_KEYS = ("prompt", "completion", "template")
-FEWEST_PAIRS = 2  # below that there is no spread to estimate
+Item = TypeVar("Item", bound=PromptPair | Prompt | Question)
 
+FEWEST_PAIRS = 2  # below that there is no spread to estimate
+_LISTS = ("answers", "distractors", "options")  # keys of lists of texts
+_CLASSES = "classes"  # the key of a mapping of texts
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[Item]):
+    """A kind of entries: what they are called, their keys, of which the first `needed` must be
+    there, and what their fields make."""
+
+    what: str
+    keys: tuple[str, ...]
+    needed: int
+    make: Callable[..., Item]
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return self.keys[: self.needed]
+
+
+def _prompt(prompt: str, **more: Any) -> Prompt:
+    return Prompt(prompt, **more)
+
+
+PAIRS = Kind(
+    "prompt pairs",
+    ("clean", "counterfactual", "answer", "distractor", *_LISTS[:2], "template", _CLASSES),
+    3,
+    PromptPair,
+)
+PROMPTS = Kind("prompts", ("prompt", "completion", "template"), 1, _prompt)
+QUESTIONS = Kind("questions", ("question", "answer", "options"), 2, Question)
 
 # What makes two pairs the same pair.
 PairTexts: TypeAlias = tuple[str, str, str, str | None, tuple[str, ...], tuple[str, ...]]
@@ -34,26 +59,6 @@ def pair_texts(pair: PromptPair) -> PairTexts:
     return pair.clean, pair.counterfactual, pair.answer, pair.distractor, *further
 
 
-def make_pair(fields: Mapping[str, Any], line: int) -> PromptPair | None:
-    """The pair that an entry with `PAIR_KEYS` gives; None where one that is needed lacks."""
-    clean, counterfactual, answer = (fields.get(key) for key in REQUIRED_PAIR_KEYS)
-    if clean is None or counterfactual is None or answer is None:
-        return None
-    answers, distractors = (tuple(fields.get(key) or ()) for key in FURTHER_KEYS)
-    distractor, template = fields.get("distractor"), fields.get("template") or ""
-    return PromptPair(
-        clean,
-        counterfactual,
-        answer,
-        distractor,
-        template,
-        line,
-        answers,
-        distractors,
-        fields.get(CLASSES) or {},
-    )
-
-
 def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Problems) -> None:
     """Add to `problems` what makes pairs unusable: a counterfactual or a distractor that changes
     nothing, no distractor for a readout that needs one, and a pair given twice.
@@ -61,7 +66,6 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
     A repeat is an error, not dropped: it would count one observation twice, and a file that holds
     fewer pairs than it has lines should not be discovered from an interval.
     """
-    first: dict[PairTexts, int] = {}
     for pair in pairs:
         line = pair.line or 0
         if pair.clean == pair.counterfactual:
@@ -84,19 +88,37 @@ def check_pairs(pairs: Sequence[PromptPair], readout: str | None, problems: Prob
             problems.add(
                 line, f"readout {readout} needs a distractor: add one, or use readout: logprob"
             )
-        if (texts := pair_texts(pair)) in first:
-            problems.add(line, f"the same pair as on line {first[texts]}: remove one of them")
-        first.setdefault(texts, line)
+    _check_once(pairs, pair_texts, "pair", problems)
 
 
 def check_prompts(prompts: Sequence[Prompt], problems: Problems) -> None:
     """Add to `problems` every prompt that is given twice, as `check_pairs` does."""
-    first: dict[tuple[str, str], int] = {}
-    for one in prompts:
-        texts, line = (one.clean, one.completion), one.line or 0
-        if texts in first:
-            problems.add(line, f"the same prompt as on line {first[texts]}: remove one of them")
-        first.setdefault(texts, line)
+    _check_once(prompts, lambda one: (one.clean, one.completion), "prompt", problems)
+
+
+def _check_questions(questions: Sequence[Question], problems: Problems) -> None:
+    for one in questions:
+        line, options = one.line, one.options
+        if options and one.answer not in options:
+            told = f"the answer {one.answer!r} is none of the options: write it as there"
+            problems.add(line, told)
+        if len(options) == 1 or len({*options}) < len(options):
+            problems.add(line, "options must be two or more, each once")
+        if bool(options) != bool(questions[0].options):
+            first = questions[0].line
+            problems.add(line, f"give options on every line or on none (line {first})")
+    _check_once(questions, lambda one: one.question, "question", problems)
+
+
+def _check_once(
+    items: Iterable[Item], texts: Callable[[Item], object], what: str, problems: Problems
+) -> None:
+    first: dict[object, int] = {}
+    for one in items:
+        line, own = one.line or 0, texts(one)
+        if own in first:
+            problems.add(line, f"the same {what} as on line {first[own]}: remove one of them")
+        first.setdefault(own, line)
 
 
 def read_prompt_file(
@@ -119,15 +141,11 @@ def read_prompt_file(
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
     """
-    problems = Problems(str(path))
-    pairs = []
-    for line, fields in _read_objects(Path(path), PAIR_KEYS, REQUIRED_PAIR_KEYS, problems):
-        pair = make_pair(fields, line)
-        if pair is not None:
-            pairs.append(pair)
-    check_pairs(pairs, readout, problems)
-    _check_enough(len(pairs), count or at_least, "prompt pairs", problems)
-    return pairs[:count]
+
+    def check(pairs: Sequence[PromptPair], problems: Problems) -> None:
+        check_pairs(pairs, readout, problems)
+
+    return _read_file(Path(path), PAIRS, check, count or at_least)[:count]
 
 
 def read_prompts(path: str | Path, *, at_least: int = FEWEST_PAIRS) -> list[Prompt]:
@@ -137,15 +155,7 @@ def read_prompts(path: str | Path, *, at_least: int = FEWEST_PAIRS) -> list[Prom
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
     """
-    problems = Problems(str(path))
-    found = []
-    for line, fields in _read_objects(Path(path), PROMPT_KEYS, PROMPT_KEYS[:1], problems):
-        clean, completion = fields.get("prompt"), fields.get("completion") or ""
-        if clean is not None:
-            found.append(Prompt(clean, completion, fields.get("template") or "", line))
-    check_prompts(found, problems)
-    _check_enough(len(found), at_least, "prompts", problems)
-    return found
+    return _read_file(Path(path), PROMPTS, check_prompts, at_least)
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -155,45 +165,26 @@ def read_questions(path: str | Path) -> list[Question]:
     Raises:
         SpecificationError: all that is wrong with the file, each with its line.
     """
+    return _read_file(Path(path), QUESTIONS, _check_questions, FEWEST_PAIRS)
+
+
+def _read_file(
+    path: Path,
+    kind: Kind[Item],
+    check: Callable[[Sequence[Item], Problems], None],
+    at_least: int,
+) -> list[Item]:
+    """All entries of a file (raises SpecificationError: all that is wrong with it)."""
     problems = Problems(str(path))
-    found: list[Question] = []
-    first: dict[str, int] = {}
-    for line, fields in _read_objects(Path(path), QUESTION_KEYS, QUESTION_KEYS[:2], problems):
-        asked, answer = fields.get("question"), fields.get("answer")
-        options = tuple(fields.get("options") or ())
-        if asked is None or answer is None:
-            continue
-        if options and answer not in options:
-            problems.add(line, f"the answer {answer!r} is none of the options: write it as there")
-        if len(options) == 1 or len({*options}) < len(options):
-            problems.add(line, "options must be two or more, each once")
-        if found and bool(options) != bool(found[0].options):
-            problems.add(line, f"give options on every line or on none (line {found[0].line})")
-        if asked in first:
-            problems.add(line, f"the same question as on line {first[asked]}: remove one of them")
-        first.setdefault(asked, line)
-        found.append(Question(asked, answer, options, line))
-    _check_enough(len(found), FEWEST_PAIRS, "questions", problems)
-    return found
-
-
-def _check_enough(found: int, wanted: int, what: str, problems: Problems) -> None:
-    """Raises SpecificationError where anything is wrong, or there are fewer than are needed."""
-    if not problems and found < wanted:
-        problems.add(1, f"holds {found} {what}, at least {wanted} are needed: add some")
+    lines = enumerate(read_text(path, "prompt file").split("\n"), start=1)
+    read = [_read_line(text, line, kind, problems) for line, text in lines if text.strip()]
+    found = [one for one in read if one is not None]
+    check(found, problems)
+    if not problems and len(found) < at_least:
+        told = f"holds {len(found)} {kind.what}, at least {at_least} are needed: add some"
+        problems.add(1, told)
     problems.raise_any()
-
-
-def _read_objects(
-    path: Path, known: Sequence[str], required: Sequence[str], problems: Problems
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, texts and lists of texts by key) of every object of the file; the rest goes to
-    `problems`."""
-    for line, written in enumerate(read_text(path, "prompt file").split("\n"), start=1):
-        if written.strip():
-            fields = _read_line(written, line, known, required, problems)
-            if fields is not None:
-                yield line, fields
+    return found
 
 
 def json_object(written: str) -> tuple[dict[str, Any] | None, list[str]]:
@@ -216,65 +207,62 @@ def json_object(written: str) -> tuple[dict[str, Any] | None, list[str]]:
     return value, [f"{key!r} is given twice: keep one" for key in twice]
 
 
-def _read_line(
-    written: str, line: int, known: Sequence[str], required: Sequence[str], problems: Problems
-) -> dict[str, Any] | None:
+def _read_line(written: str, line: int, kind: Kind[Item], problems: Problems) -> Item | None:
     value, wrong = json_object(written)
     for problem in wrong:
         problems.add(line, problem)
     if value is None:
         return None
-    for key in required:
+    for key in kind.required:
         if key not in value:
             problems.add(line, f"{key!r} is missing: add it")
-    return {
-        key: _read_field(key, item, line, known, key in required, problems)
-        for key, item in value.items()
+    for key in value:
+        if key not in kind.keys:
+            problems.add(line, f"unknown key {key!r}: {nearest(key, kind.keys)}")
+    return read_entry(value, line, kind, lambda _, message: problems.add(line, message))
+
+
+def read_entry(
+    given: Mapping[str, object], line: int, kind: Kind[Item], wrong: Callable[[str, str], None]
+) -> Item | None:
+    """What an entry makes; None where a key that is required lacks, or is not as it should be.
+    `wrong` is told the key and what is wrong with it. Of other keys None is as good as nothing."""
+    fields = {
+        key: _read_field(key, value, wrong)
+        for key, value in given.items()
+        if key in kind.keys and (value is not None or key in kind.required)
     }
+    fields = {key: value for key, value in fields.items() if value is not None}
+    return kind.make(**fields, line=line) if fields.keys() >= {*kind.required} else None
 
 
-def _read_field(
-    key: str,
-    value: object,
-    line: int,
-    known: Sequence[str],
-    required: bool,
-    problems: Problems,
-) -> str | list[str] | dict[str, str] | None:
-    if key not in known:
-        problems.add(line, f"unknown key {key!r}: {nearest(key, known)}")
-        return None
-    if value is None and not required:
-        return None
+def _read_field(key: str, value: object, wrong: Callable[[str, str], None]) -> Any:
+    def text_of(label: str, value: object) -> str | None:
+        told = ""
+        if not isinstance(value, str):
+            told = f"must be text, got {'nothing' if value is None else value!r:.60}"
+        elif not value and key != "template":
+            told = "must not be empty"
+        elif any("\ud800" <= character <= "\udfff" for character in value):
+            told = "holds half a character (a lone surrogate): write it whole"
+        if told:
+            wrong(key, f"{label} {told}")
+        return None if told else str(value)
+
     if key in _LISTS and isinstance(value, list):
-        texts = [_read_text(f"{key}: each", one, line, problems) for one in value]
-        return [text for text in texts if text is not None]
-    if key in _LISTS:
-        problems.add(line, f"{key} must be a list of texts, got {value!r:.60}")
-        return None
-    if key == CLASSES and isinstance(value, dict):
-        named = {
-            name: _read_text(f"{key}: {name}", one, line, problems) for name, one in value.items()
-        }
-        if "" in named:
-            problems.add(line, f"{key}: a class must have a name, got ''")
+        texts = [text_of(f"{key}: each", one) for one in value]
+        return tuple(text for text in texts if text is not None)
+    if key == _CLASSES and isinstance(value, dict):
+        for name in value:
+            if not name or not isinstance(name, str):
+                wrong(key, f"{key}: a class must have a name, got {name!r}")
+        named = {name: text_of(f"{key}: {name}", one) for name, one in value.items()}
         return {name: text for name, text in named.items() if name and text is not None}
-    if key == CLASSES:
-        problems.add(
-            line, f'{key} must be an object of texts ({{"order": "abba"}}), got {value!r:.60}'
-        )
-        return None
-    return _read_text(key, value, line, problems)
-
-
-def _read_text(key: str, value: object, line: int, problems: Problems) -> str | None:
-    if not isinstance(value, str):
-        problems.add(line, f"{key} must be text, got {value!r:.60}")
-        return None
-    if not value and key != "template":
-        problems.add(line, f"{key} must not be empty")
-        return None
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        problems.add(line, f"{key} holds half a character (a lone surrogate): write it whole")
-        return None
-    return value
+    if key in _LISTS:
+        wrong(key, f"{key} must be a list of texts, got {value!r:.60}")
+    elif key == _CLASSES:
+        told = f'must be a mapping of texts ({{"order": "abba"}}), got {value!r:.60}'
+        wrong(key, f"{key} {told}")
+    else:
+        return text_of(key, value)
+    return None

@@ -11,14 +11,14 @@ import enum
 import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from forgetguard.anatomy.members import parse_member
+from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import digest, digest_file
@@ -49,6 +49,8 @@ def plain(value: Any) -> Any:
         return [plain(one) for one in value.tolist()]
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -98,26 +100,36 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
 
 def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
     """The inverse of `verdict_to_dict` (raises SpecificationError: `data` is no verdict)."""
-    known = {key: value for key, value in data.items() if key in Verdict.__dataclass_fields__}
-    return load(Verdict, known, "a verdict")
+    return load(Verdict, data, "a verdict")
 
 
 # --- the gate file as declared ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
+class _Tasks:
+    """What `lm_eval:` of a gate file says beside what all sources of prompts do."""
+
+    tasks: tuple[str, ...] = ()
+    include: Path | None = None
+    chat_template: bool = False
+    metrics: tuple[str, ...] = ()
+    batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class _Source:
     """Where prompts come from; they themselves are with the samples."""
 
-    kind: str
+    kind: Literal["task", "file", "prompts", "inline", "lm_eval", "none"]
     task: str | None = None
     count: int | None = None
     seed: int = 0
     most: int | None = None
     line: int = 0
-    path: str | None = None
+    path: Path | None = None
     sha256: str | None = None
-    lm_eval: dict[str, Any] | None = None  # what else of it the gate file gives
+    lm_eval: _Tasks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,121 +142,71 @@ class _Declared:
     confidence: float
     prompt_seed: int | None
     auto: bool
-    members: tuple[str, ...]
+    members: tuple[Member, ...]
     limits: tuple[Limit, ...]
     pairs: _Source
-    file: str | None
+    file: Path | None
     file_sha256: str | None
-    one_by_one: tuple[str, ...] = ()  # the members that are judged alone, where not all are
+    one_by_one: tuple[Member, ...] = ()  # the members that are judged alone, where not all are
+
+
+# Fields that a gate file has, and what is written of it has too, alike.
+_ALIKE = _Declared.__dataclass_fields__.keys() & GateSpec.__dataclass_fields__.keys()
+_ALIKE -= {"pairs", "one_by_one"}
 
 
 def spec_to_dict(spec: GateSpec) -> dict[str, Any]:
     """What a gate file declares, with its members (also those that `circuit: auto` stood for), its
     limits and the hashes of the file and of its prompt file."""
-    found: dict[str, Any] = dump(
-        _Declared(
-            name=spec.name,
-            capability=spec.capability,
-            readout=spec.readout,
-            chat_template=spec.chat_template,
-            site=spec.site,
-            confidence=spec.confidence,
-            prompt_seed=spec.prompt_seed,
-            auto=spec.auto,
-            members=tuple(map(str, spec.members)),
-            limits=spec.limits,
-            pairs=_source(spec.pairs),
-            file=None if spec.path is None else str(spec.path),
-            file_sha256=digest_file(spec.path),
-            one_by_one=tuple(map(str, spec.judged_alone)) if not spec.judges_all else (),
-        )
+    declared = _Declared(
+        **{name: getattr(spec, name) for name in _ALIKE},
+        pairs=_source(spec.pairs),
+        file=spec.path,
+        file_sha256=digest_file(spec.path),
+        one_by_one=() if spec.judges_all else spec.judged_alone,
     )
+    found: dict[str, Any] = dump(declared)
     return found
 
 
-def _source(pairs: object) -> _Source:
-    if isinstance(pairs, TaskPairs):
-        return _Source("task", pairs.task, pairs.count, pairs.seed, pairs.most, pairs.line)
-    if isinstance(pairs, FilePairs):
-        return _Source(
-            "file",
-            count=pairs.count,
-            most=pairs.most,
-            line=pairs.line,
-            path=str(pairs.path),
-            sha256=digest_file(pairs.path),
-        )
-    if isinstance(pairs, Prompts):
-        path = None if pairs.path is None else str(pairs.path)
-        return _Source(
-            "prompts", count=pairs.count, line=pairs.line, path=path, sha256=digest_file(pairs.path)
-        )
-    if isinstance(pairs, EvalTasks):
-        given: dict[str, Any] = {
-            "tasks": list(pairs.tasks),
-            "include": None if pairs.include is None else str(pairs.include),
-            "chat_template": pairs.chat_template,
-            "metrics": list(pairs.metrics),
-            "batch_size": pairs.batch_size,
-        }
-        questions = pairs.questions_file
-        return _Source(
-            "lm_eval",
-            count=pairs.limit,
-            seed=pairs.seed,
-            line=pairs.line,
-            path=None if questions is None else str(questions),
-            sha256=digest_file(questions),
-            lm_eval=given,
-        )
-    return _Source("inline" if isinstance(pairs, InlinePairs) else "none")
+def _source(given: Source | None) -> _Source:
+    if isinstance(given, TaskPairs):
+        return _Source("task", given.task, given.count, given.seed, given.most, given.line)
+    if isinstance(given, FilePairs | Prompts):
+        kind: Literal["file", "prompts"] = "file" if isinstance(given, FilePairs) else "prompts"
+        most, sha256 = getattr(given, "most", None), digest_file(given.path)
+        return _Source(kind, None, given.count, 0, most, given.line, given.path, sha256)
+    if isinstance(given, EvalTasks):
+        tasks = _Tasks(**{one.name: getattr(given, one.name) for one in fields(_Tasks)})
+        path, sha256 = given.questions_file, digest_file(given.questions_file)
+        limit, seed = given.limit, given.seed
+        return _Source("lm_eval", None, limit, seed, None, given.line, path, sha256, tasks)
+    return _Source("none" if given is None else "inline")
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> GateSpec:
     """The gate file, as far as its limits need it (raises SpecificationError: `data` is none)."""
     found = load(_Declared, data, "a gate file as it was declared")
     return GateSpec(
-        name=found.name,
-        capability=found.capability,
+        **{name: getattr(found, name) for name in _ALIKE},
         pairs=_pairs(found.pairs),
-        readout=found.readout,
-        members=tuple(map(parse_member, found.members)),
-        limits=found.limits,
-        auto=found.auto,
-        chat_template=found.chat_template,
-        site=found.site,
-        confidence=found.confidence,
-        prompt_seed=found.prompt_seed,
-        path=None if found.file is None else Path(found.file),
-        one_by_one=tuple(map(parse_member, found.one_by_one)) or None,
+        path=found.file,
+        one_by_one=found.one_by_one or None,
     )
 
 
-def _pairs(source: _Source) -> Source | None:
-    if source.kind == "lm_eval":
-        given = source.lm_eval or {}
-        return EvalTasks(
-            tasks=tuple(given.get("tasks", ())),
-            include=Path(given["include"]) if given.get("include") else None,
-            questions_file=Path(source.path) if source.path else None,
-            limit=source.count,
-            seed=source.seed,
-            chat_template=bool(given.get("chat_template")),
-            metrics=tuple(given.get("metrics", ())),
-            batch_size=int(given.get("batch_size", 1)),
-            line=source.line,
-        )
-    if source.kind == "task":
-        return TaskPairs(
-            source.task or "", source.count or 0, source.seed, source.line, source.most
-        )
-    if source.kind == "file":
-        path = Path(source.path or "")
-        return FilePairs(path, source.count, line=source.line, most=source.most)
-    if source.kind == "prompts":
-        file = Path(source.path) if source.path else None
-        return Prompts(path=file, count=source.count, line=source.line)
-    return InlinePairs(()) if source.kind == "inline" else None
+def _pairs(given: _Source) -> Source | None:
+    count, seed, line, path = given.count, given.seed, given.line, given.path
+    if given.kind == "lm_eval":
+        more = asdict(given.lm_eval or _Tasks())
+        return EvalTasks(questions_file=path, limit=count, seed=seed, line=line, **more)
+    if given.kind == "task":
+        return TaskPairs(given.task or "", count or 0, seed, line, given.most)
+    if given.kind == "file":
+        return FilePairs(path or Path(), count, line=line, most=given.most)
+    if given.kind == "prompts":
+        return Prompts(path=path, count=count, line=line)
+    return InlinePairs(()) if given.kind == "inline" else None
 
 
 # --- what was read ---------------------------------------------------------------------------
@@ -269,18 +231,21 @@ class _Read:
 
 def samples_to_dict(samples: Samples) -> dict[str, Any]:
     """Everything that verdicts are decided on, unit by unit."""
-    return {
-        "units": [unit_texts(unit) for unit in samples.units],
-        "prompts_sha256": digest_units(samples.units),
-        "arrays": _nested({key: plain(values) for key, values in samples.arrays.items()}),
-        "exact": _nested({key: plain(number) for key, number in samples.exact.items()}),
-        "dropped": int(samples.dropped),
-        "notes": [dump(note) for note in samples.notes],
-        "stages": [int(stage) for stage in samples.stages],
-        "controls": [dump(control) for control in samples.controls],
-        "tokens": {str(token): text for token, text in sorted(samples.tokens.items())},
-        "classes": _classes(samples.units),
-    }
+    found: dict[str, Any] = dump(
+        _Read(
+            [unit_texts(unit) for unit in samples.units],
+            digest_units(samples.units),
+            _nested(samples.arrays),
+            _nested(samples.exact),
+            samples.dropped,
+            samples.notes,
+            samples.stages,
+            samples.controls,
+            dict(sorted(samples.tokens.items())),
+            _classes(samples.units),
+        )
+    )
+    return found
 
 
 def samples_from_dict(data: Mapping[str, Any]) -> Samples:

@@ -32,7 +32,6 @@ from forgetguard.gate.family import (
     subject_bounds,
     worst_first,
 )
-from forgetguard.gate.over_baseline import beside_baseline
 from forgetguard.gate.verdict import Code, Estimate, Outcome, SubjectEvidence, Verdict
 from forgetguard.measures.measure import Estimator, Measure, Sampled, Series, Subjects
 from forgetguard.measures.requirements import requirements
@@ -142,7 +141,7 @@ def judge(
         file="" if spec.path is None else str(spec.path),
         line=limit.line,
         notes=evidence.notes(case, limit, _stopped(decision, data))
-        + beside_baseline(case, limit)
+        + evidence.beside_baseline(case, limit)
         + decision.notes,
         subject=decision.subject,
         family=family,

@@ -57,12 +57,18 @@ def least(data: Samples) -> float:
     return TOLERANCE * float(abs(clean - other).mean())
 
 
-def apart(data: Samples, role: str) -> Apart | None:
+def apart(data: Samples, role: str, *, clean_alone: bool = False) -> Apart | None:
     """Of the readouts on all prompts of the pairs that were read of both models, the
-    counterfactual ones among them; None where these were not read of `role`."""
-    if data.get(COUNTERFACTUAL, role=role) is None:
+    counterfactual ones among them; None where these were not read of `role`, and `clean_alone`
+    does not say that the others will do."""
+    theirs = data.get(COUNTERFACTUAL, role=role)
+    if theirs is None and not clean_alone:
         return None
-    return _apart(data, role)
+    differences = [data.need(READOUT, role=role) - data.need(READOUT, role=BASE)]
+    if theirs is not None:
+        differences.append(theirs - data.need(COUNTERFACTUAL, role=BASE))
+    largest = max(float(abs(one).max(initial=0.0)) for one in differences)
+    return Apart(largest, least(data))
 
 
 def may_be_equal(data: Samples, role: str) -> bool:
@@ -70,9 +76,13 @@ def may_be_equal(data: Samples, role: str) -> bool:
     the model are not: then its counterfactual prompts are worth a look."""
     if data.get(COUNTERFACTUAL, role=BASE) is None or data.get(READOUT, role=role) is None:
         return False
-    found = _apart(data, role)
-    return found.equal and any(
-        float(abs(values).max(initial=0.0)) > found.tolerance for values in _damages(data, role)
+    found = apart(data, role, clean_alone=True)
+    return (
+        found is not None
+        and found.equal
+        and any(
+            float(abs(values).max(initial=0.0)) > found.tolerance for values in _damages(data, role)
+        )
     )
 
 
@@ -95,15 +105,3 @@ def _damages(data: Samples, role: str) -> Iterator[FloatArray]:
         for key, values in data.arrays.items()
         if (key.quantity, key.role) == (DAMAGE, role) and not key.subject.startswith("control ")
     )
-
-
-def _apart(data: Samples, role: str) -> Apart:
-    import numpy as np
-
-    clean, other = data.need(READOUT, role=BASE), data.need(COUNTERFACTUAL, role=BASE)
-    differences = [data.need(READOUT, role=role) - clean]
-    theirs = data.get(COUNTERFACTUAL, role=role)
-    if theirs is not None:
-        differences.append(theirs - other)
-    largest = float(np.abs(np.stack(differences)).max(initial=0.0))
-    return Apart(largest, least(data))

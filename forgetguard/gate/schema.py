@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ import yaml
 
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.encoding import FEWEST_PAIRS as FEWEST_JUDGED
-from forgetguard.capabilities.pairs import ChatTemplate, Prompt
+from forgetguard.capabilities.pairs import ChatTemplate, Prompt, PromptPair
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate import guard
 from forgetguard.gate import yaml_lines as lines
 from forgetguard.gate.declaration import (
+    DEFAULT_CONFIDENCE,
     DEFAULT_FLOOR,
     SITES,
     FilePairs,
@@ -39,19 +40,18 @@ from forgetguard.gate.declaration import (
 )
 from forgetguard.gate.eval_tasks import dump_tasks, read_tasks
 from forgetguard.gate.prompt_files import (
-    CLASSES,
     FEWEST_PAIRS,
-    FURTHER_KEYS,
-    PAIR_KEYS,
-    REQUIRED_PAIR_KEYS,
+    PAIRS,
+    PROMPTS,
+    Item,
+    Kind,
     check_pairs,
     check_prompts,
-    make_pair,
-    pair_texts,
+    read_entry,
     read_prompt_file,
     read_prompts,
 )
-from forgetguard.gate.yaml_lines import Problems, line_of, nearest
+from forgetguard.gate.yaml_lines import Fields, Problems, line_of
 from forgetguard.measures import registry
 from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.measure import Estimator, Measure, Sampled
@@ -142,8 +142,8 @@ def parse_gate(text: str, path: str | Path, *, judged: bool = True) -> GateSpec:
     is_gate = path.name.endswith(GATE_SUFFIXES)
     _check_version(root, str(path), VERSIONS[1:] if is_gate else VERSIONS)
     known, required = (_GATE_KEYS, ("limits",)) if is_gate else (_KEYS, _REQUIRED)
-    nodes = lines.mapping(root, "", problems, known=known, required=required if judged else ())
-    spec = _read_spec(nodes, path, problems)
+    given = lines.mapping(root, "", problems, known=known, required=required if judged else ())
+    spec = _read_spec(given, path)
     _check_inputs(spec, problems)
     problems.raise_any()
     return spec
@@ -166,34 +166,38 @@ def _check_version(root: yaml.MappingNode, file: str, versions: tuple[int, ...])
     )
 
 
-def _read_spec(nodes: dict[str, yaml.Node], path: Path, problems: Problems) -> GateSpec:
-    capability = _optional(nodes, "capability", lines.text, problems) or ""
+def _read_spec(given: Fields, path: Path) -> GateSpec:
+    capability = given.text("capability") or ""
     if "\n" in capability:
-        problems.add(nodes["capability"], "capability must be one line of text")
-    readout = _choice(nodes, "readout", tuple(READOUTS), problems)
-    members, member_lines = _read_members(nodes.get("circuit"), problems)
-    confidence, found, new = (nodes.get(key) for key in ("confidence", "found", "new_task"))
+        given.wrong("capability", "capability must be one line of text")
+    readout = given.choice("readout", tuple(READOUTS))
+    members = _read_members(given, "circuit", "auto")
     return GateSpec(
-        name=_read_name(nodes.get("name"), path, problems),
+        name=_read_name(given, path),
         capability=capability,
-        pairs=_read_source(nodes, readout, path, problems),
+        pairs=_read_source(given, readout, path),
         readout=readout or next(iter(READOUTS)),
-        members=members,
-        limits=_read_limits(nodes.get("limits"), problems),
-        auto=_is_auto(nodes.get("circuit")),
-        description=_optional(nodes, "description", lines.text, problems) or "",
-        fits=_read_fits(nodes.get("fits"), problems),
-        core=_optional(nodes, "core", lines.flag, problems) or False,
-        chat_template=_optional(nodes, "chat_template", _read_chat, problems) or False,
-        site=_choice(nodes, "site", SITES, problems) or SITES[0],
-        confidence=0.95 if confidence is None else _read_confidence(confidence, problems),
-        found=None if found is None else _read_found(found, problems),
-        one_by_one=_read_one_by_one(nodes, members, problems),
-        new_task=None if new is None else _read_prompts(new, path, problems, "new_task"),
+        members=tuple(members),
+        limits=_read_limits(given) if "limits" in given else (),
+        auto=_says(given, "circuit", "auto"),
+        description=given.text("description") or "",
+        fits=_read_fits(given) if "fits" in given else None,
+        core=given.flag("core"),
+        chat_template=_read_chat(given) if "chat_template" in given else False,
+        site=given.choice("site", SITES) or SITES[0],
+        confidence=_read_confidence(given),
+        found=_read_found(given) if "found" in given else None,
+        one_by_one=_read_one_by_one(given, members),
+        new_task=_read_prompts(given, "new_task", path) if "new_task" in given else None,
         path=path,
-        member_lines=member_lines,
-        circuit_line=line_of(nodes["circuit"]) if "circuit" in nodes else 0,
+        member_lines=tuple(members.values()),
+        circuit_line=line_of(given["circuit"]) if "circuit" in given else 0,
     )
+
+
+def _says(given: Fields, key: str, word: str) -> bool:
+    """Whether a key holds one word instead of a list or a mapping."""
+    return isinstance(given.get(key), yaml.ScalarNode) and given[key].value == word
 
 
 def _check_inputs(spec: GateSpec, problems: Problems) -> None:
@@ -256,19 +260,6 @@ def lacking(spec: GateSpec, measure: Measure) -> str:
     return ""
 
 
-def _optional(nodes: dict[str, yaml.Node], key: str, read: Any, problems: Problems) -> Any:
-    return read(nodes[key], key, problems) if key in nodes else None
-
-
-def _choice(
-    nodes: dict[str, yaml.Node], key: str, known: tuple[str, ...], problems: Problems
-) -> str | None:
-    value: str | None = _optional(nodes, key, lines.text, problems)
-    if value is not None and value not in known:
-        problems.add(nodes[key], f"unknown {key} {value!r}: {nearest(value, known)}")
-    return value if value in known else None
-
-
 def stem(path: Path) -> str:
     """A circuit file's name without its suffix: `ioi` for `ioi.circuit.yaml`."""
     for suffix in SUFFIXES:
@@ -277,168 +268,135 @@ def stem(path: Path) -> str:
     return path.stem
 
 
-def _read_name(node: yaml.Node | None, path: Path, problems: Problems) -> str:
-    name = stem(path) if node is None else lines.text(node, "name", problems)
+def _read_name(given: Fields, path: Path) -> str:
+    name = given.text("name") if "name" in given else stem(path)
     if name is not None and not _NAME.fullmatch(name):
         rule = "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
-        if node is None:
-            problems.add(1, f"the file's name gives the circuit the name {name!r}: {rule}, "
-                         "or add name: ...")  # fmt: skip
+        if "name" in given:
+            given.wrong("name", f"name {name!r} cannot name a test: {rule}")
         else:
-            problems.add(node, f"name {name!r} cannot name a test: {rule}")
+            told = f"the file's name gives the circuit the name {name!r}: {rule}, or add name: ..."
+            given.problems.add(1, told)
     return name or ""
 
 
-def _read_confidence(node: yaml.Node, problems: Problems) -> float:
+def _read_confidence(given: Fields) -> float:
     low, high = CONFIDENCES
-    value = lines.number(node, "confidence", "confidence: 0.95", problems)
+    value = given.number("confidence", "0.95")
     if value is not None and not low < value <= high:
-        problems.add(
-            node,
-            f"confidence must be above {low} and at most {high}, got {value:g} (write e.g. 0.95)",
-        )
-    return 0.95 if value is None else value
+        told = f"confidence must be above {low} and at most {high}, got {value:g} (write e.g. 0.95)"
+        given.wrong("confidence", told)
+    return DEFAULT_CONFIDENCE if value is None else value
 
 
-def _read_found(node: yaml.Node, problems: Problems) -> Mapping[str, Any] | None:
-    if not isinstance(node, yaml.MappingNode):
-        problems.add(node, f"found must be a mapping, got {lines.shown(node)}")
-        return None
-    value: dict[str, Any] | None = lines.plain_value(node, "found", problems)
-    return value
+def _read_found(given: Fields) -> Mapping[str, Any] | None:
+    node = given["found"]
+    if isinstance(node, yaml.MappingNode):
+        value: dict[str, Any] | None = lines.plain_value(node, "found", given.problems)
+        return value
+    given.wrong("found", f"found must be a mapping, got {lines.shown(node)}")
+    return None
 
 
-def _read_fits(node: yaml.Node | None, problems: Problems) -> Fits | None:
-    if node is None:
-        return None
-    if isinstance(node, yaml.ScalarNode) and node.value == "any":
+def _read_fits(given: Fields) -> Fits:
+    if _says(given, "fits", "any"):
         return Fits(any_base=True)
-    nodes = lines.mapping(node, "fits", problems, known=_FITS)
+    node, fits = given["fits"], given.mapping("fits", _FITS)
     if isinstance(node, yaml.MappingNode) and not node.value:
-        problems.add(node, f"fits: says nothing: give one or more of {', '.join(_FITS)}, or any")
-    values: dict[str, Any] = {}
-    for key, value in nodes.items():
-        if key in ("layers", "heads"):
-            values[key] = lines.whole(nodes, key, "fits", 4, (1, MOST_PAIRS), problems)
-        elif key == "alias":
-            values[key] = _read_aliases(value, problems)
-        else:
-            values[key] = lines.text(value, f"fits: {key}", problems)
-    weights = values.get("weights")
+        given.wrong("fits", f"fits: says nothing: give one or more of {', '.join(_FITS)}, or any")
+    weights = fits.text("weights")
     if weights is not None and not _FINGERPRINT.fullmatch(weights):
-        problems.add(
-            nodes["weights"],
-            "fits: weights must be a fingerprint of 64 hexadecimal digits, as forgetguard discover "
-            f"writes it, got {weights!r}",
-        )
-    return Fits(**values)
+        told = "a fingerprint of 64 hexadecimal digits, as forgetguard discover writes it"
+        fits.wrong("weights", f"weights must be {told}, got {weights!r}")
+    return Fits(
+        alias=_read_aliases(fits) if "alias" in fits else None,
+        architecture=fits.text("architecture"),
+        layers=fits.whole("layers", 4, 1, MOST_PAIRS),
+        heads=fits.whole("heads", 4, 1, MOST_PAIRS),
+        weights=weights,
+    )
 
 
-def _read_aliases(node: yaml.Node, problems: Problems) -> tuple[str, ...]:
-    given = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    names = [lines.text(one, "fits: alias", problems) for one in given]
+def _read_aliases(fits: Fields) -> tuple[str, ...]:
+    node = fits["alias"]
+    items = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    names = [lines.text(one, "fits: alias", fits.problems) for one in items]
     return tuple(name for name in names if name is not None)
 
 
-def _is_auto(node: yaml.Node | None) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == "auto"
-
-
-def _read_members(
-    node: yaml.Node | None, problems: Problems, key: str = "circuit"
-) -> tuple[tuple[Member, ...], tuple[int, ...]]:
-    other = "auto" if key == "circuit" else "all"
-    if node is None or (key == "circuit" and _is_auto(node)):
-        return (), ()
+def _read_members(given: Fields, key: str, other: str) -> dict[Member, int]:
+    """The members that a key lists, each with its line; none where it says `other` instead."""
+    if key not in given or _says(given, key, other):
+        return {}
+    node, problems = given[key], given.problems
     items = lines.sequence(node, key, f"[L2H1, L0H4], or {other}", problems)
     if isinstance(node, yaml.SequenceNode) and not items:
-        problems.add(node, f"{key} is empty: name its heads, e.g. [L2H1, L0H4], or {other}")
-    first: dict[Member, int] = {}
-    found = []
+        given.wrong(key, f"{key} is empty: name its heads, e.g. [L2H1, L0H4], or {other}")
+    found: dict[Member, int] = {}
     for item in items:
-        name = lines.text(item, f"{key}: a head", problems)
+        name, line = lines.text(item, f"{key}: a head", problems), line_of(item)
         try:
-            head = None if name is None else parse_member(name)
+            member = None if name is None else parse_member(name)
         except SpecificationError as error:
             problems.add(item, f"{key}: {error}")
             continue
-        if head is None:
-            continue
-        if head in first:
-            twice = lines.both(first[head], line_of(item))
-            problems.add(item, f"{key}: {head} is given twice, {twice}: keep one")
-            continue
-        first[head] = line_of(item)
-        found.append((head, line_of(item)))
-    return tuple(head for head, _ in found), tuple(line for _, line in found)
-
-
-def _read_limits(node: yaml.Node | None, problems: Problems) -> tuple[Limit, ...]:
-    if node is None:
-        return ()
-    nodes = lines.mapping(node, "limits", problems)
-    if isinstance(node, yaml.MappingNode) and not node.value:
-        problems.add(
-            node, "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
-        )
-    limits = []
-    for key, value in nodes.items():
-        where = f"limits.{key}"
-        try:
-            measure = registry.find(key)
-        except SpecificationError as error:
-            problems.add(value, f"limits: {error}")
-            continue
-        ratio = measure.estimator is Estimator.RATIO
-        known = ("max", *["floor"] * measure.has_floor, *["guard"] * ratio)
-        entry = lines.mapping(value, where, problems, known=known, required=("max",))
-        share = "it is a share of the circuit's importance"
-        floor = _bounded(entry, "floor", where, (DEFAULT_FLOOR, 1), share, problems)
-        times = "it is how many times the mean importance one imagined pair loses"
-        imagined = _bounded(entry, "guard", where, (0.0, MOST_GUARD), times, problems)
-        if "max" in entry:
-            maximum = lines.number(entry["max"], f"{where}: max", "max: 0.10", problems)
-            if maximum is not None:
-                wrong = check_maximum(key, maximum)
-                if wrong is not None:
-                    problems.add(entry["max"], f"{where}: {wrong}")
-                limits.append(Limit(key, maximum, line_of(value), floor, imagined))
-    return tuple(limits)
+        if member in found:
+            twice = lines.both(found[member], line)
+            problems.add(item, f"{key}: {member} is given twice, {twice}: keep one")
+        elif member is not None:
+            found[member] = line
+    return found
 
 
 def _read_one_by_one(
-    nodes: dict[str, yaml.Node], members: tuple[Member, ...], problems: Problems
+    given: Fields, members: Collection[Member]
 ) -> tuple[Member, ...] | Literal["all"] | None:
-    node = nodes.get("one_by_one")
-    if node is None:
+    if "one_by_one" not in given:
         return None
-    if isinstance(node, yaml.ScalarNode) and node.value == "all":
-        return "all"
-    names, _ = _read_members(node, problems, "one_by_one")
+    names = tuple(_read_members(given, "one_by_one", "all"))
     for name in names:
         if name not in members:
-            problems.add(node, f"one_by_one: {name} is not in circuit: name it there too")
+            told = f"one_by_one: {name} is not in circuit: name it there too"
+            given.wrong("one_by_one", told)
     return names or "all"
 
 
-def _bounded(
-    entry: dict[str, yaml.Node],
-    key: str,
-    where: str,
-    default_and_most: tuple[float, float],
-    about: str,
-    problems: Problems,
-) -> float:
+def _read_limits(given: Fields) -> tuple[Limit, ...]:
+    declared, problems = given.mapping("limits"), given.problems
+    if isinstance(given["limits"], yaml.MappingNode) and not given["limits"].value:
+        told = "limits is empty, so nothing is gated: add e.g. dcv.circuit: {max: 0.10}"
+        given.wrong("limits", told)
+    limits = []
+    for key, value in declared.items():
+        try:
+            measure = registry.find(key)
+        except SpecificationError as error:
+            declared.wrong(key, str(error))
+            continue
+        ratio = measure.estimator is Estimator.RATIO
+        known = ("max", *["floor"] * measure.has_floor, *["guard"] * ratio)
+        entry = lines.mapping(value, f"limits.{key}", problems, known=known, required=("max",))
+        share = "it is a share of the circuit's importance"
+        floor = _bounded(entry, "floor", DEFAULT_FLOOR, 1, share)
+        times = "it is how many times the mean importance one imagined pair loses"
+        imagined = _bounded(entry, "guard", 0.0, MOST_GUARD, times)
+        maximum = entry.number("max", "0.10")
+        if maximum is not None:
+            wrong = check_maximum(key, maximum)
+            if wrong is not None:
+                entry.wrong("max", wrong)
+            limits.append(Limit(key, maximum, line_of(value), floor, imagined))
+    return tuple(limits)
+
+
+def _bounded(entry: Fields, key: str, default: float, most: float, about: str) -> float:
     """The number of a key, from 0 to its most; its default where it is not there, or is wrong."""
-    default, most = default_and_most
-    if key not in entry:
-        return default
-    example = f"{key}: {default or 1:g}"
-    value = lines.number(entry[key], f"{where}: {key}", example, problems)
+    example = f"{default or 1:g}"
+    value = entry.number(key, example)
     if value is None or 0 <= value <= most:
         return default if value is None else value
-    wrong = f"must be between 0 and {most:g}, got {value:g}: {about} (write e.g. {example})"
-    problems.add(entry[key], f"{where}: {key} {wrong}")
+    wrong = f"must be between 0 and {most:g}, got {value:g}: {about} (write e.g. {key}: {example})"
+    entry.wrong(key, f"{key} {wrong}")
     return default
 
 
@@ -467,76 +425,76 @@ def check_maximum(key: str, maximum: float) -> str | None:
     return f"max must be below {unit.below:g} ({unit.name}), got {maximum:g}: {unit.hint}"
 
 
-def _read_source(
-    nodes: dict[str, yaml.Node], readout: str | None, path: Path, problems: Problems
-) -> Source | None:
-    prompts, pairs, tasks = (nodes.get(key) for key in ("prompts", "pairs", "lm_eval"))
-    if tasks is not None:
+def _read_source(given: Fields, readout: str | None, path: Path) -> Source | None:
+    problems = given.problems
+    if "lm_eval" in given:
         for key in ("prompts", "pairs", "chat_template", "readout"):
-            if key in nodes:
+            if key in given:
                 where = "inside lm_eval" if key == "chat_template" else "into a file of its own"
-                problems.add(nodes[key], f"beside lm_eval: {key} has no use: put it {where}")
-        return read_tasks(tasks, path, problems)
-    if prompts is not None and pairs is not None:
-        problems.add(prompts, "give prompts or pairs, not both")
-    if prompts is not None:
-        return _read_prompts(prompts, path, problems)
-    if pairs is None:
+                given.wrong(key, f"beside lm_eval: {key} has no use: put it {where}")
+        return read_tasks(given["lm_eval"], path, problems)
+    if "prompts" in given:
+        if "pairs" in given:
+            given.wrong("prompts", "give prompts or pairs, not both")
+        return _read_prompts(given, "prompts", path)
+    if "pairs" not in given:
         return None
     for key in ("capability", "readout"):
-        if key not in nodes:
-            problems.add(pairs, f"{key!r} is missing: prompt pairs need it")
-    return _read_pairs(pairs, readout, path, problems)
+        if key not in given:
+            given.wrong("pairs", f"{key!r} is missing: prompt pairs need it")
+    return _read_pairs(given["pairs"], readout, path, problems)
 
 
-def _read_prompts(
-    node: yaml.Node, path: Path, problems: Problems, label: str = "prompts"
-) -> Prompts:
+def _read_prompts(given: Fields, key: str, path: Path) -> Prompts:
+    node, problems = given[key], given.problems
     if isinstance(node, yaml.MappingNode):
-        nodes = lines.mapping(node, label, problems, known=("file", "count"), required=("file",))
-        count = lines.whole(nodes, "count", label, 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
+        named = lines.mapping(node, key, problems, known=("file", "count"), required=("file",))
+        count = named.whole("count", 64, FEWEST_PAIRS, MOST_PAIRS)
         read = partial(read_prompts, at_least=count or FEWEST_PAIRS)
-        file, found = lines.items_of_file(nodes, "file", label, path, read, problems)
+        file, found = named.items_of_file("file", path, read)
         return Prompts(found, file or path.parent, count, line_of(node))
-    inline = []
-    for item in lines.sequence(node, label, "['The capital of France is', ...]", problems):
-        if isinstance(item, yaml.MappingNode):
-            known = ("prompt", "completion", "template")
-            entry = lines.mapping(item, label, problems, known=known, required=known[:1])
-            texts = {key: lines.text(value, f"{label}: {key}", problems) or ""
-                     for key, value in entry.items()}  # fmt: skip
-            prompt = Prompt(
-                texts.get("prompt", ""),
-                texts.get("completion", ""),
-                texts.get("template", ""),
-                line_of(item),
-            )
-        else:
-            prompt = Prompt(
-                lines.text(item, f"{label}: a prompt", problems) or "", line=line_of(item)
-            )
-        if prompt.clean:
-            inline.append(prompt)
+    lines.sequence(node, key, "['The capital of France is', ...]", problems)
+    inline = _read_inline(node, key, PROMPTS, problems)
     check_prompts(inline, problems)
-    if isinstance(node, yaml.SequenceNode) and len(node.value) < FEWEST_PAIRS:
-        problems.add(
-            node,
-            f"{label}: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompts",
-        )
     return Prompts(tuple(inline), line=line_of(node))
 
 
+def _read_inline(
+    node: yaml.Node, label: str, kind: Kind[Item], problems: Problems
+) -> tuple[Item, ...]:
+    """The entries of a list; of prompts, each may be its text alone."""
+    if not isinstance(node, yaml.SequenceNode):
+        return ()
+    if len(node.value) < FEWEST_PAIRS:
+        told = f"{label}: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add"
+        problems.add(node, f"{told} {kind.what}")
+    found = []
+    for item in node.value:
+        if kind.needed == 1 and not isinstance(item, yaml.MappingNode):
+            text = lines.text(item, f"{label}: a prompt", problems)
+            found.append(text and kind.make(text, line=line_of(item)))
+            continue
+        given = lines.mapping(item, label, problems, known=kind.keys, required=kind.required)
+        texts = {
+            key: lines.plain_value(value, given.label(key), problems, lines.TextLoader)
+            for key, value in given.items()
+        }
+        found.append(read_entry(texts, line_of(item), kind, given.wrong))
+    return tuple(one for one in found if one)
+
+
 def _read_pairs(
-    node: yaml.Node | None, readout: str | None, path: Path, problems: Problems
+    node: yaml.Node, readout: str | None, path: Path, problems: Problems
 ) -> TaskPairs | FilePairs | InlinePairs:
     if isinstance(node, yaml.SequenceNode):
-        return _read_inline(node, readout, problems)
+        pairs = _read_inline(node, "pairs", PAIRS, problems)
+        check_pairs(pairs, readout, problems)
+        return InlinePairs(pairs, line_of(node))
     if not isinstance(node, yaml.MappingNode):
-        if node is not None:
-            problems.add(
-                node, f"pairs must be {{task: ..., count: 64}}, {{file: ...}} or a list "
-                f"of pairs, got {lines.shown(node)}"
-            )  # fmt: skip
+        told = (
+            f"{{task: ..., count: 64}}, {{file: ...}} or a list of pairs, got {lines.shown(node)}"
+        )
+        problems.add(node, f"pairs must be {told}")
         return InlinePairs(())
     keys = {key.value for key, _ in node.value}
     if "task" in keys and "file" in keys:
@@ -555,41 +513,27 @@ def _read_task(node: yaml.MappingNode, problems: Problems) -> TaskPairs:
     from forgetguard.capabilities.tasks import find_task, task_names
 
     known = ("task", "count", "seed", "most")
-    nodes = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
-    task = lines.text(nodes["task"], "pairs: task", problems)
-    if task is not None and task not in task_names():
-        problems.add(nodes["task"], f"pairs: unknown task {task!r}: {nearest(task, task_names())}")
-    elif task is not None:
+    given = lines.mapping(node, "pairs", problems, known=known, required=known[:2])
+    task = given.choice("task", task_names())
+    if task is not None:
         try:
             find_task(task)
         except CapabilityError as error:
-            problems.add(nodes["task"], f"pairs: {error}")
-    count = lines.whole(nodes, "count", "pairs", 64, (FEWEST_JUDGED, MOST_PAIRS), problems)
-    seed = None
-    if "seed" in nodes:
-        seed = lines.integer(nodes["seed"], "pairs: seed", "seed: 0", problems)
-        if seed is not None and seed < 0:
-            problems.add(nodes["seed"], f"pairs: seed must be 0 or more, got {seed}")
-    most = _read_most(nodes, count, problems)
-    return TaskPairs(task or "", count or 0, seed or 0, line_of(node), most)
+            given.wrong("task", str(error))
+    count = given.whole("count", 64, FEWEST_JUDGED, MOST_PAIRS)
+    seed = given.whole("seed", 0, 0) or 0
+    return TaskPairs(task or "", count or 0, seed, line_of(node), _read_most(given, count))
 
 
-def _read_most(nodes: dict[str, yaml.Node], count: int | None, problems: Problems) -> int | None:
+def _read_most(given: Fields, count: int | None) -> int | None:
     """How many pairs may be drawn, where drawing is sequential."""
-    if "most" not in nodes:
-        return None
-    most = lines.whole(nodes, "most", "pairs", 256, (FEWEST_PAIRS, MOST_PAIRS), problems)
-    if "count" not in nodes:
-        problems.add(
-            nodes["most"],
-            "pairs: most needs count, the number of pairs to begin with: add e.g. count: 64",
-        )
+    most = given.whole("most", 256, FEWEST_PAIRS, MOST_PAIRS)
+    if "most" in given and "count" not in given:
+        told = "most needs count, the number of pairs to begin with: add e.g. count: 64"
+        given.wrong("most", told)
     elif most is not None and count is not None and most <= count:
-        problems.add(
-            nodes["most"],
-            f"pairs: most must be above count ({count}), got {most}: give e.g. {4 * count}, or "
-            "leave it out to measure count pairs",
-        )
+        told = f"give e.g. {4 * count}, or leave it out to measure count pairs"
+        given.wrong("most", f"most must be above count ({count}), got {most}: {told}")
         return None
     return most
 
@@ -597,70 +541,31 @@ def _read_most(nodes: dict[str, yaml.Node], count: int | None, problems: Problem
 def _read_file(
     node: yaml.MappingNode, readout: str | None, path: Path, problems: Problems
 ) -> FilePairs:
-    nodes = lines.mapping(node, "pairs", problems, known=("file", "count", "most"))
-    count = lines.whole(nodes, "count", "pairs", 64, (FEWEST_PAIRS, MOST_PAIRS), problems)
-    most = _read_most(nodes, count, problems)
+    given = lines.mapping(node, "pairs", problems, known=("file", "count", "most"))
+    count = given.whole("count", 64, FEWEST_PAIRS, MOST_PAIRS)
+    most = _read_most(given, count)
     read = partial(read_prompt_file, readout=readout, at_least=most or count or FEWEST_PAIRS)
-    file, pairs = lines.items_of_file(nodes, "file", "pairs", path, read, problems)
+    file, pairs = given.items_of_file("file", path, read)
     return FilePairs(file or path.parent, count, pairs, line_of(node), most)
 
 
-def _read_inline(node: yaml.SequenceNode, readout: str | None, problems: Problems) -> InlinePairs:
-    pairs = []
-    for item in node.value:
-        nodes = lines.mapping(item, "pairs", problems, known=PAIR_KEYS, required=REQUIRED_PAIR_KEYS)
-        texts = {
-            key: _read_key(key, value, problems)
-            for key, value in nodes.items()
-            if key in REQUIRED_PAIR_KEYS or not lines.is_null(value)
-        }
-        pair = make_pair(texts, line_of(item))
-        if pair is not None:
-            pairs.append(pair)
-    check_pairs(pairs, readout, problems)
-    if len(node.value) < FEWEST_PAIRS:
-        problems.add(
-            node,
-            f"pairs: holds {len(node.value)}, at least {FEWEST_PAIRS} are needed: add prompt pairs",
-        )
-    return InlinePairs(tuple(pairs), line_of(node))
-
-
-def _read_key(key: str, node: yaml.Node, problems: Problems) -> Any:
-    label = f"pairs: {key}"
-    if key in FURTHER_KEYS:
-        return _read_texts(node, label, problems)
-    if key != CLASSES:
-        return lines.text(node, label, problems)
-    given = lines.mapping(node, label, problems)
-    if "" in given:
-        problems.add(given.pop(""), f"{label}: a class must have a name, got ''")
-    texts = {name: lines.text(one, f"{label}: {name}", problems) for name, one in given.items()}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
-def _read_texts(node: yaml.Node, label: str, problems: Problems) -> list[str]:
-    items = lines.sequence(node, label, "[' four', ' five']", problems)
-    texts = [lines.text(item, f"{label}: each", problems) for item in items]
-    return [text for text in texts if text is not None]
-
-
-def _read_chat(node: yaml.Node, label: str, problems: Problems) -> ChatTemplate:
+def _read_chat(given: Fields) -> ChatTemplate:
     """true or false, or arguments to the template; those that are given mean true."""
+    key, node, problems = "chat_template", given["chat_template"], given.problems
     if not isinstance(node, yaml.MappingNode):
-        return lines.flag(node, label, problems) or False
+        return given.flag(key)
     if not node.value:
-        problems.add(node, f"{label} gives no arguments: write {label}: true")
-    nodes = lines.mapping(node, label, problems)
-    for key in _OUR_CHAT_ARGUMENTS & nodes.keys():
-        problems.add(nodes[key], f"{label}: {key} is the gate's own argument: leave it out")
-    value: dict[str, Any] = lines.plain_value(node, label, problems) or {}
-    for key in (key for key, one in value.items() if not _is_plain(one)):
-        problems.add(
-            nodes[key],
-            f"{label}: {key} must be text, a number, true, false, null, or lists and mappings of "
-            f"those, got {type(value[key]).__name__} (put it in quotes)",
-        )
+        given.wrong(key, f"{key} gives no arguments: write {key}: true")
+    arguments = given.mapping(key)
+    for name in _OUR_CHAT_ARGUMENTS & arguments.keys():
+        arguments.wrong(name, f"{name} is the gate's own argument: leave it out")
+    value: dict[str, Any] = lines.plain_value(node, key, problems) or {}
+    for name, one in value.items():
+        if not _is_plain(one):
+            told = "text, a number, true, false, null, or lists and mappings of those"
+            got = f"got {type(one).__name__} (put it in quotes)"
+            at = arguments.get(str(name), node)
+            problems.add(at, arguments.label(f"{name} must be {told}, {got}"))
     return value
 
 
@@ -684,90 +589,86 @@ def dump(spec: GateSpec, directory: str | Path | None = None) -> str:
         directory: where the file will lie, so that a prompt file is named relative to it; without
             it the prompt file's path is absolute.
     """
-    document: dict[str, Any] = {
+
+    def written(path: Path) -> str:
+        named = path if directory is None else os.path.relpath(path, Path(directory).resolve())
+        return str(named).replace(os.sep, "/")
+
+    site, confidence = spec.site, spec.confidence
+    document = {
         "forgetguard": VERSION if spec.has_circuit else VERSIONS[-1],
         "name": spec.name,
+        "capability": spec.capability or None,
+        "description": spec.description or None,
+        "fits": _dump_fits(spec.fits),
+        "core": spec.core or None,
+        **_dump_source(spec.pairs, written),
+        "new_task": spec.new_task and _dump_source(spec.new_task, written)["prompts"],
+        "chat_template": spec.chat_template or None,
+        "readout": spec.readout if spec.has_pairs else None,
+        "circuit": "auto" if spec.auto else list(map(str, spec.members)) or None,
+        "one_by_one": _dump_one_by_one(spec),
+        "site": site if site != SITES[0] else None,
+        "confidence": confidence if confidence != DEFAULT_CONFIDENCE else None,
+        "limits": {
+            limit.key: {"max": limit.maximum}
+            | ({"floor": limit.floor} if limit.floor != DEFAULT_FLOOR else {})
+            | ({"guard": limit.guard} if limit.guard else {})
+            for limit in spec.limits
+        },
+        "found": None if spec.found is None else dict(spec.found),
     }
-    if spec.capability:
-        document["capability"] = spec.capability
-    if spec.description:
-        document["description"] = spec.description
-    if spec.fits is not None:
-        given = {name: getattr(spec.fits, name) for name in _FITS}
-        if spec.fits.alias is not None:
-            given["alias"] = list(spec.fits.alias)
-        told = {name: value for name, value in given.items() if value is not None}
-        document["fits"] = "any" if spec.fits.any_base else told
-    if spec.core:
-        document["core"] = True
-    if isinstance(spec.pairs, EvalTasks):
-        document["lm_eval"] = dump_tasks(spec.pairs, directory)
-    elif isinstance(spec.pairs, Prompts):
-        document["prompts"] = _dump_prompts(spec.pairs, directory)
-    elif spec.pairs is not None:
-        document["pairs"] = _dump_pairs(spec.pairs, directory)
-    if spec.new_task is not None:
-        document["new_task"] = _dump_prompts(spec.new_task, directory)
-    if spec.chat_template:
-        document["chat_template"] = spec.chat_template
-    if spec.has_pairs:
-        document["readout"] = spec.readout
-    if spec.has_circuit:
-        document["circuit"] = "auto" if spec.auto else [str(one) for one in spec.members]
-    if spec.one_by_one is not None:
-        alone = spec.one_by_one
-        document["one_by_one"] = alone if alone == "all" else [str(one) for one in alone]
-    if spec.site != SITES[0]:
-        document["site"] = spec.site
-    if spec.confidence != GateSpec.__dataclass_fields__["confidence"].default:
-        document["confidence"] = spec.confidence
-    document["limits"] = {
-        limit.key: {"max": limit.maximum}
-        | ({"floor": limit.floor} if limit.floor != DEFAULT_FLOOR else {})
-        | ({"guard": limit.guard} if limit.guard else {})
-        for limit in spec.limits
-    }
-    if spec.found is not None:
-        document["found"] = dict(spec.found)
     return yaml.safe_dump(
-        document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        {key: value for key, value in document.items() if value is not None},
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
     )
 
 
-def _dump_pairs(pairs: TaskPairs | FilePairs | InlinePairs, directory: str | Path | None) -> Any:
-    most = {} if isinstance(pairs, InlinePairs) or pairs.most is None else {"most": pairs.most}
-    if isinstance(pairs, TaskPairs):
-        return {"task": pairs.task, "count": pairs.count, "seed": pairs.seed} | most
-    if isinstance(pairs, FilePairs):
-        written = _dump_file(pairs.path, directory)
-        return written if pairs.count is None else written | {"count": pairs.count} | most
-    entries = []
-    for pair in pairs.pairs:
-        entry: dict[str, Any] = dict(zip(REQUIRED_PAIR_KEYS, pair_texts(pair)[:3], strict=True))
-        if pair.distractor is not None:
-            entry["distractor"] = pair.distractor
-        further = {key: list(getattr(pair, key)) for key in FURTHER_KEYS}
-        entry |= {key: texts for key, texts in further.items() if texts}
-        entry |= {"template": pair.template} if pair.template else {}
-        entries.append(entry | ({CLASSES: dict(pair.classes)} if pair.classes else {}))
-    return entries
+def _dump_fits(fits: Fits | None) -> str | dict[str, Any] | None:
+    if fits is None or fits.any_base:
+        return None if fits is None else "any"
+    told = {name: getattr(fits, name) for name in _FITS}
+    told["alias"] = None if fits.alias is None else list(fits.alias)
+    return {name: value for name, value in told.items() if value is not None}
 
 
-def _dump_file(path: Path, directory: str | Path | None) -> dict[str, Any]:
-    file = str(path) if directory is None else os.path.relpath(path, Path(directory).resolve())
-    return {"file": file.replace(os.sep, "/")}
+def _dump_one_by_one(spec: GateSpec) -> str | list[str] | None:
+    alone = spec.one_by_one
+    return alone if alone is None or alone == "all" else list(map(str, alone))
 
 
-def _dump_prompts(prompts: Prompts, directory: str | Path | None) -> Any:
-    if prompts.path is not None:
-        written = _dump_file(prompts.path, directory)
-        return written if prompts.count is None else written | {"count": prompts.count}
-    entries: list[Any] = []
-    for one in prompts.prompts:
-        more = {"completion": one.completion, "template": one.template}
-        given = {key: text for key, text in more.items() if text}
-        entries.append({"prompt": one.clean, **given} if given else one.clean)
-    return entries
+def _dump_source(source: Source | None, written: Callable[[Path], str]) -> dict[str, Any]:
+    """What it says where prompts come from, under its key."""
+    if isinstance(source, EvalTasks):
+        return {"lm_eval": dump_tasks(source, written)}
+    if isinstance(source, InlinePairs):
+        return {"pairs": [_dump_entry(one, PAIRS) for one in source.pairs]}
+    if isinstance(source, Prompts) and source.path is None:
+        entries = [_dump_entry(one, PROMPTS) for one in source.prompts]
+        return {"prompts": [one if len(one) > 1 else one["prompt"] for one in entries]}
+    found: dict[str, Any] = {}
+    if isinstance(source, TaskPairs):
+        found = {"task": source.task, "count": source.count, "seed": source.seed}
+    elif source is not None and source.path is not None:
+        found = {"file": written(source.path), "count": source.count}
+    found["most"] = getattr(source, "most", None)
+    key = "prompts" if isinstance(source, Prompts) else "pairs"
+    told = {name: value for name, value in found.items() if value is not None}
+    return {key: told} if told else {}
+
+
+def _dump_entry(one: PromptPair | Prompt, kind: Kind[Any]) -> dict[str, Any]:
+    values = {key: getattr(one, "clean" if key == "prompt" else key) for key in kind.keys}
+    return {
+        key: value
+        if isinstance(value, str)
+        else (dict if isinstance(value, Mapping) else list)(value)
+        for key, value in values.items()
+        if value
+    }
 
 
 def save(spec: GateSpec, path: str | Path) -> GateSpec:

@@ -44,11 +44,10 @@ from forgetguard.gate.runner import (
 from forgetguard.gate.same_function import apart, may_be_equal
 from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes, prompt_notes
 from forgetguard.gate.suitability import (
-    check_baseline,
     check_fits,
+    check_given,
     check_heads,
     check_names,
-    check_reference,
 )
 from forgetguard.gate.verdict import Verdict
 from forgetguard.measures.behaviour import check_length, counterfactual_readout
@@ -168,10 +167,8 @@ class GateSession:
                 f"controls={controls}"
             )
         check_names(circuits)
-        if pair.reference is None:
-            check_reference(circuits)
-        if baseline is None and not recording:
-            check_baseline(circuits)
+        recorded = baseline is not None or recording
+        check_given(circuits, reference=pair.reference is not None, baseline=recorded)
         self._baseline = baseline
         if cache is None and not is_off() and (keep or any(spec.auto for spec in circuits)):
             cache = cache_folder()

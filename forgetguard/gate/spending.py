@@ -17,12 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
 from forgetguard.errors import MeasurementError
-
-FloatArray = npt.NDArray[np.float64]
+from forgetguard.gate.resampling import FloatArray
 
 _NODES = 300  # of the quadrature; 600 change no level by more than 1e-9 of itself
 _FAR = 9.0  # standard deviations beyond which a normal density is nothing

@@ -41,7 +41,9 @@ Where the denominator cannot be told from 0 at a level, the bound at that level 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -133,63 +135,30 @@ def ratios(
     return Family(estimates, tuple(corrected.tolist()), tuple(form.errors().tolist()), form.freedom)
 
 
-def ratio(
-    numerator: FloatArray,
-    denominator: FloatArray,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    clusters: IntArray | None = None,
-) -> Estimate:
+class Draws(TypedDict, total=False):
+    """What the estimates of one verdict share, as `ratios` takes it."""
+
+    confidence: float
+    resamples: int
+    seed: int
+    clusters: IntArray | None
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray, **draws: Unpack[Draws]) -> Estimate:
     """`ratios` of one row: mean(numerator) / mean(denominator), each [n]."""
-    found = ratios(
-        np.asarray(numerator, dtype=np.float64)[None],
-        np.asarray(denominator, dtype=np.float64)[None],
-        confidence=confidence,
-        fail_alpha=0,
-        resamples=resamples,
-        seed=seed,
-        clusters=clusters,
-    )
-    return found.estimates[0]
+    rows = np.asarray(numerator)[None], np.asarray(denominator)[None]
+    return ratios(*rows, fail_alpha=0, **draws).estimates[0]
 
 
-def means(
-    values: FloatArray,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    clusters: IntArray | None = None,
-) -> tuple[Estimate, ...]:
+def means(values: FloatArray, **draws: Unpack[Draws]) -> tuple[Estimate, ...]:
     """The mean of each row of [heads, n] with its interval: `ratios` to denominators of 1, that is
     the bootstrap-t."""
-    values = np.asarray(values, dtype=np.float64)
-    return ratios(
-        values,
-        np.ones_like(values),
-        confidence=confidence,
-        fail_alpha=0,
-        resamples=resamples,
-        seed=seed,
-        clusters=clusters,
-    ).estimates
+    return ratios(values, np.ones_like(values), fail_alpha=0, **draws).estimates
 
 
-def mean(
-    values: FloatArray,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    clusters: IntArray | None = None,
-) -> Estimate:
+def mean(values: FloatArray, **draws: Unpack[Draws]) -> Estimate:
     """`means` of one row, [n]."""
-    values = np.asarray(values, dtype=np.float64)[None]
-    return means(values, confidence=confidence, resamples=resamples, seed=seed, clusters=clusters)[
-        0
-    ]
+    return means(np.asarray(values)[None], **draws)[0]
 
 
 def measurable(importance: Estimate) -> bool:
@@ -202,21 +171,16 @@ def resampled_t(form: LinearForm, ratios: FloatArray, resamples: int, seed: int)
     where the true ratio is `ratios`. Rows in which nothing varies read 0."""
     residuals = form.deviations(form.residuals(ratios))
     squares = residuals**2
-    draws = np.empty((len(residuals), resamples))
-    for where, weights in weights_in_chunks(form.units, resamples, seed):
+
+    def drawn(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         sums = residuals @ weights
         if np.ptp(form.sizes) == 0:
-            spread = squares @ weights - sums**2 / form.units
-        else:
-            mean = sums / (form.sizes @ weights)  # a pair's
-            spread = squares @ weights - 2 * mean * ((residuals * form.sizes) @ weights)
-            spread += mean**2 * (form.sizes**2 @ weights)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.sqrt(np.maximum(spread, 0.0) * (form.units / (form.units - 1)))
-            draws[:, where] = sums / error
-    draws[np.isnan(draws)] = 0.0
-    draws[form.exact] = 0.0
-    return draws
+            return sums, squares @ weights - sums**2 / form.units
+        mean = sums / (form.sizes @ weights)  # a pair's
+        spread = squares @ weights - 2 * mean * ((residuals * form.sizes) @ weights)
+        return sums, spread + mean**2 * (form.sizes**2 @ weights)
+
+    return _in_errors(form, drawn, resamples, seed)
 
 
 def resampled_ratio_t(form: LinearForm, resamples: int, seed: int) -> FloatArray:
@@ -224,18 +188,32 @@ def resampled_ratio_t(form: LinearForm, resamples: int, seed: int) -> FloatArray
     Rows in which nothing varies read 0."""
     residuals, scale = form.residuals(form.values), form.denominators
     squares, products = residuals**2, residuals * scale
-    draws = np.empty((len(residuals), resamples))
-    for where, weights in weights_in_chunks(form.units, resamples, seed):
+
+    def drawn(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         off, total = residuals @ weights, scale @ weights
+        moved = off / total
+        spread = squares @ weights - 2 * moved * (products @ weights)
+        return np.sign(total) * off, spread + moved**2 * (scale**2 @ weights)
+
+    return _in_errors(form, drawn, resamples, seed)
+
+
+def _in_errors(
+    form: LinearForm,
+    drawn: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    resamples: int,
+    seed: int,
+) -> FloatArray:
+    """What is `drawn`, a sum and its spread, [heads, draws] each, in standard errors of the sum."""
+    found = np.empty((len(form.values), resamples))
+    for where, weights in weights_in_chunks(form.units, resamples, seed):
         with np.errstate(divide="ignore", invalid="ignore"):
-            moved = off / total
-            spread = squares @ weights - 2 * moved * (products @ weights)
-            spread += moved**2 * (scale**2 @ weights)
+            sums, spread = drawn(weights)
             error = np.sqrt(np.maximum(spread, 0.0) * (form.units / (form.units - 1)))
-            draws[:, where] = np.sign(total) * off / error
-    draws[np.isnan(draws)] = 0.0
-    draws[form.exact] = 0.0
-    return draws
+            found[:, where] = sums / error
+    found[np.isnan(found)] = 0.0
+    found[form.exact] = 0.0
+    return found
 
 
 def with_known(

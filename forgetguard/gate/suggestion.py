@@ -26,13 +26,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.gate import accuracy, studentised
-from forgetguard.gate.resampling import cluster_codes
+from forgetguard.gate.resampling import FloatArray, cluster_codes
 from forgetguard.measures.interventions import Progress
 from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
 from forgetguard.patching.budget import memory_errors
@@ -53,8 +52,6 @@ FLOORS: Mapping[str, float] = {
 FACTOR = 2.0  # how far beyond the noise a limit begins
 TOO_MUCH = 0.5  # a limit from here on lets half a circuit's work be lost
 _NOISE = "noise"
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

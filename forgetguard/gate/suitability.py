@@ -7,7 +7,13 @@ from typing import Any
 
 from forgetguard.anatomy.members import Mlp
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.declaration import Fits, GateSpec
+
+_OVER = {
+    "reference": "a third checkpoint: give reference=...",
+    "baseline": "a baseline: give --forgetguard-baseline PATH, and record it first from an "
+    "accepted checkpoint with --forgetguard-update",
+}
 
 
 def check_names(specs: Iterable[GateSpec]) -> None:
@@ -59,55 +65,48 @@ def check_fits(spec: GateSpec, config: Mapping[str, Any], weights: Callable[[], 
     Raises:
         SpecificationError: its `fits` does not match, but for `alias`, which is a name only.
     """
-    fits = spec.fits
-    if fits is None or fits.any_base:
-        return
+    strange = None if spec.fits is None else _strange(spec.fits, config, weights)
+    if strange is not None:
+        name, wanted, found = strange
+        raise SpecificationError(
+            f"{spec.where(1)}: circuit {spec.name!r} is of another base: its fits: {name} is "
+            f"{wanted}, this base's is {found}: find it again in this base (forgetguard "
+            "discover), or take fits: out of the file to gate this base with it"
+        )
+
+
+def _strange(
+    fits: Fits, config: Mapping[str, Any], weights: Callable[[], str | None]
+) -> tuple[str, object, object] | None:
+    """What a base has not as a circuit asks of it, but for the alias: the key, what is asked, what
+    is there. A fingerprint reads every byte of the weights: only where all else fits."""
     architectures = config.get("architectures") or ()
-    asked = (
-        ("architecture", fits.architecture, lambda: next(iter(architectures), None)),
-        ("layers", fits.layers, lambda: config_size(config, "layers")),
-        ("heads", fits.heads, lambda: config_size(config, "heads")),
-        ("weights", fits.weights, weights),
-    )
-    for name, wanted, find in asked:
-        found = None if wanted is None else find()
-        if wanted is not None and found != wanted:
-            raise SpecificationError(
-                f"{spec.where(1)}: circuit {spec.name!r} is of another base: its fits: {name} is "
-                f"{wanted}, this base's is {found}: find it again in this base (forgetguard "
-                "discover), or take fits: out of the file to gate this base with it"
-            )
+    given = fits.architecture in architectures
+    there: Mapping[str, Callable[[], object]] = {
+        "architecture": lambda: fits.architecture if given else next(iter(architectures), None),
+        "layers": lambda: config_size(config, "layers"),
+        "heads": lambda: config_size(config, "heads"),
+        "weights": weights,
+    }
+    for name, find in there.items():
+        wanted = getattr(fits, name)
+        if wanted is not None and (found := find()) != wanted:
+            return name, wanted, found
+    return None
 
 
-def check_reference(specs: Iterable[GateSpec]) -> None:
-    """To be called where no reference is given: no limit may need one.
+def check_given(specs: Iterable[GateSpec], *, reference: bool, baseline: bool) -> None:
+    """No limit may be over a reference, or over a baseline, that is not given.
 
     Raises:
-        SpecificationError: some do; one `file:line` each.
+        SpecificationError: some are; one `file:line` each.
     """
+    given = {"": True, "reference": reference, "baseline": baseline}
     needy = [
-        f"{spec.where(limit.line)}: limits.{limit.key} needs a third checkpoint: give reference=..."
+        f"{spec.where(limit.line)}: limits.{limit.key} needs {_OVER[limit.over]}"
         for spec in specs
         for limit in spec.limits
-        if limit.over == "reference"
-    ]
-    if needy:
-        raise SpecificationError("\n".join(needy))
-
-
-def check_baseline(specs: Iterable[GateSpec]) -> None:
-    """To be called where no baseline is given: no limit may need one.
-
-    Raises:
-        SpecificationError: some do; one `file:line` each.
-    """
-    needy = [
-        f"{spec.where(limit.line)}: limits.{limit.key} needs a baseline: give "
-        "--forgetguard-baseline PATH, and record it first from an accepted checkpoint with "
-        "--forgetguard-update"
-        for spec in specs
-        for limit in spec.limits
-        if limit.over == "baseline"
+        if not given[limit.over]
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
@@ -128,26 +127,20 @@ def config_size(config: Mapping[str, Any], what: str) -> int | None:
 
 
 def fits_base(
-    spec: GateSpec,
-    config: Mapping[str, Any],
-    weights_fingerprint: str | None,
-    *,
-    alias: str | None = None,
+    spec: GateSpec, config: Mapping[str, Any], weights: Callable[[], str | None], *, alias: str
 ) -> bool:
     """Whether a bundled circuit belongs to a base.
 
     All that its `fits` gives must match, and its heads must exist; `fits: any` fits every base. A
-    circuit without `fits` does
-    not say whose it is, so it belongs to no base by itself; what is not known does not match.
+    circuit without `fits` does not say whose it is, so it belongs to no base by itself; what is not
+    known does not match.
 
     Args:
-        spec: the circuit.
-        config: the base's config.json.
-        weights_fingerprint: of the base's weights; None when not computed.
-        alias: the base as the user named it, where that is an alias such as `tiny:base`.
+        config, weights: as `check_fits`; the fingerprint may be None, not known.
+        alias: the base as the user named it.
     """
     fits = spec.fits
-    if fits is None:
+    if fits is None or (fits.alias is not None and alias not in fits.alias):
         return False
     layers, heads = config_size(config, "layers"), config_size(config, "heads")
     inside = all(
@@ -155,11 +148,4 @@ def fits_base(
         and (heads is None or isinstance(head, Mlp) or head.index < heads)
         for head in spec.members
     )
-    return (
-        inside
-        and (fits.alias is None or alias in fits.alias)
-        and (fits.architecture is None or fits.architecture in (config.get("architectures") or ()))
-        and (fits.layers is None or fits.layers == layers)
-        and (fits.heads is None or fits.heads == heads)
-        and (fits.weights is None or fits.weights == weights_fingerprint)
-    )
+    return inside and _strange(fits, config, weights) is None

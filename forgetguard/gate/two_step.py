@@ -76,7 +76,7 @@ def lower_bounds(
         for head in np.flatnonzero(moving):
             limit = float(low[head])
             # By how much each head's T there lies below 0 even where its ratio is `most`, [heads].
-            error = np.where(known, form.errors(), form.errors_at(limit))
+            error = np.where(known, form.errors(), form.errors_at(np.full(heads, limit)))
             with np.errstate(divide="ignore", invalid="ignore"):
                 shifts = np.where(most < limit, (most - limit) / error, 0.0)
             critical[head] = highest(shifts, rest)

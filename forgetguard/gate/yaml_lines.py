@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -157,6 +157,77 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+class Fields(dict[str, yaml.Node]):
+    """A mapping's values by key. What is wrong with one goes to `problems`, under the name of the
+    mapping, `where`, and the value reads as if it were not there."""
+
+    def __init__(self, where: str, problems: Problems) -> None:
+        super().__init__()
+        self.where, self.problems = where, problems
+
+    def label(self, key: str) -> str:
+        """A key, or what is said of it, as messages show it."""
+        return f"{self.where}: {key}" if self.where else key
+
+    def wrong(self, key: str, message: str) -> None:
+        """Note what is wrong with the value of a key."""
+        self.problems.add(self[key], self.label(message))
+
+    def text(self, key: str) -> str | None:
+        """A non-empty string; None where there is none."""
+        return text(self[key], self.label(key), self.problems) if key in self else None
+
+    def flag(self, key: str) -> bool:
+        """true or false; False where there is none."""
+        return key in self and bool(flag(self[key], self.label(key), self.problems))
+
+    def choice(self, key: str, known: Collection[str]) -> str | None:
+        """One of the names that are known; None where there is none."""
+        value = self.text(key)
+        if value is not None and value not in known:
+            self.wrong(key, f"unknown {key} {value!r}: {nearest(value, known)}")
+            return None
+        return value
+
+    def whole(self, key: str, example: int, least: int, most: int | None = None) -> int | None:
+        """A whole number within its bounds; None where there is none."""
+        if key not in self:
+            return None
+        value = integer(self[key], self.label(key), f"{key}: {example}", self.problems)
+        if value is None or (value >= least and (most is None or value <= most)):
+            return value
+        bounds = f"{least} or more" if most is None else f"between {least} and {most}"
+        self.wrong(key, f"{key} must be {bounds}, got {value}")
+        return None
+
+    def number(self, key: str, example: str) -> float | None:
+        """A finite number; None where there is none."""
+        if key not in self:
+            return None
+        return number(self[key], self.label(key), f"{key}: {example}", self.problems)
+
+    def mapping(
+        self, key: str, known: Collection[str] | None = None, required: Sequence[str] = ()
+    ) -> Fields:
+        """The mapping of a key that is there."""
+        return mapping(self[key], self.label(key), self.problems, known=known, required=required)
+
+    def items_of_file(
+        self, key: str, beside: Path, read: Callable[[Path], Sequence[Item]]
+    ) -> tuple[Path | None, tuple[Item, ...]]:
+        """The file that a key names, relative to the file `beside`, and what `read` finds in it;
+        what is wrong with it is told indented."""
+        written = self.text(key)
+        if written is None:
+            return None, ()
+        file = beside.parent / written
+        try:
+            return file.resolve(), tuple(read(file))
+        except SpecificationError as error:
+            self.wrong(key, f"{key}:\n{indent(str(error), '  ')}")
+        return file.resolve(), ()
+
+
 def mapping(
     node: yaml.Node,
     where: str,
@@ -164,57 +235,33 @@ def mapping(
     *,
     known: Collection[str] | None = None,
     required: Sequence[str] = (),
-) -> dict[str, yaml.Node]:
+) -> Fields:
     """A mapping's values by key. Keys that are unknown (when `known` is given), given twice, not
     text, or missing go to `problems`; a node that is no mapping does too, and reads as empty."""
-    prefix = f"{where}: " if where else ""
+    values = Fields(where, problems)
     if not isinstance(node, yaml.MappingNode):
         keys = ", ".join(known) if known else "key: value"
-        problems.add(node, f"{prefix}must be a mapping (keys: {keys}), got {shown(node)}")
-        return {}
+        told = f"must be a mapping (keys: {keys}), got {shown(node)}"
+        problems.add(node, values.label(told))
+        return values
     lines: dict[str, int] = {}
-    values: dict[str, yaml.Node] = {}
     for key_node, value in node.value:
-        line = line_of(key_node)
+        line, key = line_of(key_node), key_node.value
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.add(line, f"{prefix}a key must be text, got {shown(key_node)}")
-            continue
-        key = str(key_node.value)
-        if key in lines:
-            problems.add(
-                line, f"{prefix}{key!r} is given twice, {both(lines[key], line)}: keep one"
-            )
-            continue
-        lines[key] = line
-        if known is not None and key not in known:
-            problems.add(line, f"{prefix}unknown key {key!r}: {nearest(key, known)}")
+            problems.add(line, values.label(f"a key must be text, got {shown(key_node)}"))
+        elif key in lines:
+            twice = f"{key!r} is given twice, {both(lines[key], line)}: keep one"
+            problems.add(line, values.label(twice))
+        elif known is not None and key not in known:
+            lines[key] = line
+            problems.add(line, values.label(f"unknown key {key!r}: {nearest(key, known)}"))
         else:
+            lines[key] = line
             values[key] = value
     for key in required:
         if key not in lines:
-            problems.add(node, f"{prefix}{key!r} is missing: add it")
+            problems.add(node, values.label(f"{key!r} is missing: add it"))
     return values
-
-
-def items_of_file(
-    nodes: Mapping[str, yaml.Node],
-    key: str,
-    where: str,
-    beside: Path,
-    read: Callable[[Path], Sequence[Item]],
-    problems: Problems,
-) -> tuple[Path | None, tuple[Item, ...]]:
-    """The file that a key of the mapping `where` names, relative to the file `beside`, and what
-    `read` finds in it; what is wrong with it goes to `problems`, indented."""
-    written = text(nodes[key], f"{where}: {key}", problems) if key in nodes else None
-    if written is None:
-        return None, ()
-    file = beside.parent / written
-    try:
-        return file.resolve(), tuple(read(file))
-    except SpecificationError as error:
-        problems.add(nodes[key], f"{where}: {key}:\n{indent(str(error), '  ')}")
-    return file.resolve(), ()
 
 
 def sequence(node: yaml.Node, label: str, example: str, problems: Problems) -> list[yaml.Node]:
@@ -249,26 +296,6 @@ def integer(node: yaml.Node, label: str, example: str, problems: Problems) -> in
     return None
 
 
-def whole(
-    nodes: Mapping[str, yaml.Node],
-    key: str,
-    where: str,
-    example: int,
-    bounds: tuple[int, int],
-    problems: Problems,
-) -> int | None:
-    """The whole number of a key of the mapping `where`; None where it is not there, and, with an
-    entry in `problems`, where it is none or outside its bounds."""
-    if key not in nodes:
-        return None
-    value = integer(nodes[key], f"{where}: {key}", f"{key}: {example}", problems)
-    if value is not None and not bounds[0] <= value <= bounds[1]:
-        between = f"between {bounds[0]} and {bounds[1]}"
-        problems.add(nodes[key], f"{where}: {key} must be {between}, got {value}")
-        return None
-    return value
-
-
 def number(node: yaml.Node, label: str, example: str, problems: Problems) -> float | None:
     """A finite number, or None and an entry in `problems`."""
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
@@ -288,45 +315,54 @@ def flag(node: yaml.Node, label: str, problems: Problems) -> bool | None:
     return None
 
 
-def plain_value(node: yaml.Node, label: str, problems: Problems) -> Any:
+@dataclass(frozen=True, slots=True)
+class Unquoted:
+    """A number, a date, true or false where only texts are asked for, as it is written."""
+
+    written: str
+
+    def __repr__(self) -> str:
+        return f"{self.written} (put it in quotes: {self.written!r})"
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads one value of a file, and tells the keys that it gives twice, at any depth."""
+
+    def __init__(self, label: str, problems: Problems) -> None:
+        super().__init__("")
+        self.label, self.problems = label, problems
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping(node, self.label, self.problems)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+class TextLoader(PlainLoader):
+    """Reads every scalar that is neither text nor null as `Unquoted`."""
+
+    yaml_constructors = PlainLoader.yaml_constructors | {
+        _TAG + kind: lambda _, node: Unquoted(node.value)
+        for kind in ("bool", "int", "float", "timestamp")
+    }
+
+
+def plain_value(
+    node: yaml.Node, label: str, problems: Problems, kind: type[PlainLoader] = PlainLoader
+) -> Any:
     """Whatever is written there as plain Python values, kept as it is; keys given twice at any
     depth, and values that only code could build, go to `problems`."""
-    before = bool(problems)
-    _check_keys(node, label, problems, path=frozenset())
-    if problems and not before:
-        return None
-    loader = yaml.SafeLoader("")
+    loader = kind(label, problems)
     try:
-        return loader.construct_document(node)
+        return loader.construct_object(node, deep=True)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else line_of(node)
-        problems.add(line, f"{label}: {error.problem}: write plain values only")
+        if "recursive" in str(error.problem):
+            problems.add(line, f"{label} contains itself: remove the alias")
+        else:
+            problems.add(line, f"{label}: {error.problem}: write plain values only")
     except (ValueError, OverflowError, RecursionError) as error:
         problems.add(node, f"{label} cannot be read: {error}")
     finally:
         loader.dispose()
     return None
-
-
-def _check_keys(
-    node: yaml.Node,
-    label: str,
-    problems: Problems,
-    path: frozenset[int],
-    seen: set[int] | None = None,
-) -> None:
-    """Duplicate keys and values that contain themselves, each shared node looked at once."""
-    seen = set() if seen is None else seen
-    if id(node) in path:
-        problems.add(node, f"{label} contains itself: remove the alias")
-        return
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    below = path | {id(node)}
-    if isinstance(node, yaml.MappingNode):
-        for value in mapping(node, label, problems).values():
-            _check_keys(value, label, problems, below, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_keys(value, label, problems, below, seen)

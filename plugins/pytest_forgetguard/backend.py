@@ -74,11 +74,11 @@ class ModelBackend:
         """Refuse circuits that cannot be run together. Raises SpecificationError."""
         from forgetguard.gate import suitability
 
+        reference, baseline = self._settings.reference, self._settings.baseline
         suitability.check_names(circuits)
-        if self._settings.reference is None:
-            suitability.check_reference(circuits)
-        if self._settings.baseline is None:
-            suitability.check_baseline(circuits)
+        suitability.check_given(
+            circuits, reference=reference is not None, baseline=baseline is not None
+        )
 
     def bundled(self) -> tuple[list[Path], list[str], int]:
         """The bundled circuit files to judge on the base, the names of the other circuits that fit

@@ -136,13 +136,11 @@ class FakeBackend:
         return load_gate_file(path)
 
     def check(self, circuits):
-        from forgetguard.gate.suitability import check_baseline, check_names, check_reference
+        from forgetguard.gate.suitability import check_given, check_names
 
+        reference, baseline = self.settings.reference, self.settings.baseline
         check_names(circuits)
-        if self.settings.reference is None:
-            check_reference(circuits)
-        if self.settings.baseline is None:
-            check_baseline(circuits)
+        check_given(circuits, reference=reference is not None, baseline=baseline is not None)
 
     def bundled(self):
         from forgetguard.gate.bundled import divided

@@ -70,7 +70,7 @@ def test_a_random_set_of_that_size_is_no_circuit(
     members = anatomy.members(mlps=mlp)
     expected = known_circuit.CIRCUIT_WITH_MLP if mlp else known_circuit.CIRCUIT
     order = method("random")(anatomy, encoded, members, seed=seed).order
-    curve, _ = faithfulness_curve(anatomy, encoded, order)
+    curve = faithfulness_curve(anatomy, encoded, order)
     needed = 1 + max(order.index(member) for member in expected)
     assert needed > len(expected), "a lucky seed: choose others"
     assert curve.at(len(expected)) < 0.1

@@ -54,7 +54,7 @@ def drawn(
     nothing: Any = None
     pairs: Any = SimpleNamespace(n_pairs=4)
     with patch.object(module, "faithfulness", fake):
-        result, clean = faithfulness_curve(
+        return faithfulness_curve(
             nothing,
             pairs,
             order,
@@ -62,8 +62,6 @@ def drawn(
             at_least=lambda whole: at_least,
             coarse=coarse,
         )
-    assert clean is CLEAN
-    return result
 
 
 def first_reaching(values: Sequence[float], faithful: float) -> int | None:

@@ -28,9 +28,7 @@ from forgetguard.discovery.desiderata_masking import (
 )
 from forgetguard.discovery.mask_training import (
     Aim,
-    _adam,
     _minibatches,
-    _State,
     mean_losses,
     prepare,
 )
@@ -194,20 +192,6 @@ def test_every_round_draws_each_pair_once_and_counts_it_alike(
     assert rounds[0] != rounds[1]
 
 
-def test_steps_are_adams() -> None:
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(5, generator=generator, dtype=torch.float64)
-    expected = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([expected], lr=0.1)
-    state = _State(start, *[torch.zeros(5, dtype=torch.float64)] * 3, 0)
-    for _ in range(7):
-        gradient = torch.randn(5, generator=generator, dtype=torch.float64)
-        expected.grad = gradient.clone()
-        optimiser.step()
-        state = _adam(state, start, gradient, 0.1, lambda parameters, _: parameters)
-    torch.testing.assert_close(state.parameters, expected.detach(), rtol=1e-12, atol=1e-12)
-
-
 def test_temperature_falls_geometrically_or_linearly() -> None:
     logits = torch.tensor([2.0], dtype=torch.float64)
     geometric, linear = _annealed((10.0, 0.1), 11), _annealed((10.0, 0.1), 11, linear=True)
@@ -286,7 +270,7 @@ def test_a_mask_that_has_gone_far_early_can_come_back(
     """Without the bound a sigmoid that starts far out passes on no gradient, and stays."""
     monkeypatch.setattr(binary_module, "BOUND", bound)
     monkeypatch.setattr(
-        binary_module, "_start", lambda n, seed: torch.full((n,), 20.0, dtype=torch.float64)
+        binary_module, "start", lambda n, *_: torch.full((n,), 20.0, dtype=torch.float64)
     )
     members = (Head(0, 2), Head(1, 2), Head(2, 1), Head(3, 0))
     found = binary_masking(anatomy, capability, members, steps=100)
@@ -416,9 +400,12 @@ def test_a_step_is_one_forward_and_one_backward_pass_and_sources_are_run_once(
             anatomy,
             anatomy.heads,
             pools,
-            torch.zeros(len(anatomy.heads), dtype=torch.float64),
-            lambda logits, _: torch.sigmoid(logits),
-            lambda logits, _: logits,
+            mask_training.Masks(
+                torch.zeros(len(anatomy.heads), dtype=torch.float64),
+                lambda logits, _: torch.sigmoid(logits),
+                lambda logits, _: logits,
+                torch.sigmoid,
+            ),
             mask_training.Schedule(7, 8, 0.1, 0.01, "all", 0),
             key="",
         )

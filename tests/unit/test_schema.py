@@ -232,7 +232,7 @@ def test_inline_pairs_carry_their_lines() -> None:
         (PAIR | {"answer": " c"}, "the distractor equals the answer"),
         (PAIR | {"answer": ""}, "pairs: answer must not be empty"),
         (PAIR | {"answer": 12}, "pairs: answer must be text, got 12 (put it in quotes: '12')"),
-        (PAIR | {"answers": "x"}, "pairs: answers must be a list, got 'x'"),
+        (PAIR | {"answers": "x"}, "pairs: answers must be a list of texts, got 'x'"),
         (PAIR | {"answers": [3]}, "pairs: answers: each must be text, got 3"),
         (PAIR | {"answers": [" c"]}, "' c' stands twice among the answers and distractors"),
         (PAIR | {"anwser": "x"}, "pairs: unknown key 'anwser': did you mean 'answer'"),
@@ -340,8 +340,9 @@ def test_heads_that_a_base_does_not_have_are_told_with_their_lines() -> None:
 def test_a_limit_over_the_reference_needs_one() -> None:
     spec = parse(changed(8, "  dcv.head.over_reference: {max: 0.1}"))
     with pytest.raises(SpecificationError, match=r":8: limits.dcv.head.over_reference needs"):
-        suitability.check_reference([spec])
-    suitability.check_reference([parse()])
+        suitability.check_given([spec], reference=False, baseline=True)
+    suitability.check_given([spec], reference=True, baseline=False)
+    suitability.check_given([parse()], reference=False, baseline=False)
 
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_attention_heads": 6}
@@ -363,15 +364,16 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "num_at
 )
 def test_a_circuit_fits_a_base_where_all_that_is_given_matches(fits: str, expected: bool) -> None:
     spec = parse(changed(2, f"capability: x\nfits: {fits}"))
-    assert suitability.fits_base(spec, CONFIG, ABC, alias="tiny:base") is expected
+    assert suitability.fits_base(spec, CONFIG, lambda: ABC, alias="tiny:base") is expected
 
 
 def test_a_circuit_fits_no_base_it_cannot_know() -> None:
-    assert not suitability.fits_base(parse(), CONFIG, ABC)
+    assert not suitability.fits_base(parse(), CONFIG, lambda: ABC, alias="x")
     unknown = parse(changed(2, "capability: x\nfits: {weights: " + ABC + "}"))
-    assert not suitability.fits_base(unknown, CONFIG, None)
+    assert not suitability.fits_base(unknown, CONFIG, lambda: None, alias="x")
     beyond = parse(changed(2, "capability: x\nfits: {layers: 2}"))
-    assert not suitability.fits_base(beyond, CONFIG | {"num_hidden_layers": 2}, None)
+    smaller = CONFIG | {"num_hidden_layers": 2}
+    assert not suitability.fits_base(beyond, smaller, lambda: None, alias="x")
 
 
 @pytest.mark.parametrize(
@@ -468,7 +470,7 @@ def test_inline_pairs_keep_their_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "complaint"),
-    [("abba", "classes: must be a mapping"), ("{order: 3}", "order must be text"),
+    [("abba", "classes must be a mapping of texts"), ("{order: 3}", "order must be text"),
      ("{order: [a]}", "order must be text"), ("{'': a}", "must have a name")],
 )  # fmt: skip
 def test_classes_that_are_no_texts_are_told_with_their_line(classes: str, complaint: str) -> None:

@@ -299,10 +299,9 @@ def _find(
 
 
 def _curve(work: _Work, split: _Split, ranking: Ranking, store: Store) -> Curve:
-    curve, _ = faithfulness_curve(
+    return faithfulness_curve(
         work.anatomy, split.held_out, ranking.order, faithful=FAITHFUL, saved=store
     )
-    return curve
 
 
 def _record(
