@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.measures.measure import NATS, Measure, Opened, Sampled
+from forgetguard.measures.measure import NATS, Measure, Opened, Sampled, Unit
 from forgetguard.measures.samples import WHOLE, FloatArray
 
 if TYPE_CHECKING:
@@ -25,17 +25,19 @@ def watch(model: Opened, kept: Predictions | None) -> Reader[Any]:
     return predicting(model.passages) if kept is None else diverging(kept, model.vocabulary)
 
 
-def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
-    """Nats a token, a prompt's mean over its positions: [prompt]."""
-    found = base.seen(watch, kept)
-    return {WHOLE: found.means(found.forward)}
+def of_predictions(key: str, about: str, unit: Unit, part: str) -> Measure:
+    """The measure of one `part` of the two models' `Divergence`, a token's."""
+
+    def compare(base: Opened, kept: Predictions) -> Mapping[str, FloatArray]:
+        """A prompt's mean over its positions: [prompt]."""
+        found = base.seen(watch, kept)
+        return {WHOLE: found.means(getattr(found, part))}
+
+    return Measure(
+        key=key, about=about, unit=unit, sampled=Sampled.PROMPTS, watch=watch, compare=compare
+    )
 
 
-MEASURE = Measure(
-    key="kl.forward",
-    about="KL(base || tuned) of the next token, mean over prompts",
-    unit=NATS,
-    sampled=Sampled.PROMPTS,
-    watch=watch,
-    compare=compare,
+MEASURE = of_predictions(
+    "kl.forward", "KL(base || tuned) of the next token, mean over prompts", NATS, "forward"
 )
