@@ -148,7 +148,7 @@ def intervene(
     clean = empty_behaviour(capability.n_pairs)
     values = np.full((len(interventions), capability.n_pairs), np.nan)
     slices = (passes or Passes(members)).slices(anatomy, members)
-    asked = "" if saved is None else _asked(capability)
+    asked = "" if saved is None else asked_of(capability)
     whole = frozenset(members if passes is not None and passes.nested else ())
     total, done = len(interventions) * capability.n_pairs, 0
     lower = None
@@ -166,12 +166,12 @@ def intervene(
             replaced: Replaced = {}
             if before is None:
                 below = None if lower is None else lower.load(number)
-                asked_of = anatomy, batch.clean, batch.positions, members
+                given = anatomy, batch.clean, batch.positions, members
                 with beside(), handing_to(readers, anatomy, batch.pairs, batch.positions):
                     passed = (
-                        clean_pass(*asked_of, own=slices, below=below)
+                        clean_pass(*given, own=slices, below=below)
                         if passes is None
-                        else clean_and_prefix(*asked_of, batch.start, own=slices)
+                        else clean_and_prefix(*given, batch.start, own=slices)
                     )
                 if lower is not None and below is None:
                     lower.save(number, passed)
@@ -216,18 +216,8 @@ def _cut(places: list[int], small: bool = False) -> list[list[int]]:
     return [places[first : first + size] for first in range(0, len(places), size)]
 
 
-def read_key(capability: EncodedCapability, readout: FloatArray) -> str:
-    """Under which F on the counterfactual prompts is kept, of a model that reads `readout`, float64
-    [pair], on the clean ones."""
-    return digest((_asked(capability), "counterfactual", readout.tobytes()))
-
-
-def behaviour_key(capability: EncodedCapability) -> str:
-    """Under which a model's behaviour on the clean prompts is kept."""
-    return digest((_asked(capability), "behaviour"))
-
-
-def _asked(capability: EncodedCapability) -> str:
+def asked_of(capability: EncodedCapability) -> str:
+    """Tells what a capability asks a model from what others ask, for what is kept of it."""
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.
     pairs = [one.ids for one in capability.encoded.pairs]

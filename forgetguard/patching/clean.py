@@ -22,6 +22,7 @@ from forgetguard.patching.hooks import (
     hooked,
     idle,
     keep_input,
+    keep_output,
     with_first_tensor,
 )
 
@@ -149,8 +150,8 @@ class _Watch:
             if site is None:
                 continue
             before.append((site.attention, keep_input(self.asked, i)))
-            after.append((site.attention, _keep_output(self.attended, i)))
-            after.append((site.output_projection, _keep_output(self.projected, i)))
+            after.append((site.attention, keep_output(self.attended, i)))
+            after.append((site.output_projection, keep_output(self.projected, i)))
         after += [(layer, self._keep_rest(i)) for i, layer in enumerate(self.anatomy.layers)]
         after += [(part, self._keep_part) for part in self.anatomy.layers[self.last].children()]
         return hooked(before=before, after=after)
@@ -183,10 +184,3 @@ class _Watch:
         if asked is self.entered[self.last]:
             return lambda hidden: hidden
         return next((part for part, output in self.parts if output is asked), None)
-
-
-def _keep_output(store: dict[int, Tensor], layer: int) -> PostHook:
-    def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        store[layer] = output[0] if isinstance(output, tuple) else output
-
-    return keep

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ def check_finite(logits: Tensor, what: str) -> None:
 
 
 @contextmanager
-def full_float32() -> Any:
+def full_float32() -> Iterator[None]:
     """Float32 matrix products in float32, not TF32, while inside: on GPUs TF32 keeps 10 bits of
     mantissa, which is of the size of the effects that a gate measures."""
     before = torch.backends.cuda.matmul.allow_tf32
@@ -77,3 +77,17 @@ def full_float32() -> Any:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and its parameters take no gradients; afterwards each
+    module and parameter is as it was."""
+    with ExitStack() as stack:
+        for parameter in model.parameters():
+            stack.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+        model.eval()
+        yield

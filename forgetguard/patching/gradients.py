@@ -21,8 +21,7 @@ from forgetguard.anatomy.members import Member, Mlp
 from forgetguard.errors import AnatomyError
 from forgetguard.patching.budget import CPU_TOKENS, halving
 from forgetguard.patching.capture import by_row
-from forgetguard.patching.forward import check_finite, forward, full_float32, input_device
-from forgetguard.patching.frozen import frozen
+from forgetguard.patching.forward import check_finite, forward, frozen, full_float32, input_device
 from forgetguard.patching.hooks import PostHook, PreHook, first_output, hooked, keep_input
 
 # From float32 logits [row, readout, vocab] (float64 where the model is) to one readout a row.

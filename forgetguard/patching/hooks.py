@@ -67,6 +67,15 @@ def keep_input(store: MutableMapping[K, Tensor], key: K) -> PreHook:
     return keep
 
 
+def keep_output(store: MutableMapping[K, Tensor], key: K) -> PostHook:
+    """Leaves the hidden states that the module last returned in `store`, as they are."""
+
+    def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        store[key] = first_output(output)
+
+    return keep
+
+
 def first_output(output: Any) -> Tensor:
     """The hidden states that a module of a Hugging Face model returned."""
     found = output[0] if isinstance(output, tuple) else output
@@ -75,7 +84,7 @@ def first_output(output: Any) -> Tensor:
 
 
 def with_first_tensor(
-    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call with other hidden states."""
     if args:

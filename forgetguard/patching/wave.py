@@ -155,23 +155,15 @@ class Wave:
             hidden = first_tensor(args, kwargs)
             parts = [hidden] if layer > self.first_layer else []
             parts += self._starting(layer)
-            rows = self.index[: self.alive[layer]]
-            self.live.index = rows
-            carried = self.carrier_index(rows)
+            rows = self.live.index = self.index[: self.alive[layer]]
+            # The carrier row that stands for each clean row.
+            carried = rows if self.carrier.full else torch.zeros_like(rows)
             n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
             self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
             self._record(layer, self.full)
-            grown_args, grown_kwargs = with_first_tensor(
-                args, kwargs, self._trimmed(self.full, layer)
-            )
-            rest = tuple(grow(value, self.carrier, carried, n_heads) for value in grown_args[1:])
-            named = {
-                key: value
-                if key == "hidden_states"
-                else grow(value, self.carrier, carried, n_heads)
-                for key, value in grown_kwargs.items()
-            }
-            return (*grown_args[:1], *rest), named
+            beside = with_first_tensor(args, kwargs, None)
+            args, kwargs = grow(beside, self.carrier, carried, n_heads)
+            return with_first_tensor(args, kwargs, self._trimmed(self.full, layer))
 
         return enter
 
@@ -192,20 +184,13 @@ class Wave:
                 found.append(clean.index_select(0, block.rows.to(clean.device)))
         return found
 
-    def carrier_index(self, rows: Tensor) -> Tensor:
-        """The carrier row that stands for each clean row."""
-        return rows if self.carrier.full else torch.zeros_like(rows)
-
     def _narrow(self, layer: int) -> PreHook:
         """Let the attention see only the rows that need it."""
 
         def narrow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             kept = max(1, self._old(layer))  # an attention of no rows at all is not defined
             self.live.index = self.index[:kept]
-            return (
-                keep_rows(args, self.alive[layer], kept),
-                keep_rows(kwargs, self.alive[layer], kept),
-            )
+            return keep_rows((args, kwargs), self.alive[layer], kept)
 
         return narrow
 
