@@ -74,14 +74,12 @@ from forgetguard.measures.samples import (
     SAID,
     TUNED,
     WHOLE,
-    Control,
     FloatArray,
     Key,
     Note,
     Samples,
     Unit,
     joined,
-    member_names,
 )
 from forgetguard.measures.vulnerability import patched
 from forgetguard.patching.budget import memory_errors
@@ -350,7 +348,11 @@ class GateSession:
                 plan.stages = self._drawn(plan)
                 plan.readings = [{} for _ in plan.stages.parts]
         self._discover()
-        self._check_baseline()
+        if self._baseline is not None:  # before hours of patching
+            base = asdict(self._pair.base.fingerprint)
+            for plan in self._sound():
+                with self._blame(plan):
+                    check_recorded(plan.spec, plan.whole.units, self._baseline, base)
         if any(plan.whole.units for plan in self._sound()):
             for checkpoint in self._others():
                 self._read_one(checkpoint)
@@ -455,15 +457,6 @@ class GateSession:
                 plan.spec = replace(plan.spec, members=found.circuit, one_by_one=alone)
                 plan.notes = auto_notes(found, on)
 
-    def _check_baseline(self) -> None:
-        """Find out before hours of patching that a file is not what the baseline recorded."""
-        if self._baseline is None:
-            return
-        base = asdict(self._pair.base.fingerprint)
-        for plan in self._sound():
-            with self._blame(plan):
-                check_recorded(plan.spec, plan.whole.units, self._baseline, base)
-
     def _choose_others(self, anatomy: Anatomy) -> None:
         """Choose what is patched beside each circuit; every model of the pair has these members."""
         for plan in self._sound():
@@ -472,24 +465,16 @@ class GateSession:
                 fewest = min(site.n_heads for site in anatomy.sites if site is not None)
                 check_heads(plan.spec, anatomy.n_layers, fewest)
                 anatomy.check(plan.spec.members)
-        sound = {
-            name: plan.spec
-            for name, plan in sorted(self._plans.items())
-            if plan.failed is None and plan.spec.members
-        }
-        for name, spec in sound.items():
-            if self._controls:
-                random = random_sets(
-                    spec.members,
-                    anatomy.members(mlps=True),
-                    self._controls,
-                    seed=derive_seed(self._seed, name, "controls"),
-                )
-                self._plans[name].others = random + tuple(
-                    other_circuit(other, one.members, spec.members)
-                    for other, one in sound.items()
-                    if other != name
-                )
+        plans = [plan for plan in self._sound() if plan.spec.members] if self._controls else []
+        for plan in plans:
+            name, members = plan.spec.name, plan.spec.members
+            seed = derive_seed(self._seed, name, "controls")
+            everything = anatomy.members(mlps=True)
+            plan.others = random_sets(members, everything, self._controls, seed=seed) + tuple(
+                other_circuit(one.spec.name, one.spec.members, members)
+                for one in sorted(plans, key=lambda one: one.spec.name)
+                if one is not plan
+            )
 
     def _read(self, plans: Sequence[_Planned], number: int, anatomy: Anatomy, role: str) -> None:
         """Read an open model on one part of each file."""
@@ -528,17 +513,16 @@ class GateSession:
             if spec.members:
                 self._check_patching(anatomy)
                 self._report(f"patching {spec.name}", 0, 1)
-            readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
                 spec,
                 part,
-                readings,
+                plan.readings[number],
                 progress=partial(self._report, f"patching {spec.name}"),
                 saved=self._kept(anatomy),
             )
             plan.unmeasured |= failed
-            samples = self._with_controls(plan, part, readings, anatomy, samples)
+            samples = self._with_controls(plan, number, anatomy, samples)
         samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         samples = self._beside_counterfactual(plan, part, samples)
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
@@ -583,39 +567,28 @@ class GateSession:
         return samples
 
     def _with_controls(
-        self,
-        plan: _Planned,
-        part: Part,
-        readings: dict[str, OtherReading],
-        anatomy: Anatomy,
-        samples: Samples,
+        self, plan: _Planned, number: int, anatomy: Anatomy, samples: Samples
     ) -> Samples:
         """What the controls cost on the circuit's own pairs."""
+        samples = replace(samples, controls=tuple(one.control for one in plan.others))
         chosen = [other for other in plan.others if other.members]
-        controls = tuple(
-            Control(
-                one.name,
-                member_names(one.members),
-                Note("other_heads", {"why": one.note}) if one.note else None,
-            )
-            for one in plan.others
-        )
-        heads = readings[TUNED].heads if chosen else None
+        heads = plan.readings[number][TUNED].heads if chosen else None
         if heads is None:
-            return replace(samples, controls=controls)
+            return samples
         found = patched(
             anatomy,
-            capability_of(part),
+            capability_of(plan.stages.parts[number]),
             [other.members for other in chosen],
             {TUNED: heads},
             importance=False,
             site=plan.spec.site,
         )
-        more = {
-            Key(DAMAGE, Control(one.name, ()).subject, TUNED): found.damage(one.members, TUNED)
-            for one in chosen
-        }
-        return replace(samples.with_arrays(more), controls=controls)
+        return samples.with_arrays(
+            {
+                Key(DAMAGE, one.control.subject, TUNED): found.damage(one.members, TUNED)
+                for one in chosen
+            }
+        )
 
     # --- the run's family ----------------------------------------------------------------------
 
@@ -644,15 +617,16 @@ class GateSession:
         exact = len(limits) - len(sampled)
         if not sampled or not plan.whole.units:
             return exact
-        asked = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
-        # The circuit of a file that is not measured here is not looked for.
-        judged = plan.spec if spec.name in self._plans else asked
-        able: list[bool] = []
+        able = 0
         with self._blame(plan):
-            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan)
+            if spec.name in self._plans:
+                judged, found = plan.spec, self._up_to(plan, 0)
+            else:  # its circuit is not looked for
+                judged = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
+                found = self._behaviour(plan)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
-            able += [judge(limit) for limit in sampled]
-        return exact + sum(able) if able else 0
+            able = exact + sum(judge(limit) for limit in sampled)
+        return able
 
     def _behaviour(self, plan: _Planned) -> Samples:
         """What the base does on the first pairs of a file, without patching."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forgetguard.anatomy.members import Head, Member, heads_of
+from forgetguard.measures.samples import Control, Note, member_names
 
 _TRIES = 50  # draws for each set that is asked for, before too few are taken to exist
 
@@ -25,6 +26,12 @@ class OtherHeads:
     name: str
     members: tuple[Member, ...]
     note: str = ""
+
+    @property
+    def control(self) -> Control:
+        """As samples have it."""
+        note = Note("other_heads", {"why": self.note}) if self.note else None
+        return Control(self.name, member_names(self.members), note)
 
 
 def random_sets(
