@@ -617,7 +617,7 @@ class GateSession:
         exact = len(limits) - len(sampled)
         if not sampled or not plan.whole.units:
             return exact
-        able = 0
+        able: list[bool] = []
         with self._blame(plan):
             if spec.name in self._plans:
                 judged, found = plan.spec, self._up_to(plan, 0)
@@ -625,8 +625,8 @@ class GateSession:
                 judged = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
                 found = self._behaviour(plan)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
-            able = exact + sum(judge(limit) for limit in sampled)
-        return able
+            able += [judge(limit) for limit in sampled]
+        return exact + sum(able) if able else 0
 
     def _behaviour(self, plan: _Planned) -> Samples:
         """What the base does on the first pairs of a file, without patching."""

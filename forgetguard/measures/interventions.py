@@ -203,17 +203,12 @@ def _parts(
     interventions: Sequence[Intervention], saved: Saved | None, kept: Collection[str] | None
 ) -> list[tuple[list[int], bool]]:
     """What is run together, by place, and whether it is kept."""
-    places = list(range(len(interventions)))
-    if kept is None:
-        return [(part, True) for part in _cut(places, saved is not None)]
-    held = [place for place in places if interventions[place].source in kept]
-    rest = [place for place in places if interventions[place].source not in kept]
-    return [(part, True) for part in _cut(held, True)] + [(part, False) for part in _cut(rest)]
-
-
-def _cut(places: list[int], small: bool = False) -> list[list[int]]:
-    size = _SAVED_RUNS if small else max(len(places), 1)
-    return [places[first : first + size] for first in range(0, len(places), size)]
+    keeps = [kept is None or one.source in kept for one in interventions]
+    held = [place for place, keep in enumerate(keeps) if keep]
+    rest = [place for place, keep in enumerate(keeps) if not keep]
+    size = max(len(held), 1) if saved is None and kept is None else _SAVED_RUNS
+    parts = [(held[first : first + size], True) for first in range(0, len(held), size)]
+    return [*parts, (rest, False)] if rest else parts
 
 
 def asked_of(capability: EncodedCapability) -> str:
