@@ -9,5 +9,8 @@ from forgetguard.measures.kl_forward import of_predictions
 from forgetguard.measures.measure import NATS
 
 MEASURE = of_predictions(
-    "kl.reverse", "KL(tuned || base) of the next token, mean over prompts", NATS, "reverse"
+    "kl.reverse",
+    "KL(tuned || base) of the next token, mean over prompts",
+    NATS,
+    lambda found: found.reverse,
 )

@@ -14,5 +14,5 @@ MEASURE = of_predictions(
     "mode.drift",
     "KL(base || tuned) among the tokens that hold 90 % of the base's probability",
     NATS,
-    "drift",
+    lambda found: found.drift,
 )

@@ -15,5 +15,5 @@ MEASURE = of_predictions(
     "mode.mass",
     "probability of the tokens that hold 90 % of the base's, base minus tuned",
     Unit("probability", 1.0, "all of it may be lost (write 0.05 for five points in 100)"),
-    "mass",
+    lambda found: found.mass,
 )
