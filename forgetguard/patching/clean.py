@@ -18,12 +18,11 @@ from forgetguard.patching.capture import capture
 from forgetguard.patching.hooks import (
     PostHook,
     PreHook,
-    first_tensor,
     hooked,
     idle,
     keep_input,
     keep_output,
-    with_first_tensor,
+    on_input,
 )
 
 
@@ -116,12 +115,8 @@ def _entering(anatomy: Anatomy, below: Below | None) -> AbstractContextManager[o
     """While inside, `below` takes the place of the layers that it stands for."""
     stack = ExitStack()
     if below is not None:
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            given = first_tensor(args, kwargs)
-            known = below.residual.to(given.device, given.dtype)
-            return with_first_tensor(args, kwargs, known)
-
+        known = below.residual
+        enter = on_input(lambda given: known.to(given.device, given.dtype))
         stack.enter_context(idle(below.idle))
         stack.enter_context(hooked(before=[(anatomy.layers[below.layer], enter)], after=[]))
     return stack

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.errors import MeasurementError
-from forgetguard.patching.hooks import first_tensor, hooked, with_first_tensor
+from forgetguard.patching.hooks import hooked, on_input
 
 
 def forward(
@@ -29,15 +29,11 @@ def forward(
     `positions` reach the unembedding.
     """
     index = torch.tensor(list(positions))
-
-    def slice_positions(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return with_first_tensor(args, kwargs, hidden.index_select(1, index.to(hidden.device)))
-
+    slices = on_input(lambda hidden: hidden.index_select(1, index.to(hidden.device)))
     extra: dict[str, Any] = {"use_cache": past is not None}
     if past is not None:
         extra[_cache_argument(anatomy.model)] = past
-    with hooked(before=[(anatomy.unembedding, slice_positions)], after=[]):
+    with hooked(before=[(anatomy.unembedding, slices)], after=[]):
         output = anatomy.model(input_ids=ids.to(input_device(anatomy)), **extra)
     logits = output.logits
     assert isinstance(logits, Tensor)

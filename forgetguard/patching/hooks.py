@@ -58,6 +58,25 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return found
 
 
+def on_input(change: Callable[[Tensor], Tensor]) -> PreHook:
+    """Calls the module with what `change` makes of its hidden states."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return with_first_tensor(args, kwargs, change(first_tensor(args, kwargs)))
+
+    return hook
+
+
+def on_output(change: Callable[[Tensor], Tensor]) -> PostHook:
+    """Hands on what `change` makes of the hidden states that the module returned."""
+
+    def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        changed = change(first_output(output))
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
 def keep_input(store: MutableMapping[K, Tensor], key: K) -> PreHook:
     """Leaves the hidden states that the module was last called with in `store`, as they are."""
 
