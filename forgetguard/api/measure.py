@@ -87,7 +87,7 @@ def measure(
     missing = lacking(spec, spec.limits[0].measure)
     if missing:
         raise SpecificationError(f"{key} needs {missing.partition(':')[0]}: give it")
-    samples = GateSession(pair, [spec], seed=seed).measured_for(spec, spec.limits[0])
+    samples = GateSession(pair, [spec], seed=seed).measurement(spec)
     found = estimated(Case.of(spec, samples, seed=seed, family=1), key)
     estimates = {one.subject: one.value for one in found.subjects if one.value is not None}
     return Measured(key, estimates, samples)

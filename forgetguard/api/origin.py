@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from forgetguard.capabilities.capability import Capability
 from forgetguard.capabilities.encoding import check_same_ids
 from forgetguard.checkpoints.placement import ModelPair
-from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures import origin as measures
 from forgetguard.report.wording import part
 from forgetguard.shown import Row, Shown
@@ -39,13 +38,12 @@ def origin(
     """
     both = []
     for one in (capability, *([] if new_task is None else [new_task])):
-        encoded = one.encoded(pair.base.tokenizer)
+        encoded = replace(one.encoded(pair.base.tokenizer), vocabulary=pair.vocabulary)
         check_same_ids(encoded.encoded, one.encoded(pair.tuned.tokenizer).encoded.pairs, "tuned")
         both.append(encoded)
     found = measures.origin(
         pair,
         both[0],
-        vocabulary=shared_vocabulary(pair),
         passes=passes,
         seed=seed,
         new_task=None if new_task is None else both[1],

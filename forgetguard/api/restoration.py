@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.on_checkpoint import check
 from forgetguard.gate import studentised
 from forgetguard.gate.resampling import cluster_codes
-from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.restoration import restored
 from forgetguard.measures.vulnerability import capture_heads
@@ -56,17 +55,16 @@ def restoration(
         ForgetguardError: it cannot be measured; the message says why.
     """
     members = members_of(circuit)
-    encoded = capability.encoded(pair.base.tokenizer)
+    encoded = replace(capability.encoded(pair.base.tokenizer), vocabulary=pair.vocabulary)
     theirs = capability.encoded(pair.tuned.tokenizer)
     check_same_ids(encoded.encoded, theirs.encoded.pairs, "tuned")
-    vocabulary = shared_vocabulary(pair)
     with memory_errors("measuring restoration"):
         with pair.base.open() as model:
-            given = capture_heads(locate(model), encoded, members, vocabulary=vocabulary)
+            given = capture_heads(locate(model), encoded, members)
         with pair.tuned.open() as model:
             anatomy = locate(model)
             check(anatomy, encoded, members)
-            found = restored(anatomy, encoded, members, given, vocabulary=vocabulary)
+            found = restored(anatomy, encoded, members, given)
     clusters = cluster_codes([one.pair.template for one in encoded.encoded.pairs])
     lost = studentised.mean(found.lost, confidence=confidence, seed=seed, clusters=clusters)
     if lost.low <= 0:

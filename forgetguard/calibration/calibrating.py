@@ -42,7 +42,6 @@ from forgetguard.calibration.perturbation import Moved, moved
 from forgetguard.calibration.prepared import Prepared, prepare
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate.declaration import GateSpec, Limit
-from forgetguard.gate.session import shared_vocabulary
 from forgetguard.gate.suggestion import TOO_MUCH
 from forgetguard.gate.verdict import Code, Outcome
 from forgetguard.measures.parameter_drift import weight_pairs
@@ -195,7 +194,7 @@ def calibrate(
         describe_plain(pair.base.spec, pair.options)
         changes = moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
     prepared = prepare(pair, circuits, cache=cache, progress=progress)
-    setting = Setting(pair, prepared.ready, shared_vocabulary(pair), seed, progress)
+    setting = Setting(pair, prepared.ready, seed, progress)
     kernel = read_kernel(setting)
     reads: list[Iterable[Read]] = [[read_dtype(setting)]]
     if not isinstance(kernel, str):
@@ -238,7 +237,6 @@ def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
                 one,
                 reading.heads,
                 chosen[name],
-                vocabulary=setting.vocabulary,
                 progress=partial(setting.report, f"random heads beside {name}"),
             )
     return read, found

@@ -18,10 +18,9 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member, Mlp, heads_of
 from forgetguard.calibration.prepared import Prepared
 from forgetguard.gate.runner import capability_of
-from forgetguard.measures.ablation import ablation
-from forgetguard.measures.interventions import Intervention, Progress, intervene
-from forgetguard.measures.other_heads import damage_of
-from forgetguard.measures.vulnerability import ForeignHeads
+from forgetguard.measures.interventions import Progress
+from forgetguard.measures.samples import TUNED
+from forgetguard.measures.vulnerability import ForeignHeads, patched
 from forgetguard.patching.budget import memory_errors
 
 _TOGETHER = 8  # sets that share a wavefront
@@ -63,7 +62,6 @@ def read_sets(
     foreign: ForeignHeads,
     sets: Sequence[tuple[Member, ...]],
     *,
-    vocabulary: int | None = None,
     progress: Progress | None = None,
 ) -> HeadSets:
     """Patch each of `sets`, whose members `foreign` must hold, from the tuned model into the base.
@@ -75,22 +73,16 @@ def read_sets(
     distinct = list(dict.fromkeys(sets))
     lost: list[float] = []
     with memory_errors(f"patching random heads beside circuit {prepared.spec.name}"):
-        whole = Intervention(prepared.spec.members)
-        worth = intervene(
-            anatomy,
-            capability,
-            [whole],
-            ablation(anatomy, capability, prepared.spec.members),
-            vocabulary=vocabulary,
-        )
-        importance = float((worth.clean.readout - worth.readout[0]).mean())
+        circuit = prepared.spec.members
+        worth = patched(anatomy, capability, [circuit], {})
+        importance = float(worth.importance(circuit).mean())
         for start in range(0, len(distinct), _TOGETHER):
             if progress is not None:
                 progress(start, len(distinct))
             block = distinct[start : start + _TOGETHER]
-            damage = damage_of(
-                anatomy, capability, block, foreign, site=site, vocabulary=vocabulary
+            found = patched(
+                anatomy, capability, block, {TUNED: foreign}, importance=False, site=site
             )
-            lost += [float(one.mean()) / importance for one in damage]
+            lost += [float(found.damage(one, TUNED).mean()) / importance for one in block]
     by_set = dict(zip(distinct, lost, strict=True))
     return HeadSets(tuple(sets), np.array([by_set[one] for one in sets]))

@@ -70,12 +70,11 @@ class Reading:
 class Setting:
     """The base, the circuits, and what all readings have in common.
 
-    vocabulary: ids that are compared (see `shared_vocabulary`). seed: of everything drawn.
+    seed: of everything drawn.
     """
 
     pair: ModelPair
     prepared: tuple[Prepared, ...]
-    vocabulary: int | None
     seed: int = 0
     progress: Progress | None = None
 
@@ -122,7 +121,7 @@ def read_tuned(setting: Setting, also: Callable[[Prepared, Anatomy], Sequence[Me
     with setting.pair.tuned.open() as model:
         anatomy = locate(model)
         more = {one.spec.name: also(one, anatomy) for one in setting.prepared}
-        heads = read_others(anatomy, setting.prepared, setting.vocabulary, also=more)
+        heads = read_others(anatomy, setting.prepared, also=more)
     return Null(TUNED, setting.pair.tuned.spec.given), heads
 
 
@@ -145,7 +144,7 @@ def read_matched(setting: Setting, changes: Mapping[str, Moved], draws: int) -> 
 
 
 def _heads(setting: Setting, model: Any) -> Readings:
-    return read_others(locate(model), setting.prepared, setting.vocabulary)
+    return read_others(locate(model), setting.prepared)
 
 
 def patched(
@@ -164,7 +163,6 @@ def patched(
                     anatomy,
                     one,
                     {str(number): heads[place] for number, (_, heads) in enumerate(block)},
-                    vocabulary=setting.vocabulary,
                     budget=budget,
                     progress=partial(setting.report, f"patching {name}"),
                 )
@@ -184,7 +182,7 @@ def batches_readings(setting: Setting, draws: int) -> Iterator[Reading]:
         for draw in range(draws):
             setting.report("reading other batches", draw, draws)
             others = [replace(one, part=_recut(one.part, rng)) for one in setting.prepared]
-            found = read_others(anatomy, others, setting.vocabulary)
+            found = read_others(anatomy, others)
             pairs = zip(found, others, setting.prepared, strict=True)
             regrouped = tuple(_regrouped(one, there.part, to.part) for one, there, to in pairs)
             read.append((Null(BATCHES, str(draw)), regrouped))

@@ -101,7 +101,7 @@ def fixed(spec: GateSpec) -> GateSpec:
 def _ready(
     pair: ModelPair, spec: GateSpec, cache: Path | None, progress: Progress | None
 ) -> Prepared:
-    part = stages.encode(spec, pair.base, pair.checkpoints[1:]).whole
+    part = stages.encode(spec, pair).whole
     notes: tuple[Note, ...] = ()
     if spec.auto:
         drawn, on = discovery_pairs(spec, part.units)
@@ -128,7 +128,6 @@ def _ready(
 def read_others(
     anatomy: Anatomy,
     prepared: Sequence[Prepared],
-    vocabulary: int | None,
     *,
     also: Mapping[str, Sequence[Member]] | None = None,
 ) -> tuple[OtherReading, ...]:
@@ -143,9 +142,7 @@ def read_others(
     for one in prepared:
         more = (also or {}).get(one.spec.name, ())
         with memory_errors(f"reading the heads of circuit {one.spec.name}"):
-            found.append(
-                read_other(anatomy, one.spec, one.part, TUNED, vocabulary=vocabulary, also=more)
-            )
+            found.append(read_other(anatomy, one.spec, one.part, TUNED, also=more))
     return tuple(found)
 
 
@@ -154,7 +151,6 @@ def measured(
     prepared: Prepared,
     others: Mapping[str, OtherReading],
     *,
-    vocabulary: int | None = None,
     budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     located: bool = False,
@@ -173,7 +169,6 @@ def measured(
             prepared.spec,
             prepared.part,
             others,
-            vocabulary=vocabulary,
             budget=budget,
             progress=progress,
         )
@@ -183,7 +178,6 @@ def measured(
                 prepared.spec,
                 prepared.part,
                 others,
-                vocabulary=vocabulary,
                 budget=budget,
                 progress=progress,
             )

@@ -77,11 +77,15 @@ class Capability:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedCapability:
-    """A capability in one tokenizer's ids: what every model of a comparison runs on."""
+    """A capability in one tokenizer's ids: what every model of a comparison runs on.
+
+    vocabulary: so many ids count, where fine-tuning may have added rows to the logits; None: all.
+    """
 
     capability: Capability
     encoded: Encoded
     batches: tuple[Batch, ...]
+    vocabulary: int | None = None
 
     @property
     def n_pairs(self) -> int:

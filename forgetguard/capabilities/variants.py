@@ -16,7 +16,7 @@ def take(capability: EncodedCapability, indices: Sequence[int]) -> EncodedCapabi
     """The capability on some of its pairs, in the given order."""
     pairs = tuple(capability.encoded.pairs[i] for i in indices)
     encoded = replace(capability.encoded, pairs=pairs)
-    return EncodedCapability(capability.capability, encoded, make_batches(pairs))
+    return replace(capability, encoded=encoded, batches=make_batches(pairs))
 
 
 def halves(
@@ -75,4 +75,4 @@ def _each(
 ) -> EncodedCapability:
     pairs = tuple(change(pair) for pair in capability.encoded.pairs)
     encoded = replace(capability.encoded, pairs=pairs)
-    return EncodedCapability(capability.capability, encoded, make_batches(pairs))
+    return replace(capability, encoded=encoded, batches=make_batches(pairs))

@@ -14,6 +14,7 @@ import torch
 
 from forgetguard.checkpoints.adapted import AdaptedModel
 from forgetguard.checkpoints.adapters import adapter_config, can_toggle, full_checkpoint_under
+from forgetguard.checkpoints.described import full_config
 from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
 from forgetguard.checkpoints.loading import load_model
 from forgetguard.checkpoints.local import localise
@@ -159,6 +160,18 @@ class ModelPair:
         if self._tuned is None:
             raise SpecificationError("tuned= is missing: give base= and tuned=")
         return self._tuned
+
+    @cached_property
+    def vocabulary(self) -> int | None:
+        """The number of token ids that every model has logits for; None when not known.
+
+        Fine-tuning may have added rows to the vocabulary; they are left out of every comparison.
+        """
+        specs = [one.spec for one in self.checkpoints if one.spec.kind != "adapter"]
+        configs = [full_config(localise(one, self.options, weights=False)) for one in specs]
+        sizes = [config.get("vocab_size") for config in configs]
+        known = [size for size in sizes if isinstance(size, int)]
+        return min(known) if known and len(known) == len(sizes) else None
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """The fingerprint of every checkpoint, by role."""

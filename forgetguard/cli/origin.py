@@ -73,16 +73,15 @@ def _run(
         from forgetguard.checkpoints.placement import ModelPair
         from forgetguard.gate.records import dump
         from forgetguard.gate.runner import capability_of
-        from forgetguard.gate.session import check_base, shared_vocabulary
+        from forgetguard.gate.session import check_base
         from forgetguard.gate.stages import encode
         from forgetguard.measures.origin import origin
     found: dict[str, Any] = {}
     failed = False
     with progress_bar() as bar, ModelPair(specs, loading) as pair:
-        vocabulary = shared_vocabulary(pair)
 
         def pairs_of(spec: GateSpec) -> EncodedCapability:
-            return capability_of(encode(spec, pair.base, [pair.tuned]).parts[0])
+            return capability_of(encode(spec, pair).parts[0])
 
         new = pairs_of(new_task[0]) if new_task else None
         for spec in circuits:
@@ -91,7 +90,6 @@ def _run(
                 read = origin(
                     pair,
                     pairs_of(spec),
-                    vocabulary=vocabulary,
                     new_task=new,
                     progress=partial(bar, f"origin of {spec.name}"),
                 )

@@ -44,8 +44,7 @@ from forgetguard.patching.attention_inputs import (
     watched_attention,
     without_graph,
 )
-from forgetguard.patching.forward import check_finite, forward
-from forgetguard.patching.frozen import frozen
+from forgetguard.patching.forward import check_finite, forward, frozen
 from forgetguard.patching.gradients import (
     Activations,
     Read,

@@ -28,8 +28,7 @@ from forgetguard.errors import SpecificationError
 from forgetguard.measures.interventions import FloatArray, Saved
 from forgetguard.measures.saved import digest
 from forgetguard.patching.budget import memory_errors
-from forgetguard.patching.forward import check_finite, forward, full_float32
-from forgetguard.patching.frozen import frozen
+from forgetguard.patching.forward import check_finite, forward, frozen, full_float32
 from forgetguard.patching.mixing import SourceCache, cache_sources, mixed
 
 Loss = Callable[[Logits, Targets], Float[Tensor, "row"]]

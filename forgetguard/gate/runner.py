@@ -26,8 +26,9 @@ from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.stages import Part
 from forgetguard.measures import registry
 from forgetguard.measures.behaviour import Behaviour, behaviour, counterfactual_readout
-from forgetguard.measures.interventions import Saved
+from forgetguard.measures.interventions import Progress, Saved
 from forgetguard.measures.measure import Estimator, Measure, Opened, Subjects
+from forgetguard.measures.own_damage import Detached
 from forgetguard.measures.prompt_pass import Reader, run
 from forgetguard.measures.samples import (
     BASE,
@@ -59,55 +60,50 @@ T = TypeVar("T")
 OF_EVERY_CIRCUIT = ("dcv.head", "dcv.circuit")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+def measures_of(spec: GateSpec) -> tuple[Measure, ...]:
     """The measures of a gate file: those of its limits, and those that stand beside them."""
+    found = {key: registry.find(key) for key in (OF_EVERY_CIRCUIT if spec.has_circuit else ())}
+    found |= {limit.measure.key: limit.measure for limit in spec.limits}
+    return tuple(found.values())
 
-    measures: tuple[Measure, ...]
 
-    @classmethod
-    def of(cls, spec: GateSpec) -> Wanted:
-        keys = OF_EVERY_CIRCUIT if spec.has_circuit else ()
-        found = {key: registry.find(key) for key in keys}
-        found |= {limit.measure.key: limit.measure for limit in spec.limits}
-        return cls(tuple(found.values()))
+def reading(spec: GateSpec) -> list[Measure]:
+    """Those that read models themselves."""
+    return [one for one in measures_of(spec) if one.compare is not None]
 
-    def sets(self, spec: GateSpec, heads: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
-        """The sets of members to patch, by subject; `heads`: every head of the model.
 
-        Raises:
-            MeasurementError: two measures call different sets by one name.
-        """
-        found: dict[str, tuple[Member, ...]] = {}
-        for one in self.measures if spec.members else ():
-            if one.patched is None:
-                continue
-            each = one.subjects is Subjects.MEMBERS
-            asked = spec.judged_alone if each else spec.members
-            named = guarded(one, partial(one.patched, asked, heads))
-            taken = sorted(
-                name for name in named if {*found.get(name, named[name])} != {*named[name]}
+def reads_pairs(spec: GateSpec) -> bool:
+    """Whether the behaviour on prompt pairs is needed."""
+    return spec.has_pairs and any(one.needs_pairs for one in measures_of(spec))
+
+
+def sets_of(
+    spec: GateSpec, measures: Iterable[Measure], heads: Sequence[Member]
+) -> dict[str, tuple[Member, ...]]:
+    """The sets of members that measures have patched, by subject; `heads`: all of the model.
+
+    Raises:
+        MeasurementError: two measures call different sets by one name.
+    """
+    found: dict[str, tuple[Member, ...]] = {}
+    for one in measures if spec.members else ():
+        if one.patched is None:
+            continue
+        asked = spec.judged_alone if one.subjects is Subjects.MEMBERS else spec.members
+        named = guarded(one, partial(one.patched, asked, heads))
+        taken = sorted(name for name in named if {*found.get(name, named[name])} != {*named[name]})
+        if taken:
+            raise MeasurementError(
+                f"measure {one.key!r} of {one.source} patches other members as {taken[0]!r} "
+                "than another measure of this file: one of the two must rename them"
             )
-            if taken:
-                raise MeasurementError(
-                    f"measure {one.key!r} of {one.source} patches other members as {taken[0]!r} "
-                    "than another measure of this file: one of the two must rename them"
-                )
-            found |= named
-        return found
+        found |= named
+    return found
 
-    def members(self, spec: GateSpec, heads: Sequence[Member]) -> set[Member]:
-        """All of them."""
-        return {member for chosen in self.sets(spec, heads).values() for member in chosen}
 
-    def reads_pairs(self, spec: GateSpec) -> bool:
-        """Whether the behaviour on prompt pairs is needed."""
-        return spec.has_pairs and any(one.needs_pairs for one in self.measures)
-
-    @property
-    def own(self) -> tuple[Measure, ...]:
-        """Those that read models themselves."""
-        return tuple(one for one in self.measures if one.compare is not None)
+def patched_members(spec: GateSpec, heads: Sequence[Member]) -> set[Member]:
+    """All members of these sets."""
+    return {one for chosen in sets_of(spec, measures_of(spec), heads).values() for one in chosen}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +125,6 @@ def read_other(
     part: Part,
     role: str,
     *,
-    vocabulary: int | None = None,
     also: Sequence[Member] = (),
     matched: Mapping[Head, Head] | None = None,
 ) -> OtherReading:
@@ -144,22 +139,19 @@ def read_other(
         AnatomyError: a member is not in the model.
         MeasurementError: logits are not finite.
     """
-    wanted = Wanted.of(spec)
-    opened = _opened(role, anatomy, part, vocabulary)
-    readers = _readers(opened, wanted, [{}])
+    opened = _opened(role, anatomy, part)
+    readers = _readers(opened, spec, [{}])
     heads = None
-    if part.pairs is not None and wanted.reads_pairs(spec):
-        members = sorted(wanted.members(spec, anatomy.heads) | {*also})
-        heads = capture_heads(
-            anatomy, part.pairs, members, vocabulary=vocabulary, matched=matched, readers=readers
-        )
+    if part.pairs is not None and reads_pairs(spec):
+        members = sorted(patched_members(spec, anatomy.heads) | {*also})
+        heads = capture_heads(anatomy, part.pairs, members, matched=matched, readers=readers)
         if matched:
-            values = counterfactual_readout(anatomy, part.pairs, vocabulary=vocabulary)
+            values = counterfactual_readout(anatomy, part.pairs)
             heads = replace(heads, counterfactual=values)
     elif readers:
         run(anatomy, opened.batches(), readers)
     kept, failed = {}, {}
-    for measure in wanted.own:
+    for measure in reading(spec):
         if measure.read is not None:
             read = partial(measure.read, opened)
         elif measure.watch is not None:
@@ -179,9 +171,8 @@ def read_base(
     part: Part,
     others: Mapping[str, OtherReading],
     *,
-    vocabulary: int | None = None,
     budget: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     saved: Saved | None = None,
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
     """Read the open base against the other models, by role; also which measures failed, by key.
@@ -191,55 +182,47 @@ def read_base(
     Raises:
         MeasurementError: logits are not finite, or memory does not suffice.
     """
-    wanted = Wanted.of(spec)
     arrays: dict[Key, FloatArray] = {}
-    opened = _opened(BASE, anatomy, part, vocabulary, saved)
-    readers = _readers(opened, wanted, [one.kept for one in others.values()])
-    if part.pairs is not None and wanted.reads_pairs(spec):
+    opened = _opened(BASE, anatomy, part, saved)
+    readers = _readers(opened, spec, [one.kept for one in others.values()])
+    if part.pairs is not None and reads_pairs(spec):
         foreign = _foreign(others)
+        known = None
         if spec.members:
-            sets = wanted.sets(spec, anatomy.heads)
+            sets = sets_of(spec, measures_of(spec), anatomy.heads)
             found = patched(
                 anatomy,
                 part.pairs,
                 list(sets.values()),
                 foreign,
                 site=spec.site,
-                vocabulary=vocabulary,
                 budget=budget,
                 progress=progress,
                 saved=saved,
                 readers=readers,
             )
             arrays |= _of_patched(found, sets, foreign)
-            read: Patched | Behaviour = found
-            base = found.base
+            base, known = found.base, found.counterfactual
         else:
-            read = base = behaviour(anatomy, part.pairs, vocabulary=vocabulary, readers=readers)
-        keep_behaviour(part.pairs, vocabulary, saved, base)
-        arrays |= _of_behaviour(base, BASE)
-        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
-            anatomy, part.pairs, vocabulary, saved, read
-        )
+            base = behaviour(anatomy, part.pairs, readers)
+        keep_behaviour(part.pairs, saved, base)
+        known = kept_readout(anatomy, part.pairs, saved, base, known)
+        arrays |= _of_behaviour(base, known, BASE)
         for role, heads in foreign.items():
-            arrays |= _of_behaviour(heads.behaviour, role)
-            if heads.counterfactual is not None:
-                arrays[Key(COUNTERFACTUAL, WHOLE, role)] = heads.counterfactual
+            arrays |= _of_behaviour(heads.behaviour, heads.counterfactual, role)
     elif readers:
         run(anatomy, opened.batches(), readers)
     samples = Samples(part.units, arrays, dropped=part.dropped)
-    return _compared(opened, wanted, others, samples)
+    return _compared(opened, spec, others, samples)
 
 
-def _opened(
-    role: str, anatomy: Anatomy, part: Part, vocabulary: int | None, saved: Saved | None = None
-) -> Opened:
+def _opened(role: str, anatomy: Anatomy, part: Part, saved: Saved | None = None) -> Opened:
     return Opened(
         role,
         anatomy,
         part.passages,
         part.pairs,
-        vocabulary,
+        part.vocabulary,
         documents=part.documents,
         saved=saved,
         new_task=part.new_task,
@@ -247,13 +230,13 @@ def _opened(
 
 
 def _readers(
-    opened: Opened, wanted: Wanted, kept: Iterable[Mapping[str, Any]]
+    opened: Opened, spec: GateSpec, kept: Iterable[Mapping[str, Any]]
 ) -> list[Reader[Any]]:
     """What the measures of a file take of the prompts in one pass, each once; `kept`: what each of
     the other models was read for, by measure, or nothing for one of these itself."""
     found: dict[int, Reader[Any]] = {}
     for one in kept:
-        for measure in wanted.own:
+        for measure in reading(spec):
             if measure.watch is not None and (opened.role != BASE or measure.key in one):
                 # What a measure raises here, it raises again when it asks for what was seen.
                 with suppress(Exception):
@@ -262,9 +245,7 @@ def _readers(
     return list(found.values())
 
 
-def read_behaviour(
-    anatomy: Anatomy, part: Part, *, vocabulary: int | None = None, saved: Saved | None = None
-) -> Samples:
+def read_behaviour(anatomy: Anatomy, part: Part, saved: Saved | None) -> Samples:
     """What the open base does by itself, so far as a base must have a capability: as an earlier run
     of this base kept it, or read now.
 
@@ -273,11 +254,8 @@ def read_behaviour(
     """
     arrays: dict[Key, FloatArray] = {}
     if part.pairs is not None:
-        found = kept_behaviour(anatomy, part.pairs, vocabulary, saved)
-        arrays = _of_behaviour(found, BASE)
-        arrays[Key(COUNTERFACTUAL, WHOLE, BASE)] = kept_readout(
-            anatomy, part.pairs, vocabulary, saved, found
-        )
+        found = kept_behaviour(anatomy, part.pairs, saved)
+        arrays = _of_behaviour(found, kept_readout(anatomy, part.pairs, saved, found), BASE)
     return Samples(part.units, arrays, dropped=part.dropped)
 
 
@@ -287,15 +265,16 @@ def read_members(
     part: Part,
     others: Mapping[str, OtherReading],
     *,
-    vocabulary: int | None = None,
+    attention: Mapping[str, Mapping[int, Detached]] | None = None,
     budget: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     saved: Saved | None = None,
 ) -> dict[Key, FloatArray]:
     """What says where in a circuit a loss is, beside what `read_base` read: every other member
-    alone, and every head's own damage (errors as `read_base`)."""
+    alone, and every head's own damage, where the other models' `attention` is given, by role and
+    layer (errors as `read_base`)."""
     foreign = _foreign(others)
-    known = Wanted.of(spec).sets(spec, anatomy.heads)
+    known = sets_of(spec, measures_of(spec), anatomy.heads)
     sets = {str(one): (one,) for one in spec.members if str(one) not in known}
     found = patched(
         anatomy,
@@ -303,8 +282,8 @@ def read_members(
         list(sets.values()),
         foreign,
         own=heads_of(spec.members),
+        attention=attention,
         site=spec.site,
-        vocabulary=vocabulary,
         budget=budget,
         progress=progress,
         saved=saved,
@@ -334,23 +313,31 @@ def _of_patched(
     return arrays
 
 
-def _of_behaviour(found: Behaviour, role: str) -> dict[Key, FloatArray]:
+def _of_behaviour(
+    found: Behaviour, counterfactual: FloatArray | None, role: str
+) -> dict[Key, FloatArray]:
+    read = {
+        READOUT: found.readout,
+        CORRECT: found.correct,
+        TOP1: found.top1,
+        SAID: found.said,
+        COUNTERFACTUAL: counterfactual,
+    }
     return {
-        Key(READOUT, WHOLE, role): found.readout,
-        Key(CORRECT, WHOLE, role): found.correct.astype(np.float64),
-        Key(TOP1, WHOLE, role): found.top1.astype(np.float64),
-        Key(SAID, WHOLE, role): found.said.astype(np.float64),
+        Key(quantity, WHOLE, role): values.astype(np.float64)
+        for quantity, values in read.items()
+        if values is not None
     }
 
 
 def _compared(
-    opened: Opened, wanted: Wanted, others: Mapping[str, OtherReading], samples: Samples
+    opened: Opened, spec: GateSpec, others: Mapping[str, OtherReading], samples: Samples
 ) -> tuple[Samples, dict[str, ForgetguardError]]:
     arrays, exact = dict(samples.arrays), dict(samples.exact)
     failed: dict[str, ForgetguardError] = {}
     for one in others.values():
         failed |= one.failed
-    for measure in wanted.own:
+    for measure in reading(spec):
         compare = measure.compare
         if compare is None or measure.key in failed:
             continue

@@ -32,17 +32,26 @@ from forgetguard.gate.prompt_files import pair_texts
 from forgetguard.gate.resampling import derive_seed
 from forgetguard.gate.runner import (
     OtherReading,
-    Wanted,
     capability_of,
     checked,
     guarded,
+    measures_of,
     read_base,
     read_behaviour,
     read_members,
     read_other,
+    reads_pairs,
 )
 from forgetguard.gate.same_function import apart, may_be_equal
-from forgetguard.gate.stages import Part, Stages, as_capability, encode, part_notes, prompt_notes
+from forgetguard.gate.stages import (
+    NO_UNITS,
+    Part,
+    Stages,
+    as_capability,
+    encode,
+    part_notes,
+    prompt_notes,
+)
 from forgetguard.gate.suitability import (
     check_fits,
     check_given,
@@ -55,7 +64,7 @@ from forgetguard.measures.documents import EvalTasks
 from forgetguard.measures.matching import matched_heads
 from forgetguard.measures.measure import Estimator, Measure
 from forgetguard.measures.origin import Origin, origin
-from forgetguard.measures.other_heads import OtherHeads, damage_of, other_circuit, random_sets
+from forgetguard.measures.other_heads import OtherHeads, other_circuit, random_sets
 from forgetguard.measures.own_damage import Detached, detach_attention
 from forgetguard.measures.samples import (
     BASE,
@@ -64,15 +73,14 @@ from forgetguard.measures.samples import (
     SAID,
     TUNED,
     WHOLE,
-    Control,
     FloatArray,
     Key,
     Note,
     Samples,
     Unit,
     joined,
-    member_names,
 )
+from forgetguard.measures.vulnerability import patched
 from forgetguard.patching.budget import memory_errors
 from forgetguard.patching.selfcheck import check_patching, check_sums
 
@@ -90,26 +98,30 @@ class _Planned:
     `unmeasured` what stopped single measures of it, by key."""
 
     spec: GateSpec
-    stages: Stages | None = None  # once its prompts are encoded
+    stages: Stages = NO_UNITS  # until its prompts are encoded
     readings: list[dict[str, OtherReading]] = field(default_factory=list)  # by part, by role
     others: tuple[OtherHeads, ...] = ()  # to be patched beside it
     parts: list[Samples] = field(default_factory=list)  # those that were measured
-    located: bool = False  # whether they hold every member alone, and own damage
-    by_stage: list[Samples] = field(default_factory=list)  # each with all units up to it
+    located: int = 0  # how many of them hold every member alone, and own damage
     exact: dict[Key, float] = field(default_factory=dict)
+    by_stage: dict[int, Samples] = field(default_factory=dict)  # of all that, up to a stage
     failed: Exception | None = None
     unmeasured: dict[str, ForgetguardError] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
     @property
     def whole(self) -> Part:
-        assert self.stages is not None
         return self.stages.whole
 
     @property
     def pairs(self) -> EncodedCapability | None:
         """Its prompt pairs, where it gives some."""
         return self.whole.pairs
+
+    @property
+    def layers(self) -> set[int]:
+        """Those that have a head of its circuit."""
+        return {head.layer for head in heads_of(self.spec.members)}
 
 
 class GateSession:
@@ -182,9 +194,10 @@ class GateSession:
         self._failed: Exception | None = None
         self._summed: set[str] = set()
         self._searched = False  # whether every head of the base was checked, to look for circuits
-        self._matched: dict[str, dict[Head, Head]] = {}  # by role, heads that have moved
+        # By role: the attention of all circuits' layers, for own damage, and heads that have moved.
+        self._attention: dict[str, dict[int, Detached]] = {}
+        self._matched: dict[str, dict[Head, Head]] = {}
         self._patched: ForgetguardError | bool | None = None  # what the check of patching said
-        self._vocabulary: int | None = None
 
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """Measure the gate file, as far as needed and not yet done, and decide one of its limits.
@@ -230,16 +243,6 @@ class GateSession:
             self._check_measured(plan, limit)
         return found
 
-    def measured_for(self, circuit: GateSpec, limit: Limit) -> Samples:
-        """What one limit of the gate file is judged on; the first stage's, where there are several.
-
-        Raises:
-            ForgetguardError: it cannot be measured, or the limit's measure failed.
-        """
-        samples = self.measurement(circuit)
-        self._check_measured(self._plans[circuit.name], limit)
-        return samples
-
     def _ready(self, circuit: GateSpec) -> _Planned:
         """The gate file with everything that it needs from the other models."""
         if self._failed is not None:  # loading gigabytes again would fail again
@@ -258,50 +261,39 @@ class GateSession:
     def _up_to(self, plan: _Planned, stage: int, *, located: bool = False) -> Samples:
         """The samples at a stage, counted from 0; what is missing for it is measured. `located`:
         with every member alone."""
-        while len(plan.parts) <= stage:
-            with self._blame(plan):
-                number = len(plan.parts)
-                self._read_further(plan, number)
-                part = self._measure(plan, number)
-                if plan.located:
-                    part = part.with_arrays(self._members(plan, number))
-                plan.parts.append(part)
-                self._join(plan)
-            if plan.failed is not None:
-                raise plan.failed
-        if located and not plan.located and plan.spec.members:
-            with self._blame(plan):
-                plan.parts = [
-                    part.with_arrays(self._members(plan, number))
-                    for number, part in enumerate(plan.parts)
-                ]
-                plan.located = True
-                self._join(plan)
-            if plan.failed is not None:
-                raise plan.failed
-        return self._with_exact(plan, stage)
+        with self._blame(plan):
+            while plan.failed is None and len(plan.parts) <= stage:
+                self._read_further(plan, len(plan.parts))
+                plan.parts.append(self._measure(plan, len(plan.parts)))
+                plan.by_stage.clear()
+            wanted = plan.spec.members and (located or plan.located)
+            for part in plan.parts[plan.located :] if wanted else ():
+                plan.parts[plan.located] = part.with_arrays(self._members(plan, plan.located))
+                plan.located += 1
+                plan.by_stage.clear()
+            if plan.failed is None:
+                return self._samples(plan, stage)
+        assert plan.failed is not None
+        raise plan.failed
 
-    def _join(self, plan: _Planned) -> None:
-        """The samples of every stage, of the parts up to it."""
-        plan.by_stage = [
-            self._beside_baseline(plan.spec, joined(plan.parts[: stage + 1]))
-            for stage in range(len(plan.parts))
-        ]
-
-    def _with_exact(self, plan: _Planned, stage: int) -> Samples:
-        """The samples of a stage that was measured, with all exact numbers that were read since."""
-        found = plan.by_stage[stage]
-        if plan.exact.keys() - found.exact.keys():
-            found = plan.by_stage[stage] = replace(found, exact={**found.exact, **plan.exact})
-        return found
+    def _samples(self, plan: _Planned, stage: int) -> Samples:
+        """All that was read so far of the parts up to a stage, beside what the baseline recorded of
+        the same units; the same object until more is read."""
+        if stage not in plan.by_stage:
+            found = joined(plan.parts[: stage + 1])
+            if self._baseline is not None:
+                base = asdict(self._pair.base.fingerprint)
+                found = attach(plan.spec, found, self._baseline, base)
+            plan.by_stage[stage] = replace(found, exact={**found.exact, **plan.exact})
+        return plan.by_stage[stage]
 
     def measured(self, circuit: GateSpec) -> tuple[GateSpec, Samples] | None:
         """The gate file with the heads that it was measured with, and what was read on all units
         that were measured so far; None where that is not there (yet). Measures nothing."""
         plan = self._plans.get(circuit.name)
-        if plan is None or not plan.by_stage or plan.failed is not None:
+        if plan is None or not plan.parts or plan.failed is not None:
             return None
-        return plan.spec, self._with_exact(plan, -1)
+        return plan.spec, self._samples(plan, len(plan.parts) - 1)
 
     def origin(self, circuit: GateSpec) -> Origin | None:
         """Which parts of the checkpoint carry what tuned lost of the file's capability, on its
@@ -311,12 +303,11 @@ class GateSession:
             ForgetguardError: it cannot be measured.
         """
         plan = self._ready(circuit)
-        if plan.pairs is None or plan.stages is None:
+        if plan.pairs is None:
             return None
         return origin(
             self._pair,
             capability_of(plan.stages.parts[0]),
-            vocabulary=self._vocabulary,
             seed=self._seed,
             progress=partial(self._report, f"looking for the origin of the loss in {circuit.name}"),
         )
@@ -325,6 +316,7 @@ class GateSession:
         """Free the models and what was captured from them."""
         self._pair.close()
         self._plans.clear()
+        self._attention.clear()
         if self._keep and self._cache is not None:
             make_room(self._cache)
 
@@ -348,13 +340,16 @@ class GateSession:
     def _read_others(self) -> None:
         """Encode every file's prompts; read what it needs from every model but the base."""
         self._report("encoding prompts", 0, 1)
-        self._vocabulary = shared_vocabulary(self._pair)
         for plan in self._sound():
             with self._blame(plan):
                 plan.stages = self._drawn(plan)
                 plan.readings = [{} for _ in plan.stages.parts]
         self._discover()
-        self._check_baseline()
+        if self._baseline is not None:  # before hours of patching
+            base = asdict(self._pair.base.fingerprint)
+            for plan in self._sound():
+                with self._blame(plan):
+                    check_recorded(plan.spec, plan.whole.units, self._baseline, base)
         if any(plan.whole.units for plan in self._sound()):
             for checkpoint in self._others():
                 self._read_one(checkpoint)
@@ -365,15 +360,14 @@ class GateSession:
         """What a file is measured on. What lm-eval cannot do stops the limits on its tasks, and no
         others of the file."""
         try:
-            return encode(plan.spec, self._pair.base, self._others())
+            return encode(plan.spec, self._pair)
         except MeasurementError as error:
             if not isinstance(plan.spec.pairs, EvalTasks):
                 raise
-            for measure in Wanted.of(plan.spec).measures:
+            for measure in measures_of(plan.spec):
                 if measure.needs_prompts:
                     plan.unmeasured[measure.key] = error
-            empty = Part((), ())
-            return Stages(empty, (empty,))
+            return NO_UNITS
 
     def _read_one(self, checkpoint: Checkpoint) -> None:
         self._report(f"opening {checkpoint.role}", 0, 1)
@@ -382,41 +376,26 @@ class GateSession:
             self._choose_others(anatomy)
             plans = [plan for plan in self._sound() if plan.whole.units]
             self._read(plans, 0, anatomy, checkpoint.role)
-            layers = {head.layer for plan in self._sound() for head in heads_of(plan.spec.members)}
-            self._keep_attention(checkpoint.role, detach_attention(anatomy, sorted(layers)))
-
-    def _keep_attention(self, role: str, attention: dict[int, Detached]) -> None:
-        """Keep, for own damage, the attention of every circuit's layers beside its heads."""
-        for plan in self._sound():
-            layers = {head.layer for head in heads_of(plan.spec.members)}
-            reading = plan.readings[0].get(role)
-            if layers and reading is not None and reading.heads is not None:
-                its = {layer: attention[layer] for layer in layers}
-                plan.readings[0][role] = _with_attention(reading, its)
+            layers = {layer for plan in self._sound() for layer in plan.layers}
+            self._attention[checkpoint.role] = detach_attention(anatomy, sorted(layers))
 
     def _match_heads(self) -> None:
         """Where heads of another model were put into another order, read it again under the names
         that their work has in the base."""
         plans = [plan for plan in self._sound() if plan.pairs is not None and plan.whole.units]
-        attention: dict[str, dict[int, Detached]] = {}
-        for plan in plans:
-            for role, reading in plan.readings[0].items():
-                its = None if reading.heads is None else reading.heads.attention
-                attention.setdefault(role, {}).update(its or {})
-        if not any(attention.values()):
+        if not plans or not any(self._attention.values()):
             return
         with self._blame(plans[0]), self._pair.base.open() as model:
             anatomy, batch = locate(model), capability_of(plans[0].whole).batches[0]
             self._check_prompts("base", anatomy, plans[0])
             self._matched = {
-                role: matched_heads(anatomy, batch, its) for role, its in attention.items()
+                role: matched_heads(anatomy, batch, its) for role, its in self._attention.items()
             }
         for checkpoint in self._others():
             role = checkpoint.role
             if self._matched.get(role):
                 with checkpoint.open() as model:
                     self._read_matched(locate(model), role)
-                self._keep_attention(role, attention[role])
 
     def _read_matched(self, anatomy: Anatomy, role: str) -> None:
         matched = self._matched[role]
@@ -439,14 +418,8 @@ class GateSession:
                     self._up_to(plan, len(plan.parts))
         plans = [plan for plan in self._sound() if plan is asked or self._goes_on(plan, number)]
         for checkpoint in self._others():
-            role = checkpoint.role
             with checkpoint.open() as model:
-                self._read(plans, number, locate(model), role)
-            for plan in plans:
-                first, reading = plan.readings[0][role], plan.readings[number].get(role)
-                if first.heads is not None and reading is not None:
-                    its = _with_attention(reading, first.heads.attention)
-                    plan.readings[number][role] = its
+                self._read(plans, number, locate(model), checkpoint.role)
 
     def _goes_on(self, plan: _Planned, number: int) -> bool:
         """Whether a limit of a file is undecided before a stage that was not measured yet."""
@@ -454,7 +427,7 @@ class GateSession:
             return False
         if self._recording:
             return True
-        samples = self._with_exact(plan, number - 1)
+        samples = self._samples(plan, number - 1)
         return rule.goes_on(plan.spec, samples, seed=self._seed, family=self._family)
 
     def _discover(self) -> None:
@@ -481,15 +454,6 @@ class GateSession:
                 plan.spec = replace(plan.spec, members=found.circuit, one_by_one=alone)
                 plan.notes = auto_notes(found, on)
 
-    def _check_baseline(self) -> None:
-        """Find out before hours of patching that a file is not what the baseline recorded."""
-        if self._baseline is None:
-            return
-        base = asdict(self._pair.base.fingerprint)
-        for plan in self._sound():
-            with self._blame(plan):
-                check_recorded(plan.spec, plan.whole.units, self._baseline, base)
-
     def _choose_others(self, anatomy: Anatomy) -> None:
         """Choose what is patched beside each circuit; every model of the pair has these members."""
         for plan in self._sound():
@@ -498,31 +462,32 @@ class GateSession:
                 fewest = min(site.n_heads for site in anatomy.sites if site is not None)
                 check_heads(plan.spec, anatomy.n_layers, fewest)
                 anatomy.check(plan.spec.members)
-        sound = {
-            name: plan.spec
-            for name, plan in sorted(self._plans.items())
-            if plan.failed is None and plan.spec.members
-        }
-        for name, spec in sound.items():
-            if self._controls:
-                random = random_sets(
-                    spec.members,
-                    anatomy.members(mlps=True),
-                    self._controls,
-                    seed=derive_seed(self._seed, name, "controls"),
-                )
-                self._plans[name].others = random + tuple(
-                    other_circuit(other, one.members, spec.members)
-                    for other, one in sound.items()
-                    if other != name
-                )
+        plans = [plan for plan in self._sound() if plan.spec.members] if self._controls else []
+        for plan in plans:
+            name, members = plan.spec.name, plan.spec.members
+            seed = derive_seed(self._seed, name, "controls")
+            everything = anatomy.members(mlps=True)
+            plan.others = random_sets(members, everything, self._controls, seed=seed) + tuple(
+                other_circuit(one.spec.name, one.spec.members, members)
+                for one in sorted(plans, key=lambda one: one.spec.name)
+                if one is not plan
+            )
 
     def _read(self, plans: Sequence[_Planned], number: int, anatomy: Anatomy, role: str) -> None:
         """Read an open model on one part of each file."""
         for done, plan in enumerate(plans):
             self._report(f"reading {role}", done, len(plans))
-            with self._blame(plan):
-                self._read_part(plan, number, anatomy, role)
+            also = [member for other in plan.others for member in other.members] * (role == TUNED)
+            with self._blame(plan), memory_errors(f"reading {role} for circuit {plan.spec.name}"):
+                self._check_prompts(role, anatomy, plan)
+                plan.readings[number][role] = read_other(
+                    anatomy,
+                    plan.spec,
+                    plan.stages.parts[number],
+                    role,
+                    also=also,
+                    matched=self._moved(plan, role),
+                )
 
     def _moved(self, plan: _Planned, role: str) -> dict[Head, Head] | None:
         """The heads of another model that stand for the base's, where any is read for this file."""
@@ -530,26 +495,10 @@ class GateSession:
         members = [*plan.spec.members, *(member for one in plan.others for member in one.members)]
         return None if matched.keys().isdisjoint(heads_of(members)) else matched
 
-    def _read_part(self, plan: _Planned, number: int, anatomy: Anatomy, role: str) -> None:
-        assert plan.stages is not None
-        self._check_prompts(role, anatomy, plan)
-        also = [member for other in plan.others for member in other.members] * (role == TUNED)
-        with memory_errors(f"reading {role} for circuit {plan.spec.name}"):
-            plan.readings[number][role] = read_other(
-                anatomy,
-                plan.spec,
-                plan.stages.parts[number],
-                role,
-                vocabulary=self._vocabulary,
-                also=also,
-                matched=self._moved(plan, role),
-            )
-
     # --- the base ----------------------------------------------------------------------------
 
     def _measure(self, plan: _Planned, number: int) -> Samples:
         """Read the base on one part."""
-        assert plan.stages is not None
         part, spec = plan.stages.parts[number], plan.spec
         if not part.units:
             return Samples((), {}, notes=plan.notes)
@@ -561,18 +510,16 @@ class GateSession:
             if spec.members:
                 self._check_patching(anatomy)
                 self._report(f"patching {spec.name}", 0, 1)
-            readings = plan.readings[number]
             samples, failed = read_base(
                 anatomy,
                 spec,
                 part,
-                readings,
-                vocabulary=self._vocabulary,
+                plan.readings[number],
                 progress=partial(self._report, f"patching {spec.name}"),
                 saved=self._kept(anatomy),
             )
             plan.unmeasured |= failed
-            samples = self._with_controls(plan, part, readings, anatomy, samples)
+            samples = self._with_controls(plan, number, anatomy, samples)
         samples = replace(samples, tokens=token_texts(self._pair.base.tokenizer, part, samples))
         samples = self._beside_counterfactual(plan, part, samples)
         loaded = tuple(Note("checkpoint", {"why": why}) for why in self._pair.notes)
@@ -581,7 +528,6 @@ class GateSession:
 
     def _members(self, plan: _Planned, number: int) -> dict[Key, FloatArray]:
         """Read in the base what says where in a circuit a loss is, on one part."""
-        assert plan.stages is not None
         part, spec = plan.stages.parts[number], plan.spec
         if part.pairs is None or not part.units:
             return {}
@@ -592,7 +538,7 @@ class GateSession:
                 spec,
                 part,
                 plan.readings[number],
-                vocabulary=self._vocabulary,
+                attention=self._attention,
                 progress=partial(self._report, f"looking for the loss in {spec.name}"),
                 saved=self._kept(anatomy),
             )
@@ -613,52 +559,33 @@ class GateSession:
             if apart(samples, role) is None and (begun or may_be_equal(samples, role)):
                 pairs = capability_of(part)
                 with memory_errors(f"reading {role}"), checkpoint.open() as model:
-                    anatomy = locate(model)
-                    values = counterfactual_readout(anatomy, pairs, vocabulary=self._vocabulary)
+                    values = counterfactual_readout(locate(model), pairs)
                 samples = samples.with_arrays({Key(COUNTERFACTUAL, WHOLE, role): values})
         return samples
 
     def _with_controls(
-        self,
-        plan: _Planned,
-        part: Part,
-        readings: dict[str, OtherReading],
-        anatomy: Anatomy,
-        samples: Samples,
+        self, plan: _Planned, number: int, anatomy: Anatomy, samples: Samples
     ) -> Samples:
         """What the controls cost on the circuit's own pairs."""
+        samples = replace(samples, controls=tuple(one.control for one in plan.others))
         chosen = [other for other in plan.others if other.members]
-        controls = tuple(
-            Control(
-                one.name,
-                member_names(one.members),
-                Note("other_heads", {"why": one.note}) if one.note else None,
-            )
-            for one in plan.others
-        )
-        heads = readings[TUNED].heads if chosen else None
+        heads = plan.readings[number][TUNED].heads if chosen else None
         if heads is None:
-            return replace(samples, controls=controls)
-        damage = damage_of(
-            anatomy,
-            capability_of(part),
-            [other.members for other in chosen],
-            heads,
-            site=plan.spec.site,
-            vocabulary=self._vocabulary,
-        )
-        more = {
-            Key(DAMAGE, Control(one.name, ()).subject, TUNED): values
-            for one, values in zip(chosen, damage, strict=True)
-        }
-        return replace(samples.with_arrays(more), controls=controls)
-
-    def _beside_baseline(self, spec: GateSpec, samples: Samples) -> Samples:
-        """The samples with what the baseline recorded on the same units, where there is one."""
-        if self._baseline is None:
             return samples
-        base = asdict(self._pair.base.fingerprint)
-        return attach(spec, samples, self._baseline, base)
+        found = patched(
+            anatomy,
+            capability_of(plan.stages.parts[number]),
+            [other.members for other in chosen],
+            {TUNED: heads},
+            importance=False,
+            site=plan.spec.site,
+        )
+        return samples.with_arrays(
+            {
+                Key(DAMAGE, one.control.subject, TUNED): found.damage(one.members, TUNED)
+                for one in chosen
+            }
+        )
 
     # --- the run's family ----------------------------------------------------------------------
 
@@ -687,25 +614,22 @@ class GateSession:
         exact = len(limits) - len(sampled)
         if not sampled or not plan.whole.units:
             return exact
-        asked = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
-        # The circuit of a file that is not measured here is not looked for.
-        judged = plan.spec if spec.name in self._plans else asked
-        assert plan.stages is not None
         able: list[bool] = []
         with self._blame(plan):
-            found = self._up_to(plan, 0) if judged is plan.spec else self._behaviour(plan)
+            if spec.name in self._plans:
+                judged, found = plan.spec, self._up_to(plan, 0)
+            else:  # its circuit is not looked for
+                judged = replace(plan.spec, members=(), auto=False, limits=tuple(sampled))
+                found = self._behaviour(plan)
             judge = partial(rule.can_be_judged, judged, samples=found, seed=self._seed)
             able += [judge(limit) for limit in sampled]
         return exact + sum(able) if able else 0
 
     def _behaviour(self, plan: _Planned) -> Samples:
         """What the base does on the first pairs of a file, without patching."""
-        assert plan.stages is not None
-        part = plan.stages.parts[0]
         with self._pair.base.open() as model:
             anatomy = locate(model)
-            kept = self._kept(anatomy)
-            found = read_behaviour(anatomy, part, vocabulary=self._vocabulary, saved=kept)
+            found = read_behaviour(anatomy, plan.stages.parts[0], self._kept(anatomy))
         return replace(found, stages=plan.stages.counts)
 
     def _encoded(self, spec: GateSpec) -> _Planned:
@@ -732,6 +656,7 @@ class GateSession:
                 found = guarded(measure, partial(on_disk, pair.base.spec, other.spec, pair.options))
                 for subject, number in checked(measure, found, 0).items():
                     plan.exact[Key(measure.key, subject, other.role)] = float(number)
+                    plan.by_stage.clear()
         except ForgetguardError as error:
             plan.unmeasured[measure.key] = error
 
@@ -742,10 +667,9 @@ class GateSession:
         measure = limit.measure
         if measure.key in plan.unmeasured:
             raise plan.unmeasured[measure.key]
-        wanted = Wanted.of(plan.spec)
         reads = measure.compare is not None or measure.patched is not None
-        if measure not in wanted.measures and (
-            reads or (measure.needs_pairs and not wanted.reads_pairs(plan.spec))
+        if measure not in measures_of(plan.spec) and (
+            reads or (measure.needs_pairs and not reads_pairs(plan.spec))
         ):
             raise SpecificationError(
                 f"{plan.spec.where(1)}: {measure.key} is not among its limits, so it was not "
@@ -801,15 +725,6 @@ class GateSession:
     def _report(self, what: str, done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(what, done, total)
-
-
-def _with_attention(
-    reading: OtherReading, attention: Mapping[int, Detached] | None
-) -> OtherReading:
-    """A reading that keeps, for own damage, the attention of its circuit's layers."""
-    if reading.heads is None or attention is None:
-        return reading
-    return replace(reading, heads=replace(reading.heads, attention=attention))
 
 
 # Pairs of a task that a circuit is found with; half of them rank, half cut the ranking.
@@ -877,20 +792,6 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, part: Part, samples: Samples
                 )
                 found[int(token)] = whole.removeprefix(before)
     return found
-
-
-def shared_vocabulary(pair: ModelPair) -> int | None:
-    """The number of token ids that every model of the pair has logits for; None when not known.
-
-    Fine-tuning may have added rows to the vocabulary; they are left out of every comparison.
-    """
-    sizes = []
-    for checkpoint in pair.checkpoints:
-        if checkpoint.spec.kind != "adapter":
-            config = full_config(localise(checkpoint.spec, pair.options, weights=False))
-            sizes.append(config.get("vocab_size"))
-    known = [size for size in sizes if isinstance(size, int)]
-    return min(known) if known and len(known) == len(sizes) else None
 
 
 def check_base(spec: GateSpec, base: Checkpoint) -> None:

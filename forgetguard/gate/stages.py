@@ -27,7 +27,7 @@ from forgetguard.measures.harness import documents
 from forgetguard.measures.samples import Note, Unit
 
 if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import Checkpoint
+    from forgetguard.checkpoints.placement import Checkpoint, ModelPair
 
 T = TypeVar("T")
 
@@ -36,13 +36,15 @@ T = TypeVar("T")
 class Part:
     """Units that are measured together: their texts, their passages, and, where they are prompt
     pairs, those as ids and in batches; where they are documents of lm-eval tasks, the tasks.
-    `new_task`: prompts of the new task, where the file gives some, in every part the same."""
+    `new_task`: prompts of the new task, where the file gives some, in every part the same;
+    `vocabulary`: so many ids count, as in `pairs`."""
 
     units: tuple[Unit, ...]
     passages: tuple[Passage, ...]
     pairs: EncodedCapability | None = None
     documents: Documents | None = None
     new_task: tuple[Passage, ...] = ()
+    vocabulary: int | None = None
 
     @property
     def dropped(self) -> int:
@@ -60,19 +62,26 @@ class Stages:
     counts: tuple[int, ...] = ()
 
 
-def encode(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> Stages:
+_NOTHING = Part((), ())
+NO_UNITS = Stages(_NOTHING, (_NOTHING,))
+
+
+def encode(spec: GateSpec, pair: ModelPair) -> Stages:
     """What a gate file is measured on.
 
     Raises:
         CapabilityError: its prompts do not suit the base's tokenizer, or another's gives other ids.
         MeasurementError: lm-eval cannot make its documents.
     """
+    base, *others = pair.checkpoints
     found = _encoded(spec, base, others)
-    if spec.new_task is None:
-        return found
-    new = _passages(spec, spec.new_task, base, others)[1]
-    parts = tuple(replace(part, new_task=new) for part in found.parts)
-    return replace(found, whole=replace(found.whole, new_task=new), parts=parts)
+    new = () if spec.new_task is None else _passages(spec, spec.new_task, base, others)[1]
+
+    def with_rest(part: Part) -> Part:
+        pairs = None if part.pairs is None else replace(part.pairs, vocabulary=pair.vocabulary)
+        return replace(part, pairs=pairs, new_task=new, vocabulary=pair.vocabulary)
+
+    return replace(found, whole=with_rest(found.whole), parts=tuple(map(with_rest, found.parts)))
 
 
 def _encoded(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> Stages:
@@ -87,8 +96,7 @@ def _encoded(spec: GateSpec, base: Checkpoint, others: Sequence[Checkpoint]) -> 
         part = Part(*_passages(spec, spec.pairs, base, others))
         return Stages(part, (part,))
     if spec.pairs is None:
-        empty = Part((), ())
-        return Stages(empty, (empty,))
+        return NO_UNITS
     capability = as_capability(spec)
     with _whose(base):
         encoded = capability.encoded(base.tokenizer)

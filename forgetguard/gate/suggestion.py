@@ -33,7 +33,13 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.gate import accuracy, studentised
 from forgetguard.gate.resampling import FloatArray, cluster_codes
 from forgetguard.measures.interventions import Progress
-from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
+from forgetguard.measures.vulnerability import (
+    Drops,
+    Patched,
+    capture_heads,
+    each_and_all,
+    patched,
+)
 from forgetguard.patching.budget import memory_errors
 
 if TYPE_CHECKING:
@@ -106,12 +112,12 @@ def base_noise(
     members: Sequence[Member],
     *,
     progress: Progress | None = None,
-) -> tuple[PatchedDrops, FloatArray]:
+) -> tuple[Patched, FloatArray]:
     """Patch the base's own contributions, read from it in `other_dtype`, into the base.
 
     Returns:
-        The drops, whose damage is under the role `noise`, and F of the base in the other format,
-        float64 [pair]. Never two models are in memory: the base is loaded in the other format,
+        What that costs, under the role `noise`, and F of the base in the other format, float64
+        [pair]. Never two models are in memory: the base is loaded in the other format,
         read and freed first.
 
     Raises:
@@ -122,10 +128,9 @@ def base_noise(
     with memory_errors(what), base_alone(pair, options) as model:
         foreign = capture_heads(locate(model), capability, members)
     with memory_errors(what), pair.base.open() as model:
-        drops = patched_drops(
-            locate(model), capability, members, {_NOISE: foreign}, progress=progress
-        )
-    return drops, foreign.behaviour.readout
+        sets = each_and_all(members)
+        found = patched(locate(model), capability, sets, {_NOISE: foreign}, progress=progress)
+    return found, foreign.behaviour.readout
 
 
 def suggest(
@@ -148,13 +153,13 @@ def suggest(
     Raises:
         ForgetguardError: as `base_noise`.
     """
-    drops, readout = base_noise(pair, capability, members, progress=progress)
+    found, readout = base_noise(pair, capability, members, progress=progress)
     templates = [one.pair.template for one in capability.encoded.pairs]
     suggestion = from_noise(
-        drops.importance,
-        drops.damage[_NOISE],
-        drops.base.readout,
-        drops.base.readout - readout,
+        found.drops(members),
+        found.drops(members, _NOISE),
+        found.base.readout,
+        found.base.readout - readout,
         templates,
         gate_pairs=gate_pairs,
         seed=seed,

@@ -43,8 +43,8 @@ def check_able(
                 anatomy, batch.clean, batch.positions, passes.members, batch.start, own=own
             )
             other = capture_beside(passed, batch.counterfactual, batch.start, passes.members)
-            read_batch(capability, batch, passed.logits, None, done)
-            read_counterfactual(capability, batch, other.logits, None, counterfactual)
+            read_batch(capability, batch, passed.logits, done)
+            read_counterfactual(capability, batch, other.logits, counterfactual)
             source = Source(other.z, start=batch.start)
             passes.keep(number, passed, {"counterfactual": source})
     asked, right = capability.capability, done.correct.astype(np.float64)

@@ -5,11 +5,11 @@ readout chooses between an answer and a distractor (arXiv 2510.17776)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from forgetguard.measures.accuracy_drop import series_of
+from forgetguard.measures import accuracy_drop
 from forgetguard.measures.lm_eval_flips import with_flips
-from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Opened, Sampled, Series
-from forgetguard.measures.readout_drop import loss
+from forgetguard.measures.measure import Estimator, Opened, Series
 from forgetguard.measures.samples import CORRECT, WHOLE, FloatArray, Samples
 
 KEY = "accuracy.flips"
@@ -32,18 +32,18 @@ def compare(base: Opened, kept: FloatArray) -> Mapping[str, FloatArray]:
 
 def series(samples: Samples, subject: str, role: str) -> Series:
     """Whether each pair is right, with its flips less those of guessing anew."""
-    return with_flips(series_of(CORRECT)(samples, subject, role), samples.need(KEY, WHOLE, role))
+    return with_flips(
+        accuracy_drop.series_of(CORRECT)(samples, subject, role), samples.need(KEY, WHOLE, role)
+    )
 
 
-MEASURE = Measure(
+MEASURE = replace(
+    accuracy_drop.MEASURE,
     key=KEY,
     about="pairs right in base and wrong in tuned, less what guessing anew would flip",
-    unit=PROPORTION,
-    sampled=Sampled.PAIRS,
     estimator=Estimator.SCORES,
     read=read,
     compare=compare,
     series=series,
-    loss=loss,
-    needs_capability=True,
+    has_chance=False,
 )

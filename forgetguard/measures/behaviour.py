@@ -37,15 +37,10 @@ def read_batch(
     capability: EncodedCapability,
     batch: Batch,
     logits: Float[Tensor, "row readout vocab"],
-    vocabulary: int | None,
     into: Behaviour,
 ) -> None:
-    """Score one batch's clean logits and put the results where its pairs stand in `into`.
-
-    `vocabulary` cuts the logits to that many ids, so that rows added by fine-tuning do not change
-    what is compared.
-    """
-    logits = logits[..., :vocabulary].float()
+    """Score one batch's clean logits and put the results where its pairs stand in `into`."""
+    logits = logits[..., : capability.vocabulary].float()
     where = list(batch.pairs)
     readout = READOUTS[capability.capability.readout]
     values = _scored(readout, batch, logits, "a clean prompt")
@@ -61,12 +56,12 @@ def read_counterfactual(
     capability: EncodedCapability,
     batch: Batch,
     logits: Float[Tensor, "row readout vocab"],
-    vocabulary: int | None,
     into: npt.NDArray[np.float64],
 ) -> None:
     """Score the answers to the clean prompts on one batch's counterfactual prompts, into [pair]."""
     readout = READOUTS[capability.capability.readout]
-    values = _scored(readout, batch, logits[..., :vocabulary].float(), "a counterfactual prompt")
+    logits = logits[..., : capability.vocabulary].float()
+    values = _scored(readout, batch, logits, "a counterfactual prompt")
     into[list(batch.pairs)] = values.double().cpu().numpy()
 
 
@@ -82,11 +77,7 @@ def empty_behaviour(n_pairs: int) -> Behaviour:
 
 
 def behaviour(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    *,
-    vocabulary: int | None = None,
-    readers: Sequence[Reader[Any]] = (),
+    anatomy: Anatomy, capability: EncodedCapability, readers: Sequence[Reader[Any]] = ()
 ) -> Behaviour:
     """Run a model on every clean prompt of a capability, for `readers` too.
 
@@ -98,12 +89,12 @@ def behaviour(
         for batch in capability.batches:
             with handing_to(readers, anatomy, batch.pairs, batch.positions):
                 logits = forward(anatomy, batch.clean, batch.positions)
-            read_batch(capability, batch, logits, vocabulary, result)
+            read_batch(capability, batch, logits, result)
     return result
 
 
 def counterfactual_readout(
-    anatomy: Anatomy, capability: EncodedCapability, *, vocabulary: int | None = None
+    anatomy: Anatomy, capability: EncodedCapability
 ) -> npt.NDArray[np.float64]:
     """F(model, x') of the answers to the clean prompts, float64 [pair].
 
@@ -114,7 +105,7 @@ def counterfactual_readout(
     with torch.no_grad():
         for batch in capability.batches:
             logits = forward(anatomy, batch.counterfactual, batch.positions)
-            read_counterfactual(capability, batch, logits, vocabulary, result)
+            read_counterfactual(capability, batch, logits, result)
     return result
 
 

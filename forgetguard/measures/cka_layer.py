@@ -7,7 +7,8 @@ CKA is no mean over prompts, so what is averaged are its jackknife pseudo-values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Unit
@@ -30,25 +31,44 @@ def watch(model: Opened, _: object) -> Reader[Streams]:
     return model.once(streams)
 
 
-def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
-    """Pseudo-values of 1 - CKA, [prompt] by layer.
+def of_streams(
+    key: str, about: str, unit: Unit, take: Callable[[Streams, Streams], FloatArray]
+) -> Measure:
+    """The measure of what `take` makes of the base's stream and another's, [layer, prompt]."""
+
+    def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
+        """[prompt] by layer."""
+        found = take(base.seen(streams), kept)
+        return {f"layer {layer}": values for layer, values in enumerate(found)}
+
+    return Measure(
+        key=key,
+        about=about,
+        unit=unit,
+        sampled=Sampled.PROMPTS,
+        subjects=Subjects.LAYERS,
+        watch=watch,
+        compare=compare,
+    )
+
+
+def unlike(base: Streams, tuned: Streams) -> FloatArray:
+    """Pseudo-values of 1 - CKA.
 
     Raises:
         MeasurementError: fewer than 5 prompts.
     """
     from forgetguard.measures.representation_drift import pseudo_values
 
-    found = pseudo_values(base.seen(streams), kept)
-    return {f"layer {layer}": 1.0 - values for layer, values in enumerate(found)}
+    return 1.0 - pseudo_values(base, tuned)
 
 
-MEASURE = Measure(
-    key="cka.layer",
-    about="1 - linear CKA of the residual stream after each layer, unbiased",
-    unit=Unit("1 - CKA", 1.0, "at 1 the two are unrelated (write 0.10 to allow a CKA of 0.90)"),
-    sampled=Sampled.PROMPTS,
-    subjects=Subjects.LAYERS,
-    watch=watch,
-    compare=compare,
+MEASURE = replace(
+    of_streams(
+        "cka.layer",
+        "1 - linear CKA of the residual stream after each layer, unbiased",
+        Unit("1 - CKA", 1.0, "at 1 the two are unrelated (write 0.10 to allow a CKA of 0.90)"),
+        unlike,
+    ),
     by_unit=False,
 )

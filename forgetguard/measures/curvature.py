@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
@@ -15,8 +14,7 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.divergence import Passage
 from forgetguard.measures.loss_gradients import Loss, Vector, differentiated, dot
-
-FloatArray = npt.NDArray[np.float64]
+from forgetguard.measures.samples import FloatArray
 
 STEPS = 6  # Lanczos vectors that are held at once
 CYCLES = 8  # of that many steps, at most

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.dcv_circuit import loss, series_of
-from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled
+from forgetguard.measures.dcv_circuit import dcv
 from forgetguard.measures.samples import ALL_HEADS
 
 
@@ -16,15 +15,9 @@ def patched(_: Sequence[Member], heads: Sequence[Member]) -> Mapping[str, tuple[
     return {ALL_HEADS: tuple(heads)}
 
 
-MEASURE = Measure(
-    key="dcv.all",
-    about="DCV of all heads of the model at once, the circuit's and the others",
-    unit=SHARE,
-    sampled=Sampled.PAIRS,
-    estimator=Estimator.RATIO,
-    patched=patched,
-    series=series_of(ALL_HEADS),
-    loss=loss,
-    needs_capability=True,
-    graded=True,
+MEASURE = dcv(
+    "dcv.all",
+    "DCV of all heads of the model at once, the circuit's and the others",
+    patched,
+    ALL_HEADS,
 )

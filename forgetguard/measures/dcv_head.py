@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from forgetguard.anatomy.members import Member
-from forgetguard.measures.dcv_circuit import loss, series_of
-from forgetguard.measures.measure import SHARE, Estimator, Measure, Sampled, Subjects
+from forgetguard.measures.dcv_circuit import dcv
+from forgetguard.measures.measure import Subjects
 
 
 def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tuple[Member, ...]]:
@@ -14,17 +15,12 @@ def patched(circuit: Sequence[Member], _: Sequence[Member]) -> Mapping[str, tupl
     return {str(member): (member,) for member in circuit}
 
 
-MEASURE = Measure(
-    key="dcv.head",
-    about="DCV of every head of the circuit, one by one, corrected for their number",
-    unit=SHARE,
-    sampled=Sampled.PAIRS,
+MEASURE = replace(
+    dcv(
+        "dcv.head",
+        "DCV of every head of the circuit, one by one, corrected for their number",
+        patched,
+    ),
     subjects=Subjects.MEMBERS,
-    estimator=Estimator.RATIO,
-    patched=patched,
-    series=series_of(),
-    loss=loss,
-    needs_capability=True,
-    graded=True,
     has_floor=True,
 )

@@ -70,18 +70,15 @@ class Documents:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What one model came to on all documents, float64 [unit] by subject (`task metric`, with the
-    filter where there are several); 0 on documents of other tasks.
+    """What one model came to on all documents.
 
-    role: the model's. prompts: lm-eval's hash of each document's prompt, [unit]. likelihood: by
-    subject, in nats, where nothing is generated. chance: by subject, as `CHANCE`. confidence: as
-    `CONFIDENCE`, of the subjects `task calibration`, of tasks with options.
+    of: SCORE, LIKELIHOOD (where nothing is generated), CHANCE and CONFIDENCE, float64 [unit] by
+    subject: `task metric`, with the filter where there are several, `task calibration` for
+    CONFIDENCE, of tasks with options; 0 on documents of other tasks. prompts: lm-eval's hash of
+    each document's prompt, [unit]. role: the model's.
     """
 
-    score: Mapping[str, FloatArray]
-    likelihood: Mapping[str, FloatArray]
-    chance: Mapping[str, FloatArray]
-    confidence: Mapping[str, FloatArray]
+    of: Mapping[str, Mapping[str, FloatArray]]
     prompts: tuple[str, ...]
     role: str
 

@@ -7,35 +7,30 @@ a stretch of the whole stream counts here, which CKA does not see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgetguard.measures.cka_layer import streams, watch
-from forgetguard.measures.measure import Measure, Opened, Sampled, Subjects, Unit
+from forgetguard.measures.cka_layer import of_streams
+from forgetguard.measures.measure import Unit
 from forgetguard.measures.samples import FloatArray
 
 if TYPE_CHECKING:
     from forgetguard.measures.representation_drift import Streams
 
 
-def compare(base: Opened, kept: Streams) -> Mapping[str, FloatArray]:
-    """|tuned - base| / |base| of the stream at each prompt's last token, [prompt] by layer.
+def moved(base: Streams, tuned: Streams) -> FloatArray:
+    """|tuned - base| / |base| of the stream at each prompt's last token.
 
     Raises:
         MeasurementError: the two streams are of other shapes.
     """
     from forgetguard.measures.representation_drift import distances
 
-    found = distances(base.seen(streams), kept)
-    return {f"layer {layer}": values for layer, values in enumerate(found)}
+    return distances(base, tuned)
 
 
-MEASURE = Measure(
-    key="drift.layer",
-    about="|tuned - base| / |base| of the residual stream after each layer, mean over prompts",
-    unit=Unit("share of the length"),
-    sampled=Sampled.PROMPTS,
-    subjects=Subjects.LAYERS,
-    watch=watch,
-    compare=compare,
+MEASURE = of_streams(
+    "drift.layer",
+    "|tuned - base| / |base| of the residual stream after each layer, mean over prompts",
+    Unit("share of the length"),
+    moved,
 )

@@ -22,7 +22,6 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,11 +274,31 @@ def scores(model: Opened) -> Scores:
     running = _one_line(f"running its tasks on {model.role}")
     with _quiet(), own_randomness(), _not_tied(model.anatomy.model), running:
         rows = _evaluate(given, model)
-    found = _Collected(given)
+    places = {
+        pair: at
+        for at, pair in enumerate((name, one) for name, all in given.drawn.items() for one in all)
+    }
+    prompts: dict[int, str] = {}
+    found: dict[str, dict[str, FloatArray]] = {
+        kind: {} for kind in (SCORE, LIKELIHOOD, CHANCE, CONFIDENCE)
+    }
     for name, task in given.tasks.items():
         for row in rows[name]:
-            found.add(name, task, row)
-    return found.scores(model.role)
+            at = places[name, int(row["doc_id"])]
+            prompts[at] = row["prompt_hash"]
+            for kind, subject, value in _scored(name, task, row, given.asked.metrics):
+                found[kind].setdefault(subject, np.zeros(len(places)))[at] = value
+    subjects = [one.split(" ") for one in found[SCORE]]
+    known = {one[0] for one in subjects}
+    missing = [one for one in given.tasks if one not in known]
+    known = {part.removeprefix("1-") for one in subjects for part in one[1:]}
+    missing += [one for one in given.asked.metrics if one not in known]
+    if missing or len(prompts) < len(places):
+        raise MeasurementError(
+            f"lm-eval scored nothing of {', '.join(missing) or 'some documents'}: every task "
+            "needs one of metrics:, and each of those a task"
+        )
+    return Scores(found, tuple(prompts[at] for at in range(len(places))), model.role)
 
 
 def _evaluate(given: Documents, model: Opened) -> Mapping[str, list[dict[str, Any]]]:
@@ -343,66 +362,27 @@ def _keep_answers(wrapped: Any, saved: Saved) -> None:
         setattr(wrapped, kind, keeping(kind, getattr(wrapped, kind)))
 
 
-@dataclass(slots=True)
-class _Collected:
-    """Rows of lm-eval put where their units are."""
-
-    given: Documents
-    score: dict[str, FloatArray] = field(default_factory=dict)
-    likelihood: dict[str, FloatArray] = field(default_factory=dict)
-    chance: dict[str, FloatArray] = field(default_factory=dict)
-    confidence: dict[str, FloatArray] = field(default_factory=dict)
-    prompts: dict[int, str] = field(default_factory=dict)
-    places: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        pairs = [(name, place) for name, drawn in self.given.drawn.items() for place in drawn]
-        self.places = {pair: at for at, pair in enumerate(pairs)}
-
-    def add(self, name: str, task: Any, row: Mapping[str, Any]) -> None:
-        at = self.places[name, int(row["doc_id"])]
-        self.prompts[at] = row["prompt_hash"]
-        better, together = task.higher_is_better(), {*_aggregates(name, task)}
-        for metric in row["metrics"]:
-            wanted = not self.given.asked.metrics or metric in self.given.asked.metrics
-            if not wanted or f"{name} {metric}" in together:
-                continue
-            higher = better.get(metric, True)
-            shown = metric if higher else f"1-{metric}"
-            subject = f"{name} {shown}" + f" {row['filter']}" * (row["filter"] != "none")
-            value = _number(row[metric], f"{name} {metric}", row["doc_id"])
-            self._put(self.score, subject, at, value if higher else 1 - value)
-            if task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood"):
-                total = sum(float(one[0]) for one in row["filtered_resps"])
-                self._put(self.likelihood, subject, at, total)
-            choice = task.OUTPUT_TYPE == "multiple_choice"
-            options = len(task.doc_to_choice(row["doc"])) if choice else 0
-            self._put(self.chance, subject, at, 1 / options if choice else 0.0)
-            if choice and subject == f"{name} acc":
-                nats = np.array([float(one[0]) for one in row["filtered_resps"][:options]])
-                self._put(
-                    self.confidence, f"{name} calibration", at, 1 / np.exp(nats - nats.max()).sum()
-                )
-
-    def _put(self, into: dict[str, FloatArray], subject: str, at: int, value: float) -> None:
-        into.setdefault(subject, np.zeros(len(self.places)))[at] = value
-
-    def scores(self, role: str) -> Scores:
-        scored = {one.split(" ")[0] for one in self.score}
-        missing = [name for name in self.given.tasks if name not in scored]
-        missing += [
-            one
-            for one in self.given.asked.metrics
-            if not any({one, f"1-{one}"} & {*subject.split(" ")} for subject in self.score)
-        ]
-        if missing or len(self.prompts) < len(self.places):
-            raise MeasurementError(
-                f"lm-eval scored nothing of {', '.join(missing) or 'some documents'}: every task "
-                "needs one of metrics:, and each of those a task"
-            )
-        prompts = tuple(self.prompts[at] for at in range(len(self.places)))
-        found = self.score, self.likelihood, self.chance, self.confidence
-        return Scores(*found, prompts, role)
+def _scored(
+    name: str, task: Any, row: Mapping[str, Any], wanted: Sequence[str]
+) -> Iterator[tuple[str, str, float]]:
+    """What one row of lm-eval says of its document: which kind of number, of which subject."""
+    better, together = task.higher_is_better(), {*_aggregates(name, task)}
+    choice = task.OUTPUT_TYPE == "multiple_choice"
+    options = len(task.doc_to_choice(row["doc"])) if choice else 0
+    for metric in row["metrics"]:
+        if (wanted and metric not in wanted) or f"{name} {metric}" in together:
+            continue
+        higher = better.get(metric, True)
+        subject = f"{name} {metric if higher else f'1-{metric}'}"
+        subject += f" {row['filter']}" * (row["filter"] != "none")
+        value = _number(row[metric], f"{name} {metric}", row["doc_id"])
+        yield SCORE, subject, value if higher else 1 - value
+        if choice or task.OUTPUT_TYPE == "loglikelihood":
+            yield LIKELIHOOD, subject, sum(float(one[0]) for one in row["filtered_resps"])
+        yield CHANCE, subject, 1 / options if choice else 0.0
+        if choice and subject == f"{name} acc":
+            nats = np.array([float(one[0]) for one in row["filtered_resps"][:options]])
+            yield CONFIDENCE, f"{name} calibration", 1 / np.exp(nats - nats.max()).sum()
 
 
 def _number(value: object, what: str, place: int) -> float:
@@ -435,23 +415,16 @@ def paired(base: Opened, kept: Scores) -> tuple[Scores, Scores]:
         for unit, one, other in zip(base.documents.units, ours.prompts, kept.prompts, strict=True)
         if one != other
     ]
-    if different or ours.score.keys() != kept.score.keys():
+    if different or ours.of[SCORE].keys() != kept.of[SCORE].keys():
         first = f", first on {different[0].clean!r:.80}" if different else ""
         raise MeasurementError(
             f"lm-eval asked base and {kept.role} differently on {len(different)} of "
             f"{len(ours.prompts)} documents{first}: they need the same chat template"
         )
     for whose, found in ((BASE, ours), ("", kept)):
-        kinds = {
-            SCORE: found.score,
-            LIKELIHOOD: found.likelihood,
-            CONFIDENCE: found.confidence,
-        }
-        for quantity, by_subject in kinds.items():
-            base.beside.update(
-                {Key(quantity, one, whose): values for one, values in by_subject.items()}
-            )
-    base.beside.update({Key(CHANCE, one, BASE): values for one, values in ours.chance.items()})
+        for kind, by_subject in found.of.items():
+            if kind != CHANCE or whose == BASE:
+                base.beside.update({Key(kind, one, whose): by_subject[one] for one in by_subject})
     return ours, kept
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from forgetguard.anatomy.locate import Anatomy
@@ -16,8 +15,7 @@ from forgetguard.measures.divergence import Passage
 from forgetguard.measures.loss_gradients import Loss, differentiated, dot
 from forgetguard.measures.origin_parts import head_slices
 from forgetguard.measures.origin_weights import Entries, Slices
-
-FloatArray = npt.NDArray[np.float64]
+from forgetguard.measures.samples import FloatArray
 
 
 class Cosine(NamedTuple):

@@ -111,7 +111,6 @@ def intervene(
     interventions: Sequence[Intervention],
     sources: Sources,
     *,
-    vocabulary: int | None = None,
     budget: int | None = None,
     progress: Progress | None = None,
     saved: Saved | None = None,
@@ -123,7 +122,6 @@ def intervene(
     """Read a model on every pair under every intervention; all of a batch share one wavefront.
 
     Args:
-        vocabulary: cuts the logits to that many ids.
         budget: tokens held at once (see `wavefront`).
         progress: called with (patched prompts done, all).
         saved: keeps what is finished, and is asked for it first. It must belong to this model,
@@ -150,7 +148,7 @@ def intervene(
     clean = empty_behaviour(capability.n_pairs)
     values = np.full((len(interventions), capability.n_pairs), np.nan)
     slices = (passes or Passes(members)).slices(anatomy, members)
-    asked = "" if saved is None else _asked(capability, vocabulary)
+    asked = "" if saved is None else asked_of(capability)
     whole = frozenset(members if passes is not None and passes.nested else ())
     total, done = len(interventions) * capability.n_pairs, 0
     lower = None
@@ -160,7 +158,7 @@ def intervene(
     for number, batch in enumerate(capability.batches):
 
         def reduce(logits: Tensor, rows: Tensor, batch: Batch = batch) -> Tensor:
-            return score(readout, logits[..., :vocabulary], batch, rows).double().cpu()
+            return score(readout, logits[..., : capability.vocabulary], batch, rows).double().cpu()
 
         with torch.no_grad():
             before = None if passes is None else passes.get(number)
@@ -168,18 +166,18 @@ def intervene(
             replaced: Replaced = {}
             if before is None:
                 below = None if lower is None else lower.load(number)
-                asked_of = anatomy, batch.clean, batch.positions, members
+                given = anatomy, batch.clean, batch.positions, members
                 with beside(), handing_to(readers, anatomy, batch.pairs, batch.positions):
                     passed = (
-                        clean_pass(*asked_of, own=slices, below=below)
+                        clean_pass(*given, own=slices, below=below)
                         if passes is None
-                        else clean_and_prefix(*asked_of, batch.start, own=slices)
+                        else clean_and_prefix(*given, batch.start, own=slices)
                     )
                 if lower is not None and below is None:
                     lower.save(number, passed)
             else:
                 passed, found, replaced = before
-            read_batch(capability, batch, passed.logits, vocabulary, clean)
+            read_batch(capability, batch, passed.logits, clean)
             read = None if kept is None else clean.readout[list(batch.pairs)].tobytes()
             for part, keeps in _parts(interventions, saved, kept):
                 chosen = [interventions[place] for place in part]
@@ -205,35 +203,20 @@ def _parts(
     interventions: Sequence[Intervention], saved: Saved | None, kept: Collection[str] | None
 ) -> list[tuple[list[int], bool]]:
     """What is run together, by place, and whether it is kept."""
-    places = list(range(len(interventions)))
-    if kept is None:
-        return [(part, True) for part in _cut(places, saved is not None)]
-    held = [place for place in places if interventions[place].source in kept]
-    rest = [place for place in places if interventions[place].source not in kept]
-    return [(part, True) for part in _cut(held, True)] + [(part, False) for part in _cut(rest)]
+    keeps = [kept is None or one.source in kept for one in interventions]
+    held = [place for place, keep in enumerate(keeps) if keep]
+    rest = [place for place, keep in enumerate(keeps) if not keep]
+    size = max(len(held), 1) if saved is None and kept is None else _SAVED_RUNS
+    parts = [(held[first : first + size], True) for first in range(0, len(held), size)]
+    return [*parts, (rest, False)] if rest else parts
 
 
-def _cut(places: list[int], small: bool = False) -> list[list[int]]:
-    size = _SAVED_RUNS if small else max(len(places), 1)
-    return [places[first : first + size] for first in range(0, len(places), size)]
-
-
-def read_key(capability: EncodedCapability, vocabulary: int | None, readout: FloatArray) -> str:
-    """Under which F on the counterfactual prompts is kept, of a model that reads `readout`, float64
-    [pair], on the clean ones."""
-    return digest((_asked(capability, vocabulary), "counterfactual", readout.tobytes()))
-
-
-def behaviour_key(capability: EncodedCapability, vocabulary: int | None) -> str:
-    """Under which a model's behaviour on the clean prompts is kept."""
-    return digest((_asked(capability, vocabulary), "behaviour"))
-
-
-def _asked(capability: EncodedCapability, vocabulary: int | None) -> str:
+def asked_of(capability: EncodedCapability) -> str:
+    """Tells what a capability asks a model from what others ask, for what is kept of it."""
     # Of all pairs, not of a batch alone: a mean is taken over all of them. And by their ids: two
     # halves of the pairs have the same indices.
     pairs = [one.ids for one in capability.encoded.pairs]
-    return digest((capability.capability.readout, vocabulary, pairs))
+    return digest((capability.capability.readout, capability.vocabulary, pairs))
 
 
 def _key(

@@ -15,11 +15,12 @@ one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from forgetguard.errors import MeasurementError
 from forgetguard.measures import lm_eval_drop
-from forgetguard.measures.documents import CONFIDENCE, LIKELIHOOD, SCORE, Scores, lost, places_of
-from forgetguard.measures.measure import Estimator, Measure, Opened, Sampled, Series, Subjects, Unit
+from forgetguard.measures.documents import CONFIDENCE, LIKELIHOOD, SCORE, Scores, places_of
+from forgetguard.measures.measure import Opened, Series, Unit
 from forgetguard.measures.samples import BASE, FloatArray, Samples
 
 BINS = 10
@@ -67,10 +68,10 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
     both = paired(base, kept)
     assert base.documents is not None  # or there are no scores
     found = {}
-    for subject in both[0].confidence:
+    for subject in both[0].of[CONFIDENCE]:
         own = places_of(base.documents.units, subject)
         before, now = (
-            contributions(one.confidence[subject][own], one.score[_right(subject)][own])
+            contributions(one.of[CONFIDENCE][subject][own], one.of[SCORE][_right(subject)][own])
             for one in both
         )
         found[subject] = np.zeros(len(own))
@@ -96,16 +97,12 @@ def series(samples: Samples, subject: str, role: str) -> Series:
     return Series(now, before, graded, graded_before)
 
 
-MEASURE = Measure(
+MEASURE = replace(
+    lm_eval_drop.MEASURE,
     key="lm_eval.calibration",
     about="squared calibration error of each multiple-choice task, tuned minus base",
     unit=Unit("probability squared", 1.0, "it cannot rise by more (write 0.01 for 10 points off)"),
-    sampled=Sampled.DOCUMENTS,
-    subjects=Subjects.TASKS,
-    estimator=Estimator.SCORES,
-    read=lm_eval_drop.read,
     compare=compare,
     series=series,
-    loss=lost,
     shows_scores=False,
 )

@@ -33,7 +33,7 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
     from forgetguard.measures.harness import paired
 
     ours, theirs = paired(base, kept)
-    return {one: values - theirs.score[one] for one, values in ours.score.items()}
+    return {one: values - theirs.of[SCORE][one] for one, values in ours.of[SCORE].items()}
 
 
 def series(samples: Samples, subject: str, role: str) -> Series:

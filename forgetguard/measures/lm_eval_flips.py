@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from forgetguard.errors import MeasurementError
 from forgetguard.measures import lm_eval_drop
-from forgetguard.measures.documents import CHANCE, Scores, is_right_or_wrong, lost, places_of
-from forgetguard.measures.measure import Estimator, Measure, Opened, Sampled, Series, Subjects
+from forgetguard.measures.documents import CHANCE, SCORE, Scores, is_right_or_wrong, places_of
+from forgetguard.measures.measure import Opened, Series
 from forgetguard.measures.samples import BASE, FloatArray, Samples
 
 
@@ -29,13 +29,13 @@ def compare(base: Opened, kept: Scores) -> Mapping[str, FloatArray]:
     """
     from forgetguard.measures.harness import paired
 
-    ours, theirs = paired(base, kept)
+    ours, theirs = (one.of[SCORE] for one in paired(base, kept))
     found = {
-        one: values * (1 - theirs.score[one])
-        for one, values in ours.score.items()
-        if is_right_or_wrong(values) and is_right_or_wrong(theirs.score[one])
+        one: values * (1 - theirs[one])
+        for one, values in ours.items()
+        if is_right_or_wrong(values) and is_right_or_wrong(theirs[one])
     }
-    without = {one.split(" ")[0] for one in ours.score} - {one.split(" ")[0] for one in found}
+    without = {one.split(" ")[0] for one in ours} - {one.split(" ")[0] for one in found}
     if without:
         raise MeasurementError(
             f"lm_eval.flips: no metric of {', '.join(sorted(without))} is right or wrong, all are "
@@ -59,15 +59,10 @@ def with_flips(found: Series, chance: FloatArray) -> Series:
     return replace(found, also=flips, chance=float(chance.mean()))
 
 
-MEASURE = Measure(
+MEASURE = replace(
+    lm_eval_drop.MEASURE,
     key="lm_eval.flips",
     about="documents right in base and wrong in tuned, less what guessing anew would flip",
-    unit=lm_eval_drop.UNIT,
-    sampled=Sampled.DOCUMENTS,
-    subjects=Subjects.TASKS,
-    estimator=Estimator.SCORES,
-    read=lm_eval_drop.read,
     compare=compare,
     series=series,
-    loss=lost,
 )

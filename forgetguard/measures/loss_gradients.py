@@ -21,8 +21,7 @@ from forgetguard.errors import MeasurementError
 from forgetguard.measures.divergence import Passage, batches
 from forgetguard.measures.origin_weights import plain_names
 from forgetguard.patching.budget import free_bytes, memory_errors
-from forgetguard.patching.forward import check_finite, forward, full_float32
-from forgetguard.patching.frozen import frozen
+from forgetguard.patching.forward import check_finite, forward, frozen, full_float32
 
 _CHUNK = 512  # tokens whose graph is held at once
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -44,7 +44,6 @@ def necessity_and_sufficiency(
     universe: Sequence[Member],
     *,
     kind: str = "counterfactual",
-    vocabulary: int | None = None,
     progress: Progress | None = None,
     saved: Saved | None = None,
 ) -> Roles:
@@ -66,7 +65,6 @@ def necessity_and_sufficiency(
         capability,
         [Intervention(everything, kind), *without, *alone],
         ablation(anatomy, capability, everything, kind),
-        vocabulary=vocabulary,
         progress=progress,
         saved=saved,
     )

@@ -133,7 +133,6 @@ def origin(
     pair: ModelPair,
     capability: EncodedCapability,
     *,
-    vocabulary: int | None = None,
     passes: int = PASSES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -143,7 +142,6 @@ def origin(
     loaded; when this returns, or raises, its weights are what they were.
 
     Args:
-        vocabulary: cuts the logits to that many ids, as `behaviour`.
         passes: forward passes of all prompts, at most; two of them with a backward pass.
         seed: of the random changes.
         progress: is told the passes done, of at most how many.
@@ -165,7 +163,7 @@ def origin(
                 anatomy, one.capability.name, (each.clean.shape[1] for each in one.batches)
             )
         with exchange(model, ends) as weights:
-            run = _Run(anatomy, capability, weights, vocabulary, passes, seed, progress, new_task)
+            run = _Run(anatomy, capability, weights, passes, seed, progress, new_task)
             found = run.origin()
     decode = pair.base.tokenizer.decode
     tokens = tuple(replace(one, text=str(decode([one.id]))) for one in found.tokens)
@@ -193,7 +191,6 @@ class _Run:
     anatomy: Anatomy
     capability: EncodedCapability
     weights: Exchange
-    vocabulary: int | None
     most: int
     seed: int
     progress: Callable[[int, int], None] | None
@@ -292,7 +289,7 @@ class _Run:
 
     def _read(self) -> tuple[Amount, np.ndarray[tuple[int], np.dtype[np.float64]]]:
         """What the model as it is does on the prompts, and its readout pair by pair."""
-        found = behaviour(self.anatomy, self.capability, vocabulary=self.vocabulary)
+        found = behaviour(self.anatomy, self.capability)
         self._count()
         means = (one.mean() for one in (found.readout, found.correct, found.top1))
         return Amount(*map(float, means)), found.readout
@@ -301,7 +298,7 @@ class _Run:
         """The mean readout of the new task, where one was given."""
         if self.new_task is None:
             return None
-        found = behaviour(self.anatomy, self.new_task, vocabulary=self.vocabulary)
+        found = behaviour(self.anatomy, self.new_task)
         return float(found.readout.mean())
 
     def _count(self) -> None:
@@ -336,7 +333,8 @@ class _Run:
             for chunk in torch.arange(len(batch.pairs)).split(rows):
                 with torch.enable_grad():
                     logits = forward(self.anatomy, batch.clean[chunk], batch.positions)
-                    read = score(readout, logits[..., : self.vocabulary].float(), batch, chunk)
+                    cut = logits[..., : self.capability.vocabulary].float()
+                    read = score(readout, cut, batch, chunk)
                     torch.autograd.backward(-read.sum() / count)
 
 

@@ -13,14 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head, Member, heads_of
-from forgetguard.capabilities.batches import Batch
-from forgetguard.capabilities.capability import EncodedCapability
-from forgetguard.measures.interventions import FloatArray, Intervention, intervene
-from forgetguard.measures.vulnerability import ForeignHeads
-from forgetguard.patching.clean import CleanPass
-from forgetguard.patching.sources import Source
+from forgetguard.measures.samples import Control, Note, member_names
 
 _TRIES = 50  # draws for each set that is asked for, before too few are taken to exist
 
@@ -32,6 +26,12 @@ class OtherHeads:
     name: str
     members: tuple[Member, ...]
     note: str = ""
+
+    @property
+    def control(self) -> Control:
+        """As samples have it."""
+        note = Note("other_heads", {"why": self.note}) if self.note else None
+        return Control(self.name, member_names(self.members), note)
 
 
 def random_sets(
@@ -95,29 +95,3 @@ def other_circuit(name: str, other: Sequence[Member], circuit: Sequence[Member])
     if len(members) == len(other):
         return OtherHeads(name, members)
     return OtherHeads(name, members, f"{len(members)} of {len(other)}, the rest is shared")
-
-
-def damage_of(
-    anatomy: Anatomy,
-    capability: EncodedCapability,
-    sets: Sequence[Sequence[Member]],
-    foreign: ForeignHeads,
-    *,
-    site: str = "contribution",
-    vocabulary: int | None = None,
-) -> list[FloatArray]:
-    """F(base, x) - F(base, x with the set's contributions from another model), in nats, float64
-    [pair], for each of `sets`. `foreign` must hold all their members; `site` as `patched_drops`.
-
-    Raises:
-        AnatomyError: a member is not in the model.
-        MeasurementError: logits are not finite, or memory does not suffice.
-    """
-    weights = foreign.weights if site == "contribution" else None
-
-    def sources(number: int, _: Batch, __: CleanPass) -> dict[str, Source]:
-        return {"other model": Source(foreign.z[number], weights)}
-
-    plan = [Intervention(tuple(members), "other model") for members in sets]
-    found = intervene(anatomy, capability, plan, sources, vocabulary=vocabulary)
-    return list(found.clean.readout[None] - found.readout)

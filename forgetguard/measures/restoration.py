@@ -17,9 +17,9 @@ from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures.behaviour import Behaviour
-from forgetguard.measures.interventions import FloatArray, Intervention, intervene
-from forgetguard.measures.vulnerability import Drops, ForeignHeads
-from forgetguard.patching.sources import Source
+from forgetguard.measures.interventions import FloatArray
+from forgetguard.measures.samples import BASE
+from forgetguard.measures.vulnerability import Drops, ForeignHeads, each_and_all, patched
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +37,6 @@ def restored(
     capability: EncodedCapability,
     members: Sequence[Member],
     base: ForeignHeads,
-    *,
-    vocabulary: int | None = None,
 ) -> Restored:
     """Patch the base's contributions (`capture_heads` on the base) into the tuned model.
 
@@ -46,17 +44,8 @@ def restored(
         AnatomyError: a member is not in the model.
         MeasurementError: logits are not finite, or memory does not suffice.
     """
-    sets = [*((member,) for member in members), tuple(members)]
-    result = intervene(
-        tuned,
-        capability,
-        [Intervention(chosen, "base") for chosen in sets],
-        lambda number, _, __: {"base": Source(base.z[number], base.weights)},
-        vocabulary=vocabulary,
-    )
-    gained = result.readout - result.clean.readout[None]
-    return Restored(
-        result.clean,
-        Drops(dict(zip(members, gained, strict=False)), gained[-1]),
-        base.behaviour.readout - result.clean.readout,
-    )
+    sets = each_and_all(members)
+    found = patched(tuned, capability, sets, {BASE: base}, importance=False)
+    lost = found.drops(members, BASE)
+    gained = Drops({one: -values for one, values in lost.heads.items()}, -lost.circuit)
+    return Restored(found.base, gained, base.behaviour.readout - found.base.readout)

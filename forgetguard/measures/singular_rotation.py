@@ -12,7 +12,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,8 +20,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.parameter_drift import WeightPair, weight_pairs
-
-FloatArray = npt.NDArray[np.float64]
+from forgetguard.measures.samples import FloatArray
 
 KINDS = ("q_proj", "k_proj", "v_proj", "down_proj")  # those of the paper
 SHARE = 0.25  # of min(out, in); 2k is then at most half of either side, so no angle is forced to 0

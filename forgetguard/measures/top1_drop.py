@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from forgetguard.measures.accuracy_drop import series_of
-from forgetguard.measures.measure import PROPORTION, Estimator, Measure, Sampled
-from forgetguard.measures.readout_drop import loss
+from dataclasses import replace
+
+from forgetguard.measures import accuracy_drop
 from forgetguard.measures.samples import TOP1
 
-MEASURE = Measure(
+MEASURE = replace(
+    accuracy_drop.MEASURE,
     key="top1.drop",
     about="share of pairs with the answer first of all tokens, base minus tuned",
-    unit=PROPORTION,
-    sampled=Sampled.PAIRS,
-    estimator=Estimator.PROPORTION,
-    series=series_of(TOP1),
-    loss=loss,
-    needs_capability=True,
+    series=accuracy_drop.series_of(TOP1),
+    has_chance=False,
 )

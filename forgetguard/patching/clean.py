@@ -18,11 +18,11 @@ from forgetguard.patching.capture import capture
 from forgetguard.patching.hooks import (
     PostHook,
     PreHook,
-    first_tensor,
     hooked,
     idle,
     keep_input,
-    with_first_tensor,
+    keep_output,
+    on_input,
 )
 
 
@@ -115,12 +115,8 @@ def _entering(anatomy: Anatomy, below: Below | None) -> AbstractContextManager[o
     """While inside, `below` takes the place of the layers that it stands for."""
     stack = ExitStack()
     if below is not None:
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            given = first_tensor(args, kwargs)
-            known = below.residual.to(given.device, given.dtype)
-            return with_first_tensor(args, kwargs, known)
-
+        known = below.residual
+        enter = on_input(lambda given: known.to(given.device, given.dtype))
         stack.enter_context(idle(below.idle))
         stack.enter_context(hooked(before=[(anatomy.layers[below.layer], enter)], after=[]))
     return stack
@@ -149,8 +145,8 @@ class _Watch:
             if site is None:
                 continue
             before.append((site.attention, keep_input(self.asked, i)))
-            after.append((site.attention, _keep_output(self.attended, i)))
-            after.append((site.output_projection, _keep_output(self.projected, i)))
+            after.append((site.attention, keep_output(self.attended, i)))
+            after.append((site.output_projection, keep_output(self.projected, i)))
         after += [(layer, self._keep_rest(i)) for i, layer in enumerate(self.anatomy.layers)]
         after += [(part, self._keep_part) for part in self.anatomy.layers[self.last].children()]
         return hooked(before=before, after=after)
@@ -183,10 +179,3 @@ class _Watch:
         if asked is self.entered[self.last]:
             return lambda hidden: hidden
         return next((part for part, output in self.parts if output is asked), None)
-
-
-def _keep_output(store: dict[int, Tensor], layer: int) -> PostHook:
-    def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        store[layer] = output[0] if isinstance(output, tuple) else output
-
-    return keep

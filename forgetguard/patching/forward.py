@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.errors import MeasurementError
-from forgetguard.patching.hooks import first_tensor, hooked, with_first_tensor
+from forgetguard.patching.hooks import hooked, on_input
 
 
 def forward(
@@ -29,15 +29,11 @@ def forward(
     `positions` reach the unembedding.
     """
     index = torch.tensor(list(positions))
-
-    def slice_positions(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return with_first_tensor(args, kwargs, hidden.index_select(1, index.to(hidden.device)))
-
+    slices = on_input(lambda hidden: hidden.index_select(1, index.to(hidden.device)))
     extra: dict[str, Any] = {"use_cache": past is not None}
     if past is not None:
         extra[_cache_argument(anatomy.model)] = past
-    with hooked(before=[(anatomy.unembedding, slice_positions)], after=[]):
+    with hooked(before=[(anatomy.unembedding, slices)], after=[]):
         output = anatomy.model(input_ids=ids.to(input_device(anatomy)), **extra)
     logits = output.logits
     assert isinstance(logits, Tensor)
@@ -68,7 +64,7 @@ def check_finite(logits: Tensor, what: str) -> None:
 
 
 @contextmanager
-def full_float32() -> Any:
+def full_float32() -> Iterator[None]:
     """Float32 matrix products in float32, not TF32, while inside: on GPUs TF32 keeps 10 bits of
     mantissa, which is of the size of the effects that a gate measures."""
     before = torch.backends.cuda.matmul.allow_tf32
@@ -77,3 +73,17 @@ def full_float32() -> Any:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and its parameters take no gradients; afterwards each
+    module and parameter is as it was."""
+    with ExitStack() as stack:
+        for parameter in model.parameters():
+            stack.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+        model.eval()
+        yield

@@ -21,9 +21,8 @@ from forgetguard.anatomy.members import Member, Mlp
 from forgetguard.errors import AnatomyError
 from forgetguard.patching.budget import CPU_TOKENS, halving
 from forgetguard.patching.capture import by_row
-from forgetguard.patching.forward import check_finite, forward, full_float32, input_device
-from forgetguard.patching.frozen import frozen
-from forgetguard.patching.hooks import PostHook, PreHook, first_output, hooked, keep_input
+from forgetguard.patching.forward import check_finite, forward, frozen, full_float32, input_device
+from forgetguard.patching.hooks import PostHook, PreHook, hooked, keep_input, on_output
 
 # From float32 logits [row, readout, vocab] (float64 where the model is) to one readout a row.
 Read = Callable[[Float[Tensor, "row readout vocab"]], Float[Tensor, "row"]]
@@ -171,7 +170,7 @@ def differentiable(
 ) -> Iterator[None]:
     """While inside, a forward pass keeps a graph that starts at the token embedding's output."""
 
-    def start(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+    def start(output: Tensor) -> Tensor:
         value = output if embedded is None else embedded.to(output.device, output.dtype)
         # A clone: models may change their embeddings in place, which a leaf does not allow.
         return value.detach().requires_grad_().clone()
@@ -181,7 +180,7 @@ def differentiable(
         frozen(anatomy.model),
         full_float32(),
         torch.enable_grad(),
-        hooked(before=[], after=[(embedding, start)]),
+        hooked(before=[], after=[(embedding, on_output(start))]),
     ):
         yield
 
@@ -207,14 +206,12 @@ def tapped(
 
 
 def _tap_mlp(taps: Activations, layer: int, rows: int) -> PostHook:
-    def tap(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        returned = first_output(output)
+    def tap(returned: Tensor) -> Tensor:
         taps.mlps[layer] = by_row(returned, rows)
         # What goes on hangs on the tap, and is a copy: Falcon adds to it in place.
-        handed_on = taps.mlps[layer].reshape(returned.shape).clone()
-        return (handed_on, *output[1:]) if isinstance(output, tuple) else handed_on
+        return taps.mlps[layer].reshape(returned.shape).clone()
 
-    return tap
+    return on_output(tap)
 
 
 def in_chunks(

@@ -58,11 +58,39 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return found
 
 
+def on_input(change: Callable[[Tensor], Tensor]) -> PreHook:
+    """Calls the module with what `change` makes of its hidden states."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return with_first_tensor(args, kwargs, change(first_tensor(args, kwargs)))
+
+    return hook
+
+
+def on_output(change: Callable[[Tensor], Tensor]) -> PostHook:
+    """Hands on what `change` makes of the hidden states that the module returned."""
+
+    def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        changed = change(first_output(output))
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
 def keep_input(store: MutableMapping[K, Tensor], key: K) -> PreHook:
     """Leaves the hidden states that the module was last called with in `store`, as they are."""
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         store[key] = first_tensor(args, kwargs)
+
+    return keep
+
+
+def keep_output(store: MutableMapping[K, Tensor], key: K) -> PostHook:
+    """Leaves the hidden states that the module last returned in `store`, as they are."""
+
+    def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        store[key] = first_output(output)
 
     return keep
 
@@ -75,7 +103,7 @@ def first_output(output: Any) -> Tensor:
 
 
 def with_first_tensor(
-    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor
+    args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call with other hidden states."""
     if args:

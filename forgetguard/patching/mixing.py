@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,7 @@ from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.patching.capture import by_row
 from forgetguard.patching.forward import forward
 from forgetguard.patching.gradients import Activations, tapped
-from forgetguard.patching.hooks import (
-    PostHook,
-    PreHook,
-    first_output,
-    first_tensor,
-    hooked,
-    with_first_tensor,
-)
+from forgetguard.patching.hooks import PostHook, PreHook, hooked, on_input, on_output
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,11 +103,11 @@ def mixed(
         indices = torch.tensor([head.index for _, head in heads], device=mask.device)
         by_head = mask.new_zeros(site.n_heads).index_copy(0, indices, mask.index_select(0, places))
         strength = by_head.repeat_interleave(site.head_dim)
-        hook = _mix_input(strength, sources.heads[layer], sources.positions)
-        before.append((site.output_projection, hook))
+        held = strength, sources.heads[layer], sources.positions
+        before.append((site.output_projection, on_input(partial(_mix, held))))
     for layer, place in of_mlps.items():
-        hook_mlp = _mix_output(mask[place : place + 1], sources.mlps[layer], sources.positions)
-        after.append((anatomy.mlp(layer), hook_mlp))
+        held = mask[place : place + 1], sources.mlps[layer], sources.positions
+        after.append((anatomy.mlp(layer), on_output(partial(_mix_rows, held))))
     with hooked(before=before, after=after):
         yield
 
@@ -133,33 +126,19 @@ def _by_layer(
     return heads, mlps
 
 
-def _mix_input(strength: Tensor, source: Tensor, positions: tuple[int, ...] | None) -> PreHook:
-    def mix(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = first_tensor(args, kwargs)
-        return with_first_tensor(args, kwargs, _mix(hidden, strength, source, positions))
-
-    return mix
+# What is mixed in: its strength, [width], the source, [row, held, width], and the positions held.
+_Held = tuple[Tensor, Tensor, tuple[int, ...] | None]
 
 
-def _mix_output(strength: Tensor, source: Tensor, positions: tuple[int, ...] | None) -> PostHook:
-    def mix(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        hidden = first_output(output)
-        result = _mix(by_row(hidden, len(source)), strength, source, positions)
-        result = result.reshape(hidden.shape)
-        return (result, *output[1:]) if isinstance(output, tuple) else result
-
-    return mix
+def _mix_rows(held: _Held, returned: Tensor) -> Tensor:
+    """`_mix` of what an MLP returned."""
+    return _mix(held, by_row(returned, len(held[1]))).reshape(returned.shape)
 
 
-def _mix(
-    live: Float[Tensor, "row pos width"],
-    strength: Float[Tensor, "width"],
-    source: Float[Tensor, "row held width"],
-    positions: tuple[int, ...] | None,
-) -> Float[Tensor, "row pos width"]:
+def _mix(held: _Held, live: Float[Tensor, "row pos width"]) -> Float[Tensor, "row pos width"]:
     """A new tensor: some models add to what they are given in place."""
-    strength = strength.to(live.device, live.dtype)
-    source = source.to(live.device)
+    strength, source, positions = held
+    strength, source = strength.to(live.device, live.dtype), source.to(live.device)
     if positions is None:
         return torch.lerp(live, source, strength)
     index = torch.tensor(positions, device=live.device)

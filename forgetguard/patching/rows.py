@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,17 +45,21 @@ def grow(value: Any, carrier: Carrier, rows: Int[Tensor, "row"], n_heads: int) -
     """`value` with one entry for each of `rows` (indices of clean rows) along every batch axis.
 
     Tensors whose first axis is the carrier's size, or that times `n_heads` (Bloom's alibi,
-    [batch * heads, 1, position]), are grown, tuples, lists and dicts of them too; the rest is
-    returned as it is.
+    [batch * heads, 1, position]), are grown, in containers too; the rest is returned as it is.
     """
+    return _each(value, lambda one: _grow_tensor(one, carrier, rows, n_heads))
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with every tensor in it changed, in tuples, lists and dicts too."""
     if isinstance(value, Tensor):
-        return _grow_tensor(value, carrier, rows, n_heads)
+        return change(value)
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return tuple(grow(item, carrier, rows, n_heads) for item in value)
+        return tuple(_each(item, change) for item in value)
     if isinstance(value, list):
-        return [grow(item, carrier, rows, n_heads) for item in value]
+        return [_each(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: grow(item, carrier, rows, n_heads) for key, item in value.items()}
+        return {key: _each(item, change) for key, item in value.items()}
     return value
 
 
@@ -79,12 +83,4 @@ def _grow_tensor(value: Tensor, carrier: Carrier, rows: Tensor, n_heads: int) ->
 
 def keep_rows(value: Any, n_rows: int, kept: int) -> Any:
     """The first `kept` of `n_rows` rows of every tensor that has that many, containers included."""
-    if isinstance(value, Tensor):
-        return value[:kept] if value.dim() and value.shape[0] == n_rows else value
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return tuple(keep_rows(item, n_rows, kept) for item in value)
-    if isinstance(value, list):
-        return [keep_rows(item, n_rows, kept) for item in value]
-    if isinstance(value, dict):
-        return {key: keep_rows(item, n_rows, kept) for key, item in value.items()}
-    return value
+    return _each(value, lambda one: one[:kept] if one.dim() and len(one) == n_rows else one)

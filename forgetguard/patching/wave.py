@@ -16,10 +16,11 @@ from forgetguard.patching.forward import forward
 from forgetguard.patching.hooks import (
     PostHook,
     PreHook,
-    first_output,
     first_tensor,
     hooked,
     idle,
+    on_input,
+    on_output,
     with_first_tensor,
 )
 from forgetguard.patching.prefix import LiveRows, Prefix, prefix_cache
@@ -97,10 +98,12 @@ class Wave:
             if Mlp(layer) in members:
                 after.append((self.anatomy.mlp(layer), self._patch_mlp(Mlp(layer))))
         if self.trims:
-            site = self.anatomy.site(self.anatomy.n_layers - 1)
-            before.append((site.attention, self._reread))
-            before.append((site.output_projection, self._keep_readout))
-            after.append((self.anatomy.layers[-1], self._restore))
+            last = self.anatomy.n_layers - 1
+            site = self.anatomy.site(last)
+            before.append((site.attention, on_input(self._reread)))
+            # z of the last layer is projected at the readout positions.
+            before.append((site.output_projection, on_input(lambda z: self._trimmed(z, last))))
+            after.append((self.anatomy.layers[last], on_output(self._restore)))
         ids = self.clean.ids[self.carrier.rows, self.start :]
         past = None if self.prefix is None else prefix_cache(self.prefix, self.live)
         with idle(self.clean.idle_before(self.first_layer)), hooked(before=before, after=after):
@@ -125,26 +128,18 @@ class Wave:
             return values
         return values.index_select(1, self.at.to(values.device))
 
-    def _reread(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _reread(self, hidden: Tensor) -> Tensor:
         """Let the last layer's attention read every position; its caller has the readout's."""
         assert self.full is not None
         assert self.clean.read is not None
-        rows = len(first_tensor(args, kwargs))
-        return with_first_tensor(args, kwargs, self.clean.read(self.full[:rows]))
+        return self.clean.read(self.full[: len(hidden)])
 
-    def _keep_readout(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Project z of the last layer at the readout positions."""
-        z = first_tensor(args, kwargs)
-        return with_first_tensor(args, kwargs, self._trimmed(z, self.anatomy.n_layers - 1))
-
-    def _restore(self, _: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def _restore(self, values: Tensor) -> Tensor:
         """Hand on every position, for what follows may rely on their number (GPT-2 reshapes):
         those that were not run are zero, and are cut off before the unembedding."""
         assert self.full is not None
-        values = output[0] if isinstance(output, tuple) else output
         index = self.at.to(values.device)
-        whole = values.new_zeros(self.full.shape).index_copy(1, index, values)
-        return (whole, *output[1:]) if isinstance(output, tuple) else whole
+        return values.new_zeros(self.full.shape).index_copy(1, index, values)
 
     def _enter(self, layer: int) -> PreHook:
         """Give the decoder layer its rows: those that arrive, and those that start here."""
@@ -155,23 +150,15 @@ class Wave:
             hidden = first_tensor(args, kwargs)
             parts = [hidden] if layer > self.first_layer else []
             parts += self._starting(layer)
-            rows = self.index[: self.alive[layer]]
-            self.live.index = rows
-            carried = self.carrier_index(rows)
+            rows = self.live.index = self.index[: self.alive[layer]]
+            # The carrier row that stands for each clean row.
+            carried = rows if self.carrier.full else torch.zeros_like(rows)
             n_heads = site.n_heads if (site := self.anatomy.sites[layer]) is not None else 1
             self.full = torch.cat(parts) if len(parts) > 1 else parts[0]
             self._record(layer, self.full)
-            grown_args, grown_kwargs = with_first_tensor(
-                args, kwargs, self._trimmed(self.full, layer)
-            )
-            rest = tuple(grow(value, self.carrier, carried, n_heads) for value in grown_args[1:])
-            named = {
-                key: value
-                if key == "hidden_states"
-                else grow(value, self.carrier, carried, n_heads)
-                for key, value in grown_kwargs.items()
-            }
-            return (*grown_args[:1], *rest), named
+            beside = with_first_tensor(args, kwargs, None)
+            args, kwargs = grow(beside, self.carrier, carried, n_heads)
+            return with_first_tensor(args, kwargs, self._trimmed(self.full, layer))
 
         return enter
 
@@ -192,28 +179,20 @@ class Wave:
                 found.append(clean.index_select(0, block.rows.to(clean.device)))
         return found
 
-    def carrier_index(self, rows: Tensor) -> Tensor:
-        """The carrier row that stands for each clean row."""
-        return rows if self.carrier.full else torch.zeros_like(rows)
-
     def _narrow(self, layer: int) -> PreHook:
         """Let the attention see only the rows that need it."""
 
         def narrow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             kept = max(1, self._old(layer))  # an attention of no rows at all is not defined
             self.live.index = self.index[:kept]
-            return (
-                keep_rows(args, self.alive[layer], kept),
-                keep_rows(kwargs, self.alive[layer], kept),
-            )
+            return keep_rows((args, kwargs), self.alive[layer], kept)
 
         return narrow
 
     def _widen(self, layer: int) -> PostHook:
         """Append the new rows: the clean attention output and their patches."""
 
-        def widen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            attended = output[0] if isinstance(output, tuple) else output
+        def widen(attended: Tensor) -> Tensor:
             fresh = self._trimmed(self._clean_rows(self.clean.attention[layer], layer), layer)
             offset = self._old(layer)
             for block in self.blocks:
@@ -221,10 +200,9 @@ class Wave:
                     span = slice(block.first - offset, block.first - offset + len(block.rows))
                     change = self._change(block, layer, None)
                     fresh = fresh if change is None else _add(fresh, span, change)
-            joined = torch.cat([attended[:offset], fresh])
-            return (joined, *output[1:]) if isinstance(output, tuple) else joined
+            return torch.cat([attended[:offset], fresh])
 
-        return widen
+        return on_output(widen)
 
     def _patch(self, layer: int) -> PostHook:
         """Replace contributions of the rows that went through this layer's output projection."""
@@ -244,8 +222,7 @@ class Wave:
     def _patch_mlp(self, member: Mlp) -> PostHook:
         """Replace the MLP's output in the rows of runs that ask for it."""
 
-        def patch(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            returned = first_output(output)
+        def patch(returned: Tensor) -> Tensor:
             values = by_row(returned, self.alive[member.layer])
             for block in self.blocks:
                 if member in block.run.at(member.layer):
@@ -255,10 +232,9 @@ class Wave:
                         values[block.span], self._trimmed(source_z, member.layer), None, None
                     )
                     values = _add(values, block.span, change)
-            values = values.reshape(returned.shape)
-            return (values, *output[1:]) if isinstance(output, tuple) else values
+            return values.reshape(returned.shape)
 
-        return patch
+        return on_output(patch)
 
     def _change(
         self, block: Block, layer: int, z: Tensor | None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -29,12 +28,7 @@ Reduce = Callable[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One run in one row, by their places."""
-
-    run: int
-    row: int
+_Job = tuple[int, int]  # one run in one row, by their places
 
 
 def wavefront(
@@ -71,12 +65,12 @@ def wavefront(
     for number, run in enumerate(runs):
         start = run.source.start
         for row in _changed_rows(clean, run):
-            by_start.setdefault(start, []).append(_Job(number, row))
+            by_start.setdefault(start, []).append((number, row))
     with full_float32():
         for start, jobs in sorted(by_start.items()):
             for chunk, entries in _waves(clean, runs, jobs, start, reduce, budget, entered):
-                for job, value in zip(chunk, entries, strict=True):
-                    slots[job.run * n_rows + job.row] = value
+                for (number, row), value in zip(chunk, entries, strict=True):
+                    slots[number * n_rows + row] = value
     values = torch.stack(slots)
     return values.reshape(len(runs), n_rows, *values.shape[1:])
 
@@ -112,7 +106,7 @@ def _waves(
     tokens = budget or default_budget(clean.anatomy, n_positions, len(clean.positions))
     most = max(1, tokens // n_positions)
     size = math.ceil(len(jobs) / math.ceil(len(jobs) / most))  # waves of equal size
-    pending = sorted(jobs, key=lambda job: (runs[job.run].first_layer, job.run, job.row))
+    pending = sorted(jobs, key=lambda job: (runs[job[0]].first_layer, *job))
 
     def one_wave(rows: int) -> tuple[list[_Job], Tensor]:
         chunk = pending[:rows]
@@ -132,8 +126,8 @@ def _waves(
 
 def _blocks(runs: Sequence[Run], jobs: list[_Job]) -> list[Block]:
     rows: dict[int, list[int]] = {}
-    for job in jobs:
-        rows.setdefault(job.run, []).append(job.row)
+    for run, row in jobs:
+        rows.setdefault(run, []).append(row)
     blocks, first = [], 0
     for run, indices in rows.items():
         blocks.append(Block(runs[run], run, first, torch.tensor(indices)))

@@ -155,14 +155,16 @@ def test_a_log_probability_of_several_tokens_is_the_mean_over_them(answer: int) 
 @pytest.mark.parametrize("kind", ABLATIONS)
 @pytest.mark.parametrize("budget", [None, 20])
 def test_all_members_are_worth_exactly_one_and_none_exactly_nothing(
-    kind: str, budget: int | None
+    monkeypatch: pytest.MonkeyPatch, kind: str, budget: int | None
 ) -> None:
     """The budget cuts the runs into waves of different sizes, which round differently."""
+    if budget is not None:
+        monkeypatch.setattr("forgetguard.patching.wavefront.default_budget", lambda *_: budget)
     anatomy = locate(build("qwen3"))
     universe = anatomy.members(mlps=True)
     capability = with_an_effect(anatomy, random_capability(11), kind, universe)
     circuits = [universe, (), *CIRCUITS, universe[5:], (), universe[::-1]]
-    found = faithfulness(anatomy, capability, circuits, universe, kind=kind, budget=budget)
+    found = faithfulness(anatomy, capability, circuits, universe, kind=kind)
     values = found.values
     assert (values[0], values[1], values[-2], values[-1]) == (1.0, 0.0, 0.0, 1.0)
     assert np.array_equal(found.circuits[0], found.clean.readout)

@@ -23,7 +23,7 @@ from forgetguard.discovery.activation_patching import activation_patching
 from forgetguard.errors import MeasurementError, SpecificationError
 from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
-from forgetguard.measures.vulnerability import patched_drops
+from forgetguard.measures.vulnerability import each_and_all, patched
 
 ARCHITECTURES = ("qwen3", "gpt2", "opt", "falcon", "mixtral")
 MEMBERS: tuple[Member, ...] = (Head(0, 1), Head(1, 2), Mlp(1), Head(2, 3), Mlp(2))
@@ -88,7 +88,7 @@ def test_necessity_is_the_importance_that_dcv_divides_by_over_the_whole_effect()
     universe = anatomy.members(mlps=True)
     capability = with_an_effect(anatomy)
     found = necessity_and_sufficiency(anatomy, capability, MEMBERS, universe)
-    importance = patched_drops(anatomy, capability, MEMBERS).importance.heads
+    importance = patched(anatomy, capability, each_and_all(MEMBERS), {}).drops(MEMBERS).heads
     for number, member in enumerate(MEMBERS):
         close(found.lost[number], importance[member])
         share = importance[member].mean() / found.whole.mean()

@@ -18,7 +18,7 @@ from forgetguard.cli.recompute import _measured_again
 from forgetguard.errors import CapabilityError, MeasurementError, SpecificationError
 from forgetguard.gate.declaration import GateSpec, Limit, TaskPairs
 from forgetguard.gate.rule import judge
-from forgetguard.gate.runner import Wanted
+from forgetguard.gate.runner import sets_of
 from forgetguard.gate.schema import load_gate_file, parse_gate
 from forgetguard.gate.session import GateSession
 from forgetguard.measures import registry
@@ -169,6 +169,6 @@ def test_a_foreign_measure_may_not_stand_in_for_what_others_are_judged_on(
     spec = load_gate_file(CIRCUITS / "tiny-ioi.circuit.yaml")
     other = replace(DCV, key="toy", source="toys", patched=lambda ours, _: {"circuit": ours[:1]})
     with pytest.raises(MeasurementError, match="'toy' of toys patches other members as 'circuit'"):
-        Wanted((DCV, other)).sets(spec, ())
+        sets_of(spec, (DCV, other), ())
     same = replace(other, patched=lambda ours, _: {"circuit": ours[::-1]})
-    assert {*Wanted((DCV, same)).sets(spec, ())["circuit"]} == {*spec.members}
+    assert {*sets_of(spec, (DCV, same), ())["circuit"]} == {*spec.members}

@@ -18,7 +18,7 @@ from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
 from forgetguard.measures import lm_eval_calibration, lm_eval_flips
-from forgetguard.measures.documents import EvalTasks, Scores, document
+from forgetguard.measures.documents import CONFIDENCE, SCORE, EvalTasks, Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
 
@@ -145,7 +145,7 @@ def test_flips_of_a_task_without_right_and_wrong_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     right, graded = np.array([1.0, 0.0]), np.array([0.5, 0.2])
-    found = Scores({"a acc": right, "b rouge": graded}, {}, {}, {}, ("p", "q"), "tuned")
+    found = Scores({SCORE: {"a acc": right, "b rouge": graded}}, ("p", "q"), "tuned")
     monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
     with pytest.raises(MeasurementError, match="no metric of b is right or wrong"):
         lm_eval_flips.compare(None, found)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_it_is_unbiased_where_the_absolute_error_is_not() -> None:
 
 
 def test_calibration_needs_options_and_acc(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Scores({"a acc_norm": np.ones(2)}, {}, {}, {}, ("p", "q"), "tuned")
+    found = Scores({SCORE: {"a acc_norm": np.ones(2)}, CONFIDENCE: {}}, ("p", "q"), "tuned")
     monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
     with pytest.raises(MeasurementError, match="metric acc"):
         lm_eval_calibration.compare(SimpleNamespace(documents=()), found)  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ def test_one_task_with_itself_is_no_conflict_and_other_answers_make_it_one() -> 
     spec = parse_gate(gate(prior, rows("key_value"), "gradient.conflict"), Path("a.gate.yaml"))
     specs = {"base": resolve("tiny:base", "base"), "tuned": resolve("tiny:sft", "tuned")}
     with ModelPair(specs) as pair:
-        part = encode(spec, pair.base, [pair.tuned]).parts[0]
+        part = encode(spec, pair).parts[0]
         with pair.base.open() as model:
             alike = cosines(locate(model), part.passages, part.passages)["", ""]
     assert alike.values.tolist() == pytest.approx([1.0] * 32, abs=1e-6)

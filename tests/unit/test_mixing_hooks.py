@@ -9,7 +9,7 @@ from architectures import build
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head, Mlp
 from forgetguard.errors import AnatomyError
-from forgetguard.patching.frozen import frozen
+from forgetguard.patching.forward import frozen
 from forgetguard.patching.mixing import cache_sources, mixed
 
 CLEAN = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

@@ -27,7 +27,7 @@ from forgetguard.gate.suggestion import (
     other_dtype,
     suggest,
 )
-from forgetguard.measures.vulnerability import Drops, PatchedDrops, capture_heads, patched_drops
+from forgetguard.measures.vulnerability import Drops, capture_heads, each_and_all, patched
 
 A, B, C = Head(0, 3), Head(1, 0), Head(2, 2)
 N = 32
@@ -215,7 +215,7 @@ def test_the_noise_is_the_other_number_format_and_never_two_models_are_held(
     assert 0 < np.abs(found.base.readout - readout).max() < 1
     assert loads == ["float32", "bfloat16", "float32"]
     assert held == [0, 0, 0]
-    relative = abs(found.damage["noise"].circuit.mean() / found.importance.circuit.mean())
+    relative = abs(found.damage(heads, "noise").mean() / found.importance(heads).mean())
     assert 0 < relative < 0.05
 
 
@@ -228,8 +228,8 @@ def test_the_same_number_format_has_no_noise_at_all(pair: ModelPair) -> None:
         foreign = capture_heads(locate(model), ioi, heads)
     pair.close()
     with pair.base.open() as model:
-        same: PatchedDrops = patched_drops(locate(model), ioi, heads, {"noise": foreign})
-    assert not same.damage["noise"].circuit.any()
+        same = patched(locate(model), ioi, each_and_all(heads), {"noise": foreign})
+    assert not same.damage(heads, "noise").any()
 
 
 def test_a_suggestion_says_what_it_rests_on(pair: ModelPair, tmp_path: Path) -> None:

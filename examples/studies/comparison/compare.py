@@ -36,7 +36,6 @@ from forgetguard.discovery.methods import method
 from forgetguard.discovery.ranking import Method, Progress
 from forgetguard.discovery.store import Store, identity
 from forgetguard.errors import SpecificationError
-from forgetguard.gate.session import shared_vocabulary
 from forgetguard.measures.interventions import Saved
 from forgetguard.patching.budget import memory_errors
 
@@ -90,7 +89,7 @@ def compare(
     learned_on, held_out = halves(encoded)
     exchange_answers(encoded)  # says now, before anything is loaded, that distractors are missing
     prompts = Prompts(encoded, learned_on, held_out)
-    vocabulary = shared_vocabulary(pair)
+    vocabulary = pair.vocabulary
     readings: list[Reading] = []
     heads: set[tuple[object, ...]] = set()
     for checkpoint in pair.checkpoints:

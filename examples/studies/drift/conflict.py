@@ -24,14 +24,9 @@ from forgetguard.checkpoints.spec import resolve
 from forgetguard.gate import studentised
 from forgetguard.gate.estimate import FEWEST_EFFECTIVE, effective
 from forgetguard.measures.divergence import Passage
-from forgetguard.measures.interference import (
-    FloatArray,
-    influence,
-    mean_gradient,
-    parts_of,
-    products,
-)
+from forgetguard.measures.interference import influence, mean_gradient, parts_of, products
 from forgetguard.measures.loss_gradients import differentiated
+from forgetguard.measures.samples import FloatArray
 
 HELD = 6  # gradients in memory at once
 EFFECTIVE = (0, 4, 8, 12, 16, 20, 24, 32, 64)  # edges of the second table

@@ -29,8 +29,8 @@ from forgetguard.errors import SpecificationError
 from forgetguard.gate import rule
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.estimate import Case
-from forgetguard.gate.runner import OtherReading, Wanted, capability_of
-from forgetguard.gate.session import GateSession, shared_vocabulary
+from forgetguard.gate.runner import OtherReading, capability_of, patched_members
+from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Estimate
 from forgetguard.measures.samples import BASE, CORRECT, IMPORTANCE, READOUT, Samples
 
@@ -105,7 +105,6 @@ class _Setting:
     draws: int
     seed: int
     family: int
-    vocabulary: int | None
     progress: Progress | None
 
     def report(self, what: str, done: int, total: int) -> None:
@@ -153,7 +152,6 @@ def sensitivity(
         draws,
         seed,
         sum(len(one.spec.limits) for one in prepared.ready),
-        shared_vocabulary(pair),
         progress,
     )
     curves = [
@@ -200,19 +198,16 @@ def _mixtures(
     with setting.pair.base.open() as model:
         anatomy = locate(model)
         spec, capability = prepared.spec, capability_of(prepared.part)
-        more = Wanted.of(spec).members(spec, anatomy.heads) - {*spec.members}
+        more = patched_members(spec, anatomy.heads) - {*spec.members}
         members = (*spec.members, *sorted(more))
         others = {
-            repr(dose): OtherReading(
-                mixed_head(anatomy, capability, members, head, dose, vocabulary=setting.vocabulary)
-            )
+            repr(dose): OtherReading(mixed_head(anatomy, capability, members, head, dose))
             for dose in doses
         }
         found = measured(
             anatomy,
             prepared,
             others,
-            vocabulary=setting.vocabulary,
             progress=partial(setting.report, f"{prepared.spec.name}: mixing {head}"),
             located=True,
         )

@@ -27,8 +27,6 @@ def mixed_head(
     members: tuple[Member, ...],
     head: Head,
     dose: float,
-    *,
-    vocabulary: int | None = None,
 ) -> ForeignHeads:
     """What `members` contribute, and what the model does, with `dose` of the mixture in `head`.
 
@@ -48,7 +46,7 @@ def mixed_head(
         sources = cache_sources(anatomy, batch.counterfactual, [head])
         with mixed(anatomy, [head], torch.tensor([dose]), sources):
             planted = capture(anatomy, batch.clean, batch.positions, members)
-        read_batch(capability, batch, planted.logits, vocabulary, behaviour)
+        read_batch(capability, batch, planted.logits, behaviour)
         z.append({one: value.cpu() for one, value in planted.z.items()})
         own.append({one: (planted.z if one == head else before)[one].cpu() for one in before})
     weights = {one: value.cpu() for one, value in output_slices(anatomy, members).items()}

@@ -24,7 +24,7 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Head, Member, parse_member
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.gate.schema import load_gate_file
-from forgetguard.measures.vulnerability import ForeignHeads, capture_heads, patched_drops
+from forgetguard.measures.vulnerability import ForeignHeads, capture_heads, each_and_all, patched
 
 LEFT = 0.25  # of a weakened head's slice
 
@@ -93,16 +93,16 @@ def _arrays(
     members: Sequence[Member],
     foreign: Mapping[str, ForeignHeads],
 ) -> dict[str, Any]:
-    found = patched_drops(anatomy, encoded, members, foreign)
+    found = patched(anatomy, encoded, each_and_all(members), foreign)
 
     def rows(drops: Any) -> Any:
         return np.stack([drops.circuit, *(drops.heads[one] for one in members)])
 
-    arrays = {"base": found.base.readout, "importance": rows(found.importance)}
-    for name, drops in found.damage.items():
+    arrays = {"base": found.base.readout, "importance": rows(found.drops(members))}
+    for name, other in foreign.items():
         arrays |= {
-            f"damage_{name}": rows(drops),
-            f"readout_{name}": foreign[name].behaviour.readout,
+            f"damage_{name}": rows(found.drops(members, name)),
+            f"readout_{name}": other.behaviour.readout,
         }
     return arrays
 
