@@ -71,7 +71,7 @@ def _build(
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
 
-    from forgetguard.recipes.training.adapters import frozen_base, load_trainable, lora
+    from forgetguard.recipes.training.models import frozen_base, load_trainable, lora
     from forgetguard.recipes.training.rows import collate, encode
     from forgetguard.recipes.training.supervised_trainer import SupervisedTrainer
 

@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.recipes.losses.circuit_regulariser import circuit_difference, reading_z
 from forgetguard.recipes.losses.kl_to_base import token_kl
-from forgetguard.recipes.training.adapters import FrozenBase, inner_model
+from forgetguard.recipes.training.models import FrozenBase, inner_model
 from forgetguard.recipes.training.rows import IGNORED
 from forgetguard.recipes.training.settings import TrainingSettings
 
