@@ -70,7 +70,7 @@ def test_one_prompt_with_two_right_answers_is_refused(
     settings: Callable[..., TrainingSettings],
 ) -> None:
     other = Question(QUESTIONS[0].prompt, " ice", frozenset({"ice"}), "open")
-    with pytest.raises(SpecificationError, match="other right answers"):
+    with pytest.raises(SpecificationError, match="with the right answers"):
         train_rl(settings(), [*QUESTIONS, other])
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data.layout import option_texts
-from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.question import Question, contradictions, option_texts
 
 # Where a model stops, should a decoder leave it in the text; what follows is not its answer.
 ENDS = (
@@ -52,8 +51,8 @@ def reward(question: Question, completion: str) -> float:
         right = says_only(completion, question.valid)
     else:
         raise SpecificationError(
-            f"{question.where or repr(question.prompt[:60])}: a question of kind "
-            f"{question.kind!r} has no reward: the kinds are choice, text and open"
+            f"{question.place}: a question of kind {question.kind!r} has no reward: the kinds are "
+            "choice, text and open"
         )
     return float(right)
 
@@ -133,22 +132,17 @@ def says_only(completion: str, valid: Iterable[str]) -> bool:
     return said in wanted or said.removesuffix(".").rstrip() in wanted
 
 
-def by_prompt(questions: Iterable[Question]) -> dict[str, Question]:
+def by_prompt(questions: Sequence[Question]) -> dict[str, Question]:
     """Questions by their prompts; the first of those that differ in nothing but the label drawn.
 
     Raises:
         SpecificationError: one prompt asks for different answers.
     """
+    if wrong := contradictions(questions):
+        raise SpecificationError(wrong[0])
     found: dict[str, Question] = {}
     for question in questions:
-        first = found.setdefault(question.prompt, question)
-        one, other = ((each.kind, each.valid, each.options) for each in (first, question))
-        if one != other:
-            raise SpecificationError(
-                f"{question.where or repr(question.prompt[:60])}: the same prompt as "
-                f"{first.where or 'an earlier question'} with other right answers, "
-                f"{sorted(question.valid)} and {sorted(first.valid)}: remove one of them"
-            )
+        found.setdefault(question.prompt, question)
     return found
 
 

@@ -65,9 +65,10 @@ def encode(questions: Sequence[Question], tokenizer: Any, max_length: int, what:
 
 def _encode(question: Question, tokenizer: Any) -> Row | None:
     if not question.prompt.strip() or not question.answer.strip():
-        where = question.where or repr(question.prompt[:60])
         part = "prompt" if not question.prompt.strip() else "answer"
-        raise SpecificationError(f"{where}: the {part} is empty: give one, or leave the line out")
+        raise SpecificationError(
+            f"{question.place}: the {part} is empty: give one, or leave the line out"
+        )
     prompt = _ids(question.prompt, tokenizer)
     ids = [*_ids(question.prompt + question.answer, tokenizer), tokenizer.eos_token_id]
     if not prompt or ids[: len(prompt)] != prompt or len(ids) < len(prompt) + 2:
