@@ -118,11 +118,7 @@ class ReinforcementTrainer(GRPOTrainer):
         except RuntimeError as error:
             if "probability tensor contains" not in str(error):
                 raise
-            raise MeasurementError(
-                f"training diverged: the model's probabilities were not finite at step "
-                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
-                f"{self._run}"
-            ) from error
+            raise self._diverged("the model's probabilities were") from error
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -191,12 +187,14 @@ class ReinforcementTrainer(GRPOTrainer):
         totals = self.accelerator.reduce(torch.cat([found.sum(1), count]), reduction="sum")
         kl_forward, kl_reverse = (totals[:2] / totals[2].clamp(min=1)).tolist()
         if not math.isfinite(kl_forward + kl_reverse):
-            raise MeasurementError(
-                f"training diverged: the KL to the base was not finite at step "
-                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
-                f"{self._run}"
-            )
+            raise self._diverged("the KL to the base was")
         return kl_forward, kl_reverse
+
+    def _diverged(self, what: str) -> MeasurementError:
+        return MeasurementError(
+            f"training diverged: {what} not finite at step {self.state.global_step}: lower "
+            f"learning_rate; checkpoints before that are in {self._run}"
+        )
 
     # --- each update ---------------------------------------------------------------------------
 

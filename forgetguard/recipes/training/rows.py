@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.recipes.data.question import Question
@@ -85,16 +86,14 @@ def _ids(text: str, tokenizer: Any) -> list[int]:
 def collate(columns: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:
     """A batch: `input_ids`, `labels` and `attention_mask`, [row, pos], padded on the right;
     `weight` and `replayed`, [row], where the rows have them."""
-    length = max(len(one["input_ids"]) for one in columns)
 
-    def padded(key: str, fill: int) -> Tensor:
-        return torch.tensor([[*one[key], *[fill] * (length - len(one[key]))] for one in columns])
+    def padded(rows: Iterable[Sequence[int]], fill: int) -> Tensor:
+        return pad_sequence([torch.tensor(row) for row in rows], True, fill)
 
-    mask = [[1] * len(one["input_ids"]) + [0] * (length - len(one["input_ids"])) for one in columns]
     batch = {
-        "input_ids": padded("input_ids", padding),
-        "labels": padded("labels", IGNORED),
-        "attention_mask": torch.tensor(mask),
+        "input_ids": padded((one["input_ids"] for one in columns), padding),
+        "labels": padded((one["labels"] for one in columns), IGNORED),
+        "attention_mask": padded(([1] * len(one["input_ids"]) for one in columns), 0),
     }
     for key in ("weight", "replayed"):
         if key in columns[0]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
+from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.errors import CheckpointError, SpecificationError
@@ -45,12 +45,15 @@ def refuse_foreign(run: Path) -> None:
 def identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
     """All that the result depends on, in plain values."""
     plain = as_dict(settings)
-    plain.pop("output")
-    content: dict[str, Any] = {"settings": plain, "data": data}
-    content["base"] = asdict(_fingerprint(full_base(settings.base)))
-    start = settings.start
-    content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
-    return content
+    del plain["output"]
+    base = full_base(settings.base)
+    start = settings.start and localise(resolve(settings.start, "start"))
+    return {
+        "settings": plain,
+        "data": data,
+        "base": asdict(fingerprint(base)),
+        "start": asdict(fingerprint(start)) if start else None,
+    }
 
 
 def full_base(given: str) -> CheckpointSpec:
@@ -63,10 +66,6 @@ def full_base(given: str) -> CheckpointSpec:
             f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
         )
     return spec
-
-
-def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
-    return fingerprint(localise(spec))
 
 
 def known(run: Path) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.fingerprint import Fingerprint
 from forgetguard.checkpoints.quiet import own_randomness
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import CheckpointError, SpecificationError, first_line
+from forgetguard.gate.records import load
 from forgetguard.recipes.locking import alone
 from forgetguard.recipes.training import run_folder, saved_states
 from forgetguard.recipes.training.logs import LOSSES, cut_logs, read_records
@@ -24,7 +24,6 @@ from forgetguard.recipes.training.run_card import (
     final_fingerprint,
     summarise,
     verify_card,
-    versions,
     write_card,
 )
 from forgetguard.recipes.training.saved_states import SavedState
@@ -37,6 +36,7 @@ from forgetguard.recipes.training.surroundings import (
     quiet_training,
     wait_for_all,
 )
+from forgetguard.report import json_file
 from forgetguard.whole_files import write_text
 
 _PARTIAL = ".final.partial"
@@ -229,7 +229,7 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
             f"training in {run} ended at step {reached} of {settings.steps}, so there are no final "
             f"weights: run it again to go on"
         )
-    partial, known = run / _PARTIAL, run_folder.known(run)
+    partial = run / _PARTIAL
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
@@ -237,20 +237,15 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
         shutil.copytree(path, partial / path.name) if path.is_dir() else shutil.copy2(path, partial)
     for path in partial.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the libraries make some private
-    start = known["start"]
-    card = RunCard(
-        settings=known["settings"],
-        data=known["data"],
-        base=Fingerprint(**known["base"]),
-        final=final_fingerprint(partial),
-        versions=versions(),
-        steps=state.step,
-        seconds=round(state.seconds, 3),
-        losses=summarise(read_records(run / LOSSES)),
-        seed=settings.seed,
-        notes=known.get("notes", {}),
-        start=Fingerprint(**start) if start else None,
-    )
+    found = {
+        "final": final_fingerprint(partial),
+        "versions": json_file.versions("trl", "accelerate", "datasets"),
+        "steps": state.step,
+        "seconds": round(state.seconds, 3),
+        "losses": summarise(read_records(run / LOSSES)),
+        "seed": settings.seed,
+    }
+    card = load(RunCard, run_folder.known(run) | found, "a run card")
     write_card(partial, card)
     partial.rename(run / run_folder.FINAL)
     saved_states.strip(run, keep=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.recipes.losses.circuit_regulariser import circuit_difference, reading_z
 from forgetguard.recipes.losses.kl_to_base import token_kl
 from forgetguard.recipes.training.models import FrozenBase, inner_model
-from forgetguard.recipes.training.rows import IGNORED
+from forgetguard.recipes.training.rows import IGNORED, collate
 from forgetguard.recipes.training.settings import TrainingSettings
 
 
@@ -55,6 +56,25 @@ def answers(model: Any, plain: nn.Module, batch: dict[str, Tensor]) -> Answers:
         logits = model(**inputs, use_cache=False).logits[:, predicted]
     tokens = labels[:, predicted]
     return Answers(logits, tokens, tokens != IGNORED)
+
+
+def base_losses(
+    model: nn.Module, columns: Mapping[str, Sequence[Any]], padding: int, at_once: int
+) -> Float[Tensor, "row"]:
+    """The mean cross-entropy of each row's answer under `model`, float64, in nats."""
+    device = next(model.parameters()).device
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    losses = []
+    model.eval()
+    with torch.no_grad():
+        for begin in range(0, len(rows), at_once):
+            batch = collate(rows[begin : begin + at_once], padding)
+            found = answers(model, model, {key: one.to(device) for key, one in batch.items()})
+            mean = found.cross_entropy().double().sum(1) / found.mask.sum(1)
+            losses.append(mean.cpu())
+    return torch.cat(losses)
 
 
 class SupervisedTrainer(SFTTrainer):

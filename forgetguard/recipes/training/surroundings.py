@@ -64,11 +64,9 @@ def quiet_training() -> Iterator[None]:
             setattr, constants, "HF_HUB_DISABLE_TELEMETRY", constants.HF_HUB_DISABLE_TELEMETRY
         )
         constants.HF_HUB_DISABLE_TELEMETRY = True
-        if datasets.are_progress_bars_disabled():
-            yield
-            return
-        datasets.disable_progress_bars()
-        stack.callback(datasets.enable_progress_bars)
+        if not datasets.are_progress_bars_disabled():
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
         yield
 
 
