@@ -114,8 +114,7 @@ class Store:
 
 def found_to_dict(found: Found) -> dict[str, Any]:
     """The result in plain values."""
-    ranking, curve = found.ranking, found.curve
-    selected = ranking.selected
+    ranking, selected = found.ranking, found.ranking.selected
     return {
         "method": ranking.method,
         "settings": dict(ranking.settings),
@@ -123,7 +122,7 @@ def found_to_dict(found: Found) -> dict[str, Any]:
         "selected": None if selected is None else [str(member) for member in selected],
         "findings": dict(ranking.findings),
         "patched": sorted(map(str, ranking.patched)),
-        "curve": {name: getattr(curve, name) for name in Curve.__dataclass_fields__},
+        "curve": asdict(found.curve),
         "circuit": [str(member) for member in found.circuit],
         "faithful": found.faithful,
         "accuracy": found.accuracy,

@@ -204,14 +204,11 @@ class ReinforcementTrainer(GRPOTrainer):
             loss = step(model, inputs, num_items_in_batch)
         self._loss += self.accelerator.reduce(loss.detach(), reduction="mean").item()
         if self.accelerator.sync_gradients:
-            self._write()
+            if self._line is not None and self.accelerator.is_main_process:
+                line = replace(self._line, step=self.state.global_step + 1, loss=self._loss)
+                append_record(self._run / ROLLOUTS, asdict(line))
             self._loss = 0.0
         return loss
-
-    def _write(self) -> None:
-        if self._line is not None and self.accelerator.is_main_process:
-            line = replace(self._line, step=self.state.global_step + 1, loss=self._loss)
-            append_record(self._run / ROLLOUTS, asdict(line))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._metrics["train"].pop("step_time", None)  # all else is the same in a repeated run

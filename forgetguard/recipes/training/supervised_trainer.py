@@ -32,7 +32,7 @@ class Answers:
 
     def cross_entropy(self) -> Float[Tensor, "row pos"]:
         """The negative log-probability of each token, in nats, 0 where the mask is false."""
-        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        wide = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
         loss = nn.functional.cross_entropy(
             wide.flatten(0, 1), self.tokens.flatten().clamp(min=0), reduction="none"
         )
