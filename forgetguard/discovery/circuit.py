@@ -127,9 +127,24 @@ def find_circuit(
         anatomy, ranked_on, members, seed=seed, progress=progress, saved=saved, passes=passes
     )
     shared = Passes(members, nested=True)
-    draw = partial(
-        _draw, anatomy, held_out, faithful, ablation, progress, saved, shared, coarse=coarse
-    )
+
+    def draw(ranking: Ranking, sizes: Sequence[int] | None = None) -> tuple[Curve, int | None]:
+        """The curve of a ranking (at `sizes` alone, where given), and the size of its circuit."""
+        curve, _ = faithfulness_curve(
+            anatomy,
+            held_out,
+            ranking.order,
+            faithful=faithful,
+            at_least=partial(fewest, ranking),
+            sizes=sizes,
+            kind=ablation,
+            progress=progress,
+            saved=saved,
+            passes=shared,
+            coarse=coarse,
+        )
+        return curve, curve.smallest(faithful, at_least=fewest(ranking, curve.whole))
+
     signed = ranking.signed()
     curve, size = draw(signed)
     if size is None:
@@ -166,36 +181,6 @@ def fewest(ranking: Ranking, whole: float) -> int:
         if one in ranking.patched and score >= least
     ]
     return max(places, default=1)
-
-
-def _draw(
-    anatomy: Anatomy,
-    held_out: EncodedCapability,
-    faithful: float,
-    ablation: str,
-    progress: Progress | None,
-    saved: Saved | None,
-    passes: Passes,
-    ranking: Ranking,
-    sizes: Sequence[int] | None = None,
-    *,
-    coarse: bool,
-) -> tuple[Curve, int | None]:
-    """The curve of a ranking (at `sizes` alone, where given), and the size of its circuit."""
-    curve, _ = faithfulness_curve(
-        anatomy,
-        held_out,
-        ranking.order,
-        faithful=faithful,
-        at_least=partial(fewest, ranking),
-        sizes=sizes,
-        kind=ablation,
-        progress=progress,
-        saved=saved,
-        passes=passes,
-        coarse=coarse,
-    )
-    return curve, curve.smallest(faithful, at_least=fewest(ranking, curve.whole))
 
 
 def _shorter(ranking: Ranking, whole: float, size: int) -> list[int]:

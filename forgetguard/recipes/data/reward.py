@@ -114,11 +114,7 @@ def says_text(completion: str, valid: Iterable[str]) -> bool:
     the first are not read: the first decides, so there is nothing to gain by listing answers.
     """
     lines = _lines(completion, plain=False)
-    if not lines:
-        return False
-    said = _equation(lines[0])
-    wanted = {_equation(text) for text in valid} - {""}
-    return said in wanted or said.removesuffix(".").rstrip() in wanted
+    return bool(lines) and _is_one_of(lines[0], valid, _equation)
 
 
 def says_only(completion: str, valid: Iterable[str]) -> bool:
@@ -127,9 +123,7 @@ def says_only(completion: str, valid: Iterable[str]) -> bool:
     White space is collapsed and one full stop may follow; case counts. A second answer, right or
     wrong, an explanation or a further line makes it none.
     """
-    said = " ".join(_ended(completion).split())
-    wanted = {" ".join(text.split()) for text in valid} - {""}
-    return said in wanted or said.removesuffix(".").rstrip() in wanted
+    return _is_one_of(_ended(completion), valid, lambda text: " ".join(text.split()))
 
 
 def by_prompt(questions: Sequence[Question]) -> dict[str, Question]:
@@ -245,6 +239,12 @@ def _lines(completion: str, *, plain: bool = True) -> list[str]:
     """The non-empty lines up to the end-of-text mark, their space collapsed."""
     lines = (" ".join(line.split()) for line in _ended(completion).splitlines())
     return [line for line in (map(_plain, lines) if plain else lines) if line]
+
+
+def _is_one_of(said: str, valid: Iterable[str], normal: Callable[[str], str]) -> bool:
+    """Whether a text, with a full stop or without, is one of the valid ones, all made `normal`."""
+    said, wanted = normal(said), {normal(text) for text in valid} - {""}
+    return said in wanted or said.removesuffix(".").rstrip() in wanted
 
 
 def _ended(completion: str) -> str:

@@ -189,29 +189,22 @@ def inner_model(unwrapped: nn.Module) -> nn.Module:
 
 
 def frozen_base(settings: TrainingSettings) -> FrozenBase:
-    """The base to compare a model in training with (raises CheckpointError)."""
-    if settings.adapter is not None:
-        return FrozenBase(None)
-    # float32 as the model in training is: rounded weights would be a difference from the start.
-    options = LoadOptions(dtype="float32", device=device_of(settings))
-    copy: Any = load_model(resolve(settings.base, "base"), options)
-    return FrozenBase(copy)
+    """The base to compare a model in training with: that model with its adapter off, or a copy.
 
-
-def compared_base(settings: TrainingSettings) -> FrozenBase:
-    """The base that the KL is measured to: the policy with its adapter off, or a copy.
-
-    A copy's linear layers are kept in the dtype that autocast gives them anyway, so that a policy
+    A copy's linear layers are kept in the dtype that autocast gives them anyway, so that a model
     with the base's weights is at a KL of exactly 0.
 
     Raises:
         CheckpointError: the base cannot be read.
     """
-    base = frozen_base(settings)
-    copy: Any = base.copy
-    if copy is not None and settings.dtype == "bfloat16":
+    if settings.adapter is not None:
+        return FrozenBase(None)
+    # float32 as the model in training is: rounded weights would be a difference from the start.
+    options = LoadOptions(dtype="float32", device=device_of(settings))
+    copy: Any = load_model(resolve(settings.base, "base"), options)
+    if settings.dtype == "bfloat16":
         shared = copy.get_input_embeddings().weight
         for module in copy.modules():
             if isinstance(module, nn.Linear) and module.weight is not shared:
                 module.to(torch.bfloat16)
-    return base
+    return FrozenBase(copy)

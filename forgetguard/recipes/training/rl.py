@@ -84,7 +84,7 @@ def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mappin
     from datasets import Dataset
     from trl.trainer.grpo_config import GRPOConfig
 
-    from forgetguard.recipes.training.models import compared_base, load_policy, lora
+    from forgetguard.recipes.training.models import frozen_base, load_policy, lora
     from forgetguard.recipes.training.reinforcement_trainer import ReinforcementTrainer, dr_grpo
 
     settings = frame.settings
@@ -92,7 +92,7 @@ def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mappin
     _check_prompts(tuple(questions), tokenizer, settings)
     trainer = ReinforcementTrainer(
         settings=settings,
-        base=compared_base(settings),
+        base=frozen_base(settings),
         run=Path(frame.arguments["output_dir"]),
         begin=frame.begin,
         model=policy,
