@@ -14,9 +14,9 @@ from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole
 from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.training.processes import is_main
 from forgetguard.recipes.training.run_folder import full_base
 from forgetguard.recipes.training.settings import REINFORCED, TrainingSettings, read_settings
+from forgetguard.recipes.training.surroundings import is_main
 
 _USAGE = "forgetguard train SETTINGS.yaml [KEY=VALUE ...] --data FILE"
 MADE_UP = "tiny:substances"

@@ -133,15 +133,14 @@ def attribution_patching(
     else:
         values, by_input = _by_input(work, qk_fix)
         findings = {"nodes": _named(by_input)}
-    ranked = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
-    scores, patched = ranked, frozenset[Member]()
+    scores = by_size(dict(zip(members, values.mean(axis=1).tolist(), strict=True)))
+    patched: frozenset[Member] = frozenset()
     if verify or audit:
-        checking = _Checking(work)
-        check = checking.down(list(ranked), verify, audit, seed)
-        for one, effects in checking.effects.items():
+        check = _checked(work, list(scores), verify, audit, seed)
+        for one, effects in check.effects.items():
             values[members.index(one)] = effects
-        scores, patched = _merged(ranked, check), frozenset(check.exact)
-        findings = {**_findings(ranked, check), **findings}
+        findings = {**_findings(scores, check), **findings}
+        scores, patched = _merged(scores, check), frozenset(check.exact)
     return Ranking(
         scores,
         "attribution_patching",
@@ -337,74 +336,74 @@ def _named(by_input: Mapping[Member, tuple[float, ...]]) -> dict[str, dict[str, 
 # --- The check ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Check:
-    """Who was patched exactly, the top of the ranking and a random sample of the rest, with their
-    effects; and the threshold from which an unverified member is missed."""
+    """What was patched exactly: the top of the ranking, and a random sample of the rest.
+
+    unverified: how many `audited` were drawn from. missed_from: the threshold from which an
+    unverified member is missed.
+    """
 
     verified: tuple[Member, ...]
     audited: tuple[Member, ...]
-    unverified: int  # of which `audited` were drawn
-    exact: Mapping[Member, float]
+    unverified: int
+    effects: Mapping[Member, FloatArray]  # [pair]
+    exact: Mapping[Member, float]  # their means
     missed_from: float
 
     @property
     def missed(self) -> list[Member]:
-        """Audited members; none where nothing has any effect."""
-        sizes = {one: abs(self.exact[one]) for one in self.audited}
-        return [one for one, size in sizes.items() if size >= self.missed_from and size]
+        # Where nothing has any effect, nothing is missed.
+        exact = self.exact
+        return [one for one in self.audited if abs(exact[one]) >= self.missed_from and exact[one]]
 
 
-class _Checking:
-    """Patches members alone, exactly, in steps."""
+def _checked(given: Work, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Check:
+    """Patch alone the top of `order`, until a step holds no effect, and a sample of the rest."""
+    passes = given.passes or Passes(given.members)
+    effects: dict[Member, FloatArray] = {}
+    whole = math.nan
 
-    def __init__(self, given: Work) -> None:
-        self._given = given
-        self._whole, self._passes = math.nan, given.passes or Passes(given.members)
-        self.effects: dict[Member, FloatArray] = {}  # [pair]
-
-    def down(self, order: Sequence[Member], verify: float, audit: int, seed: int) -> _Check:
-        """Patch the top of `order` until a step holds no effect, and a sample of the rest."""
-        most = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
-        n = min(_STEP, most)
-        rest = sorted(order[n:])
-        drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
-        self.patch([*order[:n], *drawn])
-        while n < most and self._holds_effects(order[n - _STEP : n]):
-            # A last step of a few members costs nearly what a whole one does.
-            last = most - n < 1.5 * _STEP
-            step = order[n : most if last else n + _STEP]
-            self.patch([one for one in step if one not in self.effects])
-            n += len(step)
-        # What is left of the sample when more was verified is a sample of what is left.
-        audited = tuple(one for one in sorted(drawn) if one in order[n:])
-        exact = {one: float(effects.mean()) for one, effects in self.effects.items()}
-        largest = max([abs(self._whole), *map(abs, exact.values())])
-        return _Check(tuple(order[:n]), audited, len(order) - n, exact, MISSED_SHARE * largest)
-
-    def patch(self, chosen: Sequence[Member]) -> None:
+    def patch(chosen: Sequence[Member]) -> None:
         """Each of `chosen` alone, and at first all members together, in one wavefront."""
-        if self.effects and not chosen:
+        nonlocal whole
+        if effects and not chosen:
             return
-        one = self._given
-        together = [] if self.effects else [Intervention(tuple(one.members))]
+        together = [] if effects else [Intervention(tuple(given.members))]
         result = intervene(
-            one.anatomy,
-            one.capability,
+            given.anatomy,
+            given.capability,
             [*(Intervention((member,)) for member in chosen), *together],
-            ablation(one.anatomy, one.capability, one.members),
-            progress=of_stage(one.progress, "patching exactly"),
-            saved=one.saved,
-            passes=self._passes,
+            ablation(given.anatomy, given.capability, given.members),
+            progress=of_stage(given.progress, "patching exactly"),
+            saved=given.saved,
+            passes=passes,
         )
         lost = result.clean.readout[None] - result.readout
         if together:
-            self._whole = float(lost[-1].mean())
-        self.effects |= dict(zip(chosen, lost, strict=False))
+            whole = float(lost[-1].mean())
+        effects.update(zip(chosen, lost, strict=False))
 
-    def _holds_effects(self, step: Sequence[Member]) -> bool:
-        least = SETTLED_SHARE * abs(self._whole)
-        return any(abs(float(self.effects[one].mean())) >= least for one in step)
+    def holds_effects(step: Sequence[Member]) -> bool:
+        least = SETTLED_SHARE * abs(whole)
+        return any(abs(float(effects[one].mean())) >= least for one in step)
+
+    most = max(math.ceil(verify * len(order)), FEWEST_VERIFIED) if verify else 0
+    n = min(_STEP, most)
+    rest = sorted(order[n:])
+    drawn = random.Random(f"audit {seed}").sample(rest, min(audit, len(rest)))
+    patch([*order[:n], *drawn])
+    while n < most and holds_effects(order[n - _STEP : n]):
+        # A last step of a few members costs nearly what a whole one does.
+        last = most - n < 1.5 * _STEP
+        step = order[n : most if last else n + _STEP]
+        patch([one for one in step if one not in effects])
+        n += len(step)
+    # What is left of the sample when more was verified is a sample of what is left.
+    audited = tuple(one for one in sorted(drawn) if one in order[n:])
+    exact = {one: float(values.mean()) for one, values in effects.items()}
+    missed_from = MISSED_SHARE * max(map(abs, [whole, *exact.values()]))
+    return _Check(tuple(order[:n]), audited, len(order) - n, effects, exact, missed_from)
 
 
 def _merged(ranked: Mapping[Member, float], check: _Check) -> dict[Member, float]:
@@ -414,7 +413,8 @@ def _merged(ranked: Mapping[Member, float], check: _Check) -> dict[Member, float
 
 
 def _findings(ranked: Mapping[Member, float], check: _Check) -> dict[str, object]:
-    audited, missed = [check.exact[one] for one in check.audited], check.missed
+    missed = check.missed
+    audited = [check.exact[one] for one in check.audited]
     return {
         "verified": len(check.verified),
         "audited": len(audited),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +27,11 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
+        if not os.access(folder, os.W_OK | os.X_OK):  # a lock of an earlier run may be writable
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise SpecificationError(
-            f"{what} cannot be written to ({error.strerror}): name another folder"
+            f"{what} cannot be made or written to ({error.strerror}): name another folder"
         ) from error
     with lock:
         if not _taken(lock):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from forgetguard.recipes.data.layout import option_texts, rendered
-from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.question import Question, option_texts, rendered
 from forgetguard.recipes.data.reward import ENDS, parse_choice, reward
 
 QUICK = settings(max_examples=120, deadline=None, derandomize=True)

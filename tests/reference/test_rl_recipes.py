@@ -21,8 +21,8 @@ from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.reward import reward
 from forgetguard.recipes.data.substances import SUBSTANCES, training_questions
+from forgetguard.recipes.training.logs import Rollout, read_rollouts
 from forgetguard.recipes.training.rl import _build, train_rl
-from forgetguard.recipes.training.rollout_log import Rollout, read_rollouts
 from forgetguard.recipes.training.run_card import read_card
 from forgetguard.recipes.training.running import Frame
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings

@@ -28,8 +28,7 @@ from forgetguard.errors import (
     SpecificationError,
 )
 from forgetguard.recipes.data.question import Question
-from forgetguard.recipes.training.callbacks import LOSSES
-from forgetguard.recipes.training.rollout_log import ROLLOUTS
+from forgetguard.recipes.training.logs import LOSSES, ROLLOUTS
 from forgetguard.recipes.training.run_card import read_card, verify_card
 from forgetguard.recipes.training.running import Frame, run_training
 from forgetguard.recipes.training.saved_states import newest, saved_states

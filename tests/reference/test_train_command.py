@@ -12,8 +12,7 @@ from warm_python import warm_python
 
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.recipes.training.callbacks import read_losses
-from forgetguard.recipes.training.rollout_log import read_rollouts
+from forgetguard.recipes.training.logs import LOSSES, read_records, read_rollouts
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 SHORT = ("--data", "tiny:substances", "--count", "64", "device=cpu", "warmup=0", "log_every=1")
@@ -41,7 +40,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     asked = ("steps=4", "save_every=2")
     one = train(ALONE, "sft", tmp_path / "one", *asked)
     two = train(TWO, "sft", tmp_path / "two", *asked)
-    losses = [[line["loss"] for line in read_losses(run)] for run in (one, two)]
+    losses = [[line["loss"] for line in read_records(run / LOSSES)] for run in (one, two)]
     assert len(losses[0]) == 4
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     card = json.loads((two / "final" / "run_card.json").read_text())

@@ -54,7 +54,7 @@ BEFORE_MODELS = (
     "forgetguard.gate.rule",
     "forgetguard.gate.schema",
     "forgetguard.recipes.losses.replay",
-    "forgetguard.recipes.training.rollout_log",
+    "forgetguard.recipes.training.logs",
     "forgetguard.recipes.training.saved_states",
     "forgetguard.report.baseline_file",
     "forgetguard.report.page",

@@ -89,6 +89,8 @@ def test_one_setting_of_the_adapter_is_overridden_and_the_adapter_taken_away() -
     text = PLAIN + "adapter: {rank: 8, alpha: 16, modules: [q_proj]}\n"
     assert read_settings(text, ["adapter.rank=2"]).adapter == AdapterSettings(2, 16, ("q_proj",))
     assert read_settings(text, ["adapter=null"]).adapter is None
+    both = ["adapter={rank: 4, alpha: 4, modules: [o_proj]}", "adapter.rank=2"]
+    assert read_settings(PLAIN, both).adapter == AdapterSettings(2, 4, ("o_proj",))
 
 
 def test_an_override_makes_another_recipe_of_the_file() -> None:
@@ -112,10 +114,21 @@ def test_a_circuit_is_read_from_its_file_beside_the_settings(tmp_path: Path) -> 
 def test_all_that_is_wrong_is_said_at_once_each_with_its_line() -> None:
     said = _refusal("recipe: sft\nbase: 3\nsteps: many\nlearning_rate: 1e-3\nadaptor: null\n")
     assert said.splitlines() == [
-        "science.yaml:5: unknown key 'adaptor': did you mean 'adapter'?",
+        "science.yaml:1: 'output' is missing: add it",
         "science.yaml:2: base must be text, got 3 (put it in quotes: '3')",
         "science.yaml:3: steps must be a whole number, got 'many' (write e.g. steps: 8)",
-        "science.yaml:1: 'output' is missing: add it",
+        "science.yaml:5: unknown key 'adaptor': did you mean 'adapter'?",
+    ]
+
+
+def test_what_is_wrong_with_file_and_overrides_is_said_at_once() -> None:
+    said = _refusal(PLAIN + "adaptor: null\n", "steps", "sede=1", "batch=x", "warmup=1", "warmup=2")
+    assert [line.partition(": ")[0] for line in said.splitlines()] == [
+        "science.yaml:6",
+        "override 'steps'",
+        "override 'sede=1'",
+        "override 'batch=x'",
+        "override 'warmup=2'",
     ]
 
 

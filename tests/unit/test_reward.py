@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data.layout import option_texts, rendered
-from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.question import Question, option_texts, rendered
 from forgetguard.recipes.data.reward import (
     by_prompt,
     check_learnable,
@@ -319,7 +318,7 @@ def test_a_prompt_that_is_not_known_is_an_error() -> None:
 
 def test_one_prompt_with_other_right_answers_is_an_error() -> None:
     other = Question(PROMPT, " C", frozenset("C"), "choice", tuple("ABCD"))
-    with pytest.raises(SpecificationError, match="the same prompt as an earlier question"):
+    with pytest.raises(SpecificationError, match="the same question as an earlier one"):
         by_prompt([CHOICE, other])
     both = frozenset({"salt", "honey"})
     drawn = [Question("q", f" {answer}", both, "open") for answer in sorted(both)]

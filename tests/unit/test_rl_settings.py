@@ -14,14 +14,14 @@ import pytest
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.recipes.data.question import Question
 from forgetguard.recipes.data.substances import training_questions
-from forgetguard.recipes.training.rl import prompt_order, train_rl
-from forgetguard.recipes.training.rollout_log import (
+from forgetguard.recipes.training.logs import (
     ROLLOUTS,
     Rollout,
-    append_rollout,
-    cut_rollouts,
+    append_record,
+    cut_logs,
     read_rollouts,
 )
+from forgetguard.recipes.training.rl import prompt_order, train_rl
 from forgetguard.recipes.training.settings import AdapterSettings, TrainingSettings
 
 QUESTIONS = tuple(islice(training_questions(0), 24))
@@ -70,7 +70,7 @@ def test_one_prompt_with_two_right_answers_is_refused(
     settings: Callable[..., TrainingSettings],
 ) -> None:
     other = Question(QUESTIONS[0].prompt, " ice", frozenset({"ice"}), "open")
-    with pytest.raises(SpecificationError, match="other right answers"):
+    with pytest.raises(SpecificationError, match="with the right answers"):
         train_rl(settings(), [*QUESTIONS, other])
 
 
@@ -138,13 +138,13 @@ def test_the_order_of_prompts_depends_on_the_seed_alone(
 def test_the_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     lines = [replace(LINE, step=step, reward=step / 7) for step in range(1, 4)]
     for line in lines:
-        append_rollout(tmp_path, line)
+        append_record(tmp_path / ROLLOUTS, asdict(line))
     assert read_rollouts(tmp_path) == lines
     assert json.loads((tmp_path / ROLLOUTS).read_text().splitlines()[0]) == asdict(lines[0])
 
 
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
-    append_rollout(tmp_path, LINE)
+    append_record(tmp_path / ROLLOUTS, asdict(LINE))
     with (tmp_path / ROLLOUTS).open("a") as file:
         file.write('{"step": 2, "rew')
     assert read_rollouts(tmp_path) == [LINE]
@@ -154,6 +154,6 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
 def test_what_a_resumed_run_does_again_is_taken_off(tmp_path: Path) -> None:
     lines = [replace(LINE, step=step) for step in range(1, 6)]
     for line in lines:
-        append_rollout(tmp_path, line)
-    assert cut_rollouts(tmp_path, 3) == lines[:3]
+        append_record(tmp_path / ROLLOUTS, asdict(line))
+    cut_logs(tmp_path, 3)
     assert read_rollouts(tmp_path) == lines[:3]

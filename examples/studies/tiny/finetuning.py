@@ -25,7 +25,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from examples.studies.tiny import science
 from examples.studies.tiny.evaluation import held_out_questions, new_task_accuracy
 from forgetguard.recipes.data.substances import is_held_out
-from forgetguard.recipes.training.adapters import lora
+from forgetguard.recipes.training.models import lora
 from forgetguard.recipes.training.settings import AdapterSettings
 
 EXAMPLES = 2048

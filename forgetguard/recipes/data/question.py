@@ -1,8 +1,12 @@
-"""One question of a training set: what the model is given and what counts as a right answer."""
+"""One question of a training set: what the model is given, how it is laid out, and what counts as a
+right answer."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+CUE = "Answer:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +28,52 @@ class Question:
     options: tuple[str, ...] = ()
     group: str = ""
     where: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it was read, or how it begins."""
+        return self.where or repr(self.prompt[:60])
+
+
+def contradictions(questions: Iterable[Question]) -> list[str]:
+    """Prompts given twice with other right answers."""
+    first: dict[str, Question] = {}
+    found = []
+    for question in questions:
+        before = first.setdefault(question.prompt, question)
+        one, other = ((each.kind, each.valid, each.options) for each in (before, question))
+        if one != other:
+            found.append(
+                f"{question.place}: the same question as {before.where or 'an earlier one'} with "
+                f"the right answers {sorted(question.valid)}, there {sorted(before.valid)}: remove "
+                "one of them"
+            )
+    return found
+
+
+def rendered(instruction: str, question: str, options: Mapping[str, str]) -> str:
+    """The one layout of all science questions: blocks apart by an empty line, the cue last.
+
+    The instruction comes first, then the question, the options by label (one a line, "A. text") and
+    "Answer:", after which the answer follows with its own leading space. Empty parts are left out.
+    """
+    listed = "\n".join(f"{label}. {text}" for label, text in options.items())
+    return "\n\n".join(part for part in (instruction, question, listed, CUE) if part)
+
+
+def option_texts(prompt: str, labels: Sequence[str]) -> dict[str, str] | None:
+    """The option texts by label that `rendered` put into a prompt; None if it holds no such list.
+
+    The list is looked for where `rendered` puts it, right before the cue, so that a question that
+    itself has lines like "A. text" is read correctly.
+    """
+    *before, gap, cue = ["", "", *prompt.split("\n")]
+    listed = before[-len(labels) :] if labels else []
+    if gap or cue != CUE or len(listed) != len(labels) or not labels:
+        return None
+    starts = [f"{label}. " for label in labels]
+    if not all(line.startswith(start) for line, start in zip(listed, starts, strict=True)):
+        return None
+    return {
+        label: line[len(start) :] for label, line, start in zip(labels, listed, starts, strict=True)
+    }

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from forgetguard.errors import SpecificationError
-from forgetguard.recipes.data.layout import option_texts
-from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.question import Question, contradictions, option_texts
 
 # Where a model stops, should a decoder leave it in the text; what follows is not its answer.
 ENDS = (
@@ -52,8 +51,8 @@ def reward(question: Question, completion: str) -> float:
         right = says_only(completion, question.valid)
     else:
         raise SpecificationError(
-            f"{question.where or repr(question.prompt[:60])}: a question of kind "
-            f"{question.kind!r} has no reward: the kinds are choice, text and open"
+            f"{question.place}: a question of kind {question.kind!r} has no reward: the kinds are "
+            "choice, text and open"
         )
     return float(right)
 
@@ -115,11 +114,7 @@ def says_text(completion: str, valid: Iterable[str]) -> bool:
     the first are not read: the first decides, so there is nothing to gain by listing answers.
     """
     lines = _lines(completion, plain=False)
-    if not lines:
-        return False
-    said = _equation(lines[0])
-    wanted = {_equation(text) for text in valid} - {""}
-    return said in wanted or said.removesuffix(".").rstrip() in wanted
+    return bool(lines) and _is_one_of(lines[0], valid, _equation)
 
 
 def says_only(completion: str, valid: Iterable[str]) -> bool:
@@ -128,27 +123,20 @@ def says_only(completion: str, valid: Iterable[str]) -> bool:
     White space is collapsed and one full stop may follow; case counts. A second answer, right or
     wrong, an explanation or a further line makes it none.
     """
-    said = " ".join(_ended(completion).split())
-    wanted = {" ".join(text.split()) for text in valid} - {""}
-    return said in wanted or said.removesuffix(".").rstrip() in wanted
+    return _is_one_of(_ended(completion), valid, lambda text: " ".join(text.split()))
 
 
-def by_prompt(questions: Iterable[Question]) -> dict[str, Question]:
+def by_prompt(questions: Sequence[Question]) -> dict[str, Question]:
     """Questions by their prompts; the first of those that differ in nothing but the label drawn.
 
     Raises:
         SpecificationError: one prompt asks for different answers.
     """
+    if wrong := contradictions(questions):
+        raise SpecificationError(wrong[0])
     found: dict[str, Question] = {}
     for question in questions:
-        first = found.setdefault(question.prompt, question)
-        one, other = ((each.kind, each.valid, each.options) for each in (first, question))
-        if one != other:
-            raise SpecificationError(
-                f"{question.where or repr(question.prompt[:60])}: the same prompt as "
-                f"{first.where or 'an earlier question'} with other right answers, "
-                f"{sorted(question.valid)} and {sorted(first.valid)}: remove one of them"
-            )
+        found.setdefault(question.prompt, question)
     return found
 
 
@@ -251,6 +239,12 @@ def _lines(completion: str, *, plain: bool = True) -> list[str]:
     """The non-empty lines up to the end-of-text mark, their space collapsed."""
     lines = (" ".join(line.split()) for line in _ended(completion).splitlines())
     return [line for line in (map(_plain, lines) if plain else lines) if line]
+
+
+def _is_one_of(said: str, valid: Iterable[str], normal: Callable[[str], str]) -> bool:
+    """Whether a text, with a full stop or without, is one of the valid ones, all made `normal`."""
+    said, wanted = normal(said), {normal(text) for text in valid} - {""}
+    return said in wanted or said.removesuffix(".").rstrip() in wanted
 
 
 def _ended(completion: str) -> str:

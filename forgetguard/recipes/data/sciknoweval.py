@@ -11,15 +11,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.prompt_files import json_object
 from forgetguard.gate.yaml_lines import read_text
-from forgetguard.recipes.data.layout import rendered
-from forgetguard.recipes.data.question import Question
+from forgetguard.recipes.data.question import Question, contradictions, rendered
 from forgetguard.recipes.data.reward import reward
 
 TYPES = "mcq-2-choices, mcq-4-choices (any number) and filling"
@@ -46,7 +45,7 @@ def read_questions(*paths: str | Path) -> list[Question]:
         found, wrong = _read_file(file)
         questions += found
         problems += wrong
-    problems += [] if problems else _contradictions(questions)
+    problems += [] if problems else contradictions(questions)
     if problems:
         more = len(problems) - MOST_SHOWN
         counted = [f"... and {more} more problem{'s' * (more > 1)}"] if more > 0 else []
@@ -83,10 +82,10 @@ def _read_file(file: Path) -> tuple[list[Question], list[str]]:
         if not written.strip():
             continue
         where = f"{file}:{line}"
-        try:
-            questions.append(_read_row(written, where))
-        except _RowError as error:
-            problems += [f"{where}: {problem}" for problem in error.problems]
+        wrong: list[str] = []
+        if question := _read_row(written, where, wrong):
+            questions.append(question)
+        problems += [f"{where}: {problem}" for problem in wrong]
     if not questions and not problems:
         problems.append(f"{file}:1: the file holds no question: write one JSON object a line")
     answers = {question.answer for question in questions}
@@ -99,19 +98,12 @@ def _read_file(file: Path) -> tuple[list[Question], list[str]]:
     return questions, problems
 
 
-class _RowError(Exception):
-    """What is wrong with one row."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-
-def _read_row(written: str, where: str) -> Question:
-    """One row as a question; raises `_RowError` with all that is wrong with it."""
-    row, problems = json_object(written)
-    if row is None or problems:
-        raise _RowError(problems)
+def _read_row(written: str, where: str, problems: list[str]) -> Question | None:
+    """One row as a question, or None and all that is wrong with it."""
+    row, wrong = json_object(written)
+    if row is None or wrong:
+        problems += wrong
+        return None
     prompt = row.get("prompt")
     instruction = _text(
         prompt.get("default") if isinstance(prompt, dict) else prompt,
@@ -125,14 +117,18 @@ def _read_row(written: str, where: str) -> Question:
     valid: list[str] = []
     if isinstance(kind, str) and (number := re.fullmatch(r"mcq-(\d+)-choices", kind)):
         options = _options(row.get("choices"), int(number[1]), problems)
-        answer = _key(row.get("answerKey"), options, problems)
+        answer = _line(row.get("answerKey"), "answerKey", problems)
+        if answer and options and answer not in options:
+            problems.append(f"answerKey is {answer!r:.60}: it must be one of {', '.join(options)}")
     elif kind == "filling":
         answer = _line(row.get("answer"), "answer", problems)
-        valid = _valid(row.get("valid"), answer, problems) if "valid" in row else []
+        valid = _list(row["valid"], "valid", problems) if "valid" in row else []
+        if valid and answer and answer not in valid:
+            problems.append(f"answer {answer!r:.60} is not among valid: add it there")
     else:
         problems.append(f"type is {kind!r:.60}: answers of types {TYPES} can be rewarded")
     if problems:
-        raise _RowError(problems)
+        return None
     question = Question(
         prompt=rendered(instruction, asked, options),
         answer=f" {answer}",
@@ -143,7 +139,8 @@ def _read_row(written: str, where: str) -> Question:
         where=where,
     )
     if not reward(question, question.answer):
-        raise _RowError([f"the answer {answer!r} cannot be read back from a completion: reword it"])
+        problems.append(f"the answer {answer!r} cannot be read back from a completion: reword it")
+        return None
     return question
 
 
@@ -165,20 +162,6 @@ def _options(choices: Any, number: int, problems: list[str]) -> dict[str, str]:
             if count > 1:
                 problems.append(f"{count} options have the {what} {item!r:.60}: make them differ")
     return {} if len(problems) > before else dict(zip(labels, texts, strict=True))
-
-
-def _key(value: Any, options: Mapping[str, str], problems: list[str]) -> str:
-    key = _line(value, "answerKey", problems)
-    if key and options and key not in options:
-        problems.append(f"answerKey is {key!r:.60}: it must be one of {', '.join(options)}")
-    return key
-
-
-def _valid(value: Any, answer: str, problems: list[str]) -> list[str]:
-    valid = _list(value, "valid", problems)
-    if valid and answer and answer not in valid:
-        problems.append(f"answer {answer!r:.60} is not among valid: add it there")
-    return valid
 
 
 def _list(value: Any, name: str, problems: list[str]) -> list[str]:
@@ -206,17 +189,3 @@ def _text(value: Any, name: str, problems: list[str], *, empty: bool = False) ->
     else:
         return value.strip()
     return ""
-
-
-def _contradictions(questions: Iterable[Question]) -> list[str]:
-    """Prompts given twice with other right answers."""
-    first: dict[str, Question] = {}
-    found = []
-    for question in questions:
-        before = first.setdefault(question.prompt, question)
-        if (before.valid, before.kind) != (question.valid, question.kind):
-            found.append(
-                f"{question.where}: the same question as {before.where} with the right answers "
-                f"{sorted(question.valid)}, there {sorted(before.valid)}: remove one of them"
-            )
-    return found

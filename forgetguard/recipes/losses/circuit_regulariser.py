@@ -55,10 +55,7 @@ def circuit_difference(
         site = anatomy.site(head.layer)
         mine, other = (one[head.layer][..., site.slice(head)] for one in (z, base_z))
         where = mask.to(mine.device)
-        difference = _wide(mine[where]) - _wide(other.to(mine.device)[where]).detach()
+        wide = torch.promote_types(mine.dtype, torch.float32)
+        difference = mine[where].to(wide) - other.to(mine.device)[where].to(wide).detach()
         total = total + (difference.square().sum() / (tokens * site.head_dim)).to(total.device)
     return total / len(heads)
-
-
-def _wide(z: Tensor) -> Tensor:
-    return z if z.dtype == torch.float64 else z.float()

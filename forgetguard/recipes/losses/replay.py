@@ -9,16 +9,11 @@ from forgetguard.errors import SpecificationError
 from forgetguard.recipes.data.question import Question
 
 
-def replay_count(new: int, share: float) -> int:
-    """How many rows must be replayed beside `new` ones to make up `share` of all, at least one."""
-    return max(round(new * share / (1.0 - share)), 1)
-
-
 def draw_replay(
     replay: Sequence[Question], new: int, share: float, seed: int
 ) -> tuple[Question, ...]:
-    """The questions that are replayed beside `new` new ones, drawn by `seed`; each is drawn once
-    before any is drawn again.
+    """The questions that are replayed beside `new` new ones, to make up `share` of all, drawn by
+    `seed`: at least one, and each once before any is drawn again.
 
     Raises:
         SpecificationError: there is nothing to replay.
@@ -28,7 +23,7 @@ def draw_replay(
             "sft-replay was given no questions to replay: give some of the old task"
         )
     rng = random.Random(f"replay {seed}")
-    wanted = replay_count(new, share)
+    wanted = max(round(new * share / (1.0 - share)), 1)
     drawn: list[Question] = []
     while len(drawn) < wanted:
         drawn += rng.sample(replay, min(len(replay), wanted - len(drawn)))

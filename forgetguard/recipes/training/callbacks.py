@@ -5,47 +5,55 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from forgetguard.checkpoints.files import read_json
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, resolve
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import MeasurementError
-from forgetguard.recipes.training.rollout_log import read_records
-from forgetguard.recipes.training.saved_states import mark, strip, wait_for_all
+from forgetguard.recipes.training.logs import LOSSES, append_record
+from forgetguard.recipes.training.saved_states import mark, strip
+from forgetguard.recipes.training.settings import TrainingSettings
+from forgetguard.recipes.training.surroundings import wait_for_all
+from forgetguard.whole_files import write_text
 
-LOSSES = "losses.jsonl"
 _RESUMABLE = 2  # the last but one is there in case the last was damaged
 _NOT_LOGGED = ("epoch", "num_tokens")  # counted anew by a resumed run, or said by the step
+_TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")
 
 
-def read_losses(run: Path) -> list[dict[str, float]]:
-    """The loss log of a run, a record a line; a line that a kill cut short is left out."""
-    return read_records(run / LOSSES)
+class RunKeeper(TrainerCallback):
+    """Appends every number that the trainer logs to the run's loss log, ends training at a loss
+    that is not finite, marks every checkpoint once all of it is there, thins out the older ones,
+    and reports progress.
 
+    Args:
+        seconds: of training that lie behind.
+    """
 
-class LossLog(TrainerCallback):
-    """Appends every number that the trainer logs to the run's loss log; what a resumed run will
-    log again is taken off first. A loss that is not finite ends training."""
-
-    def __init__(self, run: Path, steps: int) -> None:
-        self._run, self._steps = run, steps
+    def __init__(
+        self, settings: TrainingSettings, run: Path, seconds: float, progress: Progress | None
+    ) -> None:
+        self._settings, self._run = settings, run
+        self._before, self._started = seconds, 0.0
+        self._progress = progress
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if state.is_world_process_zero:
-            kept = [one for one in read_losses(self._run) if one["step"] <= state.global_step]
-            text = "".join(json.dumps(one) + "\n" for one in kept)
-            (self._run / LOSSES).write_text(text, encoding="utf-8")
+        self._started = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if state.global_step == self._steps:  # the last steps are logged, however few they are
+        steps = self._settings.steps
+        if state.global_step == steps:  # the last steps are logged, however few they are
             control.should_log = True
+        if self._progress is not None and state.is_world_process_zero:
+            self._progress(self._settings.recipe, state.global_step, steps)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -66,21 +74,7 @@ class LossLog(TrainerCallback):
                 f"or lengthen warmup; checkpoints before that are in {self._run}"
             )
         if state.is_world_process_zero:
-            with (self._run / LOSSES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
-
-
-class WholeCheckpoints(TrainerCallback):
-    """Marks every checkpoint once all of it is there, and thins out the older ones."""
-
-    def __init__(self, run: Path, seconds: float, prepare: Callable[[Path], None]) -> None:
-        self._run, self._before, self._prepare = run, seconds, prepare
-        self._started = time.monotonic()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._started = time.monotonic()
+            append_record(self._run / LOSSES, {"step": state.global_step, **numbers})
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -88,20 +82,32 @@ class WholeCheckpoints(TrainerCallback):
         wait_for_all()  # every process writes a file of its own
         if state.is_world_process_zero:
             folder = self._run / f"checkpoint-{state.global_step}"
-            self._prepare(folder)
+            _make_portable(folder, self._settings)
             seconds = self._before + time.monotonic() - self._started
             mark(folder, state.global_step, seconds)
             strip(self._run, keep=_RESUMABLE)
 
 
-class Reporting(TrainerCallback):
-    """Reports progress after every step."""
-
-    def __init__(self, progress: Progress, what: str, steps: int) -> None:
-        self._progress, self._what, self._steps = progress, what, steps
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            self._progress(self._what, state.global_step, self._steps)
+def _make_portable(folder: Path, settings: TrainingSettings) -> None:
+    """Make what the trainer saved independent of this process and this machine: an adapter names
+    its base as the user did, its lists are in order (peft keeps sets), the cache is on again, the
+    tokenizer does not remember that it was read from a folder."""
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+    adapter, config = folder / ADAPTER_CONFIG, folder / CONFIG
+    tokenizer = folder / _TOKENIZER_CONFIG
+    if tokenizer.exists():
+        read = {key: value for key, value in read_json(tokenizer).items() if key not in _READ_FROM}
+        write_text(tokenizer, json.dumps(read, indent=2) + "\n")
+    if adapter.exists():
+        read = read_json(adapter)
+        base = resolve(settings.base, "base")
+        local = base.kind == "directory" and not base.given.startswith("tiny:")
+        read["base_model_name_or_path"] = base.location if local else base.given
+        ordered = {
+            key: sorted(value) if isinstance(value, list) else value
+            for key, value in sorted(read.items())
+        }
+        write_text(adapter, json.dumps(ordered, indent=2) + "\n")
+    elif config.exists():
+        read = read_json(config)
+        write_text(config, json.dumps({**read, "use_cache": True}, indent=2, sort_keys=True) + "\n")

@@ -6,29 +6,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.utils.deterministic
 from accelerate.utils import broadcast_object_list
+from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from forgetguard.errors import MeasurementError, SpecificationError
+from forgetguard.measures.divergence import token_divergence
 from forgetguard.recipes.data.reward import check_learnable
-from forgetguard.recipes.training.adapters import FrozenBase
-from forgetguard.recipes.training.completion_divergence import (
-    completion_divergence,
-    left_aligned,
-    running,
-)
-from forgetguard.recipes.training.rollout_log import Rollout, append_rollout, cut_rollouts
+from forgetguard.recipes.training.logs import ROLLOUTS, Rollout, append_record, read_rollouts
+from forgetguard.recipes.training.models import FrozenBase, inner_model
+from forgetguard.recipes.training.rows import IGNORED
 from forgetguard.recipes.training.settings import TrainingSettings
+from forgetguard.recipes.training.supervised_trainer import answers
 
 PATIENCE = 5  # batches of completions without a difference in reward before training is stopped
 _LOGITS_AT_ONCE = 1 << 28  # for the KL, of each of the two models: 1 GiB in float32
@@ -73,17 +71,30 @@ class ReinforcementTrainer(GRPOTrainer):
 
     TRL's own reference would be the model's starting point (for `sft-rl`, the SFT checkpoint), and
     none at all with beta 0. So TRL is built with beta 0, and the base put in afterwards.
+
+    Args:
+        begin: the updates that lie behind, with their lines in the log of `run`.
     """
 
     def __init__(
-        self, *, settings: TrainingSettings, base: FrozenBase, run: Path, **arguments: Any
+        self,
+        *,
+        settings: TrainingSettings,
+        base: FrozenBase,
+        run: Path,
+        begin: int,
+        **arguments: Any,
     ) -> None:
         self._settings, self._run = settings, run
         self._line: Rollout | None = None  # of the batch at hand
-        self._batches, self._loss = 0, 0.0
+        self._batches, self._loss = math.ceil(begin / settings.iterations), 0.0
         self._equal: list[tuple[float, ...]] | None = []  # None: some rewards have differed
         super().__init__(**arguments)
-        self.add_callback(_Resumed(self))
+        differed = [any(line.equal_groups < 1 for line in read_rollouts(run))]
+        broadcast_object_list(differed)  # the first process alone has cut the log
+        if differed[0] or self._batches >= PATIENCE:
+            self._equal = None
+        self._plain_base = base.inner(self.accelerator.unwrap_model(self.model))
         self._base = FrozenBase(None if base.copy is None else self._prepared(base.copy))
         self.beta = settings.beta
         self.ref_model = self._base.copy
@@ -97,15 +108,6 @@ class ReinforcementTrainer(GRPOTrainer):
             return prepare_fsdp(base, self.accelerator)
         return self.accelerator.prepare_model(base, evaluation_mode=True)
 
-    def begin_at(self, step: int) -> None:
-        """Go on after `step` updates: their lines stay in the log, later ones are written again."""
-        kept = cut_rollouts(self._run, step) if self.accelerator.is_main_process else []
-        differed = [any(line.equal_groups < 1 for line in kept)]
-        broadcast_object_list(differed)  # only the first process has the log
-        self._batches = math.ceil(step / self._settings.iterations)
-        if differed[0] or self._batches >= PATIENCE:
-            self._equal = None
-
     # --- each batch of completions -----------------------------------------------------------
 
     def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
@@ -116,11 +118,7 @@ class ReinforcementTrainer(GRPOTrainer):
         except RuntimeError as error:
             if "probability tensor contains" not in str(error):
                 raise
-            raise MeasurementError(
-                f"training diverged: the model's probabilities were not finite at step "
-                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
-                f"{self._run}"
-            ) from error
+            raise self._diverged("the model's probabilities were") from error
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -168,31 +166,35 @@ class ReinforcementTrainer(GRPOTrainer):
     def _divergence(self, output: dict[str, Any]) -> tuple[float, float]:
         """Mean KL(base || model) and KL(model || base) over the completions' tokens, everywhere."""
         given = "prompt_ids", "prompt_mask", "completion_ids", "completion_mask"
-        completions = left_aligned(*(output[key] for key in given))
+        batch = left_aligned(*(output[key] for key in given))
         model: Any = self.model
         vocabulary = model.config.get_text_config().vocab_size
         unwrapped = self.accelerator.unwrap_model(model)
-
-        def of_base(*what: Tensor) -> Tensor:
-            with self._base.running(model, unwrapped) as base, self.accelerator.autocast():
-                return running(base)(*what)
-
-        def of_model(*what: Tensor) -> Tensor:
-            with self.accelerator.autocast():
-                return running(model)(*what)
-
+        # Where models are spread over processes these run them in step: all take as many at once.
         rows = max(1, _LOGITS_AT_ONCE // (self._settings.max_length * vocabulary))
-        found = completion_divergence(of_base, of_model, completions, rows=rows)
+        parts = []
+        for begin in range(0, len(batch["input_ids"]), rows):
+            part = {key: value[begin : begin + rows] for key, value in batch.items()}
+            with torch.no_grad(), self.accelerator.autocast():
+                with self._base.running(model, unwrapped) as base:
+                    there = answers(base, self._plain_base, part)
+                here = answers(model, inner_model(unwrapped), part)
+            # Of the models' own distributions: no temperature.
+            both = token_divergence(there.logits[there.mask], here.logits[here.mask])
+            parts.append(torch.stack(both))
+        found = torch.cat(parts, dim=1)
         count = torch.tensor([found.shape[1]], dtype=found.dtype, device=found.device)
         totals = self.accelerator.reduce(torch.cat([found.sum(1), count]), reduction="sum")
         kl_forward, kl_reverse = (totals[:2] / totals[2].clamp(min=1)).tolist()
         if not math.isfinite(kl_forward + kl_reverse):
-            raise MeasurementError(
-                f"training diverged: the KL to the base was not finite at step "
-                f"{self.state.global_step}: lower learning_rate; checkpoints before that are in "
-                f"{self._run}"
-            )
+            raise self._diverged("the KL to the base was")
         return kl_forward, kl_reverse
+
+    def _diverged(self, what: str) -> MeasurementError:
+        return MeasurementError(
+            f"training diverged: {what} not finite at step {self.state.global_step}: lower "
+            f"learning_rate; checkpoints before that are in {self._run}"
+        )
 
     # --- each update ---------------------------------------------------------------------------
 
@@ -202,14 +204,11 @@ class ReinforcementTrainer(GRPOTrainer):
             loss = step(model, inputs, num_items_in_batch)
         self._loss += self.accelerator.reduce(loss.detach(), reduction="mean").item()
         if self.accelerator.sync_gradients:
-            self._write()
+            if self._line is not None and self.accelerator.is_main_process:
+                line = replace(self._line, step=self.state.global_step + 1, loss=self._loss)
+                append_record(self._run / ROLLOUTS, asdict(line))
             self._loss = 0.0
         return loss
-
-    def _write(self) -> None:
-        if self._line is not None and self.accelerator.is_main_process:
-            step = self.state.global_step + 1
-            append_rollout(self._run, replace(self._line, step=step, loss=self._loss))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._metrics["train"].pop("step_time", None)  # all else is the same in a repeated run
@@ -232,16 +231,27 @@ def _unfilled() -> Iterator[None]:
         switches.fill_uninitialized_memory = before
 
 
-class _Resumed(TrainerCallback):
-    """Tells the trainer where it begins, which only its state knows."""
+def left_aligned(
+    prompt_ids: Int[Tensor, "row prompt"],
+    prompt_mask: Int[Tensor, "row prompt"],
+    completion_ids: Int[Tensor, "row completion"],
+    completion_mask: Int[Tensor, "row completion"],
+) -> dict[str, Int[Tensor, "row pos"]]:
+    """Prompts padded on the left and completions padded on the right, as TRL holds them, as a
+    batch whose labels are the completions.
 
-    def __init__(self, trainer: ReinforcementTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._trainer.begin_at(state.global_step)
+    Padding stands on the right, where no token sees it, so that every token has the position that
+    it has alone, in models with absolute positions too.
+    """
+    mask = torch.cat([prompt_mask, completion_mask], dim=1).long()
+    labels = completion_ids.masked_fill(completion_mask == 0, IGNORED)
+    columns = {
+        "input_ids": torch.cat([prompt_ids, completion_ids], dim=1),
+        "labels": torch.cat([torch.full_like(prompt_ids, IGNORED), labels], dim=1),
+        "attention_mask": mask,
+    }
+    order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
+    return {key: column.gather(1, order) for key, column in columns.items()}
 
 
 def _samples(

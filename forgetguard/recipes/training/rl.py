@@ -35,7 +35,7 @@ def train_rl(
     Each update takes `prompts` prompts, every one of `train` before one comes again, and `group`
     completions of each; with `iterations` above 1 a batch of completions serves for so many
     updates. Rewards are `recipes.data.reward`, on the completion alone. Beside the loss log,
-    `rollouts.jsonl` has a line an update (`rollout_log.Rollout`), with the KL to the base, never to
+    `rollouts.jsonl` has a line an update (`logs.Rollout`), with the KL to the base, never to
     the start, whatever `beta` is.
 
     A run that was killed goes on at its last checkpoint and ends with the same weights and log (on
@@ -84,8 +84,7 @@ def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mappin
     from datasets import Dataset
     from trl.trainer.grpo_config import GRPOConfig
 
-    from forgetguard.recipes.training.adapters import lora
-    from forgetguard.recipes.training.policy import compared_base, load_policy
+    from forgetguard.recipes.training.models import frozen_base, load_policy, lora
     from forgetguard.recipes.training.reinforcement_trainer import ReinforcementTrainer, dr_grpo
 
     settings = frame.settings
@@ -93,8 +92,9 @@ def _build(questions: Mapping[str, Question], frame: Frame) -> tuple[Any, Mappin
     _check_prompts(tuple(questions), tokenizer, settings)
     trainer = ReinforcementTrainer(
         settings=settings,
-        base=compared_base(settings),
+        base=frozen_base(settings),
         run=Path(frame.arguments["output_dir"]),
+        begin=frame.begin,
         model=policy,
         reward_funcs=reward_function(questions),
         args=GRPOConfig(**{**frame.arguments, **dr_grpo(settings)}),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.recipes.data.question import Question
@@ -65,9 +66,10 @@ def encode(questions: Sequence[Question], tokenizer: Any, max_length: int, what:
 
 def _encode(question: Question, tokenizer: Any) -> Row | None:
     if not question.prompt.strip() or not question.answer.strip():
-        where = question.where or repr(question.prompt[:60])
         part = "prompt" if not question.prompt.strip() else "answer"
-        raise SpecificationError(f"{where}: the {part} is empty: give one, or leave the line out")
+        raise SpecificationError(
+            f"{question.place}: the {part} is empty: give one, or leave the line out"
+        )
     prompt = _ids(question.prompt, tokenizer)
     ids = [*_ids(question.prompt + question.answer, tokenizer), tokenizer.eos_token_id]
     if not prompt or ids[: len(prompt)] != prompt or len(ids) < len(prompt) + 2:
@@ -84,16 +86,14 @@ def _ids(text: str, tokenizer: Any) -> list[int]:
 def collate(columns: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:
     """A batch: `input_ids`, `labels` and `attention_mask`, [row, pos], padded on the right;
     `weight` and `replayed`, [row], where the rows have them."""
-    length = max(len(one["input_ids"]) for one in columns)
 
-    def padded(key: str, fill: int) -> Tensor:
-        return torch.tensor([[*one[key], *[fill] * (length - len(one[key]))] for one in columns])
+    def padded(rows: Iterable[Sequence[int]], fill: int) -> Tensor:
+        return pad_sequence([torch.tensor(row) for row in rows], True, fill)
 
-    mask = [[1] * len(one["input_ids"]) + [0] * (length - len(one["input_ids"])) for one in columns]
     batch = {
-        "input_ids": padded("input_ids", padding),
-        "labels": padded("labels", IGNORED),
-        "attention_mask": torch.tensor(mask),
+        "input_ids": padded((one["input_ids"] for one in columns), padding),
+        "labels": padded((one["labels"] for one in columns), IGNORED),
+        "attention_mask": padded(([1] * len(one["input_ids"]) for one in columns), 0),
     }
     for key in ("weight", "replayed"):
         if key in columns[0]:

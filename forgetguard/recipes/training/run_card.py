@@ -64,11 +64,6 @@ def hash_questions(*sets: Sequence[Question]) -> str:
     return total.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the distributions that can change a number of a training run."""
-    return json_file.versions("trl", "accelerate", "datasets")
-
-
 def summarise(records: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """First, last, lowest and highest value of every term of a loss log, but its step."""
     terms: dict[str, list[float]] = {}

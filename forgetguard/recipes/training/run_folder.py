@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.fingerprint import Fingerprint, fingerprint
+from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.errors import CheckpointError, SpecificationError
+from forgetguard.recipes.training.logs import LOSSES, ROLLOUTS
 from forgetguard.recipes.training.settings import TrainingSettings, as_dict
 
 FINAL = "final"
 RUN = "run.json"
 _CHECKPOINTS = ("base", "start")
 _SHOWN = 4
-# Beside checkpoints, what training leaves; written line by line.
-_LOGS = ("losses.jsonl", "rollouts.jsonl")
 
 
 def refuse_foreign(run: Path) -> None:
@@ -29,7 +27,7 @@ def refuse_foreign(run: Path) -> None:
     try:
         found = sorted(path.name for path in run.iterdir() if not path.name.startswith("."))
     except OSError:
-        return  # not there yet, or no folder: `usable` says it
+        return  # not there yet, or no folder: `alone` says it
     if not found or RUN in found:
         return
     if any(name == FINAL or name.startswith("checkpoint-") for name in found):
@@ -44,28 +42,18 @@ def refuse_foreign(run: Path) -> None:
     )
 
 
-def usable(run: Path) -> None:
-    """Make the folder (raises SpecificationError where it cannot be written to)."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecificationError(
-            f"output {run} cannot be made ({error.strerror}): name a folder in a place that you "
-            f"may write to"
-        ) from error
-    if not os.access(run, os.W_OK | os.X_OK):
-        raise SpecificationError(f"output {run} is not writable: name another folder")
-
-
 def identity(settings: TrainingSettings, data: str) -> dict[str, Any]:
     """All that the result depends on, in plain values."""
     plain = as_dict(settings)
-    plain.pop("output")
-    content: dict[str, Any] = {"settings": plain, "data": data}
-    content["base"] = asdict(_fingerprint(full_base(settings.base)))
-    start = settings.start
-    content["start"] = None if start is None else asdict(_fingerprint(resolve(start, "start")))
-    return content
+    del plain["output"]
+    base = full_base(settings.base)
+    start = settings.start and localise(resolve(settings.start, "start"))
+    return {
+        "settings": plain,
+        "data": data,
+        "base": asdict(fingerprint(base)),
+        "start": asdict(fingerprint(start)) if start else None,
+    }
 
 
 def full_base(given: str) -> CheckpointSpec:
@@ -78,10 +66,6 @@ def full_base(given: str) -> CheckpointSpec:
             f"(merge_and_unload, then save_pretrained), or give the base and sft-rl's start"
         )
     return spec
-
-
-def _fingerprint(spec: CheckpointSpec) -> Fingerprint:
-    return fingerprint(localise(spec))
 
 
 def known(run: Path) -> dict[str, Any]:
@@ -129,7 +113,9 @@ def refuse_another(run: Path, asked: Mapping[str, Any]) -> None:
 
 def _begun(run: Path) -> bool:
     """Whether there is anything that training left."""
-    logged = any((run / name).exists() and (run / name).stat().st_size for name in _LOGS)
+    logged = any(
+        (run / name).exists() and (run / name).stat().st_size for name in (LOSSES, ROLLOUTS)
+    )
     return logged or (run / FINAL).exists() or any(run.glob("checkpoint-*"))
 
 

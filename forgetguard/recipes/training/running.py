@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.files import read_json
-from forgetguard.checkpoints.fingerprint import Fingerprint
 from forgetguard.checkpoints.quiet import own_randomness
-from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, resolve
 from forgetguard.discovery.ranking import Progress
-from forgetguard.errors import CheckpointError, SpecificationError
+from forgetguard.errors import CheckpointError, SpecificationError, first_line
+from forgetguard.gate.records import load
 from forgetguard.recipes.locking import alone
-from forgetguard.recipes.training import processes, run_folder, saved_states
-from forgetguard.recipes.training.full_disk import explained
+from forgetguard.recipes.training import run_folder, saved_states
+from forgetguard.recipes.training.logs import LOSSES, cut_logs, read_records
 from forgetguard.recipes.training.run_card import (
     RunCard,
     final_fingerprint,
     summarise,
     verify_card,
-    versions,
     write_card,
 )
 from forgetguard.recipes.training.saved_states import SavedState
 from forgetguard.recipes.training.settings import TrainingSettings
-from forgetguard.recipes.training.surroundings import deterministic, quiet_training
+from forgetguard.recipes.training.surroundings import (
+    count,
+    deterministic,
+    device_of,
+    is_main,
+    quiet_training,
+    wait_for_all,
+)
+from forgetguard.report import json_file
 from forgetguard.whole_files import write_text
 
 _PARTIAL = ".final.partial"
-_TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")
+# As torch's and safetensors' writers say it; 27 and 28 are a file too large and no space left.
+_FULL_DISK = re.compile(
+    r"no space left|disk quota|file too large|PytorchStreamWriter|inline_container|iostream error"
+    r"|os error 2[78]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,11 +57,13 @@ class Frame:
         arguments: keyword arguments of TRL's config (any `TrainingArguments`), a recipe's own to be
             added: output, steps, optimiser, batch, seed, saving, logging, device, quiet.
         callbacks: of the trainer; none may be left out.
+        begin: the updates that lie behind.
     """
 
     settings: TrainingSettings
     arguments: Mapping[str, Any]
     callbacks: tuple[Any, ...]
+    begin: int = 0
 
 
 # From the frame to a trainer, and what is worth noting on the run card (plain values).
@@ -80,35 +94,56 @@ def run_training(
     final = run / run_folder.FINAL
     run_folder.refuse_foreign(run)
     if not final.exists():  # what is finished needs no device
-        on_cpu(settings)
+        device_of(settings)
         _device_rows(settings)
     asked = run_folder.identity(settings, data)
-    run_folder.usable(run)  # makes it: nothing before has written
     # The processes of one run share its folder: the first holds the lock.
-    held = alone(run, f"output {run}") if processes.is_main() else nullcontext()
-    with held, explained(run):
+    held = alone(run, f"output {run}") if is_main() else nullcontext()
+    with held, _full_disk_explained(run):
         run_folder.refuse_another(run, asked)
         if final.exists():
             verify_card(final)
-            if processes.is_main():
+            if is_main():
                 saved_states.strip(run, keep=0)  # a kill may have come between
             return final
-        if processes.is_main():
+        if is_main():
             _note(run, asked)
             saved_states.remove_incomplete(run)
         state = saved_states.newest(run)
         if state is None or state.step < settings.steps:
             _train(settings, run, state, build, progress)
             state = saved_states.newest(run)
-        if processes.is_main():
+        if is_main():
             _finish(settings, run, state)
-        saved_states.wait_for_all()
+        wait_for_all()
     return final
 
 
 def _note(run: Path, what: Mapping[str, Any]) -> None:
     """Add to what the folder says about its run."""
     write_text(run / run_folder.RUN, json.dumps({**run_folder.known(run), **what}, indent=2) + "\n")
+
+
+@contextmanager
+def _full_disk_explained(run: Path) -> Iterator[None]:
+    """Turn what the libraries raise on a full disk into an error that says what is kept."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
+        )  # fmt: skip
+        if not full and not _FULL_DISK.search(str(error)):
+            raise
+        state = saved_states.newest(run)
+        kept = "no checkpoint was complete yet"
+        if state is not None:
+            kept = f"the checkpoint of step {state.step} is complete and kept"
+        raise CheckpointError(
+            f"output {run}: a file could not be written, as when the disk is full or a quota is "
+            f"reached ({first_line(error)}); {kept}. Free some space and run the same again: it "
+            f"goes on from there"
+        ) from error
 
 
 # --- training --------------------------------------------------------------------------------
@@ -123,32 +158,23 @@ def _train(
 ) -> None:
     from transformers.trainer_callback import PrinterCallback
 
-    with quiet_training(), own_randomness(), deterministic(on_cpu(settings)):
-        callbacks = _callbacks(settings, run, state, progress)
-        trainer, notes = build(Frame(settings, _arguments(settings, run), callbacks))
+    from forgetguard.recipes.training.callbacks import RunKeeper
+
+    begin, seconds = (0, 0.0) if state is None else (state.step, state.seconds)
+    if is_main():
+        cut_logs(run, begin)
+    with quiet_training(), own_randomness(), deterministic(device_of(settings) == "cpu"):
+        keeper = RunKeeper(settings, run, seconds, progress)
+        trainer, notes = build(Frame(settings, _arguments(settings, run), (keeper,), begin))
         trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
-        if processes.is_main():
+        if is_main():
             _note(run, {"notes": dict(notes)})
         trainer.train(resume_from_checkpoint=None if state is None else str(state.folder))
 
 
-def _callbacks(
-    settings: TrainingSettings, run: Path, state: SavedState | None, progress: Progress | None
-) -> tuple[Any, ...]:
-    from forgetguard.recipes.training.callbacks import LossLog, Reporting, WholeCheckpoints
-
-    seconds = 0.0 if state is None else state.seconds
-    reporting = [] if progress is None else [Reporting(progress, settings.recipe, settings.steps)]
-    return (
-        LossLog(run, settings.steps),
-        WholeCheckpoints(run, seconds, lambda folder: _portable(folder, settings)),
-        *reporting,
-    )
-
-
 def _arguments(settings: TrainingSettings, run: Path) -> dict[str, Any]:
     rows, accumulated = _device_rows(settings)
-    cpu = on_cpu(settings)
+    cpu = device_of(settings) == "cpu"
     constant = settings.schedule == "constant"
     return {
         "output_dir": str(run),
@@ -181,7 +207,7 @@ def _arguments(settings: TrainingSettings, run: Path) -> dict[str, Any]:
 
 def _device_rows(settings: TrainingSettings) -> tuple[int, int]:
     """Rows that a device takes at once, and how often it does before an update."""
-    devices = processes.count()
+    devices = count()
     at_once = settings.micro_batch or max(settings.rows // devices, 1)
     if settings.rows % (devices * at_once):
         raise SpecificationError(
@@ -192,33 +218,18 @@ def _device_rows(settings: TrainingSettings) -> tuple[int, int]:
     return at_once, settings.rows // (devices * at_once)
 
 
-def on_cpu(settings: TrainingSettings) -> bool:
-    """Whether the run computes on the CPU.
-
-    Raises:
-        SpecificationError: a GPU is asked for, and there is none.
-    """
-    import torch
-
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SpecificationError("device cuda: there is no CUDA device here: use cpu, or drop it")
-    return settings.device == "cpu" or not torch.cuda.is_available()
-
-
 # --- finishing -------------------------------------------------------------------------------
 
 
 def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> None:
     """Copy the last checkpoint's model into a folder that gets its name when it is whole."""
-    from forgetguard.recipes.training.callbacks import read_losses
-
     if state is None or state.step < settings.steps:
         reached = 0 if state is None else state.step
         raise CheckpointError(
             f"training in {run} ended at step {reached} of {settings.steps}, so there are no final "
             f"weights: run it again to go on"
         )
-    partial, known = run / _PARTIAL, run_folder.known(run)
+    partial = run / _PARTIAL
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
@@ -226,45 +237,15 @@ def _finish(settings: TrainingSettings, run: Path, state: SavedState | None) -> 
         shutil.copytree(path, partial / path.name) if path.is_dir() else shutil.copy2(path, partial)
     for path in partial.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # the libraries make some private
-    start = known["start"]
-    card = RunCard(
-        settings=known["settings"],
-        data=known["data"],
-        base=Fingerprint(**known["base"]),
-        final=final_fingerprint(partial),
-        versions=versions(),
-        steps=state.step,
-        seconds=round(state.seconds, 3),
-        losses=summarise(read_losses(run)),
-        seed=settings.seed,
-        notes=known.get("notes", {}),
-        start=Fingerprint(**start) if start else None,
-    )
+    found = {
+        "final": final_fingerprint(partial),
+        "versions": json_file.versions("trl", "accelerate", "datasets"),
+        "steps": state.step,
+        "seconds": round(state.seconds, 3),
+        "losses": summarise(read_records(run / LOSSES)),
+        "seed": settings.seed,
+    }
+    card = load(RunCard, run_folder.known(run) | found, "a run card")
     write_card(partial, card)
     partial.rename(run / run_folder.FINAL)
     saved_states.strip(run, keep=0)
-
-
-def _portable(folder: Path, settings: TrainingSettings) -> None:
-    """Make what the trainer saved independent of this process and this machine: an adapter names
-    its base as the user did, its lists are in order (peft keeps sets), the cache is on again, the
-    tokenizer does not remember that it was read from a folder."""
-    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
-    adapter, config = folder / ADAPTER_CONFIG, folder / CONFIG
-    tokenizer = folder / _TOKENIZER_CONFIG
-    if tokenizer.exists():
-        read = {key: value for key, value in read_json(tokenizer).items() if key not in _READ_FROM}
-        write_text(tokenizer, json.dumps(read, indent=2) + "\n")
-    if adapter.exists():
-        read = read_json(adapter)
-        base = resolve(settings.base, "base")
-        local = base.kind == "directory" and not base.given.startswith("tiny:")
-        read["base_model_name_or_path"] = base.location if local else base.given
-        ordered = {
-            key: sorted(value) if isinstance(value, list) else value
-            for key, value in sorted(read.items())
-        }
-        write_text(adapter, json.dumps(ordered, indent=2) + "\n")
-    elif config.exists():
-        read = read_json(config)
-        write_text(config, json.dumps({**read, "use_cache": True}, indent=2, sort_keys=True) + "\n")

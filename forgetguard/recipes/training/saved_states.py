@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,6 @@ class SavedState:
             for path in self.folder.iterdir()
             if not _RESUME_ONLY.fullmatch(path.name) and not _NOT_THE_MODEL.fullmatch(path.name)
         )
-
-
-def wait_for_all() -> None:
-    """Until every process of a distributed run is here; nothing where there is one."""
-    torch = sys.modules.get("torch")
-    distributed = None if torch is None else torch.distributed
-    if distributed and distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
 
 
 def mark(folder: Path, step: int, seconds: float, *, resumable: bool = True) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -15,7 +15,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.yaml_lines import Problems, line_of
+from forgetguard.gate.records import plain
+from forgetguard.gate.yaml_lines import Problems
 
 SUPERVISED = ("sft", "sft-kl", "sft-replay", "sft-circuit", "sft-flow")
 REINFORCED = ("rl", "sft-rl")
@@ -42,7 +43,6 @@ OWN: Mapping[str, tuple[str, ...]] = {
         ("group", "iterations", "beta", "temperature", "completion_length", "prompts"), REINFORCED
     ),
 }
-_REQUIRED = ("recipe", "base", "output", "steps", "learning_rate")
 # Required where they belong to the recipe at all.
 _REQUIRED_OWN = (
     "start", "kl_weight", "replay_share", "circuit_weight", "circuit", "group",
@@ -139,8 +139,7 @@ class TrainingSettings:
     prompts: Count | None = None
 
     def __post_init__(self) -> None:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        found = [f"{key}: {message}" for key, message in _impossible(values)]
+        found = [f"{key}: {message}" for key, message in _impossible(_values(self))]
         if found:
             raise SpecificationError(f"settings of {self.recipe}: " + "; ".join(found))
 
@@ -163,15 +162,8 @@ def belongs(key: str, recipe: str) -> bool:
 
 def as_dict(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that mean something to the recipe, in plain values that JSON takes."""
-    values: dict[str, Any] = {}
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if not belongs(field.name, settings.recipe):
-            continue
-        if isinstance(value, AdapterSettings):
-            value = {"rank": value.rank, "alpha": value.alpha, "modules": list(value.modules)}
-        values[field.name] = list(value) if isinstance(value, tuple) else value
-    return values
+    values = plain(asdict(settings))
+    return {key: value for key, value in values.items() if belongs(key, settings.recipe)}
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -192,186 +184,139 @@ def read_settings(
     Raises:
         SpecificationError: everything that is wrong, one `file:line: what` a line.
     """
-    path = source if isinstance(source, Path) else None
-    text = source if isinstance(source, str) else lines.read_text(source, "settings file")
-    name = str(path) if path is not None else file
-    problems = Problems(name)
-    given = _from_text(text, path.parent if path is not None else Path(), problems)
-    given |= _from_overrides(overrides)
-    return _build(given, problems)
+    folder = Path()
+    if isinstance(source, Path):
+        folder, file, source = source.parent, str(source), lines.read_text(source, "settings file")
+    problems = Problems(file)
+    root = lines.compose(source, file)
+    if root is None:
+        raise SpecificationError(f"{file}:1: the file is empty: write e.g. recipe: sft")
+    given: dict[str, _Given] = {}
+    for key, node in lines.mapping(root, "", problems, known=_KEYS).items():
+        _put(given, key, _Given(node, problems, folder))
+    told = [problems, *_override(given, overrides)]
+    values = {
+        key: _read(key, one)
+        for key, one in given.items()
+        # null for a setting of some recipes: as if not given, so that an override takes it away.
+        if not (key in OWN and lines.is_null(one.node))
+    }
+    if parts := {key: values.pop(key) for key in _PARTS if key in values}:
+        if lacking := ", ".join(key.removeprefix("adapter.") for key in _PARTS if key not in parts):
+            one = given[next(iter(parts))]
+            one.tell(f"adapter: {lacking} missing: give rank, alpha and modules")
+        values["adapter"] = AdapterSettings(*map(parts.get, _PARTS))  # type: ignore[arg-type]
+    if (recipe := values.get("recipe")) in RECIPES:
+        for key in [key for key in values if not belongs(key, recipe)]:
+            del values[key]
+            given[key].tell(
+                f"{key!r} is no setting of {recipe}, but of {', '.join(OWN[key])}: remove it (an "
+                f"override {key}=null does)"
+            )
+    for key in _REQUIRED:
+        if key not in given:
+            problems.add(1, f"{key!r} is missing: add it")
+    if not any(told):
+        top = _Given(root, problems, folder)
+        for key, message in _impossible({**_DEFAULTS, **values}):
+            given.get(key, top).tell(f"{key}: {message}")
+    if any(told):
+        raise SpecificationError("\n".join(str(one) for one in told if one))
+    return TrainingSettings(**values)
+
+
+class _Override(Problems):
+    """What is wrong with an override, which has no lines."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"{self.file}: {message}" for _, _, message in self._found)
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as it was written, where, and the folder that its paths begin in."""
+    """A value as it was written, where its problems are told, and the folder of its paths."""
 
     node: yaml.Node
-    place: str
+    problems: Problems
     folder: Path
 
-
-def _from_text(text: str, folder: Path, problems: Problems) -> dict[str, _Given]:
-    name = problems.file
-    root = lines.compose(text, name)
-    if root is None:
-        raise SpecificationError(f"{name}:1: the file is empty: write e.g. recipe: sft")
-    read = lines.mapping(root, "", problems, known=_KEYS)
-    given: dict[str, _Given] = {}
-    for key, node in read.items():
-        given[key] = _Given(node, f"{name}:{line_of(node)}", folder)
-        if key == "adapter" and not lines.is_null(node):
-            inner = lines.mapping(node, "adapter", problems, known=_ADAPTER_KEYS)
-            given |= {
-                f"adapter.{one}": _Given(value, f"{name}:{line_of(value)}", folder)
-                for one, value in inner.items()
-            }
-    return given
+    def tell(self, message: str) -> None:
+        self.problems.add(self.node, message)
 
 
-def _from_overrides(overrides: Sequence[str]) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
-    known = (*_KEYS, *(f"adapter.{key}" for key in _ADAPTER_KEYS))
+def _put(given: dict[str, _Given], key: str, one: _Given) -> None:
+    """Take up a value; an adapter by its parts, so that each has a line and can be overridden."""
+    if key != "adapter":
+        given[key] = one
+    elif lines.is_null(one.node):
+        for part in _PARTS:
+            given.pop(part, None)
+    else:
+        inner = lines.mapping(one.node, "adapter", one.problems, known=_ADAPTER_KEYS)
+        given |= {f"adapter.{name}": replace(one, node=node) for name, node in inner.items()}
+
+
+def _override(given: dict[str, _Given], overrides: Sequence[str]) -> Iterator[Problems]:
+    """Put overrides in the place of what is given, and say what is wrong with each."""
+    seen: set[str] = set()
+    known = (*_KEYS, *_PARTS)
     for written in overrides:
+        yield (problems := _Override(f"override {written!r}"))
         key, equals, value = written.partition("=")
-        place = f"override {written!r}"
         if not equals:
-            raise SpecificationError(f"{place}: write key=value, e.g. steps=100")
-        if key not in known:
-            raise SpecificationError(f"{place}: unknown key {key!r}: {lines.nearest(key, known)}")
-        if key in given:
-            raise SpecificationError(f"{place}: {key!r} is given twice: keep one")
-        node = lines.compose(value, place)
-        given[key] = _Given(node or lines.compose("null", place), place, Path())  # type: ignore[arg-type]
-    return given
+            problems.add(1, "write key=value, e.g. steps=100")
+        elif key not in known:
+            problems.add(1, f"unknown key {key!r}: {lines.nearest(key, known)}")
+        elif key in seen:
+            problems.add(1, f"{key!r} is given twice: keep one")
+        elif node := lines.compose(value or "null", problems.file):
+            _put(given, key, _Given(node, problems, Path()))
+        seen.add(key)
 
 
-def _build(given: dict[str, _Given], problems: Problems) -> TrainingSettings:
-    first_line = f"{problems.file}:1"
-    found = str(problems).split("\n") if problems else []
-    values: dict[str, Any] = {}
-    for key, one in given.items():
-        if key in OWN and lines.is_null(one.node):
-            continue  # as if it had not been given: an override takes it away so
-        if key != "adapter" and not key.startswith("adapter."):
-            values[key] = _read(key, one, found)
-    values["adapter"] = _read_adapter(given, found)
-    recipe = values.get("recipe")
-    if recipe in RECIPES:
-        foreign = [key for key in values if not belongs(key, recipe)]
-        found += [
-            f"{given[key].place}: {key!r} is no setting of {recipe}, but of "
-            f"{', '.join(OWN[key])}: remove it (an override {key}=null does)"
-            for key in foreign
-        ]
-        values = {key: value for key, value in values.items() if belongs(key, recipe)}
-    missing = [key for key in _REQUIRED if key not in given]
-    found += [f"{first_line}: {key!r} is missing: add it" for key in missing]
-    if not found:
-        defaults = {one.name: one.default for one in fields(TrainingSettings)}
-        for key, message in _impossible({**defaults, **values}):
-            place = given[key].place if key in given else first_line
-            found.append(f"{place}: {key}: {message}")
-    if found:
-        raise SpecificationError("\n".join(found))
-    return TrainingSettings(**values)
-
-
-class _At(Problems):
-    """Problems of one value, told under the place where it was written."""
-
-    def __init__(self, place: str, told: list[str]) -> None:
-        super().__init__(place)
-        self._told = told
-
-    def add(self, at: int | yaml.Node, message: str) -> None:
-        self._told.append(f"{self.file}: {message}")
-
-
-def _read(key: str, one: _Given, found: list[str]) -> Any:
-    """One value; what is wrong with it goes to `found`."""
-    problems = _At(one.place, found)
-    if key == "circuit":
-        return _read_circuit(one, problems)
-    if key in _NULLABLE and lines.is_null(one.node):
-        return None
-    return _READERS[_plain_type(key)](one.node, key, problems)
-
-
-def _read_adapter(given: Mapping[str, _Given], found: list[str]) -> AdapterSettings | None:
-    parts = {key: given[f"adapter.{key}"] for key in _ADAPTER_KEYS if f"adapter.{key}" in given}
-    whole = given.get("adapter")
-    if whole is not None and whole.place.startswith("override"):
-        if lines.is_null(whole.node):
+def _read(key: str, one: _Given) -> Any:
+    """A value as the setting is annotated; what is wrong with it goes to its problems."""
+    node, problems, kind = one.node, one.problems, _PLAIN[key]
+    if NoneType in get_args(kind):
+        if lines.is_null(node):
             return None
-        at = _At(whole.place, found)
-        inner = lines.mapping(whole.node, "adapter", at, known=_ADAPTER_KEYS)
-        parts |= {key: _Given(node, whole.place, whole.folder) for key, node in inner.items()}
-    if not parts:
-        return None
-    missing = [key for key in _ADAPTER_KEYS if key not in parts]
-    if missing:
-        place = next(iter(parts.values())).place
-        lacking = ", ".join(missing)
-        found.append(f"{place}: adapter: {lacking} missing: give rank, alpha and modules")
-        return None
-    before = len(found)
-    read = {key: _read(f"adapter.{key}", one, found) for key, one in parts.items()}
-    return AdapterSettings(**read) if len(found) == before else None
+        kind = get_args(kind)[0]
+    if kind is int:
+        return lines.integer(node, key, f"{key}: 8", problems)
+    if kind is float:
+        return lines.number(node, key, f"{key}: 0.1", problems)
+    if kind is bool:
+        return lines.flag(node, key, problems)
+    if get_origin(kind) is not tuple:
+        return lines.text(node, key, problems)
+    example = "[q_proj, v_proj]"
+    if key == "circuit":
+        if isinstance(node, yaml.ScalarNode) and node.value.endswith(_CIRCUIT_FILES):
+            return _heads_of_file(one)
+        example = "[L2H1, L0H4], or a .circuit.yaml file"
+    items = lines.sequence(node, key, example, problems)
+    return tuple(lines.text(item, f"{key}: a name", problems) for item in items)
 
 
-def _read_circuit(one: _Given, problems: Problems) -> tuple[str, ...] | None:
-    node = one.node
-    if lines.is_null(node):
-        return None
-    if isinstance(node, yaml.ScalarNode) and str(node.value).endswith(_CIRCUIT_FILES):
-        return _heads_of_file(one.folder / Path(node.value).expanduser(), problems, line_of(node))
-    return _names(node, "circuit", problems, "[L2H1, L0H4], or a .circuit.yaml file")
-
-
-def _heads_of_file(path: Path, problems: Problems, line: int) -> tuple[str, ...] | None:
+def _heads_of_file(one: _Given) -> tuple[str, ...]:
     from forgetguard.gate.schema import load_gate_file
 
+    path = one.folder / Path(one.node.value).expanduser()
     try:
         circuit = load_gate_file(path)
     except SpecificationError as error:
-        problems.add(line, f"circuit: {error}")
-        return None
+        one.tell(f"circuit: {error}")
+        return ()
     if circuit.auto:
-        problems.add(line, f"circuit: {path} says auto, which names no heads: give their names")
+        one.tell(f"circuit: {path} says auto, which names no heads: give their names")
     return tuple(str(head) for head in circuit.members)
 
 
-def _names(
-    node: yaml.Node, label: str, problems: Problems, example: str = "[q_proj, v_proj]"
-) -> tuple[str, ...] | None:
-    items = lines.sequence(node, label, example, problems)
-    names = [lines.text(item, f"{label}: a name", problems) for item in items]
-    return tuple(name for name in names if name is not None)
-
-
-def _whole(node: yaml.Node, label: str, problems: Problems) -> int | None:
-    return lines.integer(node, label, f"{label}: 8", problems)
-
-
-def _number(node: yaml.Node, label: str, problems: Problems) -> float | None:
-    return lines.number(node, label, f"{label}: 0.1", problems)
-
-
-_READERS: Mapping[type, Callable[[yaml.Node, str, Problems], Any]] = {
-    str: lines.text,
-    int: _whole,
-    float: _number,
-    bool: lines.flag,
-    tuple: _names,
-}
-_KEYS = tuple(field.name for field in fields(TrainingSettings))
-_ADAPTER_KEYS = tuple(field.name for field in fields(AdapterSettings))
-_NULLABLE = frozenset(
-    {field.name for field in fields(TrainingSettings) if field.default is None} - {"adapter"}
-)
-
-
 # --- what cannot be --------------------------------------------------------------------------
+
+
+def _values(settings: TrainingSettings | AdapterSettings) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _impossible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -385,53 +330,50 @@ def _impossible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"{recipe} needs it: add it"
     own = {key: value for key, value in values.items() if belongs(key, recipe)}
     if (adapter := own.pop("adapter")) is not None:
-        own |= {f"adapter.{key}": getattr(adapter, key) for key in _ADAPTER_KEYS}
+        own |= {f"adapter.{key}": value for key, value in _values(adapter).items()}
     for key, value in own.items():
         try:
             _type(key).validate_python(value)
         except ValidationError as error:
             yield key, f"{error.errors(include_url=False)[0]['msg']}, got {value!r}"
-    if values["save_every"] > 0 and values["log_every"] > 0 and (
-        values["save_every"] % values["log_every"]
-    ):  # fmt: skip
+    save_every, log_every = values["save_every"], values["log_every"]
+    if save_every > 0 and log_every > 0 and save_every % log_every:
         yield (
             "save_every",
-            (
-                f"must be a multiple of log_every ({values['log_every']}), so a resumed run logs "
-                f"the same losses, got {values['save_every']}"
-            ),
+            f"must be a multiple of log_every ({log_every}), so a resumed run logs the same "
+            f"losses, got {save_every}",
         )
     if values["warmup"] > values["steps"]:
         yield "warmup", f"must be at most steps ({values['steps']}), got {values['warmup']}"
-    yield from _impossible_circuit(values["circuit"] if recipe == "sft-circuit" else None)
-
-
-def _hint(key: str, *, whole: bool) -> Any:
-    """How a setting is annotated: `whole`, or without its bounds."""
-    of, _, name = key.rpartition(".")
-    return get_type_hints(AdapterSettings if of else TrainingSettings, include_extras=whole)[name]
-
-
-@functools.cache
-def _type(key: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_hint(key, whole=True))
-
-
-def _plain_type(key: str) -> type:
-    """str, int, float, bool or tuple."""
-    hint = _hint(key, whole=False)
-    alternatives = [one for one in get_args(hint) if one is not NoneType]
-    if NoneType in get_args(hint):
-        hint = alternatives[0]
-    found: type = str if get_origin(hint) is Literal else get_origin(hint) or hint
-    return found
-
-
-def _impossible_circuit(names: tuple[str, ...] | None) -> Iterator[tuple[str, str]]:
-    for name in names or ():
+    names = own.get("circuit") or ()
+    for name in dict.fromkeys(names):
         try:
             Head.parse(name)
         except SpecificationError as error:
             yield "circuit", f"{error} (the term holds attention heads only)"
-    for name in sorted({name for name in names or () if (names or ()).count(name) > 1}):
-        yield "circuit", f"{name} is given twice: keep one"
+        if names.count(name) > 1:
+            yield "circuit", f"{name} is given twice: keep one"
+
+
+_KEYS, _ADAPTER_KEYS = (
+    tuple(field.name for field in fields(kind)) for kind in (TrainingSettings, AdapterSettings)
+)
+_PARTS = tuple(f"adapter.{key}" for key in _ADAPTER_KEYS)
+_DEFAULTS = {field.name: field.default for field in fields(TrainingSettings)}
+_REQUIRED = tuple(key for key, default in _DEFAULTS.items() if default is MISSING)
+
+
+def _hints(*, bounds: bool) -> dict[str, Any]:
+    """How every setting is annotated, the parts of an adapter too, with or without its bounds."""
+    whole, parts = (
+        get_type_hints(kind, include_extras=bounds) for kind in (TrainingSettings, AdapterSettings)
+    )
+    return whole | {f"adapter.{key}": hint for key, hint in parts.items()}
+
+
+_PLAIN, _BOUNDED = _hints(bounds=False), _hints(bounds=True)
+
+
+@functools.cache
+def _type(key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_BOUNDED[key])

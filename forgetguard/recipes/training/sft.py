@@ -21,8 +21,6 @@ from forgetguard.recipes.training.running import Frame, run_training
 from forgetguard.recipes.training.settings import SUPERVISED, TrainingSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from forgetguard.recipes.training.rows import Rows
 
 
@@ -71,16 +69,16 @@ def _build(
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
 
-    from forgetguard.recipes.training.adapters import frozen_base, load_trainable, lora
+    from forgetguard.recipes.training.models import frozen_base, load_trainable, lora
     from forgetguard.recipes.training.rows import collate, encode
     from forgetguard.recipes.training.supervised_trainer import SupervisedTrainer
 
     settings = frame.settings
     model, tokenizer = load_trainable(settings)
-    rows = encode(train, tokenizer, settings.max_length, "training")
-    old = encode(replay, tokenizer, settings.max_length, "replayed") if replay else None
-    columns = _columns(rows, old)
-    notes = _notes(rows, old)
+    sets = [encode(train, tokenizer, settings.max_length, "training")]
+    if replay:
+        sets.append(encode(replay, tokenizer, settings.max_length, "replayed"))
+    columns, notes = _columns(sets)
     if settings.recipe == "sft-flow":
         columns["weight"], found = _flow(settings, model, columns, tokenizer.pad_token_id)
         notes |= found
@@ -104,24 +102,23 @@ def _build(
     return trainer, notes
 
 
-def _columns(new: Rows, old: Rows | None) -> dict[str, list[Any]]:
-    rows = (*new.rows, *(old.rows if old else ()))
-    columns: dict[str, list[Any]] = {
+def _columns(sets: Sequence[Rows]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """What is trained on, by column, and what the run card notes of it."""
+    rows = [row for one in sets for row in one.rows]
+    new = len(sets[0].rows)
+    columns = {
         "input_ids": [list(row.ids) for row in rows],
         "labels": [list(row.labels) for row in rows],
     }
-    if old:
-        columns["replayed"] = [False] * len(new.rows) + [True] * len(old.rows)
-    return columns
-
-
-def _notes(new: Rows, old: Rows | None) -> dict[str, Any]:
-    notes: dict[str, Any] = {
-        "rows": len(new.rows),
-        "left_out_too_long": new.too_long + (old.too_long if old else 0),
-        "left_out_merged": new.merged + (old.merged if old else 0),
+    notes = {
+        "rows": new,
+        "left_out_too_long": sum(one.too_long for one in sets),
+        "left_out_merged": sum(one.merged for one in sets),
     }
-    return notes | ({"replayed_rows": len(old.rows)} if old else {})
+    if len(sets) > 1:
+        columns["replayed"] = [at >= new for at in range(len(rows))]  # type: ignore[misc]
+        notes["replayed_rows"] = len(rows) - new
+    return columns, notes
 
 
 def _flow(
@@ -133,31 +130,10 @@ def _flow(
         effective_samples,
         median_tau,
     )
+    from forgetguard.recipes.training.supervised_trainer import base_losses
 
     losses = base_losses(model, columns, padding, settings.micro_batch or settings.batch)
     tau = settings.flow_tau or median_tau(losses)
     weights = easy_sample_weights(losses, tau)
     notes = {"flow_tau": tau, "flow_effective_rows": effective_samples(weights)}
     return weights.tolist(), notes
-
-
-def base_losses(model: Any, columns: Mapping[str, list[Any]], padding: int, at_once: int) -> Tensor:
-    """The mean cross-entropy of each row's answer under `model`, [row], float64, in nats."""
-    import torch
-
-    from forgetguard.recipes.training.rows import collate
-    from forgetguard.recipes.training.supervised_trainer import answers
-
-    device = next(model.parameters()).device
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-    losses = []
-    model.eval()
-    with torch.no_grad():
-        for begin in range(0, len(rows), at_once):
-            batch = collate(rows[begin : begin + at_once], padding)
-            found = answers(model, model, {key: one.to(device) for key, one in batch.items()})
-            mean = found.cross_entropy().double().sum(1) / found.mask.sum(1)
-            losses.append(mean.cpu())
-    return torch.cat(losses)

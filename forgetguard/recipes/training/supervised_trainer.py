@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.recipes.losses.circuit_regulariser import circuit_difference, reading_z
 from forgetguard.recipes.losses.kl_to_base import token_kl
-from forgetguard.recipes.training.adapters import FrozenBase, inner_model
-from forgetguard.recipes.training.rows import IGNORED
+from forgetguard.recipes.training.models import FrozenBase, inner_model
+from forgetguard.recipes.training.rows import IGNORED, collate
 from forgetguard.recipes.training.settings import TrainingSettings
 
 
@@ -31,7 +32,7 @@ class Answers:
 
     def cross_entropy(self) -> Float[Tensor, "row pos"]:
         """The negative log-probability of each token, in nats, 0 where the mask is false."""
-        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        wide = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
         loss = nn.functional.cross_entropy(
             wide.flatten(0, 1), self.tokens.flatten().clamp(min=0), reduction="none"
         )
@@ -55,6 +56,25 @@ def answers(model: Any, plain: nn.Module, batch: dict[str, Tensor]) -> Answers:
         logits = model(**inputs, use_cache=False).logits[:, predicted]
     tokens = labels[:, predicted]
     return Answers(logits, tokens, tokens != IGNORED)
+
+
+def base_losses(
+    model: nn.Module, columns: Mapping[str, Sequence[Any]], padding: int, at_once: int
+) -> Float[Tensor, "row"]:
+    """The mean cross-entropy of each row's answer under `model`, float64, in nats."""
+    device = next(model.parameters()).device
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    losses = []
+    model.eval()
+    with torch.no_grad():
+        for begin in range(0, len(rows), at_once):
+            batch = collate(rows[begin : begin + at_once], padding)
+            found = answers(model, model, {key: one.to(device) for key, one in batch.items()})
+            mean = found.cross_entropy().double().sum(1) / found.mask.sum(1)
+            losses.append(mean.cpu())
+    return torch.cat(losses)
 
 
 class SupervisedTrainer(SFTTrainer):

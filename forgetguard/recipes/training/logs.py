@@ -1,17 +1,18 @@
-"""The log of reinforcement, a line an update: what its completions earned and how far the model is
-from the base."""
+"""The logs of a run, an object a line: its losses, and for reinforcement what the completions of
+every update earned and how far the model is from the base."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from forgetguard.whole_files import write_text
 
-ROLLOUTS = "rollouts.jsonl"
+LOSSES, ROLLOUTS = "losses.jsonl", "rollouts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,15 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def append_rollout(run: Path, rollout: Rollout) -> None:
+def append_record(file: Path, record: Mapping[str, Any]) -> None:
     """Add a line (raises OSError)."""
-    with (run / ROLLOUTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(rollout)) + "\n")
+    with file.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
 
 
-def cut_rollouts(run: Path, step: int) -> list[Rollout]:
-    """Take off the updates after `step`, which a resumed run does again; return what is left."""
-    kept = [one for one in read_rollouts(run) if one.step <= step]
-    write_text(run / ROLLOUTS, "".join(json.dumps(asdict(one)) + "\n" for one in kept))
-    return kept
+def cut_logs(run: Path, step: int) -> None:
+    """Take off the updates after `step`, which a resumed run does again (raises OSError)."""
+    for file in (run / LOSSES, run / ROLLOUTS):
+        if file.exists():
+            kept = [json.dumps(one) + "\n" for one in read_records(file) if one["step"] <= step]
+            write_text(file, "".join(kept))
