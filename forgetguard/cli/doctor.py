@@ -60,6 +60,7 @@ def examine() -> dict[str, Any]:
     problems: Problems = []
     found = {
         "problems": problems,
+        "forgetguard": metadata.version("forgetguard"),
         "python": sys.version.partition(" ")[0],
         "packages": _packages(problems),
         "devices": _devices(problems),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from forgetguard.cli.command import (
     FAILED,
@@ -67,6 +67,7 @@ def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--version", action=_Version, nargs=0, help="the installed version")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in SUMMARIES.items():
         own = commands.add_parser(name, help=summary, **_described(summary))
@@ -74,6 +75,16 @@ def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
             command: Command = import_module(f"forgetguard.cli.{name}").COMMAND
             _give(own, command)
     return made
+
+
+class _Version(Action):
+    """argparse's own wants the text beforehand, and help would wait for package metadata."""
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"forgetguard {version('forgetguard')}\n")
+        parser.exit()
 
 
 def parser_of(command: Command, prog: str) -> ArgumentParser:

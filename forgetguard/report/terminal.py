@@ -76,7 +76,7 @@ def failure_lines(
         lines += ["", *_subject_lines(verdict)]
     notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
     if notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
+        lines += ["", "  notes", *(f"    {note(one, verdict.limit)}" for one in notes)]
     if verdict.units and verdict.estimate is not None:
         lines += ["", f"  {hurt_title(verdict)}"]
         paired = by_readout(verdict)
@@ -117,7 +117,8 @@ def power(verdict: Verdict) -> str:
     sparse = verdict.facts.get("detectable_sparse")
     uneven = ""
     if sparse is not None and number(sparse) != number(verdict.detectable):
-        uneven = f" (from {number(sparse)} on where a few pairs carry all the damage)"
+        units = units_of(verdict.limit)
+        uneven = f" (from {number(sparse)} on where a few {units} carry all the damage)"
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 

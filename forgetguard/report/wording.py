@@ -12,6 +12,7 @@ from forgetguard.measures.samples import CIRCUIT, Note
 
 _LARGE = 1000.0
 _MOST_WANTED = 10_000  # units that a gate could be given
+_UNITS = "units of the limit"  # among a note's facts: what its limit is sampled over
 Facts = Mapping[str, Any]
 
 
@@ -72,7 +73,9 @@ def _units(verdict: Verdict, count: int | None = None) -> str:
 
 
 def units_of(limit: str) -> str:
-    """`pairs`, or `prompts`, that a limit is sampled over."""
+    """`pairs`, or `prompts`, that a limit is sampled over; of none, those of most limits."""
+    if not limit:
+        return "pairs"
     try:
         sampled = registry.find(limit).sampled
     except Exception:  # a measure of a distribution that is not installed here
@@ -191,7 +194,8 @@ def _undecided(verdict: Verdict) -> str:
 def _guarded(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
-        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more pair that "
+        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more "
+        f"{units_of(verdict.limit).removesuffix('s')} that "
         f"loses {number(facts['guard'])} times the importance would leave up to "
         f"{number(facts['guarded'])} possible (guard: {facts['guard']:g}); {_wanted(verdict)}"
     )
@@ -258,7 +262,8 @@ def _no_circuit(verdict: Verdict) -> str:
 
 def _no_scale(verdict: Verdict) -> str:
     facts, measure = verdict.facts, registry.split(verdict.limit)[0]
-    shown = f"{interval(facts)} on {facts['count']} pairs cannot be told from 0"
+    units = units_of(verdict.limit)
+    shown = f"{interval(facts)} on {facts['count']} {units} cannot be told from 0"
     if measure in ("dcv.circuit", "dcv.head"):
         return (
             f"the circuit's importance {shown}, so there is nothing to lose: check its heads, or "
@@ -272,7 +277,7 @@ def _no_scale(verdict: Verdict) -> str:
             "accuracy.drop or dcv.circuit instead"
         )
     of = f" of {facts['subject']}" if facts.get("subject") else ""
-    return f"what {quantity(measure)}{of} is relative to, {shown}: give more pairs"
+    return f"what {quantity(measure)}{of} is relative to, {shown}: give more {units}"
 
 
 def _no_head(verdict: Verdict) -> str:
@@ -350,12 +355,14 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
 # --- notes ---------------------------------------------------------------------------------------
 
 
-def note(one: Note) -> str:
-    """A note in words; one of a code that is not known here shows its code and facts."""
+def note(one: Note, limit: str = "") -> str:
+    """A note in words, in the units of the limit that it is told of; one of a code that is not
+    known here shows its code and facts."""
     words = _NOTES.get(one.code)
     if words is None:
         return f"{one.code}: {', '.join(f'{key} {value}' for key, value in one.facts.items())}"
-    return words(one.facts)
+    units = units_of(limit)
+    return words({**one.facts, _UNITS: "pairs" if units == "nothing" else units})
 
 
 def _held_by_floor(facts: Facts) -> str:
@@ -379,12 +386,12 @@ def _held_by_floor(facts: Facts) -> str:
 def _drawn(facts: Facts) -> str:
     saved = int(facts["most"] - facts["units"])
     told = (
-        f"drawn stage by stage: {facts['units']} of at most {facts['most']} pairs, stage "
+        f"drawn stage by stage: {facts['units']} of at most {facts['most']} {facts[_UNITS]}, stage "
         f"{facts['stage']} of {facts['stages']}"
     )
     if facts.get("stopped"):
         return f"{told}; no more were drawn, for another limit of the file has failed"
-    return f"{told}: {saved} pairs saved" if saved > 0 else told
+    return f"{told}: {saved} {facts[_UNITS]} saved" if saved > 0 else told
 
 
 def _beside_baseline(facts: Facts) -> str:
@@ -449,9 +456,9 @@ def _unguarded(facts: Facts) -> str:
     fewest = facts["pairs"]
     more = f" (here are {facts['count']})" if facts["count"] < fewest else ""
     return (
-        "it takes for granted that the loss is not carried by a few pairs that were not drawn; "
-        f"guard: {facts['guard']:g} does not, and a harmless model passes with it from {fewest} "
-        f"pairs on{more}"
+        f"it takes for granted that the loss is not carried by a few {facts[_UNITS]} that were not "
+        f"drawn; guard: {facts['guard']:g} does not, and a harmless model passes with it from "
+        f"{fewest} {facts[_UNITS]} on{more}"
     )
 
 
@@ -507,10 +514,10 @@ _NOTES: Mapping[str, Callable[[Facts], str]] = {
         "answer is then read where the model would not give it; see what arguments the template "
         "takes, e.g. chat_template: {enable_thinking: false}"
     ),
-    "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
+    "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} {facts[_UNITS]} were dropped",
     "few_templates": lambda facts: (
-        f"the pairs come from {facts['templates']} template{'s' * (facts['templates'] > 1)}: the "
-        "interval speaks of no others"
+        f"the {facts[_UNITS]} come from {facts['templates']} "
+        f"template{'s' * (facts['templates'] > 1)}: the interval speaks of no others"
     ),
     "judged_alone": lambda facts: (
         f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
