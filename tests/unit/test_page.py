@@ -355,7 +355,7 @@ def test_a_trend_has_every_checkpoint_and_says_what_was_not_run() -> None:
 
 
 def bounded(bound: float, limit: str = "dcv.circuit") -> Verdict:
-    return replace(verdict("pass", "kept", limit, HEADS), bound=bound)
+    return replace(verdict("abstain", "kept", limit, HEADS), bound=bound)
 
 
 def test_a_trend_has_every_limit_that_any_run_judged() -> None:
@@ -386,7 +386,7 @@ def test_a_limit_that_changed_is_a_line_of_steps_on_the_axis_of_the_largest() ->
     # 0.2 is 1, which stands at a half of the axis; 0.1 is half of it, at a third.
     assert found.steps == ((0, pytest.approx(1 / 3, abs=1e-3)), (0.5, 0.5), (3, found.steps[0][1]))
     shown = [None if bar is None else bar.value for bar in found.bars]
-    value = pytest.approx((0.5 + 0.02 / 0.2) / 3, abs=1e-3)
+    value = pytest.approx((0.5 + 0.11 / 0.2) / 3, abs=1e-3)
     assert shown == [value, value, value, None, value]
     html = page.render(runs)
     assert '<path class="limit" d="M0 32.0H28.8V24.0H122.5V32.0H170"/>' in html
