@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from forgetguard.errors import SpecificationError
 
@@ -54,6 +55,18 @@ class Command:
     summary: str
     options: Callable[[ArgumentParser], None]
     prepare: Callable[[Namespace], Job]
+
+
+def adder(parser: ArgumentParser | _ArgumentGroup) -> Callable[..., None]:
+    """What adds options to a parser or one of its groups: their names, what they take ("": it is a
+    switch), their help, and what argparse is told beside. Of `many` each one given is kept."""
+
+    def add(names: str, takes: str, text: str, *, many: bool = False, **more: Any) -> None:
+        more |= {"metavar": takes} if takes else {"action": "store_true"}
+        more |= {"action": "append", "default": []} if many else {}
+        parser.add_argument(*names.split(), help=text, **more)
+
+    return add
 
 
 def listing(name: str, summary: str, show: Job) -> Command:

@@ -14,7 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from forgetguard.cache_folder import cache_folder
-from forgetguard.cli.command import DONE, FAILED, STATUSES, SUMMARIES, Command, Job
+from forgetguard.cli.command import DONE, FAILED, STATUSES, SUMMARIES, Command, Job, adder
 from forgetguard.cli.inspect import show
 from forgetguard.errors import SpecificationError, first_line
 
@@ -34,7 +34,7 @@ Problems = list[dict[str, Any]]
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "forgetguard doctor [--json]"
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    adder(parser)("--json", "", "as JSON")
 
 
 def _prepare(asked: Namespace) -> Job:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, adder, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.yaml_lines import read_text
 from forgetguard.report.json_file import check_target
@@ -31,43 +31,21 @@ def _options(parser: ArgumentParser) -> None:
         f"{parser.description} Of several files, of one base and each of another checkpoint, the "
         "page is about the last, with the trend over all of them."
     )
-    parser.add_argument(
-        "tokens",
-        nargs="*",
-        metavar="RESULTS",
-        help="files that pytest --forgetguard-json wrote, in the order of training",
-    )
-    parser.add_argument("-o", "--output", metavar="PAGE", help="the HTML file to write")
-    add = parser.add_argument
-    add("--markdown", metavar="FILE", help="write the last run as Markdown")
-    add(
-        "--model-card",
-        metavar="README.md",
-        help="write the same into a model card: in place of the section it wrote before, or at the "
-        "end",
-    )
-    add(
-        "--code-quality",
-        metavar="FILE",
-        help="write what the last run does not keep as GitLab's code quality report",
-    )
-    add(
-        "--lm-eval",
-        metavar="FOLDER",
-        help="write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval",
-    )
-    add(
-        "--eval-results",
-        metavar="FILE.yaml",
-        help="write tuned's scores for the .eval_results folder of its repository on the Hub",
-    )
-    add(
-        "--hub-task",
-        metavar="TASK=DATASET:NAME",
-        action="append",
-        default=[],
-        help="what an lm-eval task is there: arc_easy=allenai/ai2_arc:ARC-Easy",
-    )
+    add = adder(parser)
+    results = "files that pytest --forgetguard-json wrote, in the order of training"
+    add("tokens", "RESULTS", results, nargs="*")
+    add("-o --output", "PAGE", "the HTML file to write")
+    add("--markdown", "FILE", "write the last run as Markdown")
+    section = "write the same into a model card: in place of the section it wrote before, or at the"
+    add("--model-card", "README.md", f"{section} end")
+    quality = "write what the last run does not keep as GitLab's code quality report"
+    add("--code-quality", "FILE", quality)
+    scores = "write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval"
+    add("--lm-eval", "FOLDER", scores)
+    tuned = "write tuned's scores for the .eval_results folder of its repository on the Hub"
+    add("--eval-results", "FILE.yaml", tuned)
+    task = "what an lm-eval task is there: arc_easy=allenai/ai2_arc:ARC-Easy"
+    add("--hub-task", "TASK=DATASET:NAME", task, many=True)
 
 
 def _prepare(asked: Namespace) -> Job:

@@ -21,7 +21,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli import entry, main, tasks
 from forgetguard.cli.checkpoints import gate_options
 from forgetguard.cli.command import SUMMARIES, whole_imports
-from forgetguard.cli.discover_plan import ABLATIONS, FAITHFUL
+from forgetguard.cli.discover import ABLATIONS, FAITHFUL
 from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import FAITHFUL as THEIR_FAITHFUL
 from forgetguard.errors import CapabilityError
