@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Member, Mlp
 from forgetguard.api.circuits import Circuit, members_of
 from forgetguard.capabilities.capability import Capability
+from forgetguard.checkpoints.placement import Checkpoint
 from forgetguard.discovery.on_checkpoint import check
 from forgetguard.gate import studentised
 from forgetguard.gate.resampling import cluster_codes
@@ -20,9 +20,6 @@ from forgetguard.measures.faithfulness import faithfulness as measure_faithfulne
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.patching.budget import memory_errors
 from forgetguard.shown import Row, Shown, row
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import Checkpoint
 
 
 def faithfulness(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
+from forgetguard.calibration import nulls
 from forgetguard.calibration.copies import describe_plain
 from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
 from forgetguard.calibration.limits import (
@@ -23,23 +23,9 @@ from forgetguard.calibration.limits import (
     read_limit,
     stated,
 )
-from forgetguard.calibration.nulls import (
-    HARMLESS,
-    MATCHED,
-    TUNED,
-    Null,
-    Read,
-    Reading,
-    Setting,
-    batches_readings,
-    patched,
-    read_dtype,
-    read_kernel,
-    read_matched,
-    read_tuned,
-)
 from forgetguard.calibration.perturbation import Moved, moved
 from forgetguard.calibration.prepared import Prepared, prepare
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.session import shared_vocabulary
@@ -57,9 +43,6 @@ from forgetguard.measures.samples import (
     Samples,
 )
 
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
-
 DRAWS = 20
 BATCH_DRAWS = 5
 
@@ -73,7 +56,7 @@ class Row:
         whole model lost, as a share of the base's mean readout, and in accuracy. held: by limit.
     """
 
-    null: Null
+    null: nulls.Null
     circuit: float
     head: tuple[str, float] | None
     readout: float
@@ -195,9 +178,9 @@ def calibrate(
         describe_plain(pair.base.spec, pair.options)
         changes = moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
     prepared = prepare(pair, circuits, cache=cache, progress=progress)
-    setting = Setting(pair, prepared.ready, shared_vocabulary(pair), seed, progress)
-    kernel = read_kernel(setting)
-    reads: list[Iterable[Read]] = [[read_dtype(setting)]]
+    setting = nulls.Setting(pair, prepared.ready, shared_vocabulary(pair), seed, progress)
+    kernel = nulls.read_kernel(setting)
+    reads: list[Iterable[nulls.Read]] = [[nulls.read_dtype(setting)]]
     if not isinstance(kernel, str):
         reads.append([kernel])
     size: tuple[int, float] | None = None
@@ -205,8 +188,11 @@ def calibrate(
     if changes is not None:
         size = len(changes), math.hypot(*(one.norm for one in changes.values()))
         tuned, sets = _tuned(setting, draws)
-        reads += [[tuned], read_matched(setting, changes, draws)]
-    readings = [*patched(setting, chain(*reads)), *batches_readings(setting, BATCH_DRAWS)]
+        reads += [[tuned], nulls.read_matched(setting, changes, draws)]
+    readings = [
+        *nulls.patched(setting, chain(*reads)),
+        *nulls.batches_readings(setting, BATCH_DRAWS),
+    ]
     family = sum(len(one.spec.limits) for one in prepared.ready)
     found = tuple(
         _circuit(one, readings, sets.get(one.spec.name), alarm=alarm, seed=seed, family=family)
@@ -216,7 +202,7 @@ def calibrate(
     return Calibration(found, prepared.refused, alarm, draws, seed, size, notes)
 
 
-def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
+def _tuned(setting: nulls.Setting, draws: int) -> tuple[nulls.Read, dict[str, HeadSets]]:
     """The tuned model's heads, and what random sets of them cost beside each circuit."""
     chosen: dict[str, tuple[tuple[Member, ...], ...]] = {}
 
@@ -226,7 +212,7 @@ def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
         chosen[spec.name] = any_sets(spec.members, members, draws, f"{setting.seed} {spec.name}")
         return sorted({member for one in chosen[spec.name] for member in one})
 
-    read = read_tuned(setting, also)
+    read = nulls.read_tuned(setting, also)
     found = {}
     with setting.pair.base.open() as model:
         for one, reading in zip(setting.prepared, read[1], strict=True):
@@ -249,7 +235,7 @@ def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
 
 def _circuit(
     prepared: Prepared,
-    readings: Sequence[Reading],
+    readings: Sequence[nulls.Reading],
     sets: HeadSets | None,
     *,
     alarm: float,
@@ -258,7 +244,7 @@ def _circuit(
 ) -> CircuitCalibration:
     spec = prepared.spec
 
-    def row(reading: Reading) -> Row:
+    def row(reading: nulls.Reading) -> Row:
         samples = reading.samples[spec.name]
         verdicts = {
             limit.key: read_limit(spec, limit, samples, seed=seed, family=family)
@@ -266,8 +252,8 @@ def _circuit(
         }
         return _row(reading.null, samples, verdicts)
 
-    rows = tuple(row(reading) for reading in readings if reading.null.kind != TUNED)
-    tuned = next((row(reading) for reading in readings if reading.null.kind == TUNED), None)
+    rows = tuple(row(reading) for reading in readings if reading.null.kind != nulls.TUNED)
+    tuned = next((row(reading) for reading in readings if reading.null.kind == nulls.TUNED), None)
     return CircuitCalibration(
         spec,
         prepared.n_units,
@@ -282,7 +268,7 @@ def _circuit(
 _WORTH = 0.1  # of the circuit's importance: below it a head's own ratio is mostly noise
 
 
-def _row(null: Null, samples: Samples, verdicts: Mapping[str, LimitReading]) -> Row:
+def _row(null: nulls.Null, samples: Samples, verdicts: Mapping[str, LimitReading]) -> Row:
     circuit, worst = math.nan, None
     importance = samples.get(IMPORTANCE, CIRCUIT, BASE)
     if importance is not None:
@@ -315,8 +301,8 @@ def advise(limit: Limit, rows: Sequence[Row], alarm: float = ALARM) -> Advice:
     Args:
         rows: of one circuit; harmless ones, and matched ones where there are any.
     """
-    harmless = [row.held[limit.key] for row in rows if row.null.kind in HARMLESS]
-    matched = [row.held[limit.key] for row in rows if row.null.kind == MATCHED]
+    harmless = [row.held[limit.key] for row in rows if row.null.kind in nulls.HARMLESS]
+    matched = [row.held[limit.key] for row in rows if row.null.kind == nulls.MATCHED]
     needed = max((one.passes for one in harmless), default=0.0)
     passes = stated([one.passes for one in matched], alarm) if matched else None
     suggested = at_least_one_step(needed)

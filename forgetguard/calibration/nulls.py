@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -25,6 +25,7 @@ from forgetguard.calibration.perturbation import Moved, perturbation
 from forgetguard.calibration.prepared import Prepared, measured, read_others
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import first_line
 from forgetguard.gate.runner import OtherReading
@@ -33,9 +34,6 @@ from forgetguard.gate.suggestion import base_alone, other_dtype
 from forgetguard.measures.samples import Samples
 from forgetguard.measures.vulnerability import ForeignHeads
 from forgetguard.patching.budget import CPU_TOKENS
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
 
 # The base in another number format; on other batches of prompts, patched in waves of another size;
 # with another attention kernel; with a random change of every matrix, as large as tuning's.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import BaseCannotError, SpecificationError
@@ -22,9 +22,6 @@ from forgetguard.measures.ability import check_able
 from forgetguard.measures.behaviour import check_length
 from forgetguard.measures.samples import BASE, TUNED, Key, Note, Samples
 from forgetguard.patching.budget import memory_errors
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
 
 
 @dataclass(frozen=True, slots=True, eq=False)

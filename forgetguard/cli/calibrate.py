@@ -22,16 +22,7 @@ from forgetguard.cli.checkpoints import (
     read_circuits,
     written,
 )
-from forgetguard.cli.command import (
-    DONE,
-    INTERRUPTED,
-    SUMMARIES,
-    Command,
-    Job,
-    adder,
-    say,
-    whole_imports,
-)
+from forgetguard.cli.command import DONE, INTERRUPTED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import new_file, read_whole
 from forgetguard.errors import SpecificationError
@@ -201,4 +192,4 @@ def _write(edit: Edit) -> None:
         raise SpecificationError(f"{edit.path}: cannot be written: {error.strerror}") from None
 
 
-COMMAND = Command("calibrate", SUMMARIES["calibrate"], _options, _prepare)
+COMMAND = command("calibrate", _options, _prepare)

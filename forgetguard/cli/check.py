@@ -27,7 +27,7 @@ from forgetguard.cli.checkpoints import (
     load_options,
     read_circuits,
 )
-from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, adder, say, whole_imports
+from forgetguard.cli.command import DONE, Job, adder, command, say, whole_imports
 from forgetguard.cli.values import check_choice, read_whole
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.bundled import bundled_for, divided
@@ -370,4 +370,4 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-COMMAND = Command("check", SUMMARIES["check"], _options, _prepare)
+COMMAND = command("check", _options, _prepare)

@@ -69,7 +69,14 @@ def adder(parser: ArgumentParser | _ArgumentGroup) -> Callable[..., None]:
     return add
 
 
-def listing(name: str, summary: str, show: Job) -> Command:
+def command(
+    name: str, options: Callable[[ArgumentParser], None], prepare: Callable[[Namespace], Job]
+) -> Command:
+    """One of `SUMMARIES`."""
+    return Command(name, SUMMARIES[name], options, prepare)
+
+
+def listing(name: str, show: Job) -> Command:
     """A command that takes no arguments and shows something."""
 
     def prepare(asked: Namespace) -> Job:
@@ -77,7 +84,7 @@ def listing(name: str, summary: str, show: Job) -> Command:
             raise SpecificationError(f"takes no arguments, got {' '.join(asked.tokens)}")
         return show
 
-    return Command(name, summary, lambda _: None, prepare)
+    return command(name, lambda _: None, prepare)
 
 
 def say(text: str) -> None:

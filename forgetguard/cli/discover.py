@@ -28,16 +28,7 @@ from forgetguard.cli.checkpoints import (
     load_options,
     read_checkpoints,
 )
-from forgetguard.cli.command import (
-    DONE,
-    INTERRUPTED,
-    SUMMARIES,
-    Command,
-    Job,
-    adder,
-    say,
-    whole_imports,
-)
+from forgetguard.cli.command import DONE, INTERRUPTED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import check_choice, new_file, read_settings, read_whole
 from forgetguard.discovery.methods import METHODS, full_name
@@ -395,4 +386,4 @@ def _scores(found: Found) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-COMMAND = Command("discover", SUMMARIES["discover"], _options, _prepare)
+COMMAND = command("discover", _options, _prepare)

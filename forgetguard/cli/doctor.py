@@ -14,7 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from forgetguard.cache_folder import cache_folder
-from forgetguard.cli.command import DONE, FAILED, STATUSES, SUMMARIES, Command, Job, adder
+from forgetguard.cli.command import DONE, FAILED, STATUSES, Job, adder, command
 from forgetguard.cli.inspect import show
 from forgetguard.errors import SpecificationError, first_line
 
@@ -155,4 +155,4 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-COMMAND = Command("doctor", SUMMARIES["doctor"], _options, _prepare)
+COMMAND = command("doctor", _options, _prepare)

@@ -8,15 +8,7 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from forgetguard.cli.command import (
-    FAILED,
-    INTERRUPTED,
-    MISUSE,
-    STATUSES,
-    SUMMARIES,
-    Command,
-    say,
-)
+from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, SUMMARIES, Command, say
 from forgetguard.errors import ForgetguardError, SpecificationError
 
 

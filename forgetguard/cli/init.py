@@ -12,7 +12,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec
 from forgetguard.cli import discover
 from forgetguard.cli.checkpoints import add_load_options, read_asked, written
-from forgetguard.cli.command import DONE, INTERRUPTED, STATUSES, SUMMARIES, Command, Job, adder, say
+from forgetguard.cli.command import DONE, INTERRUPTED, STATUSES, Job, adder, command, say
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
@@ -136,4 +136,4 @@ def _discover(
         done["written"].append(str(place))
 
 
-COMMAND = Command("init", SUMMARIES["init"], _options, _prepare)
+COMMAND = command("init", _options, _prepare)

@@ -21,7 +21,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
 from forgetguard.cli.checkpoints import CHECKPOINT
-from forgetguard.cli.command import DONE, STATUSES, SUMMARIES, Command, Job, adder
+from forgetguard.cli.command import DONE, STATUSES, Job, adder, command
 from forgetguard.errors import CheckpointError, SpecificationError
 from forgetguard.gate.bundled import bundled_for
 from forgetguard.report.terminal import aligned
@@ -173,4 +173,4 @@ def _gate(spec: CheckpointSpec, config: Mapping[str, Any], *, pickled: bool) -> 
     yield f"{base}: {len(circuits)} bundled circuits {fit}"
 
 
-COMMAND = Command("inspect", SUMMARIES["inspect"], _options, _prepare)
+COMMAND = command("inspect", _options, _prepare)

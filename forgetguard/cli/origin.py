@@ -19,7 +19,7 @@ from forgetguard.cli.checkpoints import (
     read_asked,
     read_circuits,
 )
-from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, adder, say, whole_imports
+from forgetguard.cli.command import DONE, FAILED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.declaration import GateSpec
@@ -112,4 +112,4 @@ def _told(name: str, found: Mapping[str, Any]) -> str:
     return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 
-COMMAND = Command("origin", SUMMARIES["origin"], _options, _prepare)
+COMMAND = command("origin", _options, _prepare)

@@ -21,16 +21,7 @@ from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit, Prompts
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.documents import SCORE, EvalTasks
-from forgetguard.measures.samples import (
-    BASELINE,
-    CORRECT,
-    SAID,
-    TOP1,
-    Key,
-    Samples,
-    Unit,
-    texts,
-)
+from forgetguard.measures.samples import BASELINE, CORRECT, SAID, TOP1, Key, Samples, Unit, texts
 from forgetguard.report.recheck import Measured, circuits_of
 
 FloatArray = npt.NDArray[np.float64]

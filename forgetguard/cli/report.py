@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, adder, whole_imports
+from forgetguard.cli.command import DONE, Job, adder, command, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.yaml_lines import read_text
 from forgetguard.report.json_file import check_target
@@ -140,4 +140,4 @@ def _texts(
     return written
 
 
-COMMAND = Command("report", SUMMARIES["report"], _options, _prepare)
+COMMAND = command("report", _options, _prepare)

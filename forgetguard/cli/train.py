@@ -9,16 +9,7 @@ from pathlib import Path
 
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.cli.command import (
-    DONE,
-    INTERRUPTED,
-    SUMMARIES,
-    Command,
-    Job,
-    adder,
-    say,
-    whole_imports,
-)
+from forgetguard.cli.command import DONE, INTERRUPTED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole
 from forgetguard.errors import SpecificationError
@@ -103,4 +94,4 @@ def _train(
     return DONE
 
 
-COMMAND = Command("train", SUMMARIES["train"], _options, _prepare)
+COMMAND = command("train", _options, _prepare)

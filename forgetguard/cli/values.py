@@ -46,12 +46,10 @@ def read_whole(option: str, text: str) -> int:
     return int(text)
 
 
-def needs_module(module: str, what: str, extra: str, instead: str = "") -> None:
+def needs_module(module: str, what: str, extra: str) -> None:
     """Raises SpecificationError where an optional dependency is not installed."""
     if find_spec(module) is None:
-        raise SpecificationError(
-            f"{what} needs {module}: pip install 'forgetguard[{extra}]'{instead}"
-        )
+        raise SpecificationError(f"{what} needs {module}: pip install 'forgetguard[{extra}]'")
 
 
 def new_file(option: str, written: str | None, *, force: bool) -> Path | None:

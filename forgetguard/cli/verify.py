@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli.checkpoints import read_checkpoints
-from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, adder, whole_imports
+from forgetguard.cli.command import DONE, FAILED, Job, adder, command, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
@@ -180,4 +180,4 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     return lines
 
 
-COMMAND = Command("verify", SUMMARIES["verify"], _options, _prepare)
+COMMAND = command("verify", _options, _prepare)

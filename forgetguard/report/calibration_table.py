@@ -25,9 +25,7 @@ def calibration_text(found: Calibration) -> str:
 
 
 def _legend(found: Calibration) -> list[str]:
-    lines = [
-        "Harmless by construction (nothing was forgotten): dtype, batches, kernel.",
-    ]
+    lines = ["Harmless by construction (nothing was forgotten): dtype, batches, kernel."]
     if found.moved is None:
         lines.append(
             "No tuned= was given: no yardstick, so limits can be found too tight, not too loose."

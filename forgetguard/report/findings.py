@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetguard.report import page, terminal, wording
+from forgetguard.report import page, terminal
 
 MOST = 10  # annotations of one kind that GitHub shows of a step
 
@@ -40,7 +40,7 @@ def findings(run: page.Run, root: Path) -> list[Finding]:
             gate.outcome,
             gate.circuit,
             gate.limit,
-            gate.message.partition("\n")[0] if verdict is None else wording.reason(verdict),
+            gate.reason,
             _within(given or "", root),
             max(1, (verdict.line or 1) if verdict is not None else 1),
         )
@@ -79,19 +79,21 @@ def _property(text: str) -> str:
 def code_quality(found: Sequence[Finding]) -> str:
     """GitLab's code quality report (a subset of Code Climate's). What lies outside the repository
     stands under its circuit's name, for GitLab shows nothing without a path."""
-    rows = []
-    for one in found:
-        name = "\x1f".join((one.file, one.circuit, one.limit))
-        rows.append(
-            {
-                "description": f"{one.circuit} {one.limit}: {one.message}",
-                "check_name": f"forgetguard.{one.limit}",
-                "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
-                "severity": "minor" if one.outcome == "abstain" else "critical",
-                "location": {
-                    "path": one.file or f"{one.circuit}.circuit.yaml",
-                    "lines": {"begin": one.line},
-                },
-            }
-        )
+    rows = [
+        {
+            "description": f"{one.circuit} {one.limit}: {one.message}",
+            "check_name": f"forgetguard.{one.limit}",
+            "fingerprint": _hash(one.file, one.circuit, one.limit),
+            "severity": "minor" if one.outcome == "abstain" else "critical",
+            "location": {
+                "path": one.file or f"{one.circuit}.circuit.yaml",
+                "lines": {"begin": one.line},
+            },
+        }
+        for one in found
+    ]
     return json.dumps(rows, indent=1) + "\n"
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

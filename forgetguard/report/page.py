@@ -52,6 +52,13 @@ class Gate:
         return self.id.rpartition("::")[0], self.circuit
 
     @property
+    def reason(self) -> str:
+        """Why it came to its outcome, in one line."""
+        if self.verdict is None:
+            return self.message.partition("\n")[0]
+        return wording.reason(self.verdict)
+
+    @property
     def bar(self) -> page_figures.Bar | None:
         """Its estimate on the axis of its limit; None where there is no value."""
         if self.verdict is None or self.verdict.estimate is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from forgetguard.gate.verdict import Code, Outcome, UnitEvidence, Verdict
 from forgetguard.report.wording import (
@@ -186,8 +185,7 @@ def quoted(text: str) -> str:
     return repr(shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One limit in the summary table. `outcome` is a key of `LABELS`."""
 
     circuit: str
@@ -199,20 +197,14 @@ class Row:
 
 def verdict_row(verdict: Verdict) -> Row:
     """The verdict as a row of the summary table."""
-    return Row(
-        circuit=verdict.circuit,
-        limit=verdict.limit,
-        measured=measured(verdict),
-        bound=f"<= {number(verdict.bound)}",
-        outcome=verdict.outcome.value,
-    )
+    bound = f"<= {number(verdict.bound)}"
+    return Row(verdict.circuit, verdict.limit, measured(verdict), bound, verdict.outcome.value)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """The rows under a header, columns aligned."""
     header = ("circuit", "limit", "measured", "allowed", "verdict")
-    cells = [(row.circuit, row.limit, row.measured, row.bound, LABELS[row.outcome]) for row in rows]
-    return aligned([header, *cells])
+    return aligned([header, *(row._replace(outcome=LABELS[row.outcome]) for row in rows)])
 
 
 def totals(outcomes: Iterable[str], *, not_run: int = 0) -> str:
