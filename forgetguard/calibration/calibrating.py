@@ -12,7 +12,7 @@ from pathlib import Path
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.calibration import nulls
-from forgetguard.calibration.copies import describe_plain
+from forgetguard.calibration.copies import Moved, describe_plain, moved
 from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
 from forgetguard.calibration.limits import (
     ALARM,
@@ -23,7 +23,6 @@ from forgetguard.calibration.limits import (
     read_limit,
     stated,
 )
-from forgetguard.calibration.perturbation import Moved, moved
 from forgetguard.calibration.prepared import Prepared, prepare
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress

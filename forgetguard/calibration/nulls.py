@@ -20,8 +20,7 @@ import torch
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
-from forgetguard.calibration.copies import temporary_copy
-from forgetguard.calibration.perturbation import Moved, perturbation
+from forgetguard.calibration.copies import Moved, perturbation, temporary_copy
 from forgetguard.calibration.prepared import Prepared, measured, read_others
 from forgetguard.capabilities.batches import Batch
 from forgetguard.capabilities.capability import EncodedCapability

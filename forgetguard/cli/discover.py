@@ -236,7 +236,7 @@ def discover(plan: Plan) -> int:
         ForgetguardError: it cannot be done; the message says why.
     """
     with whole_imports():
-        from forgetguard.api import SUGGESTED_LIMITS
+        from forgetguard.api.circuits import SUGGESTED_LIMITS
         from forgetguard.checkpoints.placement import ModelPair
         from forgetguard.discovery.on_checkpoint import Search, discover_on
         from forgetguard.gate.provenance import describe, fits_of

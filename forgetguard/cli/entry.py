@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -32,20 +32,17 @@ def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
         asked.parser.error(f"unknown option {', '.join(strange)}; see {asked.parser.prog} --help")
     asked.tokens = [*getattr(asked, "tokens", ()), *loose]
     command: Command = asked.chosen
+    status = MISUSE
     try:
         job = command.prepare(asked)
-    except ForgetguardError as error:
-        return _tell(asked, str(error), MISUSE)
-    except KeyboardInterrupt:
-        return _tell(asked, "interrupted", INTERRUPTED)
-    try:
+        status = FAILED
         return job()
-    except SpecificationError as error:
-        return _tell(asked, str(error), MISUSE)
     except ForgetguardError as error:
-        return _tell(asked, str(error), FAILED)
+        told, status = str(error), MISUSE if isinstance(error, SpecificationError) else status
     except KeyboardInterrupt:
-        return _tell(asked, "interrupted", INTERRUPTED)
+        told, status = "interrupted", INTERRUPTED
+    say(f"{asked.parser.prog}: {told}")
+    return status
 
 
 def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
@@ -104,8 +101,3 @@ def _described(summary: str) -> dict[str, Any]:
 def _give(parser: ArgumentParser, command: Command) -> None:
     command.options(parser)
     parser.set_defaults(chosen=command, parser=parser)
-
-
-def _tell(asked: Namespace, text: str, status: int) -> int:
-    say(f"{asked.parser.prog}: {text}")
-    return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -108,20 +108,24 @@ def _texts(
     files: Mapping[str, Path], hub: Mapping[str, tuple[str, str]], runs: Sequence[Run]
 ) -> dict[Path, str]:
     """What to write where: the page of all runs, the rest of the last."""
+    import yaml
+
     from forgetguard.report import findings, markdown, page
 
-    run, written = runs[-1], {}
-    if "output" in files:
-        written[files["output"]] = page.render(runs)
-    if "markdown" in files:
-        written[files["markdown"]] = markdown.summary(run)
-    if "model_card" in files:
-        card = files["model_card"]
-        before = read_text(card, "model card") if card.exists() else ""
-        written[card] = markdown.with_section(before, markdown.summary(run))
-    if "code_quality" in files:
-        found = findings.findings(run, Path.cwd().resolve())
-        written[files["code_quality"]] = findings.code_quality(found)
+    run = runs[-1]
+
+    def card(path: Path) -> str:
+        before = read_text(path, "model card") if path.exists() else ""
+        return markdown.with_section(before, markdown.summary(run))
+
+    makers: Mapping[str, Callable[[Path], str]] = {
+        "output": lambda _: page.render(runs),
+        "markdown": lambda _: markdown.summary(run),
+        "model_card": card,
+        "code_quality": lambda _: findings.code_quality(findings.findings(run, Path.cwd())),
+        "eval_results": lambda _: yaml.safe_dump(card_entries(run.document, hub), sort_keys=False),
+    }
+    written = {files[name]: make(files[name]) for name, make in makers.items() if name in files}
     if "lm_eval" in files:
         scores = lm_eval_results(run.document)
         if not scores:
@@ -132,11 +136,6 @@ def _texts(
         for role, content in scores.items():
             text = json.dumps(content, indent=2) + "\n"
             written[files["lm_eval"] / f"results_{role}.json"] = text
-    if "eval_results" in files:
-        import yaml
-
-        entries = card_entries(run.document, hub)
-        written[files["eval_results"]] = yaml.safe_dump(entries, sort_keys=False)
     return written
 
 

@@ -749,27 +749,19 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
     """Where a loss came from as the rows of a table: every part, and below it what was read
     inside."""
     new = ("new task lost",) * bool(found.get("new_task"))
+    shares = ("share", "of accuracy", "of top-1")
     rows: list[tuple[str, ...]] = [
-        (
-            "part",
-            "in base",
-            "given back",
-            "share",
-            "of accuracy",
-            "of top-1",
-            "moved at random",
-            *new,
-        )
+        ("part", "in base", "given back", *shares, "moved at random", *new)
     ]
     for one in found["parts"]:
         inner = [each for each in found["refined"] if each["inside"] == one["part"]]
         for each in (one, *inner):
             name = "  " * (each is not one) + part(each["part"])
             costs = [number(each[way]["readout"]) for way in ("alone", "back")]
-            shares = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
+            parts = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
             control = number(each["random"]["readout"]) if each["random"] else ""
             cost = number(each["new_task"]) if each.get("new_task") is not None else ""
-            rows.append((name, *costs, *shares, control, *([cost] if new else [])))
+            rows.append((name, *costs, *parts, control, *([cost] if new else [])))
     return rows
 
 
@@ -780,16 +772,11 @@ def origin_ends(found: Facts) -> str:
         for one in (found["base"], found["tuned"])
     )
     rows = names(f"{one['text']!r} {share(one['share'])}" for one in found["tokens"])
+    new = [number(one) for one in found.get("new_task") or ()]
     return (
         f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
         "passes; what more than two parts do only together, "
         f"{share(found['interaction']['readout'])} of the loss, is shared among them"
         + f"; rows of the embedding, to first order: {rows}" * bool(rows)
-        + (
-            "; the new task's readout {} in base, {} in tuned".format(
-                *map(number, found["new_task"])
-            )
-            if found.get("new_task")
-            else ""
-        )
+        + (f"; the new task's readout {new[0]} in base, {new[1]} in tuned" if new else "")
     )
