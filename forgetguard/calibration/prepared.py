@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
@@ -164,27 +165,12 @@ def measured(
         MeasurementError: logits are not finite, or memory does not suffice.
         ForgetguardError: a measure failed.
     """
+    read = anatomy, prepared.spec, prepared.part, others
+    how: dict[str, Any] = {"vocabulary": vocabulary, "budget": budget, "progress": progress}
     with memory_errors(f"patching circuit {prepared.spec.name}"):
-        samples, failed = read_base(
-            anatomy,
-            prepared.spec,
-            prepared.part,
-            others,
-            vocabulary=vocabulary,
-            budget=budget,
-            progress=progress,
-        )
+        samples, failed = read_base(*read, **how)
         if located:
-            more = read_members(
-                anatomy,
-                prepared.spec,
-                prepared.part,
-                others,
-                vocabulary=vocabulary,
-                budget=budget,
-                progress=progress,
-            )
-            samples = samples.with_arrays(more)
+            samples = samples.with_arrays(read_members(*read, **how))
     for error in failed.values():
         raise error
     samples = replace(samples, notes=part_notes(prepared.part))

@@ -76,11 +76,7 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def read_plan(asked: Namespace) -> Plan:
-    """What was asked for, as far as it can be checked before anything heavy is imported.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    """What was asked for, as far as it can be checked before anything heavy is imported."""
     specs, loading, files = read_asked(asked, ("base",), ("tuned",))
     draws, seed = read_whole("--draws", asked.draws), read_whole("--seed", asked.seed)
     if not 1 <= draws <= MOST_DRAWS:
@@ -112,11 +108,7 @@ def _check_own(circuits: tuple[GateSpec, ...]) -> None:
 
 def calibrate_all(plan: Plan) -> int:
     """Read the nulls, print the tables and the diff, write what was asked for; returns the exit
-    status.
-
-    Raises:
-        ForgetguardError: it cannot be done; the message says why.
-    """
+    status."""
     with whole_imports():
         from forgetguard.calibration.calibrating import calibrate
         from forgetguard.checkpoints.placement import ModelPair

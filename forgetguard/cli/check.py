@@ -119,11 +119,7 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def read_plan(asked: Namespace) -> Plan:
-    """What was asked for, checked as far as it can be without loading weights.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    """What was asked for, checked as far as it can be without loading weights."""
     check_choice("--circuits", asked.circuits, _SETS)
     seed = None if asked.prompt_seed is None else read_whole("--prompt-seed", asked.prompt_seed)
     paths = tuple(token for token in asked.tokens if _is_gate_path(token))
@@ -169,11 +165,7 @@ def _is_gate_path(token: str) -> bool:
 
 def run(plan: Plan) -> int:
     """Say what will be measured, have pytest judge each checkpoint, and sum up; returns the exit
-    status.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    status."""
     gates = _gates(plan)
     name = timing.name_of(plan.base, plan.loading, gates, plan.seed)
     first, more, basis = timing.expected(name, plan.base, plan.loading, gates)

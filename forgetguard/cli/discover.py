@@ -115,11 +115,7 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def read_plan(asked: Namespace) -> Plan:
-    """What was asked for.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    """What was asked for."""
     given = read_checkpoints(asked.tokens, ("base",))
     options = load_options(asked)
     seed = read_whole("--seed", asked.seed)
@@ -230,11 +226,7 @@ class _Pairs:
 
 
 def discover(plan: Plan) -> int:
-    """Do what was planned; returns the exit status.
-
-    Raises:
-        ForgetguardError: it cannot be done; the message says why.
-    """
+    """Do what was planned; returns the exit status."""
     with whole_imports():
         from forgetguard.api.circuits import SUGGESTED_LIMITS
         from forgetguard.checkpoints.placement import ModelPair

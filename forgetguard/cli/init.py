@@ -64,11 +64,7 @@ def _prepare(asked: Namespace) -> Job:
 def _write_all(
     folder: Path, base: CheckpointSpec | None, options: LoadOptions, *, as_json: bool
 ) -> int:
-    """Write what is not there yet, and say what was done; returns the exit status.
-
-    Raises:
-        SpecificationError: the folder cannot be written.
-    """
+    """Write what is not there yet, and say what was done; returns the exit status."""
     done: dict[str, list[str]] = {"written": [], "left": [], "not_had": []}
     named, circuits = base.given if base else "BASE", folder / "circuits"
     for under, name in _STARTER.items():
