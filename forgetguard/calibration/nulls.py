@@ -22,7 +22,7 @@ from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
 from forgetguard.calibration.copies import Moved, perturbation, temporary_copy
 from forgetguard.calibration.prepared import Prepared, measured, read_others
-from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.batches import Batch, batch_of
 from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress
@@ -207,34 +207,19 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
     batches = []
     ordered = sorted(capability.batches, key=lambda batch: (shape(batch), batch.pairs))
     for _, same in groupby(ordered, key=shape):
-        whole = _joined(list(same))
-        rows = list(range(len(whole.pairs)))
+        group = list(same)
+        start, first = min(batch.start for batch in group), group[0]
+        further = [
+            0 if one is None else one.shape[1] - 1 for one in (first.answers, first.distractors)
+        ]
+        rows = [row for batch in group for row in batch.pairs]
         rng.shuffle(rows)
         while rows:
             size = rng.randint(1, len(rows))
-            batches.append(_rows(whole, rows[:size]))
+            batch = batch_of(capability.encoded.pairs, rows[:size], *further)
+            batches.append(replace(batch, start=start))
             rows = rows[size:]
     return replace(capability, batches=tuple(batches))
-
-
-_TENSORS = ("clean", "counterfactual", "answer", "distractor", "answers", "distractors")
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    whole: dict[str, Any] = {}
-    for name in _TENSORS:
-        parts = [getattr(one, name) for one in batches]
-        whole[name] = None if parts[0] is None else torch.cat(parts)
-    pairs = tuple(pair for one in batches for pair in one.pairs)
-    return replace(batches[0], pairs=pairs, start=min(one.start for one in batches), **whole)
-
-
-def _rows(batch: Batch, rows: list[int]) -> Batch:
-    chosen: dict[str, Any] = {
-        name: None if (whole := getattr(batch, name)) is None else whole[torch.tensor(rows)]
-        for name in _TENSORS
-    }
-    return replace(batch, pairs=tuple(batch.pairs[row] for row in rows), **chosen)
 
 
 def _in_place(
