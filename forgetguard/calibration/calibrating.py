@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Member
 from forgetguard.calibration import nulls
 from forgetguard.calibration.copies import Moved, describe_plain, moved
-from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
 from forgetguard.calibration.limits import (
     ALARM,
     STEP,
@@ -128,7 +124,7 @@ class CircuitCalibration:
     rows: tuple[Row, ...]
     advice: tuple[Advice, ...]
     tuned: Row | None
-    sets: HeadSets | None
+    sets: nulls.HeadSets | None
     notes: tuple[Note, ...]
 
     def of(self, *kinds: str) -> tuple[Row, ...]:
@@ -183,10 +179,10 @@ def calibrate(
     if not isinstance(kernel, str):
         reads.append([kernel])
     size: tuple[int, float] | None = None
-    sets: Mapping[str, HeadSets] = {}
+    sets: Mapping[str, nulls.HeadSets] = {}
     if changes is not None:
         size = len(changes), math.hypot(*(one.norm for one in changes.values()))
-        tuned, sets = _tuned(setting, draws)
+        tuned, sets = nulls.read_tuned(setting, draws)
         reads += [[tuned], nulls.read_matched(setting, changes, draws)]
     readings = [
         *nulls.patched(setting, chain(*reads)),
@@ -201,41 +197,13 @@ def calibrate(
     return Calibration(found, prepared.refused, alarm, draws, seed, size, notes)
 
 
-def _tuned(setting: nulls.Setting, draws: int) -> tuple[nulls.Read, dict[str, HeadSets]]:
-    """The tuned model's heads, and what random sets of them cost beside each circuit."""
-    chosen: dict[str, tuple[tuple[Member, ...], ...]] = {}
-
-    def also(prepared: Prepared, anatomy: Anatomy) -> Sequence[Member]:
-        spec = prepared.spec
-        members = anatomy.members(mlps=True)
-        chosen[spec.name] = any_sets(spec.members, members, draws, f"{setting.seed} {spec.name}")
-        return sorted({member for one in chosen[spec.name] for member in one})
-
-    read = nulls.read_tuned(setting, also)
-    found = {}
-    with setting.pair.base.open() as model:
-        for one, reading in zip(setting.prepared, read[1], strict=True):
-            name = one.spec.name
-            if reading.heads is None or not one.spec.members:
-                continue
-            found[name] = read_sets(
-                locate(model),
-                one,
-                reading.heads,
-                chosen[name],
-                vocabulary=setting.vocabulary,
-                progress=partial(setting.report, f"random heads beside {name}"),
-            )
-    return read, found
-
-
 # --- one circuit ----------------------------------------------------------------------------------
 
 
 def _circuit(
     prepared: Prepared,
     readings: Sequence[nulls.Reading],
-    sets: HeadSets | None,
+    sets: nulls.HeadSets | None,
     *,
     alarm: float,
     seed: int,
