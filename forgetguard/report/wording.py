@@ -29,17 +29,13 @@ def number(value: float | str) -> str:
 
 def interval(estimate: Estimate | Facts) -> str:
     """`0.31 [0.24, 0.39]`, or `0.31` where it is exact."""
-    value, low, high = _bounds(estimate)
-    if isinstance(estimate, Estimate) and estimate.n == 0:
-        return number(value)
+    if not isinstance(estimate, Estimate):
+        value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    elif estimate.n == 0:
+        return number(estimate.value)
+    else:
+        value, low, high = estimate.value, estimate.low, estimate.high
     return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def _bounds(estimate: Estimate | Facts) -> tuple[float, float, float]:
-    if isinstance(estimate, Estimate):
-        return estimate.value, estimate.low, estimate.high
-    value, low, high = (float(estimate[name]) for name in ("value", "low", "high"))
-    return value, low, high
 
 
 def share(value: float) -> str:
