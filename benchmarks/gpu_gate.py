@@ -75,7 +75,7 @@ def warm_up() -> float:
     def work() -> None:
         import transformer_lens  # noqa: F401
 
-        import forgetguard.api  # noqa: F401
+        import forgetguard.api.measure  # noqa: F401
 
         _ = transformers.AutoModelForCausalLM.from_pretrained
         torch.ones(8, 8, device=DEVICE).matmul(torch.ones(8, 8, device=DEVICE))

@@ -11,33 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetguard.anatomy.members import Head, Mlp
-    from forgetguard.api import (
-        Circuit,
-        Measured,
-        Origin,
-        Restoration,
-        Roles,
-        Vulnerability,
-        capability,
-        discover,
-        faithfulness,
-        load,
-        measure,
-        origin,
-        restoration,
-        roles,
-        vulnerability,
-    )
+    from forgetguard.api.capabilities import capability
+    from forgetguard.api.checkpoints import load
+    from forgetguard.api.circuits import Circuit, discover
+    from forgetguard.api.heads import Restoration, Roles, faithfulness, restoration, roles
+    from forgetguard.api.measure import Measured, Vulnerability, measure, vulnerability
+    from forgetguard.api.origin import Origin, origin
     from forgetguard.capabilities.pairs import Prompt, PromptPair
     from forgetguard.errors import ForgetguardError
 
 _HOMES = {
-    "ForgetguardError": "forgetguard.errors",
-    "Head": "forgetguard.anatomy.members",
-    "Mlp": "forgetguard.anatomy.members",
-    "Prompt": "forgetguard.capabilities.pairs",
-    "PromptPair": "forgetguard.capabilities.pairs",
-}  # of the others: forgetguard.api
+    "anatomy.members": ("Head", "Mlp"),
+    "api.capabilities": ("capability",),
+    "api.checkpoints": ("load",),
+    "api.circuits": ("Circuit", "discover"),
+    "api.heads": ("Restoration", "Roles", "faithfulness", "restoration", "roles"),
+    "api.measure": ("Measured", "Vulnerability", "measure", "vulnerability"),
+    "api.origin": ("Origin", "origin"),
+    "capabilities.pairs": ("Prompt", "PromptPair"),
+    "errors": ("ForgetguardError",),
+}
 
 __all__ = [
     "Circuit",
@@ -64,9 +57,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'forgetguard' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "forgetguard.api")), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"forgetguard.{module}"), name)
+    raise AttributeError(f"module 'forgetguard' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forgetguard.anatomy.members import Member, parse_member
 from forgetguard.capabilities.capability import Capability
+from forgetguard.checkpoints.placement import Checkpoint
 from forgetguard.discovery.circuit import FAITHFUL, Found
 from forgetguard.discovery.on_checkpoint import Search, discover_on
 from forgetguard.discovery.ranking import Progress
@@ -16,9 +17,6 @@ from forgetguard.gate import schema
 from forgetguard.gate.declaration import Fits, GateSpec, InlinePairs, Limit, TaskPairs
 from forgetguard.gate.provenance import describe, fits_of
 from forgetguard.shown import Row, Shown
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import Checkpoint
 
 # A circuit file's limits before a human has reviewed them.
 SUGGESTED_LIMITS: Mapping[str, float] = {

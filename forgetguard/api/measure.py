@@ -1,9 +1,9 @@
-"""Any measure of the registry, from base to tuned, from Python."""
+"""Any measure of the registry, from base to tuned, from Python; DCV of a circuit among them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forgetguard.anatomy.members import Member
 from forgetguard.api.circuits import Circuit, members_of, pairs_of
@@ -124,3 +124,52 @@ def estimated(case: Case, key: str) -> Estimated:
             f"{case.spec.name}: {key} cannot be measured, {found.unmeasurable.code.value}: {facts}"
         )
     return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vulnerability(Shown):
+    """DCV of a circuit from base to tuned, with the pair-by-pair numbers behind it.
+
+    circuit: DCV of all heads patched together. heads: DCV of each head alone, by name; the heads
+    whose importance cannot be told from zero are in `abstained`.
+    """
+
+    circuit: Estimate
+    heads: Mapping[str, Estimate]
+    abstained: tuple[str, ...]
+    samples: Samples
+
+    def rows(self) -> list[Row]:
+        return [row("DCV", name, one) for name, one in {"": self.circuit, **self.heads}.items()]
+
+
+def vulnerability(
+    pair: ModelPair,
+    capability: Capability,
+    circuit: Circuit | Sequence[Member | str],
+    *,
+    confidence: float = 0.95,
+    site: str = "contribution",
+    seed: int = 0,
+) -> Vulnerability:
+    """DCV of `circuit` on `capability`, from the pair's base to its tuned checkpoint.
+
+    `confidence` is one-sided: each bound of an interval holds with that confidence.
+
+    Raises:
+        ForgetguardError: the circuit cannot be measured; the message says why.
+    """
+    spec = replace(
+        Circuit(capability, members_of(circuit)).spec(capability.name),
+        site=site,
+        confidence=confidence,
+    )
+    samples = GateSession(pair, [spec], seed=seed).measurement(spec)
+    case = Case.of(spec, samples, seed=seed, family=1)
+    whole, single = (estimated(case, key) for key in ("dcv.circuit", "dcv.head"))
+    return Vulnerability(
+        circuit=whole.subjects[0].held.estimate,
+        heads={one.subject: one.value for one in single.subjects if one.value is not None},
+        abstained=tuple(one.subject for one in single.subjects if one.value is None),
+        samples=samples,
+    )

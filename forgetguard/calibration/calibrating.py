@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Member
-from forgetguard.calibration.copies import describe_plain
-from forgetguard.calibration.head_sets import HeadSets, any_sets, read_sets
+from forgetguard.calibration import nulls
+from forgetguard.calibration.copies import Moved, describe_plain, moved
 from forgetguard.calibration.limits import (
     ALARM,
     STEP,
@@ -23,23 +19,8 @@ from forgetguard.calibration.limits import (
     read_limit,
     stated,
 )
-from forgetguard.calibration.nulls import (
-    HARMLESS,
-    MATCHED,
-    TUNED,
-    Null,
-    Read,
-    Reading,
-    Setting,
-    batches_readings,
-    patched,
-    read_dtype,
-    read_kernel,
-    read_matched,
-    read_tuned,
-)
-from forgetguard.calibration.perturbation import Moved, moved
 from forgetguard.calibration.prepared import Prepared, prepare
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress
 from forgetguard.gate.declaration import GateSpec, Limit
 from forgetguard.gate.suggestion import TOO_MUCH
@@ -56,9 +37,6 @@ from forgetguard.measures.samples import (
     Samples,
 )
 
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
-
 DRAWS = 20
 BATCH_DRAWS = 5
 
@@ -72,7 +50,7 @@ class Row:
         whole model lost, as a share of the base's mean readout, and in accuracy. held: by limit.
     """
 
-    null: Null
+    null: nulls.Null
     circuit: float
     head: tuple[str, float] | None
     readout: float
@@ -145,7 +123,7 @@ class CircuitCalibration:
     rows: tuple[Row, ...]
     advice: tuple[Advice, ...]
     tuned: Row | None
-    sets: HeadSets | None
+    sets: nulls.HeadSets | None
     notes: tuple[Note, ...]
 
     def of(self, *kinds: str) -> tuple[Row, ...]:
@@ -194,18 +172,21 @@ def calibrate(
         describe_plain(pair.base.spec, pair.options)
         changes = moved(weight_pairs(pair.base.spec, pair.tuned.spec, pair.options))
     prepared = prepare(pair, circuits, cache=cache, progress=progress)
-    setting = Setting(pair, prepared.ready, seed, progress)
-    kernel = read_kernel(setting)
-    reads: list[Iterable[Read]] = [[read_dtype(setting)]]
+    setting = nulls.Setting(pair, prepared.ready, seed, progress)
+    kernel = nulls.read_kernel(setting)
+    reads: list[Iterable[nulls.Read]] = [[nulls.read_dtype(setting)]]
     if not isinstance(kernel, str):
         reads.append([kernel])
     size: tuple[int, float] | None = None
-    sets: Mapping[str, HeadSets] = {}
+    sets: Mapping[str, nulls.HeadSets] = {}
     if changes is not None:
         size = len(changes), math.hypot(*(one.norm for one in changes.values()))
-        tuned, sets = _tuned(setting, draws)
-        reads += [[tuned], read_matched(setting, changes, draws)]
-    readings = [*patched(setting, chain(*reads)), *batches_readings(setting, BATCH_DRAWS)]
+        tuned, sets = nulls.read_tuned(setting, draws)
+        reads += [[tuned], nulls.read_matched(setting, changes, draws)]
+    readings = [
+        *nulls.patched(setting, chain(*reads)),
+        *nulls.batches_readings(setting, BATCH_DRAWS),
+    ]
     family = sum(len(one.spec.limits) for one in prepared.ready)
     found = tuple(
         _circuit(one, readings, sets.get(one.spec.name), alarm=alarm, seed=seed, family=family)
@@ -215,40 +196,13 @@ def calibrate(
     return Calibration(found, prepared.refused, alarm, draws, seed, size, notes)
 
 
-def _tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
-    """The tuned model's heads, and what random sets of them cost beside each circuit."""
-    chosen: dict[str, tuple[tuple[Member, ...], ...]] = {}
-
-    def also(prepared: Prepared, anatomy: Anatomy) -> Sequence[Member]:
-        spec = prepared.spec
-        members = anatomy.members(mlps=True)
-        chosen[spec.name] = any_sets(spec.members, members, draws, f"{setting.seed} {spec.name}")
-        return sorted({member for one in chosen[spec.name] for member in one})
-
-    read = read_tuned(setting, also)
-    found = {}
-    with setting.pair.base.open() as model:
-        for one, reading in zip(setting.prepared, read[1], strict=True):
-            name = one.spec.name
-            if reading.heads is None or not one.spec.members:
-                continue
-            found[name] = read_sets(
-                locate(model),
-                one,
-                reading.heads,
-                chosen[name],
-                progress=partial(setting.report, f"random heads beside {name}"),
-            )
-    return read, found
-
-
 # --- one circuit ----------------------------------------------------------------------------------
 
 
 def _circuit(
     prepared: Prepared,
-    readings: Sequence[Reading],
-    sets: HeadSets | None,
+    readings: Sequence[nulls.Reading],
+    sets: nulls.HeadSets | None,
     *,
     alarm: float,
     seed: int,
@@ -256,7 +210,7 @@ def _circuit(
 ) -> CircuitCalibration:
     spec = prepared.spec
 
-    def row(reading: Reading) -> Row:
+    def row(reading: nulls.Reading) -> Row:
         samples = reading.samples[spec.name]
         verdicts = {
             limit.key: read_limit(spec, limit, samples, seed=seed, family=family)
@@ -264,8 +218,8 @@ def _circuit(
         }
         return _row(reading.null, samples, verdicts)
 
-    rows = tuple(row(reading) for reading in readings if reading.null.kind != TUNED)
-    tuned = next((row(reading) for reading in readings if reading.null.kind == TUNED), None)
+    rows = tuple(row(reading) for reading in readings if reading.null.kind != nulls.TUNED)
+    tuned = next((row(reading) for reading in readings if reading.null.kind == nulls.TUNED), None)
     return CircuitCalibration(
         spec,
         prepared.n_units,
@@ -280,7 +234,7 @@ def _circuit(
 _WORTH = 0.1  # of the circuit's importance: below it a head's own ratio is mostly noise
 
 
-def _row(null: Null, samples: Samples, verdicts: Mapping[str, LimitReading]) -> Row:
+def _row(null: nulls.Null, samples: Samples, verdicts: Mapping[str, LimitReading]) -> Row:
     circuit, worst = math.nan, None
     importance = samples.get(IMPORTANCE, CIRCUIT, BASE)
     if importance is not None:
@@ -313,8 +267,8 @@ def advise(limit: Limit, rows: Sequence[Row], alarm: float = ALARM) -> Advice:
     Args:
         rows: of one circuit; harmless ones, and matched ones where there are any.
     """
-    harmless = [row.held[limit.key] for row in rows if row.null.kind in HARMLESS]
-    matched = [row.held[limit.key] for row in rows if row.null.kind == MATCHED]
+    harmless = [row.held[limit.key] for row in rows if row.null.kind in nulls.HARMLESS]
+    matched = [row.held[limit.key] for row in rows if row.null.kind == nulls.MATCHED]
     needed = max((one.passes for one in harmless), default=0.0)
     passes = stated([one.passes for one in matched], alarm) if matched else None
     suggested = at_least_one_step(needed)

@@ -1,13 +1,17 @@
-"""Copies of a checkpoint with some tensors changed: real checkpoints, loaded like any other."""
+"""Copies of a checkpoint with some tensors changed: real checkpoints, loaded like any other; and
+random changes as large as fine-tuning's: Gaussian directions, matched norm by norm."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +22,8 @@ from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve_directory
 from forgetguard.errors import CheckpointError
+from forgetguard.gate.resampling import derive_seed
+from forgetguard.measures.parameter_drift import WeightPair, norms
 
 Change = Callable[[Tensor], Tensor]  # from a tensor of the checkpoint to what stands in the copy
 
@@ -129,3 +135,55 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
     except OSError:  # a file system, or a user, without links
         shutil.copyfile(source, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How far tuning moved one tensor: the Frobenius norm of tuned - base (in the weights' units)
+    over `shape`, which has fewer rows than the tensor where vocabularies differ."""
+
+    norm: float
+    shape: tuple[int, ...]
+
+
+def moved(pairs: Iterable[WeightPair]) -> dict[str, Moved]:
+    """The tensors that tuning changed, by their names in the base; norms in float64.
+
+    Raises:
+        MeasurementError: a change is not finite.
+        CheckpointError: a file cannot be read.
+    """
+    found = {pair.name: Moved(norms(pair)[0], pair.shape) for pair in pairs}
+    return {name: one for name, one in found.items() if one.norm > 0}
+
+
+def matched(direction: Float[Tensor, "*shape"], norm: float) -> Float[Tensor, "*shape"]:
+    """`direction` at Frobenius norm `norm`, float64 (0 where the direction is 0)."""
+    direction = direction.double()
+    size = torch.linalg.vector_norm(direction)
+    return direction * (norm / size) if size > 0 else direction
+
+
+def perturbation(changes: Mapping[str, Moved], seed: int) -> dict[str, Change]:
+    """One random direction: for every tensor that tuning moved, a Gaussian one of its norm.
+
+    Each tensor has draws of its own, told by `seed` and its name. Stored in float32 at least, so
+    that rounding does not eat a small change.
+    """
+    return {name: _gaussian(one, derive_seed(seed, name)) for name, one in changes.items()}
+
+
+def _gaussian(moved: Moved, seed: int) -> Change:
+    def change(tensor: Tensor) -> Tensor:
+        drawn = torch.randn(moved.shape, generator=torch.Generator().manual_seed(seed))
+        result = tensor.to(torch.float64, copy=True)
+        rows = result[: moved.shape[0]] if moved.shape else result
+        rows += matched(drawn, moved.norm)
+        return result.to(stored_dtype(tensor))
+
+    return change
+
+
+def stored_dtype(tensor: Tensor) -> torch.dtype:
+    """The number format in which a changed tensor is written: its own, but at least float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -68,10 +68,8 @@ def read_limit(
     if reason is None and declared.code is Code.NO_HEAD:
         reason = declared
     if reason is not None:
-        nothing = math.nan
-        return LimitReading(
-            nothing, nothing, nothing, "", math.inf, 0.0, declared.outcome, reason.code
-        )
+        nothing = (math.nan,) * 3
+        return LimitReading(*nothing, "", math.inf, 0.0, declared.outcome, reason.code)
     nearest = max(found.subjects, key=lambda one: one.held.estimate.high)
     shown = nearest.held.estimate
     why = None
@@ -79,17 +77,9 @@ def read_limit(
         why = Code.SATURATED
     elif not math.isfinite(shown.high):
         why = Code.UNDECIDED
-    lowest = max(one.held.corrected_low for one in found.subjects)
-    return LimitReading(
-        shown.value,
-        shown.low,
-        shown.high,
-        nearest.subject,
-        shown.high if why is None else math.inf,
-        _not_fails(lowest),
-        declared.outcome,
-        why,
-    )
+    bounds, passes = (shown.value, shown.low, shown.high), shown.high if why is None else math.inf
+    not_fails = _not_fails(max(one.held.corrected_low for one in found.subjects))
+    return LimitReading(*bounds, nearest.subject, passes, not_fails, declared.outcome, why)
 
 
 def _not_fails(low: float) -> float:

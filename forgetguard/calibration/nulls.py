@@ -10,38 +10,38 @@ it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from itertools import chain, groupby, islice
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from forgetguard.anatomy.locate import Anatomy, locate
-from forgetguard.anatomy.members import Member
-from forgetguard.calibration.copies import temporary_copy
-from forgetguard.calibration.perturbation import Moved, perturbation
+from forgetguard.anatomy.members import Member, Mlp, heads_of
+from forgetguard.calibration.copies import Moved, perturbation, temporary_copy
 from forgetguard.calibration.prepared import Prepared, measured, read_others
-from forgetguard.capabilities.batches import Batch
+from forgetguard.capabilities.batches import Batch, batch_of
 from forgetguard.capabilities.capability import EncodedCapability
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import first_line
-from forgetguard.gate.runner import OtherReading
+from forgetguard.gate.runner import OtherReading, capability_of
 from forgetguard.gate.stages import Part
 from forgetguard.gate.suggestion import base_alone, other_dtype
+from forgetguard.measures import vulnerability
 from forgetguard.measures.samples import Samples
 from forgetguard.measures.vulnerability import ForeignHeads
-from forgetguard.patching.budget import CPU_TOKENS
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
+from forgetguard.patching.budget import CPU_TOKENS, memory_errors
 
 # The base in another number format; on other batches of prompts, patched in waves of another size;
 # with another attention kernel; with a random change of every matrix, as large as tuning's.
 DTYPE, BATCHES, KERNEL, MATCHED, TUNED = "dtype", "batches", "kernel", "matched", "tuned"
 HARMLESS = (DTYPE, BATCHES, KERNEL)
-_TOGETHER = 8  # nulls whose heads are held, and patched in one wavefront, at a time
+_TOGETHER = 8  # nulls whose heads are held, or sets, that are patched in one wavefront
 _SEEDS = 100_003  # between the draws of one seed and of the next
 _LEAST_TOKENS = 64  # of a wave
 
@@ -111,18 +111,6 @@ def read_kernel(setting: Setting) -> Read | str:
         if config._attn_implementation != name:
             return f"no other attention kernel was read: the model keeps {now}"
         return Null(KERNEL, f"{name} against {now}"), _heads(setting, model)
-
-
-def read_tuned(setting: Setting, also: Callable[[Prepared, Anatomy], Sequence[Member]]) -> Read:
-    """The heads of the tuned model itself: no null, but what the nulls are held against.
-
-    `also`: from a circuit and the model to further members that are to be read.
-    """
-    with setting.pair.tuned.open() as model:
-        anatomy = locate(model)
-        more = {one.spec.name: also(one, anatomy) for one in setting.prepared}
-        heads = read_others(anatomy, setting.prepared, also=more)
-    return Null(TUNED, setting.pair.tuned.spec.given), heads
 
 
 def read_matched(setting: Setting, changes: Mapping[str, Moved], draws: int) -> Iterator[Read]:
@@ -208,34 +196,19 @@ def recut(capability: EncodedCapability, rng: random.Random) -> EncodedCapabilit
     batches = []
     ordered = sorted(capability.batches, key=lambda batch: (shape(batch), batch.pairs))
     for _, same in groupby(ordered, key=shape):
-        whole = _joined(list(same))
-        rows = list(range(len(whole.pairs)))
+        group = list(same)
+        start, first = min(batch.start for batch in group), group[0]
+        further = [
+            0 if one is None else one.shape[1] - 1 for one in (first.answers, first.distractors)
+        ]
+        rows = [row for batch in group for row in batch.pairs]
         rng.shuffle(rows)
         while rows:
             size = rng.randint(1, len(rows))
-            batches.append(_rows(whole, rows[:size]))
+            batch = batch_of(capability.encoded.pairs, rows[:size], *further)
+            batches.append(replace(batch, start=start))
             rows = rows[size:]
     return replace(capability, batches=tuple(batches))
-
-
-_TENSORS = ("clean", "counterfactual", "answer", "distractor", "answers", "distractors")
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    whole: dict[str, Any] = {}
-    for name in _TENSORS:
-        parts = [getattr(one, name) for one in batches]
-        whole[name] = None if parts[0] is None else torch.cat(parts)
-    pairs = tuple(pair for one in batches for pair in one.pairs)
-    return replace(batches[0], pairs=pairs, start=min(one.start for one in batches), **whole)
-
-
-def _rows(batch: Batch, rows: list[int]) -> Batch:
-    chosen: dict[str, Any] = {
-        name: None if (whole := getattr(batch, name)) is None else whole[torch.tensor(rows)]
-        for name in _TENSORS
-    }
-    return replace(batch, pairs=tuple(batch.pairs[row] for row in rows), **chosen)
 
 
 def _in_place(
@@ -255,3 +228,88 @@ def _in_place(
         for batch in wanted.batches
     )
     return replace(foreign, z=z)
+
+
+# --- any heads ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadSets:
+    """The null "any heads": random sets of members and, for each, the mean damage in the tuned
+    model over the circuit's mean importance, float64 [set].
+
+    Unlike the controls beside a verdict (measures/other_heads.py), which lie outside the circuit
+    and in its layers, these are drawn from all of the model: a circuit chosen at random. What a set
+    costs is a share of the CIRCUIT's importance, so that the numbers compare with its DCV.
+    """
+
+    sets: tuple[tuple[Member, ...], ...]
+    values: npt.NDArray[np.float64]
+
+    def rank(self, value: float) -> float:
+        """How often a random set reads `value` or more, counting the circuit as one draw more:
+        (1 + sets at or above) / (1 + sets). A Monte-Carlo p-value (Davison and Hinkley 1997, 4.2).
+        """
+        return float((1 + (self.values >= value).sum()) / (1 + len(self.values)))
+
+
+def any_sets(
+    circuit: Sequence[Member], members: Sequence[Member], draws: int, seed: str
+) -> tuple[tuple[Member, ...], ...]:
+    """`draws` sets with as many heads, and as many MLP layers, as the circuit, from all of
+    `members`; the circuit's own are among them."""
+    rng = random.Random(f"random head sets {seed}")
+    heads = sorted(heads_of(members))
+    mlps = sorted(one for one in members if isinstance(one, Mlp))
+    n_heads = len(heads_of(circuit))
+    return tuple(
+        tuple(sorted([*rng.sample(heads, n_heads), *rng.sample(mlps, len(circuit) - n_heads)]))
+        for _ in range(draws)
+    )
+
+
+def read_tuned(setting: Setting, draws: int) -> tuple[Read, dict[str, HeadSets]]:
+    """The heads of the tuned model itself: no null, but what the nulls are held against. And what
+    random sets of them cost beside each circuit."""
+    with setting.pair.tuned.open() as model:
+        anatomy = locate(model)
+        members = anatomy.members(mlps=True)
+        chosen = {
+            spec.name: any_sets(spec.members, members, draws, f"{setting.seed} {spec.name}")
+            for spec in (one.spec for one in setting.prepared)
+        }
+        more = {name: sorted({*chain(*sets)}) for name, sets in chosen.items()}
+        heads = read_others(anatomy, setting.prepared, also=more)
+    found = {}
+    with setting.pair.base.open() as model:
+        anatomy = locate(model)
+        for one, reading in zip(setting.prepared, heads, strict=True):
+            if reading.heads is not None and one.spec.members:
+                name = one.spec.name
+                found[name] = _sets_read(setting, anatomy, one, reading.heads, chosen[name])
+    return (Null(TUNED, setting.pair.tuned.spec.given), heads), found
+
+
+def _sets_read(
+    setting: Setting,
+    anatomy: Anatomy,
+    prepared: Prepared,
+    foreign: ForeignHeads,
+    sets: Sequence[tuple[Member, ...]],
+) -> HeadSets:
+    """Patch each of `sets` from the tuned model into the base."""
+    capability, spec = capability_of(prepared.part), prepared.spec
+    distinct = list(dict.fromkeys(sets))
+    lost: list[float] = []
+    with memory_errors(f"patching random heads beside circuit {spec.name}"):
+        worth = vulnerability.patched(anatomy, capability, [spec.members], {})
+        importance = float(worth.importance(spec.members).mean())
+        for start in range(0, len(distinct), _TOGETHER):
+            setting.report(f"random heads beside {spec.name}", start, len(distinct))
+            block = distinct[start : start + _TOGETHER]
+            found = vulnerability.patched(
+                anatomy, capability, block, {TUNED: foreign}, importance=False, site=spec.site
+            )
+            lost += [float(found.damage(one, TUNED).mean()) / importance for one in block]
+    by_set = dict(zip(distinct, lost, strict=True))
+    return HeadSets(tuple(sets), np.array([by_set[one] for one in sets]))

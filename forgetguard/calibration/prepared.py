@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
+from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.discovery.on_checkpoint import Search, check, discover_on
 from forgetguard.discovery.ranking import Progress
 from forgetguard.errors import BaseCannotError, SpecificationError
@@ -22,9 +23,6 @@ from forgetguard.measures.ability import check_able
 from forgetguard.measures.behaviour import check_length
 from forgetguard.measures.samples import BASE, TUNED, Key, Note, Samples
 from forgetguard.patching.budget import memory_errors
-
-if TYPE_CHECKING:
-    from forgetguard.checkpoints.placement import ModelPair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,25 +161,12 @@ def measured(
         MeasurementError: logits are not finite, or memory does not suffice.
         ForgetguardError: a measure failed.
     """
+    read = anatomy, prepared.spec, prepared.part, others
+    how: dict[str, Any] = {"budget": budget, "progress": progress}
     with memory_errors(f"patching circuit {prepared.spec.name}"):
-        samples, failed = read_base(
-            anatomy,
-            prepared.spec,
-            prepared.part,
-            others,
-            budget=budget,
-            progress=progress,
-        )
+        samples, failed = read_base(*read, **how)
         if located:
-            more = read_members(
-                anatomy,
-                prepared.spec,
-                prepared.part,
-                others,
-                budget=budget,
-                progress=progress,
-            )
-            samples = samples.with_arrays(more)
+            samples = samples.with_arrays(read_members(*read, **how))
     for error in failed.values():
         raise error
     samples = replace(samples, notes=part_notes(prepared.part))

@@ -68,7 +68,7 @@ def make_batches(pairs: Sequence[EncodedPair], tokens: int = BATCH_TOKENS) -> tu
         rows = max(1, tokens // (length + answer - 1))
         for group in _by_start(pairs, list(bucket)):
             batches += [
-                _batch(pairs, group[i : i + rows], valid, invalid)
+                batch_of(pairs, group[i : i + rows], valid, invalid)
                 for i in range(0, len(group), rows)
             ]
     return tuple(batches)
@@ -89,7 +89,8 @@ def _by_start(pairs: Sequence[EncodedPair], bucket: list[int]) -> list[list[int]
     return groups
 
 
-def _batch(pairs: Sequence[EncodedPair], rows: list[int], valid: int, invalid: int) -> Batch:
+def batch_of(pairs: Sequence[EncodedPair], rows: list[int], valid: int, invalid: int) -> Batch:
+    """The pairs of these numbers, all of one shape, with room for so many further answers."""
     chosen = [pairs[i] for i in rows]
     prompt, answer = len(chosen[0].clean), len(chosen[0].answer)
     distractors = [pair.distractor for pair in chosen]

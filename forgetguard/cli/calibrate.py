@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.preflight import check
-from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.cli.checkpoints import (
+    FILES,
     add_checkpoints,
     add_load_options,
-    load_options,
-    read_checkpoints,
+    read_asked,
+    read_circuits,
+    written,
 )
-from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import DONE, INTERRUPTED, SUMMARIES, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
-from forgetguard.cli.values import new_file, read_whole, written
+from forgetguard.cli.values import new_file, read_whole
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.bundled import is_bundled
 from forgetguard.gate.declaration import GateSpec
@@ -57,27 +57,16 @@ class Plan:
 
 def _options(parser: ArgumentParser) -> None:
     add_checkpoints(parser, ("base", "[tuned]"))
-    add = parser.add_argument
+    add = adder(parser)
     parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
-    add(
-        "--draws",
-        default=str(DRAWS),
-        metavar="N",
-        help="random weight changes as large as tuning's, and random head sets; "
-        f"default: {DRAWS}, which can state 5 %%",
-    )
-    add(
-        "--alarm",
-        type=float,
-        default=ALARM,
-        metavar="RATE",
-        help="how often a limit may hold such a change, a fail or an abstention; "
-        f"default: {ALARM:g}",
-    )
-    add("--seed", default="0", metavar="N", help="of all that is drawn; default: 0")
-    add("--write", action="store_true", help="write the suggested numbers into the circuit files")
-    add("--out", metavar="FILE", help="also write everything that was read, as JSON")
-    add("--force", action="store_true", help="replace FILE if it is there")
+    draws = "random weight changes as large as tuning's, and random head sets; default: "
+    add("--draws", "N", f"{draws}{DRAWS}, which can state 5 %%", default=str(DRAWS))
+    alarm = "how often a limit may hold such a change, a fail or an abstention; default: "
+    add("--alarm", "RATE", f"{alarm}{ALARM:g}", type=float, default=ALARM)
+    add("--seed", "N", "of all that is drawn; default: 0", default="0")
+    add("--write", "", "write the suggested numbers into the circuit files")
+    add("--out", "FILE", "also write everything that was read, as JSON")
+    add("--force", "", "replace FILE if it is there")
     add_load_options(parser)
 
 
@@ -87,21 +76,14 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def read_plan(asked: Namespace) -> Plan:
-    """What was asked for, as far as it can be checked before anything heavy is imported.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
-    tokens, files = split_tokens(asked.tokens)
-    given = read_checkpoints(tokens, ("base",), ("tuned",))
+    """What was asked for, as far as it can be checked before anything heavy is imported."""
+    specs, loading, files = read_asked(asked, ("base",), ("tuned",))
     draws, seed = read_whole("--draws", asked.draws), read_whole("--seed", asked.seed)
     if not 1 <= draws <= MOST_DRAWS:
         raise SpecificationError(f"--draws: {draws}; give between 1 and {MOST_DRAWS}")
     if not 0 < asked.alarm < 1:
         raise SpecificationError(f"--alarm: {asked.alarm:g}; give a rate between 0 and 1: 0.05")
-    loading, out = load_options(asked), new_file("--out", asked.out, force=asked.force)
-    specs = {role: resolve(at, role) for role, at in given.items()}
-    check(specs["base"], specs.get("tuned"), allowed_by=None, options=loading)
+    out = new_file("--out", asked.out, force=asked.force)
     circuits = read_circuits(files, specs["base"], loading)
     if asked.write:
         _check_own(circuits)
@@ -126,11 +108,7 @@ def _check_own(circuits: tuple[GateSpec, ...]) -> None:
 
 def calibrate_all(plan: Plan) -> int:
     """Read the nulls, print the tables and the diff, write what was asked for; returns the exit
-    status.
-
-    Raises:
-        ForgetguardError: it cannot be done; the message says why.
-    """
+    status."""
     with whole_imports():
         from forgetguard.calibration.calibrating import calibrate
         from forgetguard.checkpoints.placement import ModelPair
@@ -206,4 +184,4 @@ def _write(edit: Edit) -> None:
         raise SpecificationError(f"{edit.path}: cannot be written: {error.strerror}") from None
 
 
-COMMAND = Command("calibrate", SUMMARIES["calibrate"], _options, _prepare)
+COMMAND = command("calibrate", _options, _prepare)

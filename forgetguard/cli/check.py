@@ -20,9 +20,14 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check as preflight
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
 from forgetguard.cli import timing
-from forgetguard.cli.checkpoints import CHECKPOINT, add_load_options, gate_options, load_options
-from forgetguard.cli.circuits import read_circuits
-from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, say, whole_imports
+from forgetguard.cli.checkpoints import (
+    CHECKPOINT,
+    add_load_options,
+    gate_options,
+    load_options,
+    read_circuits,
+)
+from forgetguard.cli.command import DONE, Job, adder, command, say, whole_imports
 from forgetguard.cli.values import check_choice, read_whole
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.bundled import bundled_for, divided
@@ -75,43 +80,26 @@ class Plan:
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "forgetguard check BASE TUNED... [PATH...] [options]"
-    add = parser.add_argument
+    add = adder(parser)
     add(
         "tokens",
-        nargs="*",
-        metavar="BASE TUNED... [PATH...]",
-        help=f"checkpoints ({CHECKPOINT}), then gate files or folders of them (*{SUFFIXES[0]}, "
+        "BASE TUNED... [PATH...]",
+        f"checkpoints ({CHECKPOINT}), then gate files or folders of them (*{SUFFIXES[0]}, "
         f"*{SUFFIXES[2]}); default: the circuits that are bundled for the base",
+        nargs="*",
     )
-    add("--estimate", action="store_true", help="say what would be measured, and stop")
-    add("--circuits", default=_SETS[0], metavar="SET", help="of those bundled: core (default), all")
+    add("--estimate", "", "say what would be measured, and stop")
+    add("--circuits", "SET", "of those bundled: core (default), all", default=_SETS[0])
     # What the gate's own lines recommend is taken by its name in pytest too.
-    add(
-        *_both("prompt-seed"),
-        metavar="N",
-        help="draw the prompts anew, so that nobody trained on them",
-    )
-    add(
-        *_both("origin"),
-        action="store_true",
-        help="of what fails, measure which parts of the checkpoint carry the loss",
-    )
-    add(
-        *_both("html"),
-        metavar="FILE",
-        help="write a page; of several TUNED a file each, as for --json",
-    )
-    add(
-        *_both("json"),
-        metavar="FILE",
-        help="write the results; of several TUNED a FILE.NAME.json each",
-    )
-    add("-v", "--verbose", action="store_true", help="with heads and prompts of what is not kept")
+    for name, takes, text in (
+        ("prompt-seed", "N", "draw the prompts anew, so that nobody trained on them"),
+        ("origin", "", "of what fails, measure which parts of the checkpoint carry the loss"),
+        ("html", "FILE", "write a page; of several TUNED a file each, as for --json"),
+        ("json", "FILE", "write the results; of several TUNED a FILE.NAME.json each"),
+    ):
+        add(f"--{name} --forgetguard-{name}", takes, text)
+    add("-v --verbose", "", "with heads and prompts of what is not kept")
     add_load_options(parser)
-
-
-def _both(name: str) -> tuple[str, str]:
-    return f"--{name}", f"--forgetguard-{name}"
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -131,11 +119,7 @@ def _prepare(asked: Namespace) -> Job:
 
 
 def read_plan(asked: Namespace) -> Plan:
-    """What was asked for, checked as far as it can be without loading weights.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    """What was asked for, checked as far as it can be without loading weights."""
     check_choice("--circuits", asked.circuits, _SETS)
     seed = None if asked.prompt_seed is None else read_whole("--prompt-seed", asked.prompt_seed)
     paths = tuple(token for token in asked.tokens if _is_gate_path(token))
@@ -181,11 +165,7 @@ def _is_gate_path(token: str) -> bool:
 
 def run(plan: Plan) -> int:
     """Say what will be measured, have pytest judge each checkpoint, and sum up; returns the exit
-    status.
-
-    Raises:
-        ForgetguardError: it cannot be run.
-    """
+    status."""
     gates = _gates(plan)
     name = timing.name_of(plan.base, plan.loading, gates, plan.seed)
     first, more, basis = timing.expected(name, plan.base, plan.loading, gates)
@@ -382,4 +362,4 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-COMMAND = Command("check", SUMMARIES["check"], _options, _prepare)
+COMMAND = command("check", _options, _prepare)

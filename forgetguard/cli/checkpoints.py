@@ -1,14 +1,26 @@
-"""Checkpoints on the command line, `base=CHECKPOINT`, and how they are loaded; as for pytest."""
+"""Checkpoints on the command line, `base=CHECKPOINT`, how they are loaded (as for pytest), and the
+circuit files beside them; without any, the bundled."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from forgetguard.checkpoints.options import DTYPES, LoadOptions
+from forgetguard.checkpoints.preflight import check
+from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.cli.command import adder
+from forgetguard.cli.values import check_choice
 from forgetguard.errors import SpecificationError
+from forgetguard.gate.bundled import bundled_for
+from forgetguard.gate.declaration import GateSpec
+from forgetguard.gate.schema import SUFFIXES, gate_files, load_gate_file
+from forgetguard.gate.suitability import check_names
 
+FILES = f"files that end in {SUFFIXES[0]}, or folders of them; default: those bundled for the base"
 CHECKPOINT = "hub id, directory, peft adapter directory, or tiny:base, tiny:sft, tiny:rl, tiny:lora"
 
 
@@ -50,27 +62,39 @@ def read_checkpoints(
     return found
 
 
+def read_asked(
+    asked: Namespace, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, CheckpointSpec], LoadOptions, list[str]]:
+    """The checkpoints by role, found to belong together; how to load them; and the other tokens,
+    which name circuit files or folders.
+
+    Raises:
+        ForgetguardError: as `read_checkpoints`, or a checkpoint cannot be found or judged.
+    """
+    tokens, others = split_tokens(asked.tokens)
+    given, options = read_checkpoints(tokens, required, optional), load_options(asked)
+    specs = {role: resolve(at, role) for role, at in given.items()}
+    if "base" in specs:
+        check(specs["base"], specs.get("tuned"), allowed_by=None, options=options)
+    return specs, options, others
+
+
+def split_tokens(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(KEY=VALUE tokens, circuit files and folders), each in their order."""
+    circuits = [one for one in tokens if "=" not in one or Path(one).exists()]
+    return [one for one in tokens if one not in circuits], circuits
+
+
 def add_load_options(parser: ArgumentParser) -> None:
     """The options that say how checkpoints are loaded; their names and meanings are pytest's,
     without `--forgetguard-`."""
-    group = parser.add_argument_group("how checkpoints are loaded")
-    group.add_argument("--dtype", metavar="DTYPE", help="float32 (default), bfloat16 or float16")
-    group.add_argument(
-        "--device",
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1 or mps; default: cuda where there is one, else cpu",
-    )
-    group.add_argument(
-        "--device-map",
-        metavar="MAP",
-        help="spread one model over devices; 'auto' for sharded checkpoints",
-    )
-    group.add_argument(
-        "--trust-remote-code", action="store_true", help="let checkpoints run the code they carry"
-    )
-    group.add_argument(
-        "--allow-pickle", action="store_true", help="load checkpoints that are not safetensors"
-    )
+    add = adder(parser.add_argument_group("how checkpoints are loaded"))
+    add("--dtype", "DTYPE", "float32 (default), bfloat16 or float16")
+    where = "cpu, cuda, cuda:1 or mps; default: cuda where there is one, else cpu"
+    add("--device", "DEVICE", where)
+    add("--device-map", "MAP", "spread one model over devices; 'auto' for sharded checkpoints")
+    add("--trust-remote-code", "", "let checkpoints run the code they carry")
+    add("--allow-pickle", "", "load checkpoints that are not safetensors")
 
 
 def load_options(asked: Namespace) -> LoadOptions:
@@ -81,17 +105,12 @@ def load_options(asked: Namespace) -> LoadOptions:
             option = f"--{name.replace('_', '-')}"
             raise SpecificationError(f"{option} is empty (an unset variable?); give it a value")
     dtype = asked.dtype or DTYPES[0]
-    if dtype not in DTYPES:
-        raise SpecificationError(
-            f"--dtype: {dtype!r} is none of {', '.join(DTYPES)}; choose one of them"
-        )
-    return LoadOptions(
-        dtype=dtype,
-        device=asked.device,
-        device_map=asked.device_map,
-        trust_remote_code=asked.trust_remote_code,
-        allow_pickle=asked.allow_pickle,
-    )
+    check_choice("--dtype", dtype, DTYPES)
+    given = {name: getattr(asked, name) for name in _AS_ASKED}
+    return LoadOptions(dtype=dtype, **given)
+
+
+_AS_ASKED = ("device", "device_map", "trust_remote_code", "allow_pickle")
 
 
 def gate_options(options: LoadOptions) -> list[str]:
@@ -102,3 +121,34 @@ def gate_options(options: LoadOptions) -> list[str]:
         f"--forgetguard-{name.replace('_', '-')}" + f"={value}" * (value is not True)
         for name, value in given.items()
     ]
+
+
+def written(options: Mapping[str, Any], loading: LoadOptions) -> list[str]:
+    """Options as arguments, those of loading among them where they are not the default."""
+    own = [f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
+           for name, value in options.items()]  # fmt: skip
+    return own + [one.replace("--forgetguard-", "--", 1) for one in gate_options(loading)]
+
+
+def read_circuits(
+    given: Sequence[str], base: CheckpointSpec, options: LoadOptions, *, judged: bool = True
+) -> tuple[GateSpec, ...]:
+    """The circuits of the files and folders that were given, or those bundled for the base. Where
+    none is `judged`, a file may hold prompt pairs without circuit and limits.
+
+    Raises:
+        SpecificationError: a file is not there or cannot be read, a folder holds none, two circuits
+            have one name, or nothing was given and nothing bundled fits.
+    """
+    if not given:
+        circuits = [spec for _, spec in bundled_for(base, options)]
+        if not circuits:
+            raise SpecificationError(
+                f"no circuits: no circuit file was given, and none of those bundled fits {base}; "
+                f"give *{SUFFIXES[0]} files (forgetguard discover writes them)"
+            )
+    else:
+        files = {file.resolve(): file for path in given for file in gate_files(Path(path))}.values()
+        circuits = [load_gate_file(file, judged=judged) for file in files]
+    check_names(circuits)
+    return tuple(circuits)

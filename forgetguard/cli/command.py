@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from forgetguard.errors import SpecificationError
 
@@ -56,7 +57,26 @@ class Command:
     prepare: Callable[[Namespace], Job]
 
 
-def listing(name: str, summary: str, show: Job) -> Command:
+def adder(parser: ArgumentParser | _ArgumentGroup) -> Callable[..., None]:
+    """What adds options to a parser or one of its groups: their names, what they take ("": it is a
+    switch), their help, and what argparse is told beside. Of `many` each one given is kept."""
+
+    def add(names: str, takes: str, text: str, *, many: bool = False, **more: Any) -> None:
+        more |= {"metavar": takes} if takes else {"action": "store_true"}
+        more |= {"action": "append", "default": []} if many else {}
+        parser.add_argument(*names.split(), help=text, **more)
+
+    return add
+
+
+def command(
+    name: str, options: Callable[[ArgumentParser], None], prepare: Callable[[Namespace], Job]
+) -> Command:
+    """One of `SUMMARIES`."""
+    return Command(name, SUMMARIES[name], options, prepare)
+
+
+def listing(name: str, show: Job) -> Command:
     """A command that takes no arguments and shows something."""
 
     def prepare(asked: Namespace) -> Job:
@@ -64,7 +84,7 @@ def listing(name: str, summary: str, show: Job) -> Command:
             raise SpecificationError(f"takes no arguments, got {' '.join(asked.tokens)}")
         return show
 
-    return Command(name, summary, lambda _: None, prepare)
+    return command(name, lambda _: None, prepare)
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from forgetguard.cache_folder import cache_folder
-from forgetguard.cli.command import DONE, FAILED, STATUSES, SUMMARIES, Command, Job
+from forgetguard.cli.command import DONE, FAILED, STATUSES, Job, adder, command
 from forgetguard.cli.inspect import show
 from forgetguard.errors import SpecificationError, first_line
 
@@ -34,7 +34,7 @@ Problems = list[dict[str, Any]]
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "forgetguard doctor [--json]"
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    adder(parser)("--json", "", "as JSON")
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -60,6 +60,7 @@ def examine() -> dict[str, Any]:
     problems: Problems = []
     found = {
         "problems": problems,
+        "forgetguard": metadata.version("forgetguard"),
         "python": sys.version.partition(" ")[0],
         "packages": _packages(problems),
         "devices": _devices(problems),
@@ -154,4 +155,4 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-COMMAND = Command("doctor", SUMMARIES["doctor"], _options, _prepare)
+COMMAND = command("doctor", _options, _prepare)

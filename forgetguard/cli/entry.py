@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
-from forgetguard.cli.command import (
-    FAILED,
-    INTERRUPTED,
-    MISUSE,
-    STATUSES,
-    SUMMARIES,
-    Command,
-    say,
-)
+from forgetguard.cli.command import FAILED, INTERRUPTED, MISUSE, STATUSES, SUMMARIES, Command, say
 from forgetguard.errors import ForgetguardError, SpecificationError
 
 
@@ -40,20 +32,17 @@ def run(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
         asked.parser.error(f"unknown option {', '.join(strange)}; see {asked.parser.prog} --help")
     asked.tokens = [*getattr(asked, "tokens", ()), *loose]
     command: Command = asked.chosen
+    status = MISUSE
     try:
         job = command.prepare(asked)
-    except ForgetguardError as error:
-        return _tell(asked, str(error), MISUSE)
-    except KeyboardInterrupt:
-        return _tell(asked, "interrupted", INTERRUPTED)
-    try:
+        status = FAILED
         return job()
-    except SpecificationError as error:
-        return _tell(asked, str(error), MISUSE)
     except ForgetguardError as error:
-        return _tell(asked, str(error), FAILED)
+        told, status = str(error), MISUSE if isinstance(error, SpecificationError) else status
     except KeyboardInterrupt:
-        return _tell(asked, "interrupted", INTERRUPTED)
+        told, status = "interrupted", INTERRUPTED
+    say(f"{asked.parser.prog}: {told}")
+    return status
 
 
 def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
@@ -67,6 +56,7 @@ def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--version", action=_Version, nargs=0, help="the installed version")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in SUMMARIES.items():
         own = commands.add_parser(name, help=summary, **_described(summary))
@@ -74,6 +64,16 @@ def parser(whole: Collection[str] = SUMMARIES) -> ArgumentParser:
             command: Command = import_module(f"forgetguard.cli.{name}").COMMAND
             _give(own, command)
     return made
+
+
+class _Version(Action):
+    """argparse's own wants the text beforehand, and help would wait for package metadata."""
+
+    def __call__(self, parser: ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"forgetguard {version('forgetguard')}\n")
+        parser.exit()
 
 
 def parser_of(command: Command, prog: str) -> ArgumentParser:
@@ -101,8 +101,3 @@ def _described(summary: str) -> dict[str, Any]:
 def _give(parser: ArgumentParser, command: Command) -> None:
     command.options(parser)
     parser.set_defaults(chosen=command, parser=parser)
-
-
-def _tell(asked: Namespace, text: str, status: int) -> int:
-    say(f"{asked.parser.prog}: {text}")
-    return status

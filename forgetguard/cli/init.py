@@ -9,13 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.preflight import check
-from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
+from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec
 from forgetguard.cli import discover
-from forgetguard.cli.checkpoints import add_load_options, load_options, read_checkpoints
-from forgetguard.cli.circuits import split_tokens
-from forgetguard.cli.command import DONE, INTERRUPTED, STATUSES, SUMMARIES, Command, Job, say
-from forgetguard.cli.values import written
+from forgetguard.cli.checkpoints import add_load_options, read_asked, written
+from forgetguard.cli.command import DONE, INTERRUPTED, STATUSES, Job, adder, command, say
 from forgetguard.errors import CapabilityError, SpecificationError
 from forgetguard.gate.bundled import bundled_files, bundled_for, divided
 from forgetguard.gate.declaration import FilePairs, GateSpec, TaskPairs
@@ -46,35 +43,28 @@ examples:
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = f"forgetguard init [DIR] [base=CHECKPOINT] [options]; DIR: {_DIR} if not given"
-    parser.add_argument("tokens", nargs="*", metavar="[DIR] [base=CHECKPOINT]", help="see above")
-    parser.add_argument("--json", action="store_true", help="what was written and left, as JSON")
+    add = adder(parser)
+    add("tokens", "[DIR] [base=CHECKPOINT]", "see above", nargs="*")
+    add("--json", "", "what was written and left, as JSON")
     add_load_options(parser)
 
 
 def _prepare(asked: Namespace) -> Job:
-    tokens, folders = split_tokens(asked.tokens)
+    specs, options, folders = read_asked(asked, (), ("base",))
     if len(folders) > 1:
         raise SpecificationError(f"takes one folder, got {' '.join(folders)}")
-    given = read_checkpoints(tokens, (), ("base",)).get("base")
-    folder, options = Path(folders[0] if folders else _DIR), load_options(asked)
+    folder = Path(folders[0] if folders else _DIR)
     if folders and (":" in folders[0] or any((folder / one).is_file() for one in _CHECKPOINT)):
         raise SpecificationError(
             f"{folders[0]} is a checkpoint, no folder for gates: forgetguard init base={folders[0]}"
         )
-    base = resolve(given, "base") if given else None
-    if base is not None:
-        check(base, None, options=options)
-    return lambda: _write_all(folder, base, options, as_json=asked.json)
+    return lambda: _write_all(folder, specs.get("base"), options, as_json=asked.json)
 
 
 def _write_all(
     folder: Path, base: CheckpointSpec | None, options: LoadOptions, *, as_json: bool
 ) -> int:
-    """Write what is not there yet, and say what was done; returns the exit status.
-
-    Raises:
-        SpecificationError: the folder cannot be written.
-    """
+    """Write what is not there yet, and say what was done; returns the exit status."""
     done: dict[str, list[str]] = {"written": [], "left": [], "not_had": []}
     named, circuits = base.given if base else "BASE", folder / "circuits"
     for under, name in _STARTER.items():
@@ -142,4 +132,4 @@ def _discover(
         done["written"].append(str(place))
 
 
-COMMAND = Command("init", SUMMARIES["init"], _options, _prepare)
+COMMAND = command("init", _options, _prepare)

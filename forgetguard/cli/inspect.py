@@ -21,7 +21,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec, resolve
 from forgetguard.cli.checkpoints import CHECKPOINT
-from forgetguard.cli.command import DONE, STATUSES, SUMMARIES, Command, Job
+from forgetguard.cli.command import DONE, STATUSES, Job, adder, command
 from forgetguard.errors import CheckpointError, SpecificationError
 from forgetguard.gate.bundled import bundled_for
 from forgetguard.report.terminal import aligned
@@ -39,8 +39,9 @@ _OPTIONS = LoadOptions(allow_pickle=True)
 def _options(parser: ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.usage = "forgetguard inspect CHECKPOINT [--json]"
-    parser.add_argument("tokens", nargs="*", metavar="CHECKPOINT", help=CHECKPOINT)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add = adder(parser)
+    add("tokens", "CHECKPOINT", CHECKPOINT, nargs="*")
+    add("--json", "", "as JSON")
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -172,4 +173,4 @@ def _gate(spec: CheckpointSpec, config: Mapping[str, Any], *, pickled: bool) -> 
     yield f"{base}: {len(circuits)} bundled circuits {fit}"
 
 
-COMMAND = Command("inspect", SUMMARIES["inspect"], _options, _prepare)
+COMMAND = command("inspect", _options, _prepare)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from forgetguard.cli.command import DONE, SUMMARIES, listing
+from forgetguard.cli.command import DONE, listing
 from forgetguard.measures import registry
 from forgetguard.report.measure_table import text
 
@@ -14,4 +14,4 @@ def _list() -> int:
     return DONE
 
 
-COMMAND = listing("measures", SUMMARIES["measures"], _list)
+COMMAND = listing("measures", _list)

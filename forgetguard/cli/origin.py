@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.checkpoints.preflight import check
-from forgetguard.checkpoints.spec import CheckpointSpec, resolve
+from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.cli.checkpoints import (
+    FILES,
     add_checkpoints,
     add_load_options,
-    load_options,
-    read_checkpoints,
+    read_asked,
+    read_circuits,
 )
-from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
-from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, FAILED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.errors import ForgetguardError, SpecificationError
 from forgetguard.gate.declaration import GateSpec
@@ -34,21 +33,15 @@ ROLES = ("base", "tuned")
 def _options(parser: ArgumentParser) -> None:
     add_checkpoints(parser, ROLES)
     parser.epilog = f"circuits: {FILES}\n\n{parser.epilog}"
-    parser.add_argument(
-        "--new-task",
-        metavar="FILE",
-        help="circuit or gate file with pairs of what tuned was trained for: what undoing costs it",
-    )
-    parser.add_argument("--json", action="store_true", help="print what was read as JSON")
+    add = adder(parser)
+    new = "circuit or gate file with pairs of what tuned was trained for: what undoing costs it"
+    add("--new-task", "FILE", new)
+    add("--json", "", "print what was read as JSON")
     add_load_options(parser)
 
 
 def _prepare(asked: Namespace) -> Job:
-    tokens, files = split_tokens(asked.tokens)
-    given = read_checkpoints(tokens, ROLES)
-    loading = load_options(asked)
-    specs = {role: resolve(at, role) for role, at in given.items()}
-    check(specs["base"], specs["tuned"], allowed_by=None, options=loading)
+    specs, loading, files = read_asked(asked, ROLES)
     read = partial(read_circuits, base=specs["base"], options=loading, judged=False)
     circuits = [one for one in read(files) if one.has_pairs]
     if not circuits:
@@ -117,4 +110,4 @@ def _told(name: str, found: Mapping[str, Any]) -> str:
     return "\n".join([name, *(f"  {line}".rstrip() for line in lines), "", ""])
 
 
-COMMAND = Command("origin", SUMMARIES["origin"], _options, _prepare)
+COMMAND = command("origin", _options, _prepare)

@@ -59,12 +59,7 @@ class Bar:
 
 def _bar(what: str, total: int) -> Any:
     return tqdm(
-        desc=what,
-        total=total,
-        file=sys.stderr,
-        leave=False,
-        mininterval=_SHORT,
-        dynamic_ncols=True,
+        desc=what, total=total, file=sys.stderr, leave=False, mininterval=_SHORT, dynamic_ncols=True
     )
 
 

@@ -15,23 +15,14 @@ from forgetguard.capabilities.pairs import Prompt, PromptPair
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.placement import ModelPair
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.cli.progress import progress_bar
+from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit, Prompts
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.session import GateSession
 from forgetguard.measures.documents import SCORE, EvalTasks
-from forgetguard.measures.samples import (
-    BASELINE,
-    CORRECT,
-    SAID,
-    TOP1,
-    Key,
-    Samples,
-    Unit,
-    texts,
-)
-from forgetguard.report.recheck import Measured, circuits_of
+from forgetguard.measures.samples import BASELINE, CORRECT, SAID, TOP1, Key, Samples, Unit, texts
+from forgetguard.report.recheck import circuits_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -74,21 +65,22 @@ def recompute(
         SpecificationError: a checkpoint is not the one that the file names.
         ForgetguardError: it cannot be measured.
     """
-    circuits = [one for one in circuits_of(document).values() if one.samples is not None]
+    circuits = circuits_of(document).values()
     specs = {role: resolve(given, role) for role, given in checkpoints.items()}
     tolerance = TOLERANCES[loading.dtype]
     lines, held = [], True
     with ModelPair(specs, loading) as pair, progress_bar() as bar:
         _check_fingerprints(document.get("fingerprints", {}), pair, checkpoints)
-        for one in circuits:
-            found = _measured_again(pair, one, bar, count=count, seed=seed)
-            problems = list(_compared(one, found, tolerance))
+        for spec, samples in ((one.spec, one.samples) for one in circuits):
+            if samples is None:
+                continue
+            found = _measured_again(pair, spec, samples, bar, count=count, seed=seed)
+            problems = list(_compared(samples, found, tolerance))
             held &= not problems
             word = "DIFFERS" if problems else "the same"
             lines.append(
-                f"recomputed  {one.spec.name}: {found.count} of "
-                f"{one.samples.count if one.samples else 0} prompts, {word} within "
-                f"{tolerance.nats:g} nats (largest difference {_largest(one, found):.2g})"
+                f"recomputed  {spec.name}: {found.count} of {samples.count} prompts, {word} within "
+                f"{tolerance.nats:g} nats (largest difference {_largest(samples, found):.2g})"
             )
             lines += [f"  {problem}" for problem in problems]
     return held, lines
@@ -112,27 +104,25 @@ def _check_fingerprints(
 
 
 def _measured_again(
-    pair: ModelPair, one: Measured, bar: object, *, count: int, seed: int
+    pair: ModelPair, spec: GateSpec, samples: Samples, bar: Bar, *, count: int, seed: int
 ) -> Samples:
-    assert one.samples is not None
-    units = list(one.samples.units)
-    if any(limit.measure.needs_all for limit in one.spec.limits):
+    units = list(samples.units)
+    if any(limit.measure.needs_all for limit in spec.limits):
         count = len(units)
     chosen = random.Random(seed).sample(units, min(count, len(units)))
     # A gate in Python may have asked for numbers of the files that no limit is declared on.
-    exact = {key.quantity for key in one.samples.exact}
-    asked = {limit.measure.key for limit in one.spec.limits}
+    exact = {key.quantity for key in samples.exact}
+    asked = {limit.measure.key for limit in spec.limits}
     more = tuple(Limit(key, 0.0) for key in sorted(exact - asked))
-    limits = (*one.spec.limits, *more)
-    given = _given(one.spec, chosen)
-    spec = replace(one.spec, pairs=given, auto=False, limits=limits)
+    given = _given(spec, chosen)
+    spec = replace(spec, pairs=given, auto=False, limits=(*spec.limits, *more))
     # `recording`: limits over a baseline ask nothing of the models.
-    session = GateSession(pair, [spec], recording=True, progress=bar)  # type: ignore[arg-type]
+    session = GateSession(pair, [spec], recording=True, progress=bar)
     found = session.measurement(spec)
     there = {texts(unit)[:-1] for unit in units}
     if isinstance(given, EvalTasks) and not all(texts(one)[:-1] in there for one in found.units):
         raise SpecificationError(
-            f"{one.spec.name}: its lm-eval tasks give other documents than those of the file: "
+            f"{spec.name}: its lm-eval tasks give other documents than those of the file: "
             "their files, or their data, were changed since"
         )
     return found
@@ -153,9 +143,9 @@ def _given(spec: GateSpec, units: Sequence[Unit]) -> InlinePairs | Prompts | Eva
 _NO_AMOUNTS = (CORRECT, TOP1, SAID, SCORE, "lm_eval.drop", "lm_eval.flips", "lm_eval.calibration")
 
 
-def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[str]:
+def _compared(samples: Samples, found: Samples, tolerance: Tolerance) -> Iterator[str]:
     """Every number of every unit that was measured again and is not as written."""
-    for key, written, again in _arrays(one, found):
+    for key, written, again in _arrays(samples, found):
         apart = np.abs(written - again)
         if key.quantity in _NO_AMOUNTS:
             flips = int((apart != 0).sum())
@@ -169,29 +159,27 @@ def _compared(one: Measured, found: Samples, tolerance: Tolerance) -> Iterator[s
                 f"{float(written[worst])!r}, found {float(again[worst])!r} on "
                 f"{found.units[worst].clean!r}"
             )
-    assert one.samples is not None
-    for key in one.samples.exact.keys() & found.exact.keys():
-        numbers = one.samples.exact[key], found.exact[key]
+    for key in samples.exact.keys() & found.exact.keys():
+        numbers = samples.exact[key], found.exact[key]
         if not math.isclose(*numbers, rel_tol=EXACT, abs_tol=EXACT):
             yield f"{key}: written {numbers[0]!r}, found {numbers[1]!r}"
 
 
-def _largest(one: Measured, found: Samples) -> float:
+def _largest(samples: Samples, found: Samples) -> float:
     return max(
         (
             float(np.abs(written - again).max(initial=0.0))
-            for key, written, again in _arrays(one, found)
+            for key, written, again in _arrays(samples, found)
             if key.quantity not in _NO_AMOUNTS
         ),
         default=0.0,
     )
 
 
-def _arrays(one: Measured, found: Samples) -> Iterator[tuple[Key, FloatArray, FloatArray]]:
+def _arrays(samples: Samples, found: Samples) -> Iterator[tuple[Key, FloatArray, FloatArray]]:
     """(what, as written, as found) of the units that were measured again."""
-    assert one.samples is not None
-    places = {texts(unit)[:-1]: place for place, unit in enumerate(one.samples.units)}
-    again = one.samples.at([places[texts(unit)[:-1]] for unit in found.units])
+    places = {texts(unit)[:-1]: place for place, unit in enumerate(samples.units)}
+    again = samples.at([places[texts(unit)[:-1]] for unit in found.units])
     for key, values in found.arrays.items():
         if key.role != BASELINE and key in again.arrays and values.size:
             yield key, again.arrays[key], values

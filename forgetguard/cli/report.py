@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forgetguard.cli.command import DONE, SUMMARIES, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, Job, adder, command, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.yaml_lines import read_text
 from forgetguard.report.json_file import check_target
@@ -31,43 +31,21 @@ def _options(parser: ArgumentParser) -> None:
         f"{parser.description} Of several files, of one base and each of another checkpoint, the "
         "page is about the last, with the trend over all of them."
     )
-    parser.add_argument(
-        "tokens",
-        nargs="*",
-        metavar="RESULTS",
-        help="files that pytest --forgetguard-json wrote, in the order of training",
-    )
-    parser.add_argument("-o", "--output", metavar="PAGE", help="the HTML file to write")
-    add = parser.add_argument
-    add("--markdown", metavar="FILE", help="write the last run as Markdown")
-    add(
-        "--model-card",
-        metavar="README.md",
-        help="write the same into a model card: in place of the section it wrote before, or at the "
-        "end",
-    )
-    add(
-        "--code-quality",
-        metavar="FILE",
-        help="write what the last run does not keep as GitLab's code quality report",
-    )
-    add(
-        "--lm-eval",
-        metavar="FOLDER",
-        help="write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval",
-    )
-    add(
-        "--eval-results",
-        metavar="FILE.yaml",
-        help="write tuned's scores for the .eval_results folder of its repository on the Hub",
-    )
-    add(
-        "--hub-task",
-        metavar="TASK=DATASET:NAME",
-        action="append",
-        default=[],
-        help="what an lm-eval task is there: arc_easy=allenai/ai2_arc:ARC-Easy",
-    )
+    add = adder(parser)
+    results = "files that pytest --forgetguard-json wrote, in the order of training"
+    add("tokens", "RESULTS", results, nargs="*")
+    add("-o --output", "PAGE", "the HTML file to write")
+    add("--markdown", "FILE", "write the last run as Markdown")
+    section = "write the same into a model card: in place of the section it wrote before, or at the"
+    add("--model-card", "README.md", f"{section} end")
+    quality = "write what the last run does not keep as GitLab's code quality report"
+    add("--code-quality", "FILE", quality)
+    scores = "write the last run's scores of lm-eval tasks as results_base.json, ... of lm-eval"
+    add("--lm-eval", "FOLDER", scores)
+    tuned = "write tuned's scores for the .eval_results folder of its repository on the Hub"
+    add("--eval-results", "FILE.yaml", tuned)
+    task = "what an lm-eval task is there: arc_easy=allenai/ai2_arc:ARC-Easy"
+    add("--hub-task", "TASK=DATASET:NAME", task, many=True)
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -130,20 +108,24 @@ def _texts(
     files: Mapping[str, Path], hub: Mapping[str, tuple[str, str]], runs: Sequence[Run]
 ) -> dict[Path, str]:
     """What to write where: the page of all runs, the rest of the last."""
+    import yaml
+
     from forgetguard.report import findings, markdown, page
 
-    run, written = runs[-1], {}
-    if "output" in files:
-        written[files["output"]] = page.render(runs)
-    if "markdown" in files:
-        written[files["markdown"]] = markdown.summary(run)
-    if "model_card" in files:
-        card = files["model_card"]
-        before = read_text(card, "model card") if card.exists() else ""
-        written[card] = markdown.with_section(before, markdown.summary(run))
-    if "code_quality" in files:
-        found = findings.findings(run, Path.cwd().resolve())
-        written[files["code_quality"]] = findings.code_quality(found)
+    run = runs[-1]
+
+    def card(path: Path) -> str:
+        before = read_text(path, "model card") if path.exists() else ""
+        return markdown.with_section(before, markdown.summary(run))
+
+    makers: Mapping[str, Callable[[Path], str]] = {
+        "output": lambda _: page.render(runs),
+        "markdown": lambda _: markdown.summary(run),
+        "model_card": card,
+        "code_quality": lambda _: findings.code_quality(findings.findings(run, Path.cwd())),
+        "eval_results": lambda _: yaml.safe_dump(card_entries(run.document, hub), sort_keys=False),
+    }
+    written = {files[name]: make(files[name]) for name, make in makers.items() if name in files}
     if "lm_eval" in files:
         scores = lm_eval_results(run.document)
         if not scores:
@@ -154,12 +136,7 @@ def _texts(
         for role, content in scores.items():
             text = json.dumps(content, indent=2) + "\n"
             written[files["lm_eval"] / f"results_{role}.json"] = text
-    if "eval_results" in files:
-        import yaml
-
-        entries = card_entries(run.document, hub)
-        written[files["eval_results"]] = yaml.safe_dump(entries, sort_keys=False)
     return written
 
 
-COMMAND = Command("report", SUMMARIES["report"], _options, _prepare)
+COMMAND = command("report", _options, _prepare)

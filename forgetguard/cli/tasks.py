@@ -7,7 +7,7 @@ import re
 import sys
 
 from forgetguard.capabilities.tasks import find_task, task_names
-from forgetguard.cli.command import DONE, FAILED, SUMMARIES, listing
+from forgetguard.cli.command import DONE, FAILED, listing
 from forgetguard.errors import CapabilityError
 
 
@@ -41,4 +41,4 @@ def _first_line(documented: object) -> str:
     return lines[0] if lines else ""
 
 
-COMMAND = listing("tasks", SUMMARIES["tasks"], _list)
+COMMAND = listing("tasks", _list)

@@ -56,11 +56,7 @@ def name_of(
 def expected(
     name: str, base: CheckpointSpec, options: LoadOptions, gates: Sequence[GateSpec]
 ) -> tuple[float, float, str]:
-    """Seconds that the next check takes, those of a further one, and what says so.
-
-    Raises:
-        ForgetguardError: the base cannot be loaded.
-    """
+    """Seconds that the next check takes, those of a further one, and what says so."""
     taken = _known().get(name, [])
     if taken:
         again = taken[-1] * (_KEPT if len(taken) == 1 else 1.0)

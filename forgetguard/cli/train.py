@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import resolve
-from forgetguard.cli.command import DONE, INTERRUPTED, SUMMARIES, Command, Job, say, whole_imports
+from forgetguard.cli.command import DONE, INTERRUPTED, Job, adder, command, say, whole_imports
 from forgetguard.cli.progress import progress_bar
 from forgetguard.cli.values import needs_module, read_whole
 from forgetguard.errors import SpecificationError
@@ -24,25 +24,20 @@ _COUNT = 3200  # of the made-up questions, as in the reference suite
 
 
 def _options(parser: ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     parser.usage = f"{_USAGE} [--data FILE ...] [--replay FILE ...]"
     add(
         "tokens",
-        nargs="*",
-        metavar="SETTINGS.yaml KEY=VALUE",
-        help="a settings file (docs/recipes.md), and any of its values changed: steps=100, "
+        "SETTINGS.yaml KEY=VALUE",
+        "a settings file (docs/recipes.md), and any of its values changed: steps=100, "
         "recipe=sft-kl, kl_weight=0.5, adapter.rank=8",
+        nargs="*",
     )
-    add(
-        "--data",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="JSONL questions in the SciKnowEval format, or a folder of them; repeatable. "
-        f"{MADE_UP}: the made-up science task of the tiny family",
-    )
-    add("--replay", action="append", default=[], metavar="FILE", help="old questions (sft-replay)")
-    add("--count", metavar="N", help="the first N questions only")
+    made_up = f"{MADE_UP}: the made-up science task of the tiny family"
+    data = f"JSONL questions in the SciKnowEval format, or a folder of them; repeatable. {made_up}"
+    add("--data", "FILE", data, many=True)
+    add("--replay", "FILE", "old questions (sft-replay)", many=True)
+    add("--count", "N", "the first N questions only")
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -99,4 +94,4 @@ def _train(
     return DONE
 
 
-COMMAND = Command("train", SUMMARIES["train"], _options, _prepare)
+COMMAND = command("train", _options, _prepare)

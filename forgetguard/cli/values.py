@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from forgetguard.checkpoints.options import LoadOptions
-from forgetguard.cli.checkpoints import gate_options
 from forgetguard.errors import SpecificationError
 from forgetguard.report.json_file import check_target
 
@@ -48,12 +46,10 @@ def read_whole(option: str, text: str) -> int:
     return int(text)
 
 
-def needs_module(module: str, what: str, extra: str, instead: str = "") -> None:
+def needs_module(module: str, what: str, extra: str) -> None:
     """Raises SpecificationError where an optional dependency is not installed."""
     if find_spec(module) is None:
-        raise SpecificationError(
-            f"{what} needs {module}: pip install 'forgetguard[{extra}]'{instead}"
-        )
+        raise SpecificationError(f"{what} needs {module}: pip install 'forgetguard[{extra}]'")
 
 
 def new_file(option: str, written: str | None, *, force: bool) -> Path | None:
@@ -70,10 +66,3 @@ def new_file(option: str, written: str | None, *, force: bool) -> Path | None:
     if path.exists() and not force:
         raise SpecificationError(f"{option}: {path} is there already; replace it with --force")
     return path
-
-
-def written(options: Mapping[str, Any], loading: LoadOptions) -> list[str]:
-    """Options as arguments, those of loading among them where they are not the default."""
-    own = [f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
-           for name, value in options.items()]  # fmt: skip
-    return own + [one.replace("--forgetguard-", "--", 1) for one in gate_options(loading)]

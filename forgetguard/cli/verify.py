@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli.checkpoints import read_checkpoints
-from forgetguard.cli.command import DONE, FAILED, SUMMARIES, Command, Job, whole_imports
+from forgetguard.cli.command import DONE, FAILED, Job, adder, command, whole_imports
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.checksum import check_checksum
 from forgetguard.gate.environment import differences
@@ -35,22 +35,18 @@ def _options(parser: ArgumentParser) -> None:
         f"{parser.description} Status 0: the file is confirmed (it also prints whether the run in "
         "it was a pass); 1: it is not; 2: it cannot be used."
     )
-    add = parser.add_argument
+    add = adder(parser)
     add(
         "tokens",
-        nargs="*",
-        metavar="RESULTS",
-        help="a file that pytest --forgetguard-json wrote; with --recompute also where its "
+        "RESULTS",
+        "a file that pytest --forgetguard-json wrote; with --recompute also where its "
         "checkpoints lie now, if not where they did: base=CHECKPOINT tuned=CHECKPOINT",
+        nargs="*",
     )
-    add("--recompute", type=int, metavar="N", help="measure N pairs of each circuit again")
-    add("--seed", type=int, default=0, metavar="N", help="which N pairs; default: 0")
-    add("--device", metavar="DEVICE", help="for --recompute; default: cuda where there is one")
-    add(
-        "--require-pass",
-        action="store_true",
-        help="status 1 also where the run in the file was no pass",
-    )
+    add("--recompute", "N", "measure N pairs of each circuit again", type=int)
+    add("--seed", "N", "which N pairs; default: 0", type=int, default=0)
+    add("--device", "DEVICE", "for --recompute; default: cuda where there is one")
+    add("--require-pass", "", "status 1 also where the run in the file was no pass")
 
 
 def _prepare(asked: Namespace) -> Job:
@@ -184,4 +180,4 @@ def _run_lines(document: Mapping[str, Any], checked: Rechecked) -> list[str]:
     return lines
 
 
-COMMAND = Command("verify", SUMMARIES["verify"], _options, _prepare)
+COMMAND = command("verify", _options, _prepare)

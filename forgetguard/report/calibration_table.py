@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,7 @@ def calibration_text(found: Calibration) -> str:
 
 
 def _legend(found: Calibration) -> list[str]:
-    lines = [
-        "Harmless by construction (nothing was forgotten): dtype, batches, kernel.",
-    ]
+    lines = ["Harmless by construction (nothing was forgotten): dtype, batches, kernel."]
     if found.moved is None:
         lines.append(
             "No tuned= was given: no yardstick, so limits can be found too tight, not too loose."
@@ -257,14 +256,7 @@ def _advice_dict(advice: Advice) -> dict[str, Any]:
 
 
 def _stated_dict(found: Stated | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "limit": _finite(found.limit),
-        "rate": found.rate,
-        "as_asked": found.as_asked,
-        "draws": found.draws,
-    }
+    return None if found is None else asdict(found) | {"limit": _finite(found.limit)}
 
 
 def _finite(value: float) -> float | None:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from forgetguard.report import page, terminal, wording
+from forgetguard.report import page, terminal
 
 MOST = 10  # annotations of one kind that GitHub shows of a step
 
@@ -19,10 +20,7 @@ class Finding:
     """One circuit's first limit that is not kept. file: relative to the repository; "": it lies
     elsewhere."""
 
-    outcome: str
-    circuit: str
-    limit: str
-    message: str
+    gate: page.Gate
     file: str
     line: int
 
@@ -36,14 +34,8 @@ def findings(run: page.Run, root: Path) -> list[Finding]:
             continue
         verdict = gate.verdict
         given = verdict.file if verdict is not None else gate.id.partition("::")[0]
-        found[gate.key] = Finding(
-            gate.outcome,
-            gate.circuit,
-            gate.limit,
-            gate.message.partition("\n")[0] if verdict is None else wording.reason(verdict),
-            _within(given or "", root),
-            max(1, (verdict.line or 1) if verdict is not None else 1),
-        )
+        line = 1 if verdict is None else max(1, verdict.line or 1)
+        found[gate.key] = Finding(gate, _within(given or "", root), line)
     return list(found.values())
 
 
@@ -58,13 +50,14 @@ def commands(found: Sequence[Finding]) -> list[str]:
 
 
 def _annotation(one: Finding) -> str:
-    label = terminal.LABELS[one.outcome]
-    properties = {"title": f"forgetguard {label}: {one.circuit} {one.limit}"}
+    gate = one.gate
+    label = terminal.LABELS[gate.outcome]
+    properties = {"title": f"forgetguard {label}: {gate.circuit} {gate.limit}"}
     if one.file:
         properties = {"file": one.file, "line": str(one.line), **properties}
     given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    command = "warning" if one.outcome == "abstain" else "error"
-    return f"::{command} {given}::{_data(one.message)}"
+    command = "warning" if gate.outcome == "abstain" else "error"
+    return f"::{command} {given}::{_data(gate.reason)}"
 
 
 def _data(text: str) -> str:
@@ -79,19 +72,19 @@ def _property(text: str) -> str:
 def code_quality(found: Sequence[Finding]) -> str:
     """GitLab's code quality report (a subset of Code Climate's). What lies outside the repository
     stands under its circuit's name, for GitLab shows nothing without a path."""
-    rows = []
-    for one in found:
-        name = "\x1f".join((one.file, one.circuit, one.limit))
-        rows.append(
-            {
-                "description": f"{one.circuit} {one.limit}: {one.message}",
-                "check_name": f"forgetguard.{one.limit}",
-                "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
-                "severity": "minor" if one.outcome == "abstain" else "critical",
-                "location": {
-                    "path": one.file or f"{one.circuit}.circuit.yaml",
-                    "lines": {"begin": one.line},
-                },
-            }
-        )
-    return json.dumps(rows, indent=1) + "\n"
+    return json.dumps(list(map(_quality, found)), indent=1) + "\n"
+
+
+def _quality(one: Finding) -> dict[str, Any]:
+    gate = one.gate
+    name = "\x1f".join((one.file, gate.circuit, gate.limit))
+    return {
+        "description": f"{gate.circuit} {gate.limit}: {gate.reason}",
+        "check_name": f"forgetguard.{gate.limit}",
+        "fingerprint": hashlib.sha256(name.encode()).hexdigest(),
+        "severity": "minor" if gate.outcome == "abstain" else "critical",
+        "location": {
+            "path": one.file or f"{gate.circuit}.circuit.yaml",
+            "lines": {"begin": one.line},
+        },
+    }

@@ -42,7 +42,7 @@ def summary(run: page.Run, most: int = MOST_BYTES) -> str:
     rows = [_row(gate) for gate in run.gates]
     unkept = [gate for gate in run.gates if gate.outcome in page.BROKEN]
     why = [
-        f"- **{escaped(gate.circuit)} {escaped(gate.limit)}**: {escaped(_reason(gate))}"
+        f"- **{escaped(gate.circuit)} {escaped(gate.limit)}**: {escaped(gate.reason)}"
         for gate in unkept[:_REASONS]
     ]
     more = [f"- and {len(unkept) - _REASONS} more"] if len(unkept) > _REASONS else []
@@ -69,12 +69,6 @@ def _row(gate: page.Gate) -> str:
     shown = f"{_SIGNS.get(gate.outcome, '')} {terminal.LABELS[gate.outcome]}"
     cells = [shown, *map(escaped, (gate.circuit, gate.limit, measured, allowed))]
     return f"| {' | '.join(cells)} |"
-
-
-def _reason(gate: page.Gate) -> str:
-    if gate.verdict is None:
-        return gate.message.partition("\n")[0]
-    return wording.reason(gate.verdict)
 
 
 def escaped(text: object) -> str:

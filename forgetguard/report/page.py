@@ -31,6 +31,7 @@ _ELSEWHERE = (
     "scores", "share_of_readout", "share_of_loss", "said_instead", "slice_carries", "drawn",
 )  # fmt: skip
 _AS_USUAL = (None, False, 0, "float32", "core")
+_CHECK = {"bundled": "circuits"}  # how `forgetguard check` calls an option of pytest
 _NOT_AGAIN = (*_ROLES, "circuits", "json", "html", "update", "update_new_only")
 
 
@@ -49,6 +50,13 @@ class Gate:
     def key(self) -> tuple[str, str]:
         """What the limits of one circuit share."""
         return self.id.rpartition("::")[0], self.circuit
+
+    @property
+    def reason(self) -> str:
+        """Why it came to its outcome, in one line."""
+        if self.verdict is None:
+            return self.message.partition("\n")[0]
+        return wording.reason(self.verdict)
 
     @property
     def bar(self) -> page_figures.Bar | None:
@@ -99,10 +107,10 @@ class Run:
         told = {f"{gate.id}: {gate.outcome}" for gate in self.gates}
         return [one for one in self.why_not if one not in told and "exit status" not in one]
 
-    def gate(self, like: Gate) -> Gate | None:
-        """The same limit in this run."""
-        wanted = like.circuit, like.limit
-        return next((one for one in self.gates if (one.circuit, one.limit) == wanted), None)
+    def gate(self, circuit: str, limit: str) -> Gate | None:
+        """What it says of a limit."""
+        found = (one for one in self.gates if (one.circuit, one.limit) == (circuit, limit))
+        return next(found, None)
 
     def weights(self, role: str) -> str:
         """What tells the checkpoints of a role apart: the hash of the weights, or the path."""
@@ -215,33 +223,55 @@ def behaviour(run: Run) -> list[tuple[str, Mapping[str, Any], Verdict | None]]:
     return [(what, *rest) for what, rest in found.items()]
 
 
+def trends(runs: Sequence[Run]) -> list[tuple[str, str, list[Gate | None], page_figures.Trend]]:
+    """Every limit that a run judged, those of the last run first: what each run says of it, and its
+    figure."""
+    judged = dict.fromkeys(
+        (gate.circuit, gate.limit)
+        for run in reversed(runs)
+        for gate in run.gates
+        if gate.verdict is not None
+    )
+    found = []
+    for key in judged:
+        gates = [run.gate(*key) for run in runs]
+        verdicts = [None if gate is None else gate.verdict for gate in gates]
+        points = [None if one is None else (one.estimate, one.bound) for one in verdicts]
+        found.append((*key, gates, page_figures.trend(points)))
+    return found
+
+
 def notes(run: Run) -> list[tuple[str, list[str]]]:
     """Every note of the run once, with the circuits that it is told of; of those that differ by a
     number only the one that says most."""
     told: dict[tuple[str, str], dict[str, None]] = {}
-    worst: dict[str, Note] = {}
+    worst: dict[str, tuple[Note, str]] = {}
     for gate in run.gates:
         for one in () if gate.verdict is None else gate.verdict.notes:
             if one.code in _ELSEWHERE:
                 continue
             by, text = _MOST.get(one.code), ""
             if by is None:
-                text = wording.note(one)
-            elif one.code not in worst or one.facts[by] > worst[one.code].facts[by]:
-                worst[one.code] = one
+                text = wording.note(one, gate.limit)
+            elif one.code not in worst or one.facts[by] > worst[one.code][0].facts[by]:
+                worst[one.code] = one, gate.limit
             told.setdefault((one.code, text), {})[gate.circuit] = None
-    return [(text or wording.note(worst[code]), list(on)) for (code, text), on in told.items()]
+    return [(text or wording.note(*worst[code]), list(on)) for (code, text), on in told.items()]
 
 
 def command(run: Run) -> str:
-    """The command that made the run, for a POSIX shell."""
+    """The command that made the run, for a POSIX shell: of a check a check, which without paths
+    judges the bundled circuits whatever gates lie in the folder."""
     given, selection = run.document["options"], run.document["selection"]
-    words = ["pytest", "--forgetguard"]
-    words += [f"{role}={given[role]}" for role in _ROLES if given.get(role)]
+    if selection.get("command") == "check":
+        words, start, names = ["forgetguard", "check", given["base"], given["tuned"]], "--", _CHECK
+    else:
+        words, start, names = ["pytest", "--forgetguard"], "--forgetguard-", {}
+        words += [f"{role}={given[role]}" for role in _ROLES if given.get(role)]
     words += [f"--forgetguard-circuits={path}" for path in given["circuits"]]
     for name, value in given.items():
         if name not in _NOT_AGAIN and value not in _AS_USUAL:
-            option = f"--forgetguard-{name.replace('_', '-')}"
+            option = start + names.get(name, name).replace("_", "-")
             words.append(option if value is True else f"{option}={value}")
     for flag, name in (("-k", "keyword"), ("-m", "markers")):
         words += [flag, selection[name]] if selection.get(name) else []
@@ -266,6 +296,7 @@ def render(runs: Sequence[Run]) -> str:
         figures=page_figures,
         notes=notes,
         terminal=terminal,
+        trends=trends,
         words=wording,
     )
     folder = files("forgetguard.report")

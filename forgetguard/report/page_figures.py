@@ -4,7 +4,7 @@ of a circuit's heads. Numbers only; page.html draws them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forgetguard.anatomy.members import Head, Mlp, parse_member
@@ -37,15 +37,49 @@ def on_axis(value: float) -> float:
 
 def bar(estimate: Estimate, bound: float) -> Bar:
     """The estimate in units of its limit; where that is 0, of the farthest it may be from it."""
-    ends = estimate.low, estimate.value, estimate.high
+    return _bar(estimate, bound, _scale([estimate], bound))
+
+
+def _scale(estimates: Iterable[Estimate], bound: float) -> float:
+    ends = [end for one in estimates for end in (one.low, one.value, one.high)]
     far = max((abs(one) for one in ends if math.isfinite(one)), default=0.0)
-    scale = abs(bound) or far or 1.0
+    return abs(bound) or far or 1.0
+
+
+def _bar(estimate: Estimate, bound: float, scale: float) -> Bar:
+    ends = estimate.low, estimate.value, estimate.high
     low, value, high = (1 + (one - bound) / scale for one in ends)
     # The mark of a value that is beyond an edge leaves room for the arrow that says so.
     inside = min(max(on_axis(value), _EDGE), 1 - _EDGE)
     return Bar(
         min(on_axis(low), inside), inside, max(on_axis(high), inside), low < AXIS[0], high > AXIS[1]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """One limit over several runs on one axis, whose 1 is the largest `max` of them: of each run
+    its estimate. steps: from which run on, by number, which `max` holds, as a fraction of the
+    axis; one that changed begins half-way between two runs."""
+
+    bars: tuple[Bar | None, ...]
+    steps: tuple[tuple[float, float], ...]
+
+
+def trend(points: Sequence[tuple[Estimate | None, float] | None]) -> Trend:
+    """Of each run the estimate and the `max`; None where it did not judge the limit. At least one
+    did."""
+    estimates = [None if one is None else one[0] for one in points]
+    bounds = [(at, one[1]) for at, one in enumerate(points) if one is not None]
+    largest = max(bound for _, bound in bounds)
+    scale = _scale(filter(None, estimates), largest)
+    steps, before = [], (0, math.nan)
+    for at, bound in bounds:
+        if bound != before[1]:
+            steps.append(((before[0] + at) / 2, on_axis(1 + (bound - largest) / scale)))
+        before = at, bound
+    bars = (None if one is None else _bar(one, largest, scale) for one in estimates)
+    return Trend(tuple(bars), tuple(steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,6 @@ class Measured:
 
     spec: GateSpec
     samples: Samples | None
-    environment: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,6 @@ def circuits_of(document: Mapping[str, Any]) -> dict[str, Measured]:
             found[entry["digest"]] = Measured(
                 spec_from_dict(entry["declared"]),
                 None if measured is None else samples_from_dict(measured),
-                entry["environment"],
             )
     except (KeyError, TypeError, AttributeError) as error:
         raise SpecificationError(f"the circuits of the file cannot be read: {error!r}") from error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from forgetguard.gate.verdict import Code, Outcome, UnitEvidence, Verdict
 from forgetguard.report.wording import (
@@ -76,7 +75,7 @@ def failure_lines(
         lines += ["", *_subject_lines(verdict)]
     notes = [one for one in verdict.notes if one.code not in _OF_A_PASS]
     if notes:
-        lines += ["", "  notes", *(f"    {note(one)}" for one in notes)]
+        lines += ["", "  notes", *(f"    {note(one, verdict.limit)}" for one in notes)]
     if verdict.units and verdict.estimate is not None:
         lines += ["", f"  {hurt_title(verdict)}"]
         paired = by_readout(verdict)
@@ -117,7 +116,8 @@ def power(verdict: Verdict) -> str:
     sparse = verdict.facts.get("detectable_sparse")
     uneven = ""
     if sparse is not None and number(sparse) != number(verdict.detectable):
-        uneven = f" (from {number(sparse)} on where a few pairs carry all the damage)"
+        units = units_of(verdict.limit)
+        uneven = f" (from {number(sparse)} on where a few {units} carry all the damage)"
     return f"would fail 80 % of the time from {number(verdict.detectable)} on{among}{uneven}"
 
 
@@ -185,8 +185,7 @@ def quoted(text: str) -> str:
     return repr(shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One limit in the summary table. `outcome` is a key of `LABELS`."""
 
     circuit: str
@@ -198,20 +197,14 @@ class Row:
 
 def verdict_row(verdict: Verdict) -> Row:
     """The verdict as a row of the summary table."""
-    return Row(
-        circuit=verdict.circuit,
-        limit=verdict.limit,
-        measured=measured(verdict),
-        bound=f"<= {number(verdict.bound)}",
-        outcome=verdict.outcome.value,
-    )
+    bound = f"<= {number(verdict.bound)}"
+    return Row(verdict.circuit, verdict.limit, measured(verdict), bound, verdict.outcome.value)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """The rows under a header, columns aligned."""
     header = ("circuit", "limit", "measured", "allowed", "verdict")
-    cells = [(row.circuit, row.limit, row.measured, row.bound, LABELS[row.outcome]) for row in rows]
-    return aligned([header, *cells])
+    return aligned([header, *(row._replace(outcome=LABELS[row.outcome]) for row in rows)])
 
 
 def totals(outcomes: Iterable[str], *, not_run: int = 0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from string import Formatter
 from typing import Any
 
 from forgetguard.gate.verdict import Code, Estimate, Verdict, mostly_own
@@ -28,17 +29,13 @@ def number(value: float | str) -> str:
 
 def interval(estimate: Estimate | Facts) -> str:
     """`0.31 [0.24, 0.39]`, or `0.31` where it is exact."""
-    value, low, high = _bounds(estimate)
-    if isinstance(estimate, Estimate) and estimate.n == 0:
-        return number(value)
+    if not isinstance(estimate, Estimate):
+        value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    elif estimate.n == 0:
+        return number(estimate.value)
+    else:
+        value, low, high = estimate.value, estimate.low, estimate.high
     return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def _bounds(estimate: Estimate | Facts) -> tuple[float, float, float]:
-    if isinstance(estimate, Estimate):
-        return estimate.value, estimate.low, estimate.high
-    value, low, high = (float(estimate[name]) for name in ("value", "low", "high"))
-    return value, low, high
 
 
 def share(value: float) -> str:
@@ -49,6 +46,27 @@ def share(value: float) -> str:
 def names(members: Iterable[object]) -> str:
     """`L0H4, L2H1`."""
     return ", ".join(map(str, members))
+
+
+class _Words(Formatter):
+    """Templates with our own ways to write a value: `{floor:share}`, `{heads:names}`."""
+
+    _ways: Mapping[str, Callable[[Any], str]] = {
+        "number": number,
+        "share": share,
+        "interval": interval,
+        "names": names,
+        "count": lambda value: str(len(value)),
+        "s": lambda count: "s" * (count > 1),
+    }
+
+    def format_field(self, value: Any, spec: str) -> Any:
+        """As `str.format`, or in a way of ours."""
+        way = self._ways.get(spec)
+        return super().format_field(value, spec) if way is None else way(value)
+
+
+_WORDS = _Words()
 
 
 # --- what was measured ---------------------------------------------------------------------------
@@ -72,7 +90,9 @@ def _units(verdict: Verdict, count: int | None = None) -> str:
 
 
 def units_of(limit: str) -> str:
-    """`pairs`, or `prompts`, that a limit is sampled over."""
+    """`pairs`, or `prompts`, that a limit is sampled over; of none, those of most limits."""
+    if not limit:
+        return "pairs"
     try:
         sampled = registry.find(limit).sampled
     except Exception:  # a measure of a distribution that is not installed here
@@ -191,7 +211,8 @@ def _undecided(verdict: Verdict) -> str:
 def _guarded(verdict: Verdict) -> str:
     facts = verdict.facts
     return (
-        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more pair that "
+        f"{_shown(verdict)}{_units(verdict)} is within {_limit(verdict)}, but one more "
+        f"{units_of(verdict.limit).removesuffix('s')} that "
         f"loses {number(facts['guard'])} times the importance would leave up to "
         f"{number(facts['guarded'])} possible (guard: {facts['guard']:g}); {_wanted(verdict)}"
     )
@@ -258,7 +279,8 @@ def _no_circuit(verdict: Verdict) -> str:
 
 def _no_scale(verdict: Verdict) -> str:
     facts, measure = verdict.facts, registry.split(verdict.limit)[0]
-    shown = f"{interval(facts)} on {facts['count']} pairs cannot be told from 0"
+    units = units_of(verdict.limit)
+    shown = f"{interval(facts)} on {facts['count']} {units} cannot be told from 0"
     if measure in ("dcv.circuit", "dcv.head"):
         return (
             f"the circuit's importance {shown}, so there is nothing to lose: check its heads, or "
@@ -272,7 +294,7 @@ def _no_scale(verdict: Verdict) -> str:
             "accuracy.drop or dcv.circuit instead"
         )
     of = f" of {facts['subject']}" if facts.get("subject") else ""
-    return f"what {quantity(measure)}{of} is relative to, {shown}: give more pairs"
+    return f"what {quantity(measure)}{of} is relative to, {shown}: give more {units}"
 
 
 def _no_head(verdict: Verdict) -> str:
@@ -350,12 +372,17 @@ _REASONS: Mapping[Code, Callable[[Verdict], str]] = {
 # --- notes ---------------------------------------------------------------------------------------
 
 
-def note(one: Note) -> str:
-    """A note in words; one of a code that is not known here shows its code and facts."""
+def note(one: Note, limit: str = "") -> str:
+    """A note in words, in the units of the limit that it is told of; one of a code that is not
+    known here shows its code and facts."""
     words = _NOTES.get(one.code)
     if words is None:
         return f"{one.code}: {', '.join(f'{key} {value}' for key, value in one.facts.items())}"
-    return words(one.facts)
+    units = units_of(limit)
+    facts = {**one.facts, "sampled": "pairs" if units == "nothing" else units}
+    if callable(words):
+        return words(facts)
+    return _WORDS.vformat(words, (), {**facts, "all": one.facts})
 
 
 def _held_by_floor(facts: Facts) -> str:
@@ -379,12 +406,12 @@ def _held_by_floor(facts: Facts) -> str:
 def _drawn(facts: Facts) -> str:
     saved = int(facts["most"] - facts["units"])
     told = (
-        f"drawn stage by stage: {facts['units']} of at most {facts['most']} pairs, stage "
-        f"{facts['stage']} of {facts['stages']}"
+        f"drawn stage by stage: {facts['units']} of at most {facts['most']} {facts['sampled']}, "
+        f"stage {facts['stage']} of {facts['stages']}"
     )
     if facts.get("stopped"):
         return f"{told}; no more were drawn, for another limit of the file has failed"
-    return f"{told}: {saved} pairs saved" if saved > 0 else told
+    return f"{told}: {saved} {facts['sampled']} saved" if saved > 0 else told
 
 
 def _beside_baseline(facts: Facts) -> str:
@@ -446,12 +473,12 @@ def _far_below(facts: Facts) -> str:
 
 
 def _unguarded(facts: Facts) -> str:
-    fewest = facts["pairs"]
+    fewest, units = facts["pairs"], facts["sampled"]
     more = f" (here are {facts['count']})" if facts["count"] < fewest else ""
     return (
-        "it takes for granted that the loss is not carried by a few pairs that were not drawn; "
+        f"it takes for granted that the loss is not carried by a few {units} that were not drawn; "
         f"guard: {facts['guard']:g} does not, and a harmless model passes with it from {fewest} "
-        f"pairs on{more}"
+        f"{units} on{more}"
     )
 
 
@@ -477,8 +504,18 @@ def _said_instead(facts: Facts) -> str:
     )
 
 
-def _on_subject(facts: Facts) -> str:
-    return f", on {facts['subject']}," if facts.get("subject") else ""
+def _scores(facts: Facts) -> str:
+    what, units = (facts["subject"], "documents") if facts["subject"] else ("accuracy", "pairs")
+    shown = f"{facts['before']:.1%} to {facts['now']:.1%} on {facts['count']} {units}"
+    return f"{what}: {shown}{_sides(facts)}"
+
+
+def _cannot_fail(facts: Facts) -> str:
+    on = f", on {facts['subject']}," if facts.get("subject") else ""
+    return (
+        f"WARNING: the base is{on} at {facts['before']:.0%} and chance at {facts['chance']:.0%}: "
+        "this limit allows all that there is to lose, and holds nothing"
+    )
 
 
 def _fixed_prompts(facts: Facts) -> str:
@@ -496,115 +533,74 @@ def _fixed_prompts(facts: Facts) -> str:
     return f"the prompts are fixed, so a pass speaks of them and may have been trained on: {anew}"
 
 
-_NOTES: Mapping[str, Callable[[Facts], str]] = {
+_NOTES: Mapping[str, str | Callable[[Facts], str]] = {
     # of the units
-    "pairs_dropped": lambda facts: f"dropped {facts['count']}: {facts['why']}",
-    "few_exist": lambda facts: (
-        f"only {facts['count']} of the {facts['asked']} pairs asked for exist"
-    ),
-    "reply_marker": lambda facts: (
-        f"the chat template knows the marker {facts['marker']} and replies may begin with it: the "
-        "answer is then read where the model would not give it; see what arguments the template "
-        "takes, e.g. chat_template: {enable_thinking: false}"
-    ),
-    "dropped": lambda facts: f"{facts['dropped']} of {facts['of']} pairs were dropped",
-    "few_templates": lambda facts: (
-        f"the pairs come from {facts['templates']} template{'s' * (facts['templates'] > 1)}: the "
-        "interval speaks of no others"
-    ),
-    "judged_alone": lambda facts: (
-        f"judged one by one: {len(facts['subjects'])} of the circuit's {facts['of']} heads "
-        f"({names(facts['subjects'])}); dcv.circuit holds all of them together"
-    ),
+    "pairs_dropped": "dropped {count}: {why}",
+    "few_exist": "only {count} of the {asked} pairs asked for exist",
+    "reply_marker": "the chat template knows the marker {marker} and replies may begin with it: "
+    "the answer is then read where the model would not give it; see what arguments the template "
+    "takes, e.g. chat_template: {{enable_thinking: false}}",
+    "dropped": "{dropped} of {of} {sampled} were dropped",
+    "few_templates": "the {sampled} come from {templates} template{templates:s}: the interval "
+    "speaks of no others",
+    "judged_alone": "judged one by one: {subjects:count} of the circuit's {of} heads "
+    "({subjects:names}); dcv.circuit holds all of them together",
     "fixed_prompts": _fixed_prompts,
-    "base_alone": lambda facts: (
-        f"{names(facts['limits'])}: read from the base and both sets of prompts, whatever tuned is"
-    ),
-    "drawn_prompts": lambda facts: f"prompts drawn for this run, with seed {facts['seed']}",
+    "base_alone": "{limits:names}: read from the base and both sets of prompts, whatever tuned is",
+    "drawn_prompts": "prompts drawn for this run, with seed {seed}",
     "drawn": _drawn,
-    "left_out": lambda facts: (
-        "of all documents together, and so not compared document by document: "
-        f"{names(facts['metrics'])}"
-    ),
-    "scores": lambda facts: (
-        f"{facts['subject'] or 'accuracy'}: {facts['before']:.1%} to {facts['now']:.1%} on "
-        f"{facts['count']} {'documents' if facts['subject'] else 'pairs'}{_sides(facts)}"
-    ),
+    "left_out": "of all documents together, and so not compared document by document: "
+    "{metrics:names}",
+    "scores": _scores,
     # of a pass
-    "cannot_fail": lambda facts: (
-        f"WARNING: the base is{_on_subject(facts)} at {facts['before']:.0%} and chance at "
-        f"{facts['chance']:.0%}: this limit allows all that there is to lose, and holds nothing"
-    ),
-    "templates_unseen": lambda facts: (
-        f"on {facts['templates']} templates: a template that is broken with a probability of up to "
-        f"{share(facts['missed'])} would be missed"
-    ),
+    "cannot_fail": _cannot_fail,
+    "templates_unseen": "on {templates} templates: a template that is broken with a probability of "
+    "up to {missed:share} would be missed",
     "unguarded": _unguarded,
     "slice_carries": _slice_carries,
     "said_instead": _said_instead,
     # of the circuit
     "auto": _auto,
-    "not_looked_for": lambda facts: f"no circuit was looked for: {facts['why']}",
-    "found_on_gated_pairs": lambda _: (
-        "the circuit was found on the prompt pairs that it is gated on"
-    ),
-    "circuit_works_against": lambda _: (
-        "patching the circuit from the counterfactual RAISES the readout: as a whole it works "
-        "against the capability"
-    ),
-    "small_circuit": lambda facts: (
-        f"the circuit carries {share(facts['share'])} of the readout: most of the capability lies "
-        "elsewhere"
-    ),
-    "answers_from_prior": lambda facts: (
-        f"WARNING: the base reads {number(facts['readout'])} on the clean prompts and only "
-        f"{number(facts['effect'])} less of the same answers on the counterfactual ones: it "
-        "answers from a prior, so what it may lose here is that, and no circuit that reads the "
-        "prompt"
-    ),
+    "not_looked_for": "no circuit was looked for: {why}",
+    "found_on_gated_pairs": "the circuit was found on the prompt pairs that it is gated on",
+    "circuit_works_against": "patching the circuit from the counterfactual RAISES the readout: as "
+    "a whole it works against the capability",
+    "small_circuit": "the circuit carries {share:share} of the readout: most of the capability "
+    "lies elsewhere",
+    "answers_from_prior": "WARNING: the base reads {readout:number} on the clean prompts and only "
+    "{effect:number} less of the same answers on the counterfactual ones: it answers from a prior, "
+    "so what it may lose here is that, and no circuit that reads the prompt",
     "held_by_floor": _held_by_floor,
-    "share_of_readout": lambda facts: (
-        f"the circuit's damage is {interval(facts)} of the base's mean readout; the tuned model "
-        f"itself lost {number(facts['lost'])} of it"
-    ),
-    "share_of_loss": lambda facts: (
-        f"the circuit accounts for {interval(facts)} of the readout that the tuned model lost "
-        f"({interval(facts['lost'])}); what it does not was lost elsewhere, or behind the last "
-        "attention"
-    ),
+    "share_of_readout": "the circuit's damage is {all:interval} of the base's mean readout; the "
+    "tuned model itself lost {lost:number} of it",
+    "share_of_loss": "the circuit accounts for {all:interval} of the readout that the tuned model "
+    "lost ({lost:interval}); what it does not was lost elsewhere, or behind the last attention",
     "far_below": _far_below,
     "heads_matched": lambda facts: (
         f"heads of {facts['role']} were matched by what they write, and have moved: "
         f"{_pairs(facts['heads'], 'is')}"
     ),
-    "no_effect": lambda facts: (
-        f"WARNING: tuned reads what the base reads on all {facts['count']} pairs, bit for bit: "
-        "either it is the base, or what was trained has no effect on these prompts"
-    ),
+    "no_effect": "WARNING: tuned reads what the base reads on all {count} pairs, bit for bit: "
+    "either it is the base, or what was trained has no effect on these prompts",
     # of one head
-    "over": lambda facts: f"tuned minus {facts['role']}",
-    "no_importance": lambda _: "importance cannot be told from 0",
-    "works_against": lambda _: "works against the capability, so held in both directions",
-    "floored": lambda facts: (
-        f"worth {share(facts['worth'])} of the circuit; its damage over {share(facts['floor'])} of "
-        f"the circuit's importance is {interval(facts)}"
-    ),
+    "over": "tuned minus {role}",
+    "no_importance": "importance cannot be told from 0",
+    "works_against": "works against the capability, so held in both directions",
+    "floored": "worth {worth:share} of the circuit; its damage over {floor:share} of the circuit's "
+    "importance is {all:interval}",
     # of controls
-    "nothing_to_compare": lambda _: (
-        "the circuit's importance cannot be told from 0, so nothing compares with it"
-    ),
-    "other_heads": lambda facts: str(facts["why"]),
+    "nothing_to_compare": "the circuit's importance cannot be told from 0, so nothing compares "
+    "with it",
+    "other_heads": "{why}",
     # of the checkpoints
-    "checkpoint": lambda facts: str(facts["why"]),
+    "checkpoint": "{why}",
     # of a baseline
     "beside_baseline": _beside_baseline,
     "recorded_elsewhere": lambda facts: (
         f"WARNING: the baseline was recorded with {'; '.join(facts['changed'])}"
     ),
-    "base_reads_differently": lambda facts: (
-        f"WARNING: the base itself reads up to {number(facts['nats'])} nats differently from when "
-        "the baseline was recorded: so much of any difference is the machine's"
-    ),
+    "base_reads_differently": "WARNING: the base itself reads up to {nats:number} nats differently "
+    "from when the baseline was recorded: so much of any difference is the machine's",
 }
 
 
@@ -749,27 +745,19 @@ def origin_rows(found: Facts) -> list[tuple[str, ...]]:
     """Where a loss came from as the rows of a table: every part, and below it what was read
     inside."""
     new = ("new task lost",) * bool(found.get("new_task"))
+    shares = ("share", "of accuracy", "of top-1")
     rows: list[tuple[str, ...]] = [
-        (
-            "part",
-            "in base",
-            "given back",
-            "share",
-            "of accuracy",
-            "of top-1",
-            "moved at random",
-            *new,
-        )
+        ("part", "in base", "given back", *shares, "moved at random", *new)
     ]
     for one in found["parts"]:
         inner = [each for each in found["refined"] if each["inside"] == one["part"]]
         for each in (one, *inner):
             name = "  " * (each is not one) + part(each["part"])
             costs = [number(each[way]["readout"]) for way in ("alone", "back")]
-            shares = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
+            parts = [share(each["share"][of]) for of in ("readout", "accuracy", "top1")]
             control = number(each["random"]["readout"]) if each["random"] else ""
             cost = number(each["new_task"]) if each.get("new_task") is not None else ""
-            rows.append((name, *costs, *shares, control, *([cost] if new else [])))
+            rows.append((name, *costs, *parts, control, *([cost] if new else [])))
     return rows
 
 
@@ -780,16 +768,11 @@ def origin_ends(found: Facts) -> str:
         for one in (found["base"], found["tuned"])
     )
     rows = names(f"{one['text']!r} {share(one['share'])}" for one in found["tokens"])
+    new = [number(one) for one in found.get("new_task") or ()]
     return (
         f"mean readout {base} in base, {tuned} in tuned; {found['pairs']} pairs, {found['passes']} "
         "passes; what more than two parts do only together, "
         f"{share(found['interaction']['readout'])} of the loss, is shared among them"
         + f"; rows of the embedding, to first order: {rows}" * bool(rows)
-        + (
-            "; the new task's readout {} in base, {} in tuned".format(
-                *map(number, found["new_task"])
-            )
-            if found.get("new_task")
-            else ""
-        )
+        + (f"; the new task's readout {new[0]} in base, {new[1]} in tuned" if new else "")
     )

@@ -16,6 +16,8 @@ from pytest_forgetguard.reports import Reports
 from pytest_forgetguard.settings import Settings
 from pytest_forgetguard.state import RUN, Run
 
+_OF_CHECK = "pytest_forgetguard.quiet"
+
 
 def activate(config: pytest.Config, settings: Settings) -> None:
     """Register the hooks of an active run."""
@@ -48,4 +50,5 @@ def selection(config: pytest.Config) -> dict[str, Any]:
         "deselect": list(option.deselect or ()),
         "last_failed": last_failed,
         "by_name": last_failed or any("::" in str(argument) for argument in config.args),
+        "command": "check" if config.pluginmanager.hasplugin(_OF_CHECK) else "pytest",
     }

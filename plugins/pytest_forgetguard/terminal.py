@@ -176,7 +176,8 @@ def _notes(run: Run, *, verbose: bool = False, only: Sequence[str] = ()) -> list
                 if one.code == "templates_unseen":
                     unseen.append(one)
                 elif verbose or not (one.code in _IN_DETAIL or _as_usual(one)):
-                    found.setdefault(note(one), {})[verdict["circuit"]] = None
+                    text = note(one, verdict["limit"])
+                    found.setdefault(text, {})[verdict["circuit"]] = None
     if unseen:
         most = max(unseen, key=lambda one: float(one.facts["missed"]))
         found[f"a pass {note(most)}"] = circuits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from warm_python import warm_python
 
 from forgetguard.cli import check as command
 from forgetguard.cli import main
+from forgetguard.report import page
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 JARGON = ("pytest", "test session", "collected", "passed", "failed", "Traceback")
@@ -78,6 +80,17 @@ def test_without_gate_files_the_bundled_circuits_are_judged_and_timed(folder: Pa
     status, told, _ = check(folder, "tiny:base", "tiny:sft", "--estimate")
     assert status == 0
     assert "from earlier checks of this base here" in told.splitlines()[-1]
+
+
+def test_the_page_of_a_check_names_the_command_that_is_that_run_again(folder: Path) -> None:
+    text = "forgetguard: 2\nname: weights\nlimits: {drift.weights: {max: 0.9}}\n"
+    (folder / "weights.gate.yaml").write_text(text)
+    check(folder, "tiny:base", "tiny:lora", "--json", "out.json", "--prompt-seed", "7")
+    written = json.loads((folder / "out.json").read_text())
+    again = shlex.split(page.command(page.run_of(written)))
+    assert again == ["forgetguard", "check", "tiny:base", "tiny:lora", "--prompt-seed=7"]
+    check(folder, *again[2:], "--json", "again.json")
+    assert verdicts(folder / "again.json") == verdicts(folder / "out.json") != []
 
 
 def test_an_estimate_of_a_new_base_times_it_and_judges_nothing(folder: Path) -> None:

@@ -12,8 +12,8 @@ from known_samples import samples
 
 from examples.studies.sensitivity.detection import POWER, detected, redrawn, saturates
 from examples.studies.sensitivity.planting import EDITS, OutputSlice, edit
+from forgetguard.calibration.copies import Moved, matched, perturbation
 from forgetguard.calibration.limits import STEP, fewest_draws, stated
-from forgetguard.calibration.perturbation import Moved, matched, perturbation
 from forgetguard.capabilities.pairs import PromptPair
 
 SHAPES = st.sampled_from([(), (7,), (5, 3), (12, 8), (4, 3, 2)])

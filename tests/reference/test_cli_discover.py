@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import forgetguard as fg
-from forgetguard.api import SUGGESTED_LIMITS
+from forgetguard.api.circuits import SUGGESTED_LIMITS
 from forgetguard.cli import main
 from forgetguard.discovery import on_checkpoint
 from forgetguard.discovery.store import Store

@@ -21,7 +21,13 @@ from examples.studies.sensitivity.planting import EDITS, edit, output_slice
 from forgetguard.anatomy.locate import locate
 from forgetguard.anatomy.members import Head
 from forgetguard.calibration.calibrating import calibrate
-from forgetguard.calibration.copies import changed_copy, describe_plain, temporary_copy
+from forgetguard.calibration.copies import (
+    changed_copy,
+    describe_plain,
+    moved,
+    perturbation,
+    temporary_copy,
+)
 from forgetguard.calibration.nulls import (
     Setting,
     batches_readings,
@@ -29,7 +35,6 @@ from forgetguard.calibration.nulls import (
     read_dtype,
     read_kernel,
 )
-from forgetguard.calibration.perturbation import moved, perturbation
 from forgetguard.calibration.prepared import Prepared, measured, prepare
 from forgetguard.checkpoints.fingerprint import fingerprint
 from forgetguard.checkpoints.options import LoadOptions

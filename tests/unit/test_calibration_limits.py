@@ -17,9 +17,8 @@ from forgetguard.calibration.calibrating import (
     Row,
     advise,
 )
-from forgetguard.calibration.head_sets import HeadSets, any_sets
 from forgetguard.calibration.limits import LimitReading, fewest_draws, read_limit, stated
-from forgetguard.calibration.nulls import BATCHES, DTYPE, MATCHED, Null
+from forgetguard.calibration.nulls import BATCHES, DTYPE, MATCHED, HeadSets, Null, any_sets
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.gate.declaration import GateSpec, InlinePairs, Limit
 from forgetguard.gate.rule import judge

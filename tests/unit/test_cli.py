@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.cli import entry, main, tasks
 from forgetguard.cli.checkpoints import gate_options
 from forgetguard.cli.command import SUMMARIES, whole_imports
-from forgetguard.cli.discover_plan import ABLATIONS, FAITHFUL
+from forgetguard.cli.discover import ABLATIONS, FAITHFUL
 from forgetguard.cli.progress import Bar, progress_bar
 from forgetguard.discovery.circuit import FAITHFUL as THEIR_FAITHFUL
 from forgetguard.errors import CapabilityError
@@ -102,6 +103,11 @@ def test_every_command_of_the_list_is_there_with_options_and_its_own_help() -> N
     for name in ("check", "init", "inspect", "doctor"):
         assert f"examples:\n  forgetguard {name}" in shown[name].format_help()
         assert "--json" in shown[name].format_help()
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"forgetguard {metadata.version('forgetguard')}\n"
 
 
 def test_a_mistyped_command_is_told_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import examples.studies.sensitivity.__main__ as sensitivity
 from examples.studies.sensitivity import dose_response, planting
 from forgetguard.calibration import calibrating, limits
 from forgetguard.cli import calibrate, main
-from forgetguard.cli.circuits import split_tokens
+from forgetguard.cli.checkpoints import split_tokens
 from forgetguard.gate.schema import load_gate_file, save
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def test_misuse_is_said_before_a_model_is_loaded(
 def test_a_base_for_which_nothing_is_bundled_wants_circuit_files(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forgetguard.cli.circuits.bundled_for", lambda *_: ())
+    monkeypatch.setattr("forgetguard.cli.checkpoints.bundled_for", lambda *_: ())
     assert status("calibrate", "base=tiny:base") == 2
     assert "no circuits: no circuit file was given" in capsys.readouterr().err
 

@@ -26,6 +26,7 @@ def test_here_nothing_would_stop_a_run(folder: Path, capsys: pytest.CaptureFixtu
     found = json.loads(capsys.readouterr().out)
     assert [one for one in found["problems"] if one["stops"]] == []
     assert found["pytest_plugin"] is True
+    assert found["forgetguard"] == metadata.version("forgetguard")
     assert found["packages"]["torch"] == metadata.version("torch")
     assert (found["cache"]["folder"], found["cache"]["size"]) == (str(folder / "cache"), "2.0 MB")
 

@@ -96,7 +96,7 @@ def test_a_card_keeps_all_but_the_section() -> None:
 
 def test_an_annotation_stands_on_the_line_of_the_gate_file(tmp_path: Path) -> None:
     found = findings.findings(run(*MIXED, heads=HEADS), Path("/nowhere"))
-    assert [one.circuit for one in found] == ["lost", "vague"]
+    assert [one.gate.circuit for one in found] == ["lost", "vague"]
     lines = findings.commands(found)
     assert lines[0].startswith(
         "::error file=a.circuit.yaml,line=7,title=forgetguard FAIL%3A lost dcv.circuit::"

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from results_documents import HOSTILE, LIMITS, document, estimate, verdict
 from forgetguard.anatomy.members import Head, Mlp
 from forgetguard.cli import main
 from forgetguard.gate.checksum import with_checksum
-from forgetguard.gate.verdict import Estimate, SubjectEvidence, UnitEvidence
+from forgetguard.gate.verdict import Estimate, SubjectEvidence, UnitEvidence, Verdict
 from forgetguard.measures.samples import Note
 from forgetguard.report import json_file, page, page_figures, terminal, wording
 
@@ -189,6 +190,15 @@ def test_the_command_survives_a_shell() -> None:
     ]  # fmt: skip
 
 
+def test_a_check_is_had_again_by_a_check() -> None:
+    content = document(tuned="a b")
+    content["options"] |= {"bundled": "all", "prompt_seed": 7, "origin": True, "html": "p.html"}
+    content["selection"] = {"arguments": [], "command": "check"}
+    assert shlex.split(page.command(page.run_of(content))) == [
+        "forgetguard", "check", "b", "a b", "--prompt-seed=7", "--circuits=all", "--origin",
+    ]  # fmt: skip
+
+
 # --- figures -------------------------------------------------------------------------------------
 
 
@@ -342,6 +352,51 @@ def test_a_trend_has_every_checkpoint_and_says_what_was_not_run() -> None:
     assert trend.index("one") < trend.index("two")
     assert "lost dcv.circuit not run ✕ FAIL" in trend
     assert "Trend" not in Seen(rendered(last)).texts
+
+
+def bounded(bound: float, limit: str = "dcv.circuit") -> Verdict:
+    return replace(verdict("abstain", "kept", limit, HEADS), bound=bound)
+
+
+def test_a_trend_has_every_limit_that_any_run_judged() -> None:
+    runs = [
+        page.run_of(document(bounded(0.1, limit), tuned=limit))
+        for limit in ("dcv.head", "accuracy.drop", "dcv.circuit")
+    ]
+    found = page.trends(runs)
+    assert [limit for _, limit, *_ in found] == ["dcv.circuit", "accuracy.drop", "dcv.head"]
+    assert [[gate is not None for gate in gates] for _, _, gates, _ in found] == [
+        [False, False, True], [False, True, False], [True, False, False],
+    ]  # fmt: skip
+    html = page.render(runs)
+    assert html[html.index(">Trend<") :].count("not run") == 6
+
+
+def test_a_limit_that_changed_is_a_line_of_steps_on_the_axis_of_the_largest() -> None:
+    bounds = (0.1, 0.2, 0.2, None, 0.1)
+    runs = [
+        page.run_of(
+            document(
+                bounded(bound or 0.1, "dcv.circuit" if bound else "dcv.head"), tuned=str(number)
+            )
+        )
+        for number, bound in enumerate(bounds)
+    ]
+    found = {limit: figure for _, limit, _, figure in page.trends(runs)}["dcv.circuit"]
+    # 0.2 is 1, which stands at a half of the axis; 0.1 is half of it, at a third.
+    assert found.steps == ((0, pytest.approx(1 / 3, abs=1e-3)), (0.5, 0.5), (3, found.steps[0][1]))
+    shown = [None if bar is None else bar.value for bar in found.bars]
+    value = pytest.approx((0.5 + 0.11 / 0.2) / 3, abs=1e-3)
+    assert shown == [value, value, value, None, value]
+    html = page.render(runs)
+    assert '<path class="limit" d="M0 32.0H28.8V24.0H122.5V32.0H170"/>' in html
+    assert html.count("<br>allowed 0.") == 4
+
+
+def test_one_limit_is_one_line() -> None:
+    html = rendered(document(bounded(0.1), tuned="1"), document(bounded(0.1), tuned="2"))
+    assert '<path class="limit" d="M0 24.0H170"/>' in html
+    assert "<br>allowed" not in html
 
 
 def written(path: Path, content: dict[str, Any]) -> str:

@@ -143,6 +143,16 @@ def test_a_circuit_that_was_looked_for_says_on_which_pairs(
     assert judged == wording.note(Note("auto", facts))
 
 
+@pytest.mark.parametrize("code", ["unguarded", "drawn", "dropped", "few_templates"])
+@pytest.mark.parametrize(
+    ("limit", "units"),
+    [("sharpness.max", "prompts"), ("dcv.circuit", "pairs"), ("drift.weights", "pairs")],
+)
+def test_a_note_counts_in_the_units_of_its_limit(code: str, limit: str, units: str) -> None:
+    said = wording.note(Note(code, NOTES[code][0]), limit)
+    assert [one for one in ("pairs", "prompts") if one in said] == [units]
+
+
 def test_a_note_of_another_version_shows_what_it_holds() -> None:
     assert wording.note(Note("unheard_of", {"count": 3})) == "unheard_of: count 3"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetguard.anatomy.members import Head
-from forgetguard.api import SUGGESTED_LIMITS
+from forgetguard.api.circuits import SUGGESTED_LIMITS
 from forgetguard.capabilities.capability import Capability
 from forgetguard.checkpoints import placement
 from forgetguard.checkpoints.options import LoadOptions

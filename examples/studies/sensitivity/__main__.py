@@ -22,15 +22,18 @@ from forgetguard.checkpoints.preflight import check
 from forgetguard.checkpoints.spec import CheckpointSpec, resolve
 from forgetguard.cli import entry
 from forgetguard.cli.checkpoints import (
+    FILES,
     add_checkpoints,
     add_load_options,
     load_options,
     read_checkpoints,
+    read_circuits,
+    split_tokens,
+    written,
 )
-from forgetguard.cli.circuits import FILES, read_circuits, split_tokens
 from forgetguard.cli.command import DONE, INTERRUPTED, Command, Job, say, whole_imports
 from forgetguard.cli.progress import progress_bar
-from forgetguard.cli.values import read_whole, written
+from forgetguard.cli.values import read_whole
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.whole_files import write_text

@@ -17,8 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from forgetguard.anatomy.locate import Anatomy
 from forgetguard.anatomy.members import Head
-from forgetguard.calibration.copies import Change
-from forgetguard.calibration.perturbation import matched, stored_dtype
+from forgetguard.calibration.copies import Change, matched, stored_dtype
 from forgetguard.checkpoints.described import Described
 from forgetguard.errors import CheckpointError, SpecificationError
 from forgetguard.gate.resampling import derive_seed
