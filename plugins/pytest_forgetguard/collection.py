@@ -189,7 +189,7 @@ def located(given: str | Path, beside: Path | None, root: Path) -> Path:
     """
     from forgetguard.errors import SpecificationError
 
-    folders = [root] if beside is None else [beside.parent, root]
+    folders = dict.fromkeys([root] if beside is None else [beside.parent, root])
     for folder in folders:
         if (folder / given).is_file():
             return folder / given
