@@ -8,6 +8,8 @@ from typing import Any
 from forgetguard.anatomy.members import Mlp
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import GateSpec
+from forgetguard.measures.documents import EvalTasks
+from forgetguard.measures.task_names import unknown_names
 
 
 def check_names(specs: Iterable[GateSpec]) -> None:
@@ -111,6 +113,22 @@ def check_baseline(specs: Iterable[GateSpec]) -> None:
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
+
+
+def check_eval_tasks(specs: Iterable[GateSpec]) -> None:
+    """Every task and metric that a file asks lm-eval for must be one that it may know.
+
+    Raises:
+        SpecificationError: some are not; one `file:line` each.
+    """
+    asked = {spec: spec.pairs for spec in specs if isinstance(spec.pairs, EvalTasks)}
+    wrong = [
+        f"{spec.where(tasks.line)}: lm_eval: {one}"
+        for spec, tasks in asked.items()
+        for one in unknown_names(tasks)
+    ]
+    if wrong:
+        raise SpecificationError("\n".join(wrong))
 
 
 _SIZES = {

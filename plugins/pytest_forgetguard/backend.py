@@ -75,6 +75,7 @@ class ModelBackend:
         from forgetguard.gate import suitability
 
         suitability.check_names(circuits)
+        suitability.check_eval_tasks(circuits)
         if self._settings.reference is None:
             suitability.check_reference(circuits)
         if self._settings.baseline is None:
