@@ -203,13 +203,9 @@ def is_idle(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> bo
         sides.setdefault(module, []).append(entry)
     if not config.get("lora_alpha", 1):
         return True
-    return bool(sides) and all(any(map(_is_zero, entries)) for entries in sides.values())
-
-
-def _is_zero(entry: TensorEntry) -> bool:
-    with entry.file.open("rb") as stream:
-        stream.seek(entry.start)
-        return not any(stream.read(entry.end - entry.start))
+    return bool(sides) and all(
+        any(not any(entry.read()) for entry in entries) for entries in sides.values()
+    )
 
 
 def lora_part(name: str) -> tuple[str, str | None]:
