@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forgetguard.errors import SpecificationError
 from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.backend import load_baseline
 from pytest_forgetguard.keys import SUFFIXES
@@ -44,7 +45,6 @@ def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
     Raises:
         SpecificationError: otherwise.
     """
-    from forgetguard.errors import SpecificationError
     from forgetguard.gate.baseline import missing_message
 
     settings = run.settings

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from forgetguard.errors import ForgetguardError, SpecificationError
-from pytest_forgetguard.baseline import recorded_only
 from pytest_forgetguard.collection import located
-from pytest_forgetguard.failure import GateFailure, Recorded
+from pytest_forgetguard.failure import GateFailure
 from pytest_forgetguard.python_gates import ASSERTED, MEASURED
 
 if TYPE_CHECKING:
@@ -92,18 +91,15 @@ class Forgetguard:
         self, circuit: str | Path | GateSpec, limit: str, maximum: float | None, own: int = 1
     ) -> Verdict:
         spec = self.circuit(circuit)
-        declared = self._limit(spec, limit, maximum)
-        if declared.over == "baseline" and recorded_only(self.settings, spec.name):
-            self._run.measurements.measure(spec)
-            raise Recorded(spec.name, limit)
-        verdict = self._run.measurements.judge(spec, declared, own=own)
+        verdict = self._run.judge(spec, self._limit(spec, limit, maximum), own=own)
         self._run.uses.note(MEASURED)
         return verdict
 
-    def _record(self, *verdicts: Verdict) -> None:
+    def _assert(self, spec: GateSpec, *verdicts: Verdict) -> None:
         self._run.uses.note(ASSERTED)
         for verdict in verdicts:
             self._run.measurements.record(verdict)
+        self._run.require_pass(spec, *verdicts)
 
     @_from_the_test
     def assert_limit(
@@ -116,8 +112,7 @@ class Forgetguard:
             SpecificationError: there is no such limit, or it may not have this maximum.
         """
         verdict = self.judge(circuit, limit, max=max)
-        self._record(verdict)
-        self._require_pass(self.circuit(circuit), verdict)
+        self._assert(self.circuit(circuit), verdict)
         return verdict
 
     @_from_the_test
@@ -137,8 +132,7 @@ class Forgetguard:
             raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
         own = len(asked)  # they share this gate's part of the run's false-alarm rate
         verdicts = tuple(self._judge(spec, key, maximum, own) for key, maximum in asked.items())
-        self._record(*verdicts)
-        self._require_pass(spec, *verdicts)
+        self._assert(spec, *verdicts)
         return verdicts
 
     def _limit(self, spec: GateSpec, key: str, maximum: float | None) -> Limit:
@@ -151,15 +145,3 @@ class Forgetguard:
         raise SpecificationError(
             f"{spec.path} declares no limit {key!r} (it has {declared}); give max=..., or add it"
         )
-
-    def _require_pass(self, spec: GateSpec, *verdicts: Verdict) -> None:
-        from forgetguard.gate.verdict import Outcome
-
-        allowed = self.settings.allow_abstain
-        unpassed = [
-            verdict
-            for verdict in verdicts
-            if verdict.outcome is not Outcome.PASS and not (allowed and verdict.not_judged)
-        ]
-        if unpassed:
-            raise GateFailure(*unpassed, origin=self._run.origin(spec, *unpassed))

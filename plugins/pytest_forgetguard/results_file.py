@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forgetguard.errors import SpecificationError
+
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
 
@@ -22,7 +24,6 @@ def begin(run: Run) -> None:
     Raises:
         SpecificationError: one cannot be written.
     """
-    from forgetguard.errors import SpecificationError
     from forgetguard.report.json_file import check_target
 
     for what, path, write in _targets(run):

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_forgetguard.baseline import recorded_only
+from pytest_forgetguard.failure import GateFailure, Recorded
 from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
-    from forgetguard.gate.declaration import GateSpec
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.backend import ModelBackend
     from pytest_forgetguard.measuring import Measurements
@@ -99,10 +101,22 @@ class Run:
             self.circuits[path] = self.backend.circuit(path)
         return self.circuits[path]
 
-    def origin(self, circuit: GateSpec, *verdicts: Verdict) -> dict[str, Any] | None:
-        """Where the loss came from, where this run measures that and one of the verdicts fails."""
-        failed = any(verdict.outcome.value == "fail" for verdict in verdicts)
-        return self.measurements.origin(circuit) if self.settings.origin and failed else None
+    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """The verdict on one limit, `own` of which stand for one of the run's. Raises
+        ForgetguardError; Recorded where this run records what the limit compares with."""
+        if limit.over == "baseline" and recorded_only(self.settings, circuit.name):
+            self.measurements.measure(circuit)
+            raise Recorded(circuit.name, limit.key)
+        return self.measurements.judge(circuit, limit, own=own)
+
+    def require_pass(self, circuit: GateSpec, *verdicts: Verdict, rerun: str | None = None) -> None:
+        """Raises GateFailure: a verdict is no pass, and not one that abstains and may."""
+        allowed = self.settings.allow_abstain
+        unpassed = [one for one in verdicts if not (one or (allowed and one.not_judged))]
+        if unpassed:
+            failed = any(one.outcome.value == "fail" for one in unpassed)
+            origin = self.measurements.origin(circuit) if self.settings.origin and failed else None
+            raise GateFailure(*unpassed, rerun=rerun, origin=origin)
 
     @property
     def not_run(self) -> list[str]:
