@@ -97,14 +97,14 @@ def _warnings(run: Run, *, verbose: bool) -> Iterator[str]:
             "ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by nothing: "
             f"{allowed}"
         )
-    if run.not_had:
-        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
+    if run.gates("not_had"):
+        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.gates("not_had"))
         why = "the base cannot do it, or its words do not fit the tokenizer"
         yield f"NOT JUDGED, {why}: {', '.join(names)}"
     if run.misnamed:
         yield f"NOT RUN: {run.misnamed}"
-    if run.ungated:
-        ungated = listed(run.ungated, verbose=verbose)
+    if run.gates("ungated"):
+        ungated = listed(run.gates("ungated"), verbose=verbose)
         yield f"UNGATED, measured and asserted no limit: {ungated}"
 
 
