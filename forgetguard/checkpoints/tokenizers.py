@@ -60,8 +60,10 @@ def load_tokenizer(
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     kinds: list[Any] = [AutoTokenizer]
+    where = f"the tokenizer in {directory}"
     if (directory / "tokenizer.json").is_file():
         kinds.append(PreTrainedTokenizerFast)
+        where = f"{directory / 'tokenizer.json'}"
     probe, tried, errors = _probe_text(directory), [], []
     for kind in kinds:
         try:
@@ -84,8 +86,8 @@ def load_tokenizer(
             f"transformers version that made it"
         )
     raise CheckpointError(
-        f"{spec}: the tokenizer in {directory} cannot be loaded ({first_line(errors[0])}): save "
-        f"it again with save_pretrained, or allow the code that it brings, if you trust it: "
+        f"{spec}: {where} cannot be loaded ({first_line(errors[0])}): save the tokenizer "
+        f"again with save_pretrained, or allow the code that it brings, if you trust it: "
         f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
     ) from errors[0]
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from forgetguard.capabilities.pairs import Prompt, PromptPair
-from forgetguard.capabilities.questions import Question
+from forgetguard.capabilities.pairs import Prompt, PromptPair, Question
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 

@@ -85,7 +85,9 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"forgetguard: {run.recorded}")
     for warning in _warnings(run, verbose=verbosity > 0):
         terminalreporter.write_line(f"forgetguard: {warning}", yellow=True, bold=True)
-    for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
+    # Usage errors that came from workers; those of this process pytest prints itself.
+    of_workers = run.usage_errors if config.pluginmanager.hasplugin("dsession") else ()
+    for problem in [*of_workers, *run.problems]:
         terminalreporter.write_line(f"forgetguard: {problem}", red=True)
 
 
@@ -228,9 +230,3 @@ def _controls(run: Run) -> list[str]:
         if data["controls"]
     ]
     return [f"{verdict.circuit}: {controls(verdict)}" for verdict in verdicts]
-
-
-def _worker_errors(run: Run, reporter: pytest.TerminalReporter) -> list[str]:
-    """Usage errors that came from workers; those of this process pytest prints itself."""
-    distributed = reporter.config.pluginmanager.hasplugin("dsession")
-    return list(run.usage_errors) if distributed else []
