@@ -1,8 +1,23 @@
-"""What all tests share: pytest's own fixture for testing plugins, and garbage not looked for."""
+"""What all tests share: pytest's own fixture for testing plugins, torch on one thread where a file
+asks for it, and garbage not looked for."""
 
 import gc
+from collections.abc import Iterator
+
+import pytest
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small models are faster so, and two workers do not fight for the cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def pytest_collection_finish() -> None:

@@ -172,9 +172,7 @@ def _further(
     """One id for each further answer, as it stands after both prompts."""
     found: list[tuple[int, ...]] = []
     for asked in (pair.clean, pair.counterfactual) if texts else ():
-        prompt = _chat(asked, tokenizer, chat_template) if chat_template else asked
-        before = _ids(prompt, tokenizer, special=not chat_template)
-        wholes = _all_ids([prompt + text for text in texts], tokenizer, special=not chat_template)
+        before, *wholes = _ids(asked, ("", *texts), tokenizer, chat_template)
         if any(whole[:-1] != before for whole in wholes):
             raise _UnfitError("a further answer is not one token")
         found.append(tuple(whole[-1] for whole in wholes))
@@ -193,8 +191,7 @@ def encode_prompt(
             completion's beginning.
     """
     if not prompt.completion:
-        text = _chat(prompt.clean, tokenizer, chat_template) if chat_template else prompt.clean
-        ids = _ids(text, tokenizer, special=not chat_template)
+        (ids,) = _ids(prompt.clean, ("",), tokenizer, chat_template)
         if not ids:
             raise CapabilityError(f"the tokenizer gives no tokens for {prompt.clean!r}")
         return ids, ()
@@ -208,9 +205,7 @@ def _in_place(
     prompt: str, answer: str, tokenizer: Any, chat_template: ChatTemplate
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of the prompt, and ids of the answer as it stands after it."""
-    if chat_template:
-        prompt = _chat(prompt, tokenizer, chat_template)
-    before, whole = _all_ids([prompt, prompt + answer], tokenizer, special=not chat_template)
+    before, whole = _ids(prompt, ("", answer), tokenizer, chat_template)
     if not before:
         raise CapabilityError(
             f"the tokenizer gives no tokens for {prompt!r}: its files do not fit its class; "
@@ -279,21 +274,20 @@ def reply_marker(tokenizer: Any, chat_template: ChatTemplate) -> str:
     return ""
 
 
-def _ids(text: str, tokenizer: Any, *, special: bool) -> tuple[int, ...]:
-    ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-    return _without_end(ids, tokenizer, special=special)
-
-
-def _all_ids(texts: list[str], tokenizer: Any, *, special: bool) -> list[tuple[int, ...]]:
-    """The ids of each text; one call is ten times as fast as one for each."""
+def _ids(
+    prompt: str, after: Sequence[str], tokenizer: Any, chat_template: ChatTemplate
+) -> list[tuple[int, ...]]:
+    """The ids of the prompt with each of `after` behind it; one call is ten times as fast as one
+    for each."""
+    special = not chat_template  # a template writes its own
+    start = _chat(prompt, tokenizer, chat_template) if chat_template else prompt
+    texts = [start + text for text in after]
     every = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
-    return [_without_end(ids, tokenizer, special=special) for ids in every]
-
-
-def _without_end(ids: Sequence[int], tokenizer: Any, *, special: bool) -> tuple[int, ...]:
     # An end-of-text token that the tokenizer appends would stand between prompt and answer.
-    ended = special and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
-    return tuple(ids[:-1] if ended else ids)
+    end = tokenizer.eos_token_id
+    return [
+        tuple(ids[:-1] if special and len(ids) > 1 and ids[-1] == end else ids) for ids in every
+    ]
 
 
 def _check_loss(encoded: Encoded) -> None:

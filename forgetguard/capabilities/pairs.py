@@ -1,4 +1,4 @@
-"""Prompt pairs, and prompts, as text: what a capability asks, before any tokenizer has seen it."""
+"""Prompt pairs, prompts and questions as text, before any tokenizer has seen them."""
 
 from __future__ import annotations
 
@@ -45,3 +45,16 @@ class Prompt:
     completion: str = ""
     template: str = ""
     line: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its answer, without a counterfactual: evaluation data of one's own.
+
+    What is asked, the right answer, and the options that it is one of (none: the model has to write
+    it). `line` is where it was read from."""
+
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()
+    line: int = 0

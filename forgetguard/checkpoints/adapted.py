@@ -11,8 +11,7 @@ from safetensors import safe_open
 from forgetguard.checkpoints.described import describe
 from forgetguard.checkpoints.files import INPUT_EMBEDDINGS, OUTPUT_EMBEDDINGS, TensorEntry
 from forgetguard.checkpoints.loading import add_adapter
-from forgetguard.checkpoints.logits import IDLE, difference, small_batch_logits
-from forgetguard.checkpoints.merging import merged
+from forgetguard.checkpoints.merging import IDLE, difference, merged, small_batch_logits
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import CheckpointSpec
 from forgetguard.checkpoints.trusted import explained

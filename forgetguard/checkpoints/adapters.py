@@ -99,12 +99,7 @@ def full_checkpoint_under(spec: CheckpointSpec, base: CheckpointSpec) -> Checkpo
         return spec
     if base.kind != "adapter":
         return base
-    if base.base is None:
-        raise CheckpointError(
-            f"{base} is an adapter whose {ADAPTER_CONFIG} names no base_model_name_or_path: give "
-            f"the full base checkpoint as base="
-        )
-    if spec.base != base.base:
+    if base.base is not None and spec.base != base.base:
         raise CheckpointError(
             f"{base} is an adapter of {base.base}, but {spec} is an adapter of "
             f"{spec.base or 'an unnamed base'}: merge the base adapter into a full checkpoint "
@@ -121,14 +116,13 @@ def named_base(adapter: CheckpointSpec) -> CheckpointSpec:
     """
     if adapter.base is None:
         raise CheckpointError(
-            f"{adapter} is an adapter whose {ADAPTER_CONFIG} names no base: give its base as base="
+            f"{adapter} is an adapter whose {ADAPTER_CONFIG} names no base_model_name_or_path: "
+            f"give the full base checkpoint as base="
         )
     beside = Path(adapter.location) / adapter.base
+    relative = adapter.base.startswith(".") and beside.is_dir()
     try:
-        if adapter.base.startswith(".") and beside.is_dir():
-            found = resolve(str(beside.resolve()), adapter.role)
-        else:
-            found = resolve(adapter.base, adapter.role)
+        found = resolve(str(beside.resolve()) if relative else adapter.base, adapter.role)
     except CheckpointError as error:
         raise CheckpointError(
             f"{adapter} is an adapter of {adapter.base}, which cannot be used ({error}): give the "
@@ -203,13 +197,9 @@ def is_idle(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> bo
         sides.setdefault(module, []).append(entry)
     if not config.get("lora_alpha", 1):
         return True
-    return bool(sides) and all(any(map(_is_zero, entries)) for entries in sides.values())
-
-
-def _is_zero(entry: TensorEntry) -> bool:
-    with entry.file.open("rb") as stream:
-        stream.seek(entry.start)
-        return not any(stream.read(entry.end - entry.start))
+    return bool(sides) and all(
+        any(not any(entry.read()) for entry in entries) for entries in sides.values()
+    )
 
 
 def lora_part(name: str) -> tuple[str, str | None]:

@@ -43,6 +43,20 @@ class TensorEntry:
     start: int
     end: int
 
+    def read(self, at: int = 0, most: int | None = None) -> bytes:
+        """The tensor's bytes from `at` on, no more than `most` (raises CheckpointError)."""
+        start = self.start + at
+        length = self.end - start if most is None else min(most, self.end - start)
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(start)
+                data = stream.read(length)
+        except OSError as error:
+            raise unreadable(self.file, error) from error
+        if len(data) < length:
+            raise CheckpointError(f"{self.file} became shorter while it was read: try again")
+        return data
+
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
@@ -61,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): {_SAVE_AGAIN}") from error
+        raise unreadable(path, error) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}): {_SAVE_AGAIN}") from error
     if not isinstance(content, dict):
@@ -153,7 +167,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
                 raise _corrupt(file, f"its header claims {length} bytes, the file has {size}")
             raw = stream.read(length)
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({error.strerror}): {_SAVE_AGAIN}") from error
+        raise unreadable(file, error) from error
     try:
         header = json.loads(raw)
         entries = {k: v for k, v in header.items() if k != "__metadata__"}
@@ -232,6 +246,12 @@ def _weight_map(index: Path) -> dict[str, str]:
             f"{index} has no weight_map that names a shard for each tensor: {_SAVE_AGAIN}"
         )
     return found
+
+
+def unreadable(file: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{file} cannot be read ({error.strerror}): check its permissions, or copy it again"
+    )
 
 
 def _corrupt(file: Path, what: str) -> CheckpointError:

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetguard.checkpoints.files import TensorEntry, find_weights, read_headers, read_json
+from forgetguard.checkpoints.files import (
+    TensorEntry,
+    find_weights,
+    read_headers,
+    read_json,
+    unreadable,
+)
 from forgetguard.checkpoints.foreign import foreign_errors
 from forgetguard.checkpoints.known_hashes import known_hash
 from forgetguard.checkpoints.local import localise
 from forgetguard.checkpoints.options import LoadOptions
 from forgetguard.checkpoints.spec import ADAPTER_CONFIG, CONFIG, CheckpointSpec
-from forgetguard.errors import CheckpointError
 
 ABSENT = "absent"
 TOKENIZER_FILES = (
@@ -110,28 +115,18 @@ def config_fingerprint(directory: Path, *, adapter: bool) -> str:
 def digest_tensors(tensors: Mapping[str, TensorEntry]) -> str:
     """sha256 over name, dtype, shape and the hashes of the 8 MiB chunks of every tensor."""
     chunks = [
-        (name, start, min(start + _CHUNK, entry.end))
-        for name, entry in sorted(tensors.items())
-        for start in range(entry.start, entry.end, _CHUNK)
+        (entry, at)
+        for _, entry in sorted(tensors.items())
+        for at in range(0, entry.end - entry.start, _CHUNK)
     ]
     total = hashlib.sha256()
-    with _Readers() as readers:
-        for entry in tensors.values():
-            readers.open(entry.file)  # here, in one thread, so that the threads only read
-
-        def hashed(chunk: tuple[str, int, int]) -> tuple[tuple[str, int], bytes]:
-            name, start, end = chunk
-            content = readers.read(tensors[name].file, start, end - start)
-            return (name, start), hashlib.sha256(content).digest()
-
-        # hashlib lets go of the interpreter lock, so threads are enough.
-        count = min(_THREADS, os.cpu_count() or 1, len(chunks))
-        with ThreadPoolExecutor(max(1, count)) as pool:
-            digests = dict(pool.map(hashed, chunks))
-    for name, entry in sorted(tensors.items()):
-        total.update(json.dumps([name, entry.dtype, list(entry.shape)]).encode())
-        for start in range(entry.start, entry.end, _CHUNK):
-            total.update(digests[name, start])
+    # hashlib lets go of the interpreter lock, so threads are enough.
+    with ThreadPoolExecutor(max(1, min(_THREADS, os.cpu_count() or 1, len(chunks)))) as pool:
+        digests = pool.map(lambda one: hashlib.sha256(one[0].read(one[1], _CHUNK)).digest(), chunks)
+        for name, entry in sorted(tensors.items()):
+            total.update(json.dumps([name, entry.dtype, list(entry.shape)]).encode())
+            for _ in range(entry.start, entry.end, _CHUNK):
+                total.update(next(digests))
     return total.hexdigest()
 
 
@@ -145,54 +140,15 @@ def same_tensors(a: Mapping[str, TensorEntry], b: Mapping[str, TensorEntry]) -> 
     """
     if _description(a) != _description(b):
         return False
-    with _Readers() as readers:
-        for name, entry in sorted(a.items()):
-            other = b[name]
-            for start in range(0, entry.end - entry.start, _CHUNK):
-                length = min(_CHUNK, entry.end - entry.start - start)
-                left = readers.read(entry.file, entry.start + start, length)
-                if left != readers.read(other.file, other.start + start, length):
-                    return False
-    return True
+    return all(
+        entry.read(at, _CHUNK) == b[name].read(at, _CHUNK)
+        for name, entry in sorted(a.items())
+        for at in range(0, entry.end - entry.start, _CHUNK)
+    )
 
 
 def _description(tensors: Mapping[str, TensorEntry]) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (entry.dtype, entry.shape) for name, entry in tensors.items()}
-
-
-class _Readers:
-    """Open files, read at given places from several threads (os.pread moves no file position)."""
-
-    def __init__(self) -> None:
-        self._descriptors: dict[Path, int] = {}
-
-    def __enter__(self) -> _Readers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-
-    def open(self, file: Path) -> None:
-        if file not in self._descriptors:
-            try:
-                self._descriptors[file] = os.open(file, os.O_RDONLY)
-            except OSError as error:
-                raise _unreadable(file, error) from error
-
-    def read(self, file: Path, start: int, length: int) -> bytes:
-        self.open(file)
-        try:
-            data = os.pread(self._descriptors[file], length, start)
-            while len(data) < length:  # a read of a network file system may come back short
-                more = os.pread(self._descriptors[file], length - len(data), start + len(data))
-                if not more:
-                    raise CheckpointError(f"{file} became shorter while it was read: try again")
-                data += more
-        except OSError as error:
-            raise _unreadable(file, error) from error
-        return data
 
 
 def _digest_json(content: dict[str, Any], without: frozenset[str]) -> str:
@@ -214,12 +170,6 @@ def digest_files(files: list[Path] | tuple[Path, ...]) -> str:
             with file.open("rb") as stream:
                 inner = hashlib.file_digest(stream, "sha256").digest()
         except OSError as error:
-            raise _unreadable(file, error) from error
+            raise unreadable(file, error) from error
         total.update(file.name.encode() + b"\0" + inner)
     return total.hexdigest()
-
-
-def _unreadable(file: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{file} cannot be read ({error.strerror}): check its permissions, or copy it again"
-    )

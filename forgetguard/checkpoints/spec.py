@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from forgetguard.checkpoints.files import FULL, INDEX_SUFFIX, gguf_in, gguf_step, read_json
 from forgetguard.errors import CheckpointError, some
 
 Kind = Literal["directory", "hub", "adapter"]
@@ -15,12 +16,7 @@ Kind = Literal["directory", "hub", "adapter"]
 TINY = ("base", "sft", "rl", "lora")
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
-_FULL_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_FULL_WEIGHTS = {*FULL, *(f"{name}{INDEX_SUFFIX}" for name in FULL)}
 _HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*(?:/[\w][\w.-]*)?)(?:@(?P<revision>[\w][\w./-]*))?")
 _OF_HUB_CACHE = "models--"
 _LISTED = 12
@@ -77,8 +73,6 @@ def resolve(given: str, role: str) -> CheckpointSpec:
     if path.is_dir():
         return resolve_directory(path, given=text, role=role)
     if path.suffix == ".gguf" and path.is_file():
-        from forgetguard.checkpoints.files import gguf_step
-
         raise CheckpointError(f"{role}={text} is no checkpoint: {gguf_step(path.resolve())}")
     if path.exists():
         raise CheckpointError(
@@ -100,7 +94,7 @@ def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
     """
     location = _absolute(path)
     names = sorted(entry.name for entry in path.iterdir())
-    has_full_weights = CONFIG in names and any(name in names for name in _FULL_WEIGHTS)
+    has_full_weights = CONFIG in names and not _FULL_WEIGHTS.isdisjoint(names)
     if ADAPTER_CONFIG in names and has_full_weights:
         raise CheckpointError(
             f"{role}={given}: {location} holds a full checkpoint and a peft adapter too "
@@ -108,8 +102,6 @@ def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
             f"them to a directory of its own"
         )
     if ADAPTER_CONFIG in names:
-        from forgetguard.checkpoints.files import read_json
-
         named = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
         base = named if isinstance(named, str) and named else None
         return CheckpointSpec(role, given, "adapter", location, base=base)
@@ -120,8 +112,6 @@ def resolve_directory(path: Path, *, given: str, role: str) -> CheckpointSpec:
 
 def _no_checkpoint(path: Path, names: list[str], role: str) -> str:
     """Why a directory is none, and what to give instead."""
-    from forgetguard.checkpoints.files import gguf_in, gguf_step
-
     location, gguf = _absolute(path), gguf_in(path)
     if gguf is not None:
         return f"{location} holds no checkpoint but {gguf.name}: {gguf_step(gguf.resolve())}"
@@ -169,12 +159,12 @@ def _resolve_hub_id(text: str, role: str) -> CheckpointSpec:
 
 
 def _looks_like_a_path(text: str) -> bool:
-    separators = {os.sep, os.altsep} - {None}
+    separators = tuple(filter(None, (os.sep, os.altsep)))
     name = text.partition("@")[0]
     return (
-        text.startswith((".", "~", *(s for s in separators if s)))
-        or any(text.endswith(s) for s in separators if s)
-        or sum(name.count(s) for s in separators if s) > 1
+        text.startswith((".", "~", *separators))
+        or text.endswith(separators)
+        or sum(map(name.count, separators)) > 1
         or Path(text).is_absolute()
     )
 

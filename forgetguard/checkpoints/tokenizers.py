@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgetguard.checkpoints.files import read_json
 from forgetguard.checkpoints.fingerprint import TOKENIZER_FILES, digest_files
@@ -57,56 +57,39 @@ def load_tokenizer(
         raise CheckpointError(
             f"{spec} has no tokenizer in {directory}: save its tokenizer there with save_pretrained"
         )
-    probe = _probe_text(directory)
-    tokenizer = _auto(spec, directory, options)
-    if _yields(tokenizer, probe):
-        return tokenizer
-    fallback = _general(spec, directory)
-    if fallback is not None and _yields(fallback, probe):
-        return fallback
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    kinds: list[Any] = [AutoTokenizer]
+    where = f"the tokenizer in {directory}"
+    if (directory / "tokenizer.json").is_file():
+        kinds.append(PreTrainedTokenizerFast)
+        where = f"{directory / 'tokenizer.json'}"
+    probe, tried, errors = _probe_text(directory), [], []
+    for kind in kinds:
+        try:
+            with quiet():
+                tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(
+                    str(directory),
+                    trust_remote_code=options.trust_remote_code,
+                    local_files_only=True,
+                )
+        except Exception as error:  # transformers and tokenizers raise bare Exceptions here
+            errors.append(error)
+            continue
+        if _yields(tokenizer, probe):
+            return tokenizer
+        tried.append(type(tokenizer).__name__)
+    if tried:
+        raise CheckpointError(
+            f"{spec}: its tokenizer in {directory} turns text into no known ids (tried "
+            f"{' and '.join(tried)} on {probe[:40]!r}...): save the tokenizer again with the "
+            f"transformers version that made it"
+        )
     raise CheckpointError(
-        f"{spec}: its tokenizer in {directory} turns text into no known ids (tried "
-        f"{type(tokenizer).__name__}{' and the general fast tokenizer' if fallback else ''} on "
-        f"{probe[:40]!r}...): save the tokenizer again with the transformers version that made it"
-    )
-
-
-def _auto(spec: CheckpointSpec, directory: Path, options: LoadOptions) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet():
-            loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                str(directory), trust_remote_code=options.trust_remote_code, local_files_only=True
-            )
-        return loaded
-    except Exception as error:  # transformers and tokenizers raise bare Exceptions here
-        fallback = _general(spec, directory)
-        if fallback is not None:
-            return fallback
-        raise CheckpointError(
-            f"{spec}: the tokenizer in {directory} cannot be loaded ({first_line(error)}): save "
-            f"it again with save_pretrained, or allow the code that it brings, if you trust it: "
-            f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
-        ) from error
-
-
-def _general(spec: CheckpointSpec, directory: Path) -> PreTrainedTokenizerBase | None:
-    from transformers import PreTrainedTokenizerFast
-
-    if not (directory / "tokenizer.json").is_file():
-        return None
-    try:
-        with quiet():
-            loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
-                str(directory), local_files_only=True
-            )
-        return loaded
-    except Exception as error:
-        raise CheckpointError(
-            f"{spec}: {directory / 'tokenizer.json'} cannot be loaded ({first_line(error)}): "
-            f"save the tokenizer again with save_pretrained"
-        ) from error
+        f"{spec}: {where} cannot be loaded ({first_line(errors[0])}): save the tokenizer "
+        f"again with save_pretrained, or allow the code that it brings, if you trust it: "
+        f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
+    ) from errors[0]
 
 
 def _yields(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +192,13 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
     left: list[str] = []
     if plan.paths:
         files = dict.fromkeys(path.partition("::")[0] for path in plan.paths)
-        gates = list(read_circuits(list(files), plan.base, plan.loading))
+        found = read_circuits(list(files), plan.base, plan.loading)
+        gates = [_selected(gate, plan.paths) for gate in found]
         what = "gate file"
     else:
-        found = bundled_for(plan.base, plan.loading)
-        judged, left = divided(found, core=plan.asked.circuits == _SETS[0])
-        gates = [spec for path, spec in found if path in judged]
+        bundled = bundled_for(plan.base, plan.loading)
+        judged, left = divided(bundled, core=plan.asked.circuits == _SETS[0])
+        gates = [spec for path, spec in bundled if path in judged]
         if not gates:
             raise SpecificationError(
                 f"none of the bundled circuits fits {plan.base}: give gate files (forgetguard init "
@@ -218,6 +219,24 @@ def _gates(plan: Plan) -> Sequence[GateSpec]:
     what = f"{_count(len(limits), 'limit')} on {_count(first, 'prompt')}"
     _print(f"{what}{undecided}: {', '.join(each)}")
     return gates
+
+
+def _selected(gate: GateSpec, paths: Sequence[str]) -> GateSpec:
+    """The gate with those of its limits that the paths name.
+
+    Raises:
+        SpecificationError: a node id in its file names none.
+    """
+    ids = {f"{gate.name}::{limit.key}": limit for limit in gate.limits}
+    named: list[str] = []
+    for file, _, name in (path.partition("::") for path in paths):
+        if not Path(gate.path or "").resolve().is_relative_to(Path(file).resolve()):
+            continue
+        if name not in ("", gate.name, *ids):
+            known = ", ".join(f"{file}::{one}" for one in ids)
+            raise SpecificationError(f"{file}::{name}: no such limit; there are {known}")
+        named += [name] if name in ids else ids
+    return replace(gate, limits=tuple(limit for one, limit in ids.items() if one in named))
 
 
 def _count(number: int, noun: str) -> str:

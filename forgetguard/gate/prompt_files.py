@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from forgetguard.capabilities.pairs import Prompt, PromptPair
-from forgetguard.capabilities.questions import Question
+from forgetguard.capabilities.pairs import Prompt, PromptPair, Question
 from forgetguard.capabilities.readouts import READOUTS
 from forgetguard.gate.yaml_lines import Problems, nearest, read_text
 

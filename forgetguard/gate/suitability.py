@@ -8,6 +8,8 @@ from typing import Any
 from forgetguard.anatomy.members import Mlp
 from forgetguard.errors import SpecificationError
 from forgetguard.gate.declaration import Fits, GateSpec
+from forgetguard.measures.documents import EvalTasks
+from forgetguard.measures.task_names import unknown_names
 
 _OVER = {
     "reference": "a third checkpoint: give reference=...",
@@ -110,6 +112,22 @@ def check_given(specs: Iterable[GateSpec], *, reference: bool, baseline: bool) -
     ]
     if needy:
         raise SpecificationError("\n".join(needy))
+
+
+def check_eval_tasks(specs: Iterable[GateSpec]) -> None:
+    """Every task and metric that a file asks lm-eval for must be one that it may know.
+
+    Raises:
+        SpecificationError: some are not; one `file:line` each.
+    """
+    asked = {spec: spec.pairs for spec in specs if isinstance(spec.pairs, EvalTasks)}
+    wrong = [
+        f"{spec.where(tasks.line)}: lm_eval: {one}"
+        for spec, tasks in asked.items()
+        for one in unknown_names(tasks)
+    ]
+    if wrong:
+        raise SpecificationError("\n".join(wrong))
 
 
 _SIZES = {

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetguard.capabilities.pairs import Prompt
-from forgetguard.capabilities.questions import Question
+from forgetguard.capabilities.pairs import Prompt, Question
 from forgetguard.measures.samples import BASE, TUNED, FloatArray, Samples, Unit
 
 if TYPE_CHECKING:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import hashlib
 import io
 import json
 import logging
 import random
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -45,6 +43,7 @@ from forgetguard.measures.measure import Opened
 from forgetguard.measures.registry import described
 from forgetguard.measures.samples import BASE, FloatArray, Key
 from forgetguard.measures.saved import Saved, digest
+from forgetguard.measures.task_names import own_names, told, unknown_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -123,40 +122,18 @@ def _manager(asked: EvalTasks) -> Any:
     missing = {*asked.tasks} - {*manager.all_tasks}
     if not missing:
         return manager
-    named, unknown = _in_its_files(missing)
-    known = [*manager.all_tasks, *named]
-    if not unknown:
-        found = [named.get(name, []) for name in sorted(missing)]
-        alone = all([kind for kind, _ in one] == [b"task"] for one in found)
-        folders = dict.fromkeys(path.parent for one in found for _, path in one) if alone else ()
-        manager = TaskManager(include_path=[*folders, *include], include_defaults=False)
-        if not missing <= {*manager.all_tasks}:  # a group, a tag, or named in another way
-            manager = TaskManager(include_path=include)
-            unknown, known = missing - {*manager.all_tasks}, manager.all_tasks
-    for name in sorted(unknown):
-        close = difflib.get_close_matches(name, known, n=1)
-        meant = f"did you mean {close[0]!r}?" if close else "give include: FOLDER with its YAML"
-        raise MeasurementError(f"lm-eval knows no task {name!r}: {meant}")
+    for wrong in unknown_names(asked):
+        raise MeasurementError(wrong)
+    own = own_names()
+    found = [own.files.get(name, []) if own else [] for name in sorted(missing)]
+    alone = all([kind for kind, _ in one] == ["task"] for one in found)
+    folders = dict.fromkeys(path.parent for one in found for _, path in one) if alone else ()
+    manager = TaskManager(include_path=[*folders, *include], include_defaults=False)
+    if not missing <= {*manager.all_tasks}:  # a group, a tag, or named in another way
+        manager = TaskManager(include_path=include)
+        for name in sorted(missing - {*manager.all_tasks}):
+            raise MeasurementError(told("task", name, manager.all_tasks))
     return manager
-
-
-# What a task file calls itself, or is a part of.
-_NAMED = re.compile(rb"^[\"']?(task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.M)
-
-
-def _in_its_files(names: set[str]) -> tuple[dict[str, list[tuple[bytes, Path]]], set[str]]:
-    """Who calls itself what in lm-eval's task files, as (task, group or tag, its file) by name;
-    and those of `names` that stand in none of these files."""
-    import lm_eval.tasks
-
-    named: dict[str, list[tuple[bytes, Path]]] = {}
-    unseen = set(names)
-    for path in Path(lm_eval.tasks.__path__[0]).rglob("*.yaml"):
-        text = path.read_bytes()
-        unseen -= {name for name in unseen if name.encode() in text}
-        for kind, name in _NAMED.findall(text):
-            named.setdefault(name.decode(), []).append((kind, path))
-    return named, unseen
 
 
 def _with_whole_paths(manager: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the plugin needs of forgetguard, in one place; everything in here is imported on use."""
+"""What the plugin needs of forgetguard, in one place; all but its errors is imported on use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from forgetguard.errors import SpecificationError
 
 if TYPE_CHECKING:
     from forgetguard.checkpoints.options import LoadOptions
@@ -76,6 +78,7 @@ class ModelBackend:
 
         reference, baseline = self._settings.reference, self._settings.baseline
         suitability.check_names(circuits)
+        suitability.check_eval_tasks(circuits)
         suitability.check_given(
             circuits, reference=reference is not None, baseline=baseline is not None
         )
@@ -96,7 +99,6 @@ class ModelBackend:
     def limit(self, key: str, maximum: float) -> Limit:
         """A limit that a Python gate declares. Raises SpecificationError for an unknown key, and
         for a maximum that a circuit file may not have."""
-        from forgetguard.errors import SpecificationError
         from forgetguard.gate.declaration import Limit
         from forgetguard.gate.schema import check_maximum
 

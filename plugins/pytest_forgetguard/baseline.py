@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forgetguard.errors import SpecificationError
 from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.backend import load_baseline
 from pytest_forgetguard.keys import SUFFIXES
 
 if TYPE_CHECKING:
     from forgetguard.gate.declaration import GateSpec
-    from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
 
 
@@ -44,7 +44,6 @@ def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
     Raises:
         SpecificationError: otherwise.
     """
-    from forgetguard.errors import SpecificationError
     from forgetguard.gate.baseline import missing_message
 
     settings = run.settings
@@ -64,15 +63,6 @@ def check_selection(run: Run, circuits: Sequence[GateSpec]) -> None:
     ]
     if lacking:
         raise SpecificationError("\n".join(lacking))
-
-
-def recorded_only(settings: Settings, circuit: str) -> bool:
-    """Whether a limit over the baseline is recorded in this run instead of judged: in an update,
-    and for a circuit that is about to be added."""
-    if settings.update_new_only:
-        baseline = load_baseline(settings)
-        return baseline is None or circuit not in baseline.circuits
-    return settings.update
 
 
 # --- at the end ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forgetguard.errors import ForgetguardError, SpecificationError
 from pytest_forgetguard import baseline, near_misses
 from pytest_forgetguard.backend import BUNDLED
 from pytest_forgetguard.items import CircuitFile, LimitItem
@@ -43,8 +44,6 @@ def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
     """Add the circuits that no path led to, before anything is deselected; then plan the run."""
-    from forgetguard.errors import ForgetguardError
-
     run = config.stash[RUN]
     try:
         _add_declared(session, run, items)
@@ -109,8 +108,6 @@ def _add_bundled(session: pytest.Session, run: Run, items: list[pytest.Item]) ->
     Raises:
         SpecificationError: none fits, or a path was given.
     """
-    from forgetguard.errors import SpecificationError
-
     if run.circuit_files_seen or any(is_gate(item) for item in items):
         return
     given = near_misses.paths_given(session.config)
@@ -170,8 +167,6 @@ def _circuits(run: Run, items: Iterable[pytest.Item], root: Path) -> list[GateSp
 
 
 def _named(marker: pytest.Mark, item: pytest.Item) -> list[str | Path]:
-    from forgetguard.errors import SpecificationError
-
     circuit = marker.kwargs.get("circuit", [])
     if marker.args or marker.kwargs.keys() - {"circuit"}:
         raise SpecificationError(
@@ -187,9 +182,7 @@ def located(given: str | Path, beside: Path | None, root: Path) -> Path:
     Raises:
         SpecificationError: it is in neither place.
     """
-    from forgetguard.errors import SpecificationError
-
-    folders = [root] if beside is None else [beside.parent, root]
+    folders = dict.fromkeys([root] if beside is None else [beside.parent, root])
     for folder in folders:
         if (folder / given).is_file():
             return folder / given

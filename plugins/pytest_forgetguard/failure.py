@@ -1,4 +1,5 @@
-"""A failed gate: an AssertionError that carries its verdicts, and how pytest shows one."""
+"""A gate that is no pass: the AssertionError that carries its verdicts, how pytest shows one, and
+what is skipped because nothing is judged."""
 
 from __future__ import annotations
 
@@ -40,6 +41,29 @@ class Recorded(Skipped):
             f"RECORDED, not judged: {circuit} {limit}; run again without recording to gate on it",
             _use_item_location=True,
         )
+
+
+class NotHad(Skipped):
+    """A limit of a bundled circuit that runs because nobody named any, on a capability that the
+    base has not, or whose prompts do not fit its tokenizer.
+
+    A circuit file of the user's own declares what a release must keep, so that an abstention fails
+    the run. The bundled defaults guess at what a base may be able to do; a guess that is wrong says
+    nothing about the tuned model. It is skipped only where the base, and it alone, was found not to
+    have the capability; and a run in which that is true of every default is no pass.
+    """
+
+    def __init__(self, circuit: str, limit: str, why: str) -> None:
+        super().__init__(f"NOT HAD, not judged: {why} ({circuit} {limit})", _use_item_location=True)
+
+
+def base_has_not(verdict: Verdict) -> bool:
+    """Whether the verdict says that the base lacks the capability, and nothing about tuned."""
+    from forgetguard.gate.verdict import Code, Outcome
+
+    # Not NO_CIRCUIT: by the pairs of the run the base can then do it, and nothing was looked at.
+    cannot = (Code.BASE_WRONG, Code.BASE_READOUT, Code.BASE_UNMOVED)
+    return verdict.outcome is Outcome.ABSTAIN and verdict.code in cannot
 
 
 def without_traceback(text: str, path: Path, line: int) -> ReprExceptionInfo:

@@ -73,10 +73,10 @@ def decide(status: int, run: Run, *, verbose: bool = False) -> int:
         run.problems.append(
             "no gate asserted a limit that was kept: nothing was shown to be kept; use "
             "forgetguard.assert_limit or forgetguard.check"
-            if run.ungated
+            if run.gates("ungated")
             else "the base has none of the capabilities of the bundled circuits: nothing was shown "
             "to be kept; write a circuit file for what it can do (forgetguard discover)"
-            if run.not_had
+            if run.gates("not_had")
             else "every gate abstained: nothing was shown to be kept"
         )
     return int(pytest.ExitCode.TESTS_FAILED if unpassed or run.problems else pytest.ExitCode.OK)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from pytest_forgetguard.baseline import recorded_only
+from forgetguard.errors import ForgetguardError, SpecificationError
 from pytest_forgetguard.collection import located
-from pytest_forgetguard.failure import GateFailure, Recorded
+from pytest_forgetguard.failure import GateFailure
 from pytest_forgetguard.python_gates import ASSERTED, MEASURED
 
 if TYPE_CHECKING:
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.settings import Settings
     from pytest_forgetguard.state import Run
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def _from_the_test(call: Callable[Given, Found]) -> Callable[Given, Found]:
+    """What its user can mend (a limit that is not kept, an error of ours) is raised as from her own
+    line: frames of plugin and package above the message would say nothing. A defect keeps its."""
+
+    @wraps(call)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+        __tracebackhide__ = True
+        try:
+            return call(*args, **kwargs)
+        except (ForgetguardError, GateFailure) as error:
+            raise error.with_traceback(None) from None
+
+    return called
 
 
 class Forgetguard:
@@ -36,11 +55,13 @@ class Forgetguard:
         return self._run.settings
 
     @property
+    @_from_the_test
     def pair(self) -> ModelPair:
         """Handles to base, tuned and reference; weights are loaded on use."""
         self._run.uses.note(MEASURED)
         return self._run.backend.pair()
 
+    @_from_the_test
     def circuit(self, circuit: str | Path | GateSpec) -> GateSpec:
         """Read a circuit file; of a GateSpec without a prompt seed of its own, that with the run's.
         Raises SpecificationError."""
@@ -51,6 +72,7 @@ class Forgetguard:
         path = located(circuit, self._run.measurements.here, self._root)
         return self._run.circuit(path)
 
+    @_from_the_test
     def judge(
         self, circuit: str | Path | GateSpec, limit: str, *, max: float | None = None
     ) -> Verdict:
@@ -69,19 +91,17 @@ class Forgetguard:
         self, circuit: str | Path | GateSpec, limit: str, maximum: float | None, own: int = 1
     ) -> Verdict:
         spec = self.circuit(circuit)
-        declared = self._limit(spec, limit, maximum)
-        if declared.over == "baseline" and recorded_only(self.settings, spec.name):
-            self._run.measurements.measure(spec)
-            raise Recorded(spec.name, limit)
-        verdict = self._run.measurements.judge(spec, declared, own=own)
+        verdict = self._run.judge(spec, self._limit(spec, limit, maximum), own=own)
         self._run.uses.note(MEASURED)
         return verdict
 
-    def _record(self, *verdicts: Verdict) -> None:
+    def _assert(self, spec: GateSpec, *verdicts: Verdict) -> None:
         self._run.uses.note(ASSERTED)
         for verdict in verdicts:
             self._run.measurements.record(verdict)
+        self._run.require_pass(spec, *verdicts)
 
+    @_from_the_test
     def assert_limit(
         self, circuit: str | Path | GateSpec, limit: str, *, max: float | None = None
     ) -> Verdict:
@@ -91,12 +111,11 @@ class Forgetguard:
             GateFailure: the verdict is no pass (an AssertionError with `.verdicts`).
             SpecificationError: there is no such limit, or it may not have this maximum.
         """
-        __tracebackhide__ = True
         verdict = self.judge(circuit, limit, max=max)
-        self._record(verdict)
-        self._require_pass(self.circuit(circuit), verdict)
+        self._assert(self.circuit(circuit), verdict)
         return verdict
 
+    @_from_the_test
     def check(
         self, circuit: str | Path | GateSpec, limits: Mapping[str, float] | None = None
     ) -> tuple[Verdict, ...]:
@@ -107,22 +126,16 @@ class Forgetguard:
             GateFailure: a verdict is no pass.
             SpecificationError: there are no limits to check, or one may not have its maximum.
         """
-        from forgetguard.errors import SpecificationError
-
-        __tracebackhide__ = True
         spec = self.circuit(circuit)
         asked = dict.fromkeys(limit.key for limit in spec.limits) if limits is None else limits
         if not asked:
             raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
         own = len(asked)  # they share this gate's part of the run's false-alarm rate
         verdicts = tuple(self._judge(spec, key, maximum, own) for key, maximum in asked.items())
-        self._record(*verdicts)
-        self._require_pass(spec, *verdicts)
+        self._assert(spec, *verdicts)
         return verdicts
 
     def _limit(self, spec: GateSpec, key: str, maximum: float | None) -> Limit:
-        from forgetguard.errors import SpecificationError
-
         if maximum is not None:
             return self._run.backend.limit(key, maximum)
         for limit in spec.limits:
@@ -132,16 +145,3 @@ class Forgetguard:
         raise SpecificationError(
             f"{spec.path} declares no limit {key!r} (it has {declared}); give max=..., or add it"
         )
-
-    def _require_pass(self, spec: GateSpec, *verdicts: Verdict) -> None:
-        from forgetguard.gate.verdict import Outcome
-
-        __tracebackhide__ = True
-        allowed = self.settings.allow_abstain
-        unpassed = [
-            verdict
-            for verdict in verdicts
-            if verdict.outcome is not Outcome.PASS and not (allowed and verdict.not_judged)
-        ]
-        if unpassed:
-            raise GateFailure(*unpassed, origin=self._run.origin(spec, *unpassed))

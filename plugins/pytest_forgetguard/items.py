@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_forgetguard.baseline import recorded_only
-from pytest_forgetguard.failure import GateFailure, Recorded, without_traceback
+from forgetguard.errors import CapabilityError, ForgetguardError, SpecificationError
+from pytest_forgetguard.failure import GateFailure, NotHad, base_has_not, without_traceback
 from pytest_forgetguard.keys import MARKER
-from pytest_forgetguard.not_had import NotHad, base_has_not
 from pytest_forgetguard.rerun import rerun_command
 from pytest_forgetguard.state import RUN
 
@@ -30,8 +29,6 @@ class CircuitFile(pytest.File):
 
     def collect(self) -> Iterable[CircuitNode]:
         """Read the file. Raises SpecificationError with its line."""
-        from forgetguard.errors import SpecificationError
-
         spec = self.config.stash[RUN].circuit(self.path)
         if not spec.limits:
             raise SpecificationError(
@@ -42,8 +39,6 @@ class CircuitFile(pytest.File):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: Any) -> Any:
         """A bad circuit file is told by its message alone."""
-        from forgetguard.errors import ForgetguardError
-
         if isinstance(excinfo.value, ForgetguardError):
             return str(excinfo.value)
         return super().repr_failure(excinfo)
@@ -78,15 +73,9 @@ class LimitItem(pytest.Item):
         """Judge the limit. Raises GateFailure unless the verdict is a pass, or it abstains and may;
         Recorded where this run records what the limit compares with; NotHad for a bundled default
         on what the base cannot do."""
-        from forgetguard.errors import CapabilityError
-        from forgetguard.gate.verdict import Outcome
-
         run = self.config.stash[RUN]
-        if self.limit.over == "baseline" and recorded_only(run.settings, self.spec.name):
-            run.measurements.measure(self.spec)
-            raise Recorded(self.spec.name, self.limit.key)
         try:
-            verdict = run.measurements.judge(self.spec, self.limit)
+            verdict = run.judge(self.spec, self.limit)
         except CapabilityError as error:  # its prompts do not fit the base's tokenizer
             if self.default:
                 raise NotHad(self.spec.name, self.limit.key, str(error)) from None
@@ -96,10 +85,7 @@ class LimitItem(pytest.Item):
         if self.default and base_has_not(verdict):
             why = f"the base cannot do {verdict.capability}"
             raise NotHad(verdict.circuit, verdict.limit, why)
-        may_abstain = run.settings.allow_abstain and verdict.not_judged
-        if verdict.outcome is not Outcome.PASS and not may_abstain:
-            origin = run.origin(self.spec, verdict)
-            raise GateFailure(verdict, rerun=self.rerun(verdict.family), origin=origin)
+        run.require_pass(self.spec, verdict, rerun=self.rerun(verdict.family))
 
     def _initrequest(self) -> None:
         """What pytest-retry calls between attempts, to set fixtures up anew: there are none."""
@@ -113,8 +99,6 @@ class LimitItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A verdict, or an error that its user can mend, without a traceback."""
-        from forgetguard.errors import ForgetguardError
-
         line = self.limit.line
         if isinstance(excinfo.value, GateFailure):
             return without_traceback(str(excinfo.value), self.path, line)

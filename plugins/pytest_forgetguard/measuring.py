@@ -3,12 +3,14 @@ is kept in plain values, for the results file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetguard.errors import ForgetguardError
+
 if TYPE_CHECKING:
-    from forgetguard.errors import ForgetguardError
     from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.session import GateSession
     from forgetguard.gate.verdict import Verdict
@@ -52,26 +54,17 @@ class Measurements:
     def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
         """The verdict on one limit, `own` of which stand for one of the run's. Raises
         ForgetguardError."""
-        with self._progress.during():
-            session = self._session(circuit)
-            try:
-                return session.judge(circuit, limit, own=own)
-            finally:
-                self._note(circuit, session)
+        with self._noted(circuit) as session:
+            return session.judge(circuit, limit, own=own)
 
     def measure(self, circuit: GateSpec) -> None:
         """Measure a circuit without judging it. Raises ForgetguardError."""
-        with self._progress.during():
-            session = self._session(circuit)
-            try:
-                session.measurement(circuit)
-            finally:
-                self._note(circuit, session)
+        with self._noted(circuit) as session:
+            session.measurement(circuit)
 
     def origin(self, circuit: GateSpec) -> dict[str, Any] | None:
         """Where the loss of a circuit that was judged came from, in plain values, measured once;
         what cannot be measured is `{"error": why}`, and no defect of the verdict."""
-        from forgetguard.errors import ForgetguardError
         from forgetguard.gate.records import dump
 
         key = self._digests[circuit.name]
@@ -110,6 +103,15 @@ class Measurements:
         for session in sessions.values():
             session.close()
 
+    @contextmanager
+    def _noted(self, circuit: GateSpec) -> Iterator[GateSession]:
+        with self._progress.during():
+            session = self._session(circuit)
+            try:
+                yield session
+            finally:
+                self._note(circuit, session)
+
     def _note(self, circuit: GateSpec, session: GateSession) -> None:
         """Keep the circuit as declared, and its numbers where they are new."""
         from forgetguard.gate.checksum import digest
@@ -137,8 +139,6 @@ class Measurements:
 
         Opening may load gigabytes: where it failed once it is not tried again.
         """
-        from forgetguard.errors import ForgetguardError
-
         if circuit in self._sessions:
             return self._sessions[circuit]
         if self._failed is not None:

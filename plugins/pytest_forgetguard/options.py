@@ -8,11 +8,10 @@ import pytest
 
 from pytest_forgetguard.arguments import FLAG
 
-ROLES = ("base", "tuned", "reference")
 FORM = f"pytest {FLAG} base=CHECKPOINT tuned=CHECKPOINT [reference=CHECKPOINT] [paths]"
 
 _CHECKPOINT = "Hub id, directory, peft adapter directory, or tiny:base, :sft, :rl, :lora"
-_ROLE_HELP = {
+ROLES = {  # name: help
     "base": f"The checkpoint before. {_CHECKPOINT}.",
     "tuned": f"The checkpoint under test. {_CHECKPOINT}.",
     "reference": f"An optional third checkpoint to compare tuned with. {_CHECKPOINT}.",
@@ -58,38 +57,24 @@ def add_options(parser: pytest.Parser) -> None:
         help="Gate a tuned checkpoint: base=CHECKPOINT tuned=CHECKPOINT, and where wanted "
         "reference=CHECKPOINT, directly after the flag.",
     )
-    for name in ROLES:
-        _add(parser, group, name, _ROLE_HELP[name], action="append", metavar="CHECKPOINT")
-    _add(
-        parser,
-        group,
-        "circuits",
-        "A circuit file, or a folder of *.circuit.yaml, to run beside those under the paths. "
-        "Repeatable.",
-        ini="paths",
-        action="append",
-        metavar="PATH",
+
+    def add(name: str, text: str, ini: Any = "string", **argument: str) -> None:
+        group.addoption(f"{FLAG}-{name}", dest=dest(name), default=None, help=text, **argument)
+        if ini:
+            parser.addini(dest(name), text, type=ini, default=None)
+
+    for name, text in ROLES.items():
+        add(name, text, action="append", metavar="CHECKPOINT")
+    circuits = (
+        "A circuit file, or a folder of them, to run beside those under the paths. Repeatable."
     )
+    add("circuits", circuits, "paths", action="append", metavar="PATH")
     for name, (metavar, text) in VALUES.items():
-        _add(parser, group, name, text, action="store", metavar=metavar)
+        add(name, text, action="store", metavar=metavar)
     for name, text in SWITCHES.items():
-        _add(parser, group, name, text, ini="bool", action="store_true")
+        add(name, text, "bool", action="store_true")
     for name, text in RECORDING.items():
-        group.addoption(
-            f"{FLAG}-{name}", dest=dest(name), default=None, help=text, action="store_true"
-        )
-
-
-def _add(
-    parser: pytest.Parser,
-    group: pytest.OptionGroup,
-    name: str,
-    text: str,
-    ini: Any = "string",
-    **argument: str,
-) -> None:
-    group.addoption(f"{FLAG}-{name}", dest=dest(name), default=None, help=text, **argument)
-    parser.addini(dest(name), text, type=ini, default=None)
+        add(name, text, None, action="store_true")
 
 
 def dest(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from forgetguard.errors import ForgetguardError, SpecificationError
 from pytest_forgetguard import baseline, near_misses, results_file
 from pytest_forgetguard.state import RUN
 
@@ -24,8 +25,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     run = session.config.stash[RUN]
     if run.worker:
         return
-    from forgetguard.errors import ForgetguardError
-
     collect_only = session.config.option.collectonly
     try:
         if not collect_only:
@@ -57,8 +56,6 @@ def _check_names(config: pytest.Config) -> None:
     Raises:
         SpecificationError: there is one.
     """
-    from forgetguard.errors import SpecificationError
-
     for path in near_misses.located(config, near_misses.paths_given(config)):
         if path.is_file() and near_misses.is_near_miss(path):
             raise SpecificationError(f"no circuit file: {near_misses.advice([path])}rename it")

@@ -47,7 +47,7 @@ class TerminalProgress:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._lines = LogLines(self._write)
-        self._live = LiveLine(config)
+        self._last = 0.0  # when the live line was written
         self._left: Any = None  # the path on the line that was broken off
         config.pluginmanager.register(self, "forgetguard-progress")
 
@@ -57,6 +57,23 @@ class TerminalProgress:
         if reporter is not None:
             tell = self._live if reporter.isatty else self._lines
             tell(what, done, total)
+
+    def _live(self, what: str, done: int, total: int) -> None:
+        """Write into what is left of pytest's current line and put the cursor back; at the end,
+        clear it."""
+        now = time.monotonic()
+        if done < total and now - self._last < _SECONDS_BETWEEN:
+            return
+        self._last = now
+        # During a test stderr is captured; pytest's own live logging steps out the same way.
+        with _uncaptured(self._config):
+            if not sys.stderr.isatty():
+                return
+            width = _reporter(self._config)._width_of_current_line
+            room = shutil.get_terminal_size().columns - width - 2
+            text = f" {_text(what, done, total)}"[: max(room, 0)] if done < total else ""
+            sys.stderr.write(f"{_SAVE}{_CLEAR}{text}{_RESTORE}")
+            sys.stderr.flush()
 
     def during(self) -> AbstractContextManager[None]:
         """Write lines even where a stage is silent, if this is no terminal."""
@@ -150,30 +167,6 @@ class LogLines:
         finally:
             over.set()
             watcher.join()
-
-
-class LiveLine:
-    """Writes into what is left of pytest's current line and puts the cursor back."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._last = 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show `what done/total`; at the end, clear it."""
-        now = time.monotonic()
-        if done < total and now - self._last < _SECONDS_BETWEEN:
-            return
-        self._last = now
-        # During a test stderr is captured; pytest's own live logging steps out the same way.
-        with _uncaptured(self._config):
-            if not sys.stderr.isatty():
-                return
-            width = _reporter(self._config)._width_of_current_line
-            room = shutil.get_terminal_size().columns - width - 2
-            text = f" {_text(what, done, total)}"[: max(room, 0)] if done < total else ""
-            sys.stderr.write(f"{_SAVE}{_CLEAR}{text}{_RESTORE}")
-            sys.stderr.flush()
 
 
 Progress: TypeAlias = TerminalProgress | LogLines  # how far a gate is, told while it measures

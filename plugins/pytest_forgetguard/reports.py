@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_forgetguard.failure import GateFailure, Recorded
+from forgetguard.errors import SpecificationError
+from pytest_forgetguard.failure import GateFailure, NotHad, Recorded
 from pytest_forgetguard.items import CircuitFile
 from pytest_forgetguard.keys import is_gate
-from pytest_forgetguard.not_had import NotHad
 from pytest_forgetguard.state import OUTCOMES, Result, worst
 
 if TYPE_CHECKING:
@@ -45,19 +45,20 @@ class Reports:
         # A set-up that went well says nothing yet: the process may still die in the call.
         says_something = report.when == "call" or not report.passed
         if verdicts or (is_gate(item) and says_something):
-            outcome = _outcome(report, call, verdicts)
+            error = None if call.excinfo is None else call.excinfo.value
+            outcome = _outcome(report, error, verdicts)
             if outcome == "pass" and report.when == "call" and self._run.uses.gates_nothing(item):
                 outcome = "ungated"
             attempts = self._attempts[item.nodeid]
             attempts[-1].add(Result(outcome, _message(report), verdicts))
             attached: dict[str, Any] = {
-                "specification": _specification_error(call),
+                # What a circuit file asks for, where only measuring could tell that it cannot be.
+                "specification": str(error) if isinstance(error, SpecificationError) else "",
                 # All of them: whoever runs tests again may keep reports of some to himself.
                 "attempts": [asdict(attempt) for attempt in attempts],
                 "circuits": self._run.measurements.drain_circuits(),
             }
             setattr(report, ATTACHED, attached)
-            error = None if call.excinfo is None else call.excinfo.value
             reason = str(error) if isinstance(error, (Recorded, NotHad)) else ""
             if self._run.settings.allow_abstain and report.passed and outcome == "abstain":
                 reason = f"ABSTAIN, allowed: {item.nodeid}"
@@ -115,10 +116,9 @@ def _worst_counts(report: pytest.TestReport, attempts: Sequence[Result]) -> None
 
 
 def _outcome(
-    report: pytest.TestReport, call: pytest.CallInfo[None], verdicts: Sequence[dict[str, Any]]
+    report: pytest.TestReport, error: BaseException | None, verdicts: Sequence[dict[str, Any]]
 ) -> str:
     found = [verdict["outcome"] for verdict in verdicts]
-    error = call.excinfo.value if call.excinfo is not None else None
     if isinstance(error, Recorded):
         found.append("recorded")
     elif isinstance(error, NotHad):
@@ -128,14 +128,6 @@ def _outcome(
     elif report.failed:
         found.append(error.outcome if isinstance(error, GateFailure) else "error")
     return worst(found)
-
-
-def _specification_error(call: pytest.CallInfo[None]) -> str:
-    """What a circuit file asks for, where only measuring could tell that it cannot be done."""
-    from forgetguard.errors import SpecificationError
-
-    error = call.excinfo.value if call.excinfo is not None else None
-    return str(error) if isinstance(error, SpecificationError) else ""
 
 
 def _message(report: pytest.TestReport) -> str:

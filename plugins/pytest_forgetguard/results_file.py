@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forgetguard.errors import SpecificationError
+from pytest_forgetguard.settings import Settings
+
 if TYPE_CHECKING:
     from pytest_forgetguard.state import Run
 
@@ -22,7 +25,6 @@ def begin(run: Run) -> None:
     Raises:
         SpecificationError: one cannot be written.
     """
-    from forgetguard.errors import SpecificationError
     from forgetguard.report.json_file import check_target
 
     for what, path, write in _targets(run):
@@ -65,6 +67,8 @@ def _targets(run: Run) -> Iterator[tuple[str, Path, Callable[[Path, dict[str, An
 
 def document(run: Run, exit_status: int | None) -> dict[str, Any]:
     """The results file's content; `exit_status` None: the run has only begun."""
+    from pydantic import TypeAdapter
+
     from forgetguard.report.json_file import versions
 
     finished = exit_status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -75,7 +79,7 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "exit_status": exit_status,
         "started": datetime.fromtimestamp(run.started, UTC).isoformat(timespec="seconds"),
         "seconds": round((run.ended or time.time()) - run.started, 3),
-        "options": _plain(asdict(run.settings)),
+        "options": TypeAdapter(Settings).dump_python(run.settings, mode="json"),
         "seed": run.settings.seed,
         "selection": run.selection,
         "versions": versions(),
@@ -94,8 +98,8 @@ def document(run: Run, exit_status: int | None) -> dict[str, Any]:
         "circuits": run.circuits_in_order(),
         "not_run": run.not_run,
         "allowed_to_abstain": run.allowed_to_abstain,
-        "not_had": run.not_had,
-        "ungated": run.ungated,
+        "not_had": run.gates("not_had"),
+        "ungated": run.gates("ungated"),
         "deselected": list(run.deselected),
     }
 
@@ -108,11 +112,3 @@ def _baseline(run: Run) -> dict[str, Any] | None:
     if path is None:
         return None
     return {"path": str(path), "sha256": digest_file(path), "recorded": run.recorded}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from forgetguard.checkpoints.options import DTYPES
 from pytest_forgetguard.arguments import FLAG
 from pytest_forgetguard.options import FORM, RECORDING, ROLES, SWITCHES, VALUES, dest, field_of
 
-DTYPES = ("float32", "bfloat16", "float16")
 BUNDLED = ("core", "all")  # of the bundled circuits that fit the base
 MOST_LIMITS = 100_000  # of a run; more are a slip of the keyboard
 
@@ -60,7 +59,12 @@ def read_settings(config: pytest.Config) -> Settings:
     given = _given_checkpoints(config)
     checkpoints = {role: given.get(role) or _ini_checkpoint(config, role) for role in ROLES}
     _require_both(config, checkpoints)
-    return Settings(
+    switches = {
+        field_of(name): bool(config.getoption(dest(name)) or config.getini(dest(name)))
+        for name in SWITCHES
+    }
+    recording = {field_of(name): bool(config.getoption(dest(name))) for name in RECORDING}
+    found = Settings(
         base=checkpoints["base"] or "",
         tuned=checkpoints["tuned"] or "",
         reference=checkpoints["reference"],
@@ -68,15 +72,41 @@ def read_settings(config: pytest.Config) -> Settings:
         device=_value(config, "device"),
         device_map=_value(config, "device-map"),
         dtype=_choice(config, "dtype", DTYPES),
-        json=_written(config, "json"),
-        html=_page(config),
-        seed=_whole(config, "seed"),
-        family=_family(config),
-        prompt_seed=_whole(config, "prompt-seed") if _value(config, "prompt-seed") else None,
+        json=_path(config, "json"),
+        html=_path(config, "html"),
+        seed=_whole(config, "seed") or 0,
+        family=_whole(config, "family"),
+        prompt_seed=_whole(config, "prompt-seed"),
         bundled=_choice(config, "bundled", BUNDLED),
-        controls=_whole(config, "controls"),
-        **_recording(config),
+        controls=_whole(config, "controls") or 0,
+        baseline=_path(config, "baseline", beside_ini=True),
+        **recording,
+        **switches,
     )
+    _refuse_contradictions(found)
+    return found
+
+
+def _refuse_contradictions(found: Settings) -> None:
+    if found.html is not None and found.html == found.json:
+        raise pytest.UsageError(
+            f"{FLAG}-html and {FLAG}-json are both {found.html}: give the page another path"
+        )
+    if found.update and found.update_new_only:
+        raise pytest.UsageError(
+            f"{FLAG}-update records everything anew and {FLAG}-update-new-only leaves what is "
+            "there: give one of them"
+        )
+    if found.recording and found.baseline is None:
+        raise pytest.UsageError(
+            f"{FLAG}-update{'-new-only' if found.update_new_only else ''} needs to know what to "
+            f"write: give {FLAG}-baseline=PATH"
+        )
+    if found.family is not None and not 1 <= found.family <= MOST_LIMITS:
+        raise pytest.UsageError(
+            f"{FLAG}-family: a run has 1 to {MOST_LIMITS} limits, got {found.family}; leave it out "
+            "to count those that are collected"
+        )
 
 
 def _given_checkpoints(config: pytest.Config) -> dict[str, str]:
@@ -155,49 +185,13 @@ def _circuits(config: pytest.Config) -> tuple[Path, ...]:
     return tuple(Path(config.invocation_params.dir, path) for path in given)
 
 
-def _written(config: pytest.Config, name: str) -> Path | None:
+def _path(config: pytest.Config, name: str, *, beside_ini: bool = False) -> Path | None:
+    """From where pytest was started; what the ini file says, where asked for, from beside it."""
     value = _value(config, name)
-    return None if value is None else Path(config.invocation_params.dir, value)
-
-
-def _page(config: pytest.Config) -> Path | None:
-    path = _written(config, "html")
-    if path is not None and path == _written(config, "json"):
-        raise pytest.UsageError(
-            f"{FLAG}-html and {FLAG}-json are both {path}: give the page another path"
-        )
-    return path
-
-
-def _recording(config: pytest.Config) -> dict[str, Any]:
-    """The baseline, what is done to it, and all other switches."""
-    switches = {
-        field_of(name): bool(config.getoption(dest(name)) or config.getini(dest(name)))
-        for name in SWITCHES
-    }
-    update, new_only = (bool(config.getoption(dest(name))) for name in RECORDING)
-    path = _baseline(config)
-    if update and new_only:
-        raise pytest.UsageError(
-            f"{FLAG}-update records everything anew and {FLAG}-update-new-only leaves what is "
-            "there: give one of them"
-        )
-    if (update or new_only) and path is None:
-        raise pytest.UsageError(
-            f"{FLAG}-update{'-new-only' if new_only else ''} needs to know what to write: give "
-            f"{FLAG}-baseline=PATH"
-        )
-    return {"baseline": path, "update": update, "update_new_only": new_only, **switches}
-
-
-def _baseline(config: pytest.Config) -> Path | None:
-    """Of the command line where pytest was started; of the ini file beside it, as circuits are."""
-    value = _value(config, "baseline")
     if value is None:
         return None
-    given = config.getoption(dest("baseline")) is not None
-    beside = None if given or config.inipath is None else config.inipath.parent
-    return Path(beside or config.invocation_params.dir, value)
+    ini = config.inipath if beside_ini and config.getoption(dest(name)) is None else None
+    return Path(config.invocation_params.dir if ini is None else ini.parent, value)
 
 
 def _choice(config: pytest.Config, name: str, of: tuple[str, ...]) -> str:
@@ -210,20 +204,10 @@ def _choice(config: pytest.Config, name: str, of: tuple[str, ...]) -> str:
     return value
 
 
-def _family(config: pytest.Config) -> int | None:
-    if _value(config, "family") is None:
+def _whole(config: pytest.Config, name: str) -> int | None:
+    value = _value(config, name)
+    if value is None:
         return None
-    found = _whole(config, "family")
-    if not 1 <= found <= MOST_LIMITS:
-        raise pytest.UsageError(
-            f"{FLAG}-family: a run has 1 to {MOST_LIMITS} limits, got {found}; leave it out to "
-            "count those that are collected"
-        )
-    return found
-
-
-def _whole(config: pytest.Config, name: str) -> int:
-    value = _value(config, name) or "0"
     if not value.isascii() or not value.isdigit():
         raise pytest.UsageError(f"{FLAG}-{name}: {value!r} is not a whole number from 0 on")
     return int(value)

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_forgetguard.backend import load_baseline
+from pytest_forgetguard.failure import GateFailure, Recorded
 from pytest_forgetguard.python_gates import Uses
 
 if TYPE_CHECKING:
-    from forgetguard.gate.declaration import GateSpec
+    from forgetguard.gate.declaration import GateSpec, Limit
     from forgetguard.gate.verdict import Verdict
     from pytest_forgetguard.backend import ModelBackend
     from pytest_forgetguard.measuring import Measurements
     from pytest_forgetguard.settings import Settings
 
 # From best to worst: of several reports on one gate, and of several attempts, the worst counts.
+# `ungated`: a Python gate that measured and asserted no limit (its own asserts held, if any);
+# `not_had`: a limit of a bundled default on what the base cannot do, which judges nothing.
 OUTCOMES = ("pass", "ungated", "not_had", "recorded", "skipped", "abstain", "fail", "error")
 
 
@@ -99,10 +103,30 @@ class Run:
             self.circuits[path] = self.backend.circuit(path)
         return self.circuits[path]
 
-    def origin(self, circuit: GateSpec, *verdicts: Verdict) -> dict[str, Any] | None:
-        """Where the loss came from, where this run measures that and one of the verdicts fails."""
-        failed = any(verdict.outcome.value == "fail" for verdict in verdicts)
-        return self.measurements.origin(circuit) if self.settings.origin and failed else None
+    def judge(self, circuit: GateSpec, limit: Limit, *, own: int = 1) -> Verdict:
+        """The verdict on one limit, `own` of which stand for one of the run's. Raises
+        ForgetguardError; Recorded where this run records what the limit compares with."""
+        if limit.over == "baseline" and self._records(circuit.name):
+            self.measurements.measure(circuit)
+            raise Recorded(circuit.name, limit.key)
+        return self.measurements.judge(circuit, limit, own=own)
+
+    def _records(self, circuit: str) -> bool:
+        """Whether its limits over the baseline are recorded, not judged: in an update, and where it
+        is about to be added."""
+        if not self.settings.update_new_only:
+            return self.settings.update
+        baseline = load_baseline(self.settings)
+        return baseline is None or circuit not in baseline.circuits
+
+    def require_pass(self, circuit: GateSpec, *verdicts: Verdict, rerun: str | None = None) -> None:
+        """Raises GateFailure: a verdict is no pass, and not one that abstains and may."""
+        allowed = self.settings.allow_abstain
+        unpassed = [one for one in verdicts if not (one or (allowed and one.not_judged))]
+        if unpassed:
+            failed = any(one.outcome.value == "fail" for one in unpassed)
+            origin = self.measurements.origin(circuit) if self.settings.origin and failed else None
+            raise GateFailure(*unpassed, rerun=rerun, origin=origin)
 
     @property
     def not_run(self) -> list[str]:
@@ -117,15 +141,9 @@ class Run:
             return []
         return [nodeid for nodeid, result in self.in_order() if result.may_abstain]
 
-    @property
-    def not_had(self) -> list[str]:
-        """Limits of bundled defaults on what the base cannot do: they judge nothing."""
-        return [nodeid for nodeid, result in self.in_order() if result.outcome == "not_had"]
-
-    @property
-    def ungated(self) -> list[str]:
-        """Python gates that measured and asserted no limit: their own asserts held, if any."""
-        return [nodeid for nodeid, result in self.in_order() if result.outcome == "ungated"]
+    def gates(self, outcome: str) -> list[str]:
+        """The gates that came to it."""
+        return [nodeid for nodeid, result in self.in_order() if result.outcome == outcome]
 
     def in_order(self) -> list[tuple[str, Result]]:
         """The results in the order of collection, whichever worker was first."""

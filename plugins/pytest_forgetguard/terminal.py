@@ -85,7 +85,9 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"forgetguard: {run.recorded}")
     for warning in _warnings(run, verbose=verbosity > 0):
         terminalreporter.write_line(f"forgetguard: {warning}", yellow=True, bold=True)
-    for problem in [*_worker_errors(run, terminalreporter), *run.problems]:
+    # Usage errors that came from workers; those of this process pytest prints itself.
+    of_workers = run.usage_errors if config.pluginmanager.hasplugin("dsession") else ()
+    for problem in [*of_workers, *run.problems]:
         terminalreporter.write_line(f"forgetguard: {problem}", red=True)
 
 
@@ -97,14 +99,14 @@ def _warnings(run: Run, *, verbose: bool) -> Iterator[str]:
             "ALLOWED TO ABSTAIN (--forgetguard-allow-abstain), shown to be kept by nothing: "
             f"{allowed}"
         )
-    if run.not_had:
-        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.not_had)
+    if run.gates("not_had"):
+        names = dict.fromkeys(nodeid.split("::")[-2] for nodeid in run.gates("not_had"))
         why = "the base cannot do it, or its words do not fit the tokenizer"
         yield f"NOT JUDGED, {why}: {', '.join(names)}"
     if run.misnamed:
         yield f"NOT RUN: {run.misnamed}"
-    if run.ungated:
-        ungated = listed(run.ungated, verbose=verbose)
+    if run.gates("ungated"):
+        ungated = listed(run.gates("ungated"), verbose=verbose)
         yield f"UNGATED, measured and asserted no limit: {ungated}"
 
 
@@ -229,9 +231,3 @@ def _controls(run: Run) -> list[str]:
         if data["controls"]
     ]
     return [f"{verdict.circuit}: {controls(verdict)}" for verdict in verdicts]
-
-
-def _worker_errors(run: Run, reporter: pytest.TerminalReporter) -> list[str]:
-    """Usage errors that came from workers; those of this process pytest prints itself."""
-    distributed = reporter.config.pluginmanager.hasplugin("dsession")
-    return list(run.usage_errors) if distributed else []

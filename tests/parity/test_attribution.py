@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import literal
@@ -35,19 +35,12 @@ from forgetguard.patching.attention_inputs import (
 )
 from forgetguard.patching.capture import capture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAIRS, TOKENS = 6, 7
 WITHOUT_INTERFACE = ("bloom", "falcon", "falcon_alibi")
 WITH_INTERFACE = [name for name in CONFIGS if name not in WITHOUT_INTERFACE]
 PLAIN = partial(attribution_patching, verify=0, audit=0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def capability() -> EncodedCapability:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import literal
@@ -25,21 +25,14 @@ from forgetguard.measures.ablation import ABLATIONS, ablation
 from forgetguard.measures.behaviour import Behaviour
 from forgetguard.measures.faithfulness import Faithfulness, faithfulness
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ARCHITECTURES = ("qwen3", "gpt2", "opt", "falcon", "mixtral")
 CIRCUITS: tuple[tuple[Member, ...], ...] = (
     (Head(0, 1), Head(2, 3)),
     (Head(1, 0), Mlp(1)),
     (Mlp(0), Mlp(2), Head(0, 0), Head(0, 2), Head(1, 3)),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def with_an_effect(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import literal
 import pytest
 import torch
@@ -21,6 +19,8 @@ from forgetguard.patching.gradients import (
     in_chunks,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, TOKENS = 3, 7
 POSITIONS = [TOKENS - 1]
 EPSILON = 1e-3
@@ -29,15 +29,6 @@ EPSILON = 1e-3
 TOLERANCE = dict.fromkeys(CONFIGS, 4e-3) | dict.fromkeys(
     ("gpt2", "gpt_neox", "opt", "falcon", "falcon_alibi"), 2e-5
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def prompts() -> tuple[Tensor, Tensor]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import known_circuit
 import literal
 import numpy as np
 import pytest
-import torch
 from architectures import build
 from random_pairs import close, from_counterfactual, ids, random_capability, readouts, slack
 from torch import Tensor
@@ -25,17 +22,10 @@ from forgetguard.measures.faithfulness import faithfulness
 from forgetguard.measures.necessity import necessity_and_sufficiency
 from forgetguard.measures.vulnerability import each_and_all, patched
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ARCHITECTURES = ("qwen3", "gpt2", "opt", "falcon", "mixtral")
 MEMBERS: tuple[Member, ...] = (Head(0, 1), Head(1, 2), Mlp(1), Head(2, 3), Mlp(2))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def with_an_effect(anatomy: Anatomy) -> EncodedCapability:

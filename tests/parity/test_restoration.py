@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import literal
 import numpy as np
 import pytest
-import torch
 from architectures import build
 from random_pairs import close, ids, random_capability, readouts
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
@@ -23,16 +21,9 @@ from forgetguard.checkpoints.spec import resolve
 from forgetguard.measures.restoration import Restored, restored
 from forgetguard.measures.vulnerability import capture_heads
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MEMBERS: tuple[Member, ...] = (Head(0, 1), Head(1, 2), Mlp(1), Head(2, 3))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt2", "opt", "falcon", "mixtral"])

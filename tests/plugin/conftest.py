@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from gate_process import WITHOUT
+from gate_process import PLAIN
 from warm_python import warm_python
 
 # What a run in this process imports first is forgotten after it, and pydantic looks names up in the
@@ -62,11 +62,11 @@ class Project:
 
     def run(self, *args: str) -> pytest.RunResult:
         """pytest in this process (an xdist run still has worker processes)."""
-        return self.pytester.runpytest_inprocess(*args, *self.quiet_environment)
+        return self.pytester.runpytest_inprocess(*args, *PLAIN)
 
     def gate_in_subprocess(self, *args: str) -> pytest.RunResult:
         """For runs that end the whole process."""
-        return self.pytester.runpytest_subprocess(*FLAG, *args, *self.quiet_environment)
+        return self.pytester.runpytest_subprocess(*FLAG, *args, *PLAIN)
 
     def gate(self, *args: str, workers: int = 0) -> pytest.RunResult:
         return self.run(*FLAG, *args, *(["-n", str(workers)] if workers else []))
@@ -74,7 +74,7 @@ class Project:
     def on_a_terminal(self, *args: str) -> str:
         """Run pytest in a process of its own whose output is a (pseudo) terminal."""
         ours, theirs = os.openpty()
-        command = [sys.executable, "-m", "pytest", *args, *self.quiet_environment]
+        command = [sys.executable, "-m", "pytest", *args, *PLAIN]
         with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=self.path):
             os.close(theirs)
             output = b""
@@ -83,11 +83,6 @@ class Project:
                     output += chunk
         os.close(ours)
         return output.decode()
-
-    @property
-    def quiet_environment(self) -> list[str]:
-        """Arguments that leave other plugins out."""
-        return [f"-pno:{name}" for name in WITHOUT]
 
     def judged(self) -> list[str]:
         """`circuit limit` of everything that was measured."""

@@ -56,3 +56,15 @@ def test_a_file_of_questions_goes_the_way_of_every_gate_file(
     assert "other documents than those of the file" in capsys.readouterr().err
     assert main(["calibrate", "base=tiny:base", str(tmp_path / "behaviour.gate.yaml")]) == 0
     assert "lm_eval.drop" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_name_that_lm_eval_does_not_know_is_a_wrong_file_as_any_other(tmp_path: Path) -> None:
+    given = "tasks: [arc_esay], metrics: [acc_nrom]"
+    text = GATE.replace("questions: mine.jsonl, limit: 40, seed: 1", given)
+    (tmp_path / "behaviour.gate.yaml").write_text(text, "utf-8")
+    status, told = run_gate(tmp_path, "base=tiny:base", "tuned=tiny:sft", "behaviour.gate.yaml",
+                            "--forgetguard-baseline=b.json", "--forgetguard-update")  # fmt: skip
+    assert status == 4
+    for wrong in ("task 'arc_esay': did you mean 'arc_easy'", "metric 'acc_nrom'"):
+        assert f"behaviour.gate.yaml:2: lm_eval: lm-eval knows no {wrong}" in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from exit_table import documented
 
@@ -40,6 +42,35 @@ def test_any_other_verdict_fails_the_test(project, name: str, label: str) -> Non
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"*GateFailure: {label}*", f"*dcv.circuit*{label}*"])
     assert "fixtures.py" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("check('gone.circuit.yaml')", "SpecificationError"),
+        ("judge('good.circuit.yaml', 'readout.drop')", "SpecificationError"),
+        ("check('good.circuit.yaml', {'dcv.circuit': 7})", "SpecificationError"),
+        ("assert_limit('broken.circuit.yaml', 'dcv.circuit')", "MeasurementError"),
+        ("check('bad.circuit.yaml')", "GateFailure"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_at_the_tests_own_line(
+    project, call: str, kind: str, workers: int
+) -> None:
+    for name in ("good", "bad", "broken"):
+        project.circuit(f"{name}.circuit.yaml")
+    project.python("test_gate.py", f"def test_it(forgetguard):\n    forgetguard.{call}\n")
+    lines = project.gate("test_gate.py", workers=workers).outlines
+    places = [line for line in lines if re.match(r"\S+\.py:\d+: ", line)]
+    assert places == [f"test_gate.py:2: {kind}"]
+    assert f">       forgetguard.{call}" in lines
+
+
+def test_a_defect_of_ours_keeps_its_traceback(project) -> None:
+    project.circuit("bug.circuit.yaml")
+    project.python("test_gate.py", ASSERTS.format(name="bug"))
+    result = project.gate("test_gate.py")
+    result.stdout.fnmatch_lines(["*fixtures.py:*", "*TypeError: a defect*"])
 
 
 def test_a_swallowed_failure_is_still_no_pass(project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from gate_process import PLAIN
 
 PYTHON = sys.executable  # and not a warm one
 
@@ -29,7 +30,7 @@ def test_neither_forgetguard_nor_torch_is_imported(plain, monkeypatch: pytest.Mo
         "    ours = {name[19:] for name in sys.modules if name.startswith('pytest_forgetguard.')}\n"
         "    assert ours == front\n",
     )
-    result = plain.pytester.runpytest_subprocess(*plain.quiet_environment)
+    result = plain.pytester.runpytest_subprocess(*PLAIN)
     result.assert_outcomes(passed=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,20 +24,13 @@ from forgetguard.gate.schema import GateSpec, Limit, TaskPairs, load_gate_file
 from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 LIMITS = (Limit("dcv.circuit", 0.10), Limit("dcv.all", 0.10), Limit("dcv.head", 0.25))
 # L0H4, the head that matters most, is left out of the circuit.
 OUTSIDE = Head(0, 4)
 HEADS: tuple[Member, ...] = (Head(0, 0), Head(0, 3), Head(2, 2))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def circuit(

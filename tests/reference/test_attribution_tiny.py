@@ -3,7 +3,6 @@ patching, on the hand-made model by construction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, partial
 
 import known_circuit
@@ -26,6 +25,8 @@ from forgetguard.discovery.ranking import Ranking
 from forgetguard.errors import AnatomyError, SpecificationError
 from forgetguard.measures.interventions import FloatArray
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = partial(attribution_patching, verify=0, audit=0)
 PAIRS = 24
 
@@ -38,15 +39,6 @@ AGREEMENT = {
     "greater_than": (0.95, 0.96),  # 0.99, 0.99
     "fact_recall": (0.96, 0.97),  # 0.99, 1.00
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

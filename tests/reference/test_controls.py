@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
 import forgetguard as fg
@@ -20,21 +19,14 @@ from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.samples import Note
 from forgetguard.report.wording import controls as control_line
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 WHOLE = Limit("dcv.circuit", 0.10)
 # No head here lies behind it, where it would inherit what is planted.
 DAMAGED = Head(2, 2)
 HEADS = (DAMAGED, Head(0, 2), Head(1, 4))
 OTHERS = (Head(2, 0), Head(1, 5), Head(0, 2))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def circuit(heads: tuple[Head, ...] = HEADS, name: str = "kept") -> GateSpec:

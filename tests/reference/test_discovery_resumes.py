@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_copies import BASE, copy_of_base, output_slice_zeroed
 
 import forgetguard as fg
@@ -33,17 +32,10 @@ from forgetguard.measures import interventions
 from forgetguard.measures.interventions import FloatArray
 from forgetguard.measures.samples import Note
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IOI = fg.capability("ioi", pairs=20, seed=7)
 SEARCH = Search("activation_patching", faithful=0.7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ and what a run costs, counted in forward passes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,18 +24,12 @@ from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.samples import IMPORTANCE, OWN_DAMAGE, Samples
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 SPEC = load_gate_file(CIRCUITS / "tiny-ioi.circuit.yaml")
 CIRCUIT = Limit("dcv.circuit", 0.10)
 HEAD = Limit("dcv.head", 0.25)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def pair_of(base: Path, tuned: str | Path) -> ModelPair:

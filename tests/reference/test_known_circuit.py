@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from forgetguard.anatomy.members import Head, Member, Mlp
 from forgetguard.capabilities.batches import Batch
 from forgetguard.checkpoints.loading import load_model, load_tokenizer
 from forgetguard.checkpoints.spec import resolve
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAIRS = 96
 
@@ -74,15 +76,6 @@ def difference(logits: Tensor, batch: Batch) -> Tensor:
     assert batch.distractor is not None
     last = logits[:, -1]
     return (last.gather(1, batch.answer) - last.gather(1, batch.distractor))[:, 0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["heads", "mlp"])

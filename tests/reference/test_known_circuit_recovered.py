@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import known_circuit
 import pytest
-import torch
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.capabilities.capability import Capability, EncodedCapability
@@ -17,6 +15,8 @@ from forgetguard.discovery.curve import faithfulness_curve
 from forgetguard.discovery.methods import METHODS, method
 from forgetguard.discovery.on_checkpoint import check
 from forgetguard.errors import CapabilityError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAIRS = 48
 # Fewer steps of masking than by default, to be quick.
@@ -30,14 +30,6 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("binary_masking", {"steps": 150}),
     ("desiderata_masking", {"steps": 150}),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["heads", "heads and an MLP"])

@@ -45,18 +45,12 @@ from forgetguard.gate.runner import OtherReading, capability_of
 from forgetguard.gate.schema import GateSpec, load_gate_file
 from forgetguard.measures.parameter_drift import weight_pairs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 # The largest |DCV| of circuits and of heads worth a tenth of them, measured on the tiny circuits:
 # other kernels 3e-7, other batches 0 (on one thread), bfloat16 8e-4 for circuits, 3e-3 for heads.
 KERNEL, BATCHES, DTYPE = 1e-5, 1e-5, 0.02
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def circuit(task: str, count: int = 16) -> GateSpec:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import known_circuit
 import pytest
-import torch
 
 from forgetguard.anatomy.locate import Anatomy, locate
 from forgetguard.anatomy.members import Member
@@ -21,14 +20,7 @@ from forgetguard.discovery.ranking import Ranking
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import Intervention, intervene
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- Ground truth ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +27,11 @@ from forgetguard.gate.session import GateSession
 from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.samples import Samples
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 # Tighter than a release's limits: what is planted here reads 0.10 to 0.46 for the circuit.
 DCV = (Limit("dcv.circuit", 0.05), Limit("dcv.head", 0.15))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def spec(task: str) -> GateSpec:

@@ -4,7 +4,6 @@ prompt; and what measures read in that pass does not depend on what else was ask
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,14 @@ from forgetguard.measures.measure import Measure, Opened, Sampled, Unit
 from forgetguard.measures.prompt_pass import Reader
 from forgetguard.measures.samples import Key, Samples
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FILE = load_gate_file(Path(__file__).parents[2] / "circuits" / "tiny-ioi.circuit.yaml")
 # Its first head is in layer 1, so that there is a layer below it that may be kept between runs.
 SPEC = replace(FILE, fits=None, members=tuple(one for one in FILE.members if one.layer))
 BEHAVIOUR = ("readout.drop", "accuracy.drop", "margin.drop")
 OF_PROMPTS = ("kl.forward", "kl.reverse", "mode.mass", "mode.drift", "cka.layer", "drift.layer")
 Ran = dict[str, Counter[tuple[int, ...]]]  # by role, how often a model was given which ids
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def asking(spec: GateSpec, *keys: str) -> GateSpec:

@@ -3,13 +3,12 @@ how the work was cut up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from known_samples import remarks
 
 import forgetguard as fg
@@ -21,17 +20,10 @@ from forgetguard.gate.verdict import Outcome, Verdict
 from forgetguard.measures.samples import Note
 from forgetguard.report.recheck import judged_again
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 LIMITS = (Limit("dcv.circuit", 0.10), Limit("dcv.head", 0.25), Limit("accuracy.drop", 0.10))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def spec(task: str, count: int, most: int | None = None) -> GateSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gated import PROMPTS
 
 import forgetguard as fg
@@ -28,17 +26,11 @@ from forgetguard.measures.samples import Key, Samples
 from forgetguard.report.recheck import Measured
 from pytest_forgetguard.state import Run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 WEIGHTS = Key("drift.weights", "", "tuned")
 PAIRS = "capability: i\nreadout: logit_diff\npairs: {task: induction, count: 16}\n"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def session(*specs: GateSpec, **more: Any) -> GateSession:

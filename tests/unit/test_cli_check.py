@@ -78,6 +78,39 @@ def test_what_is_wrong_ends_as_pytest_would_and_is_told_before_anything_is_read(
     assert out == ""
 
 
+TWO = "forgetguard: 2\nlimits: {drift.weights: {max: 0.5}, rotation: {max: 2}}\n"
+
+
+@pytest.mark.parametrize(
+    ("paths", "limits"),
+    [
+        (("a.gate.yaml",), ["drift.weights", "rotation"]),
+        (("a.gate.yaml::a",), ["drift.weights", "rotation"]),
+        (("a.gate.yaml::a::rotation",), ["rotation"]),
+        (
+            ("a.gate.yaml::a::rotation", "b.gate.yaml::b::drift.weights"),
+            ["rotation", "drift.weights"],
+        ),
+        ((".", "a.gate.yaml::a::rotation"), ["drift.weights", "rotation"] * 2),
+    ],
+)
+def test_of_a_node_id_the_limits_it_names_are_counted(
+    paths: tuple[str, ...], limits: list[str], folder: Path
+) -> None:
+    for name in "ab":
+        (folder / f"{name}.gate.yaml").write_text(TWO)
+    gates = check._gates(check.read_plan(asked("tiny:base", "tiny:sft", *paths)))
+    assert [limit.key for gate in gates for limit in gate.limits] == limits
+
+
+def test_a_node_id_that_names_no_limit_is_refused(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "a.gate.yaml").write_text(TWO)
+    assert main(["check", "tiny:base", "tiny:sft", "a.gate.yaml::rotation", "--estimate"]) == 4
+    assert "a.gate.yaml::a::rotation" in capfd.readouterr().err
+
+
 def test_a_tuned_of_another_size_is_refused_before_any_is_judged(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

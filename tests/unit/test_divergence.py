@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -28,16 +27,9 @@ from forgetguard.measures.divergence import (
     token_mode,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FEW = 5  # ids of the model small enough to write down all it can say
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from eval_tasks import write_tasks
 
 from forgetguard.capabilities.pairs import Prompt
 from forgetguard.errors import MeasurementError, SpecificationError
@@ -17,10 +19,12 @@ from forgetguard.gate.estimate import Case
 from forgetguard.gate.prompt_files import read_questions
 from forgetguard.gate.records import spec_from_dict, spec_to_dict
 from forgetguard.gate.schema import load_gate_file, parse_gate, save
+from forgetguard.gate.suitability import check_eval_tasks
 from forgetguard.measures import lm_eval_calibration, lm_eval_flips
 from forgetguard.measures.documents import CONFIDENCE, SCORE, EvalTasks, Scores, document
 from forgetguard.measures.measure import Series
 from forgetguard.measures.samples import Key, Samples
+from forgetguard.measures.task_names import unknown_names
 
 HEAD = "forgetguard: 2\n"
 LIMIT = "limits: {lm_eval.drop: {max: 0.05}}\n"
@@ -191,3 +195,38 @@ def test_calibration_needs_options_and_acc(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("forgetguard.measures.harness.paired", lambda *_: (found, found))
     with pytest.raises(MeasurementError, match="metric acc"):
         lm_eval_calibration.compare(SimpleNamespace(documents=()), found)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("tasks: [tiny_choise]", ["no task 'tiny_choise': did you mean 'tiny_choice'?"]),
+        ("tasks: [tiny_choice, tiny_say, arc_easy]", []),
+        ("tasks: [tiny_choice], metrics: [acc_nrom, acc, f1]", ["no metric 'acc_nrom'"]),
+        (
+            "tasks: [tiny_say, such_task_anywhere], metrics: [no_such]",
+            ["'such_task_anywhere'", "'no_such'"],
+        ),
+        ("tasks: [mmlu, ai2_arc]", []),  # a group and a tag
+    ],
+)
+def test_names_that_lm_eval_cannot_know_are_told_without_it(
+    given: str, told: list[str], tmp_path: Path
+) -> None:
+    write_tasks(tmp_path)
+    spec = parse_gate(f"{HEAD}lm_eval: {{{given}, include: .}}\n{LIMIT}", tmp_path / "a.gate.yaml")
+    if not told:
+        check_eval_tasks([spec])
+        return
+    with pytest.raises(SpecificationError) as caught:
+        check_eval_tasks([spec])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(told)
+    for line, wrong in zip(lines, told, strict=True):
+        assert line.startswith(f"{tmp_path}/a.gate.yaml:2: lm_eval: ")
+        assert wrong in line
+
+
+def test_names_are_not_judged_without_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert list(unknown_names(EvalTasks(("arc_esay",)))) == []

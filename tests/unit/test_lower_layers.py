@@ -3,8 +3,6 @@ of another model or other prompts is taken up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,6 +18,8 @@ from forgetguard.capabilities.capability import EncodedCapability
 from forgetguard.measures import lower_layers
 from forgetguard.measures.ablation import ablation
 from forgetguard.measures.interventions import FloatArray, Intervened, Intervention, intervene
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FIRST = 1  # of three layers
 NOT_PATCHED = ("gpt_bigcode", "lfm2")  # no MLP, or no continued prefix, to patch them all with
@@ -37,14 +37,6 @@ class Memory(dict[str, FloatArray]):
 
     def save(self, key: str, values: FloatArray) -> None:
         self[key] = values.astype(np.float64)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def members(anatomy: Anatomy) -> list[Member]:

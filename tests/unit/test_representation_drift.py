@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from itertools import permutations
 
 import numpy as np
@@ -22,17 +21,10 @@ from forgetguard.measures.representation_drift import (
     capture_streams,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FloatArray = npt.NDArray[np.float64]
 BOTH = pytest.mark.parametrize("unbiased", [True, False])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal(rows: int, width: int, seed: int = 0) -> FloatArray:

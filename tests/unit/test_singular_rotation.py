@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,11 @@ from forgetguard.checkpoints.spec import resolve
 from forgetguard.errors import MeasurementError
 from forgetguard.measures.singular_rotation import KINDS, over_control, principal_angles, rotation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ANGLES = (1e-10, 1e-6, 1e-3, 0.3, math.pi / 4, 1.2, math.pi / 2)
 FLOOR = 1e-7  # scipy takes some small angles from cosines where there are large ones beside them
 V_PROJ = "model.layers.0.self_attn.v_proj.weight"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small models are faster so, and two workers do not fight for the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -34,17 +34,10 @@ FRESH_SEED = 20_260_101  # of no build and no table
 
 tasks = pytest.mark.parametrize("task", tiny_prompts.TASKS_OF_TINY)
 # peft's and TRL's own code still says gradient_checkpointing, which transformers 5.23 renamed.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames, labels, listed
+from forgetguard.capabilities.tasks.words import Fits, fitting, frame_part, frames, labels, usable
 from forgetguard.errors import CapabilityError
 
 PLURALS = {
@@ -81,7 +81,7 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when fewer than 8 singulars or 8 plurals fit in that way, fewer than 4
     names, or no frame's two verbs.
     """
-    names = fitting("agreement", "names", listed("names", fits), fits, at_least=4)
+    names = usable("agreement", "names", fits, at_least=4)
     known = frames("agreement", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: (frame.sentence,))
     sentences = {
         key: frame for key, frame in known.items() if fits(frame.singular) and fits(frame.plural)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frame_part, frames, labels, listed
+from forgetguard.capabilities.tasks.words import frame_part, frames, labels, usable
 
 FRAMES = {
     "method": "def {function}(self, {arguments}):",
@@ -51,7 +51,7 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    words = fitting("docstring", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    words = usable("docstring", "objects nouns", fits, at_least=24)
     definitions = frames("docstring", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(definitions))

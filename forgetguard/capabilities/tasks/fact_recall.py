@@ -18,7 +18,7 @@ from forgetguard.capabilities.tasks.words import (
     frame_part,
     frames,
     labels,
-    listed,
+    usable,
 )
 
 RELATIONS: Mapping[str, Mapping[str, str]] = {"capital": CAPITALS, "language": LANGUAGES}
@@ -59,8 +59,8 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     Raises CapabilityError when fewer than 6 facts of a relation, 4 names or 3 places fit.
     """
     facts = {relation: _known(relation, table, fits) for relation, table in RELATIONS.items()}
-    names = fitting("fact_recall", "names", listed("names", fits), fits, at_least=4)
-    places = fitting("fact_recall", "places", listed("places", fits), fits, at_least=3)
+    names = usable("fact_recall", "names", fits, at_least=4)
+    places = usable("fact_recall", "places", fits, at_least=3)
     sentences = frames("fact_recall", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(sentences))

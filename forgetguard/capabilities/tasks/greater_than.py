@@ -19,7 +19,7 @@ from forgetguard.capabilities.tasks.words import (
     frame_part,
     frames,
     labels,
-    listed,
+    usable,
 )
 
 FRAMES = {
@@ -59,7 +59,7 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
     Raises CapabilityError when fewer than 8 number words or 4 names fit.
     """
     numbers = fitting("greater_than", "number words", tuple(NUMBERS), fits, at_least=8)
-    names = fitting("greater_than", "names", listed("names", fits), fits, at_least=4)
+    names = usable("greater_than", "names", fits, at_least=4)
     sentences = frames("greater_than", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(sentences))

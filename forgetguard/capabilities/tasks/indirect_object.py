@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import fitting, frame_part, frames, labels, listed
+from forgetguard.capabilities.tasks.words import frame_part, frames, labels, usable
 
 FRAMES = {
     "went": "When {first} and {second} went to the {place}, {giver} gave a {thing} to",
@@ -48,9 +48,9 @@ def generate(rng: random.Random, fits: Callable[[str], int]) -> Iterator[PromptP
 
     Raises CapabilityError when fewer than 8 names, 3 places or 3 objects fit.
     """
-    names = fitting("ioi", "names", listed("names", fits), fits, at_least=8)
-    places = fitting("ioi", "places", listed("places", fits), fits, at_least=3)
-    objects = fitting("ioi", "objects", listed("objects", fits), fits, at_least=3)
+    names = usable("ioi", "names", fits, at_least=8)
+    places = usable("ioi", "places", fits, at_least=3)
+    objects = usable("ioi", "objects", fits, at_least=3)
     sentences = frames("ioi", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(sentences))

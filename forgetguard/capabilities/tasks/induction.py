@@ -11,14 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import (
-    fitting,
-    frame_part,
-    frames,
-    labels,
-    listed,
-    place_of,
-)
+from forgetguard.capabilities.tasks.words import frame_part, frames, labels, place_of, usable
 
 FRAMES = {
     "list": "List:", "words": "Words:", "sequence": "Sequence:", "items": "Items:", "series":
@@ -42,7 +35,7 @@ def generate(
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    words = fitting("induction", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    words = usable("induction", "objects nouns", fits, at_least=24)
     openings = frames("induction", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame = rng.choice(tuple(openings))

@@ -12,14 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from forgetguard.capabilities.pairs import PromptPair
-from forgetguard.capabilities.tasks.words import (
-    fitting,
-    frame_part,
-    frames,
-    labels,
-    listed,
-    place_of,
-)
+from forgetguard.capabilities.tasks.words import frame_part, frames, labels, place_of, usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ def generate(
     Raises CapabilityError when fewer than 6 names, places, objects, colors or nouns fit.
     """
     left = {
-        kind: fitting("key_value", kind, listed(kind, fits), fits, at_least=6)
+        kind: usable("key_value", kind, fits, at_least=6)
         for kind in ("names", "places", "objects", "colors", "nouns")
     }
     worded = frames("key_value", FRAMES, HELD_OUT_FRAMES, fits, lambda frame: frame.texts)

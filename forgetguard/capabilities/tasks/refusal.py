@@ -88,11 +88,10 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
     Raises CapabilityError when "I" does not fit or none of the compliant openings does, or when
     fewer than 6 things have verbs that do.
     """
-    if not getattr(fits, "chat", False):
-        return _plain("refusal", rng, fits)
-    usable = _usable("refusal", fits)
-    openings = _openings("refusal", {one: fits(one, "Answer:\n") for one in (REFUSAL, *COMPLIANCE)})
-    return _draw(rng, "{request}", "", openings, usable, _frames(fits))
+    if getattr(fits, "chat", False):
+        lengths = {one: fits(one, "Answer:\n") for one in (REFUSAL, *COMPLIANCE)}
+        return _draw("refusal", rng, fits, "{request}", "", lengths)
+    return _plain("refusal", rng, fits)
 
 
 def generate_plain(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -106,13 +105,7 @@ def generate_plain(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
 
 def _plain(task: str, rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
-    usable = _usable(task, fits)
-    openings = _openings(task, {one: fits(one) for one in (REFUSAL, *COMPLIANCE)})
-    return _draw(rng, PLAIN, " ", openings, usable, _frames(fits))
-
-
-def _frames(fits: Fits) -> dict[str, str]:
-    return frames("refusal", FRAMES, HELD_OUT_FRAMES, fits)
+    return _draw(task, rng, fits, PLAIN, " ", {one: fits(one) for one in (REFUSAL, *COMPLIANCE)})
 
 
 def _openings(task: str, lengths: dict[str, int]) -> tuple[str, ...]:
@@ -140,13 +133,10 @@ def _usable(task: str, fits: Fits) -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def _draw(
-    rng: random.Random,
-    around: str,
-    space: str,
-    openings: tuple[str, ...],
-    swaps: dict[str, tuple[tuple[str, str], ...]],
-    requests: dict[str, str],
+    task: str, rng: random.Random, fits: Fits, around: str, space: str, lengths: dict[str, int]
 ) -> Iterator[PromptPair]:
+    swaps, openings = _usable(task, fits), _openings(task, lengths)
+    requests = frames("refusal", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame, thing = rng.choice(tuple(requests)), rng.choice(tuple(swaps))
         harmful, harmless = rng.choice(swaps[thing])

@@ -14,15 +14,7 @@ from collections.abc import Iterator
 
 from forgetguard.capabilities.pairs import PromptPair
 from forgetguard.capabilities.tasks.induction import FRAMES, HELD_OUT_FRAMES, LENGTHS
-from forgetguard.capabilities.tasks.words import (
-    Fits,
-    fitting,
-    frame_part,
-    frames,
-    labels,
-    listed,
-    place_of,
-)
+from forgetguard.capabilities.tasks.words import Fits, frame_part, frames, labels, place_of, usable
 
 
 def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
@@ -30,7 +22,7 @@ def generate(rng: random.Random, fits: Fits) -> Iterator[PromptPair]:
 
     Raises CapabilityError when fewer than 24 words fit.
     """
-    words = fitting("repetition", "nouns", listed("objects nouns", fits), fits, at_least=24)
+    words = usable("repetition", "objects nouns", fits, at_least=24)
     openings = frames("repetition", FRAMES, HELD_OUT_FRAMES, fits)
     while True:
         frame, length = rng.choice(tuple(openings)), rng.choice(LENGTHS)

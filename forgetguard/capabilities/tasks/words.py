@@ -229,3 +229,10 @@ def fitting(
             "task."
         )
     return tuple(left)
+
+
+def usable(
+    task: str, kinds: str, fits: Fits | Callable[[str], int], at_least: int
+) -> tuple[str, ...]:
+    """The words of the lists named (as of `listed`) that fit (as of `fitting`)."""
+    return fitting(task, kinds.split()[-1], listed(kinds, fits), fits, at_least)
