@@ -1,10 +1,15 @@
 """What all tests share: pytest's own fixture for testing plugins, torch on one thread where a file
-asks for it, and garbage not looked for."""
+asks for it, hypothesis without a deadline, and garbage not looked for."""
 
 import gc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# Beside other work an example takes as long as it takes.
+settings.register_profile("forgetguard", deadline=None)
+settings.load_profile("forgetguard")
 
 pytest_plugins = ["pytester"]
 
