@@ -39,6 +39,12 @@ def test_a_part_keeps_its_pairs_in_the_order_given() -> None:
     assert part.capability is whole.capability
 
 
+def test_how_many_ids_count_is_kept_by_every_view() -> None:
+    whole = replace(random_capability(16), vocabulary=7)
+    views = (take(whole, [3, 1]), *halves(whole), exchange_prompts(whole), exchange_answers(whole))
+    assert [one.vocabulary for one in views] == [7] * 5
+
+
 def test_halves_need_eight_pairs_each() -> None:
     with pytest.raises(CapabilityError, match="give 16 pairs or more"):
         halves(random_capability(15))
