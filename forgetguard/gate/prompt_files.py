@@ -253,7 +253,7 @@ def _read_field(key: str, value: object, wrong: Callable[[str, str], None]) -> A
         return tuple(text for text in texts if text is not None)
     if key == _CLASSES and isinstance(value, dict):
         for name in value:
-            if not name or not isinstance(name, str):
+            if not name:
                 wrong(key, f"{key}: a class must have a name, got {name!r}")
         named = {name: text_of(f"{key}: {name}", one) for name, one in value.items()}
         return {name: text for name, text in named.items() if name and text is not None}

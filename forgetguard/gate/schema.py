@@ -470,7 +470,7 @@ def _read_inline(
         problems.add(node, f"{told} {kind.what}")
     found = []
     for item in node.value:
-        if kind.needed == 1 and not isinstance(item, yaml.MappingNode):
+        if kind.what == PROMPTS.what and not isinstance(item, yaml.MappingNode):
             text = lines.text(item, f"{label}: a prompt", problems)
             found.append(text and kind.make(text, line=line_of(item)))
             continue

@@ -339,12 +339,18 @@ class PlainLoader(yaml.SafeLoader):
 
 
 class TextLoader(PlainLoader):
-    """Reads every scalar that is neither text nor null as `Unquoted`."""
+    """Reads every scalar that is neither text nor null as `Unquoted`, keys as they are written."""
 
     yaml_constructors = PlainLoader.yaml_constructors | {
         _TAG + kind: lambda _, node: Unquoted(node.value)
         for kind in ("bool", "int", "float", "timestamp")
     }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        return {
+            key.written if isinstance(key, Unquoted) else key: value for key, value in found.items()
+        }
 
 
 def plain_value(

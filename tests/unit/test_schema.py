@@ -484,6 +484,14 @@ def test_classes_that_are_no_texts_are_told_with_their_line(classes: str, compla
     assert complaint in str(caught.value)
 
 
+def test_a_class_may_be_named_by_a_number() -> None:
+    entry = "  - {{clean: {}, counterfactual: b, answer: ' x', distractor: ' y', classes: {{{}}}}}"
+    text = changed(3, "\n".join(["pairs:", entry.format("a", "1: x"), entry.format("c", "010: y")]))
+    read = parse(text).pairs
+    assert isinstance(read, InlinePairs)
+    assert [pair.classes for pair in read.pairs] == [{"1": "x"}, {"010": "y"}]
+
+
 def test_a_circuit_that_cannot_be_gated_leaves_the_old_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "ioi.circuit.yaml"
     file.write_text(GOOD)
