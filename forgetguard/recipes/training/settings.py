@@ -256,22 +256,24 @@ def _put(given: dict[str, _Given], key: str, one: _Given) -> None:
         given |= {f"adapter.{name}": replace(one, node=node) for name, node in inner.items()}
 
 
-def _override(given: dict[str, _Given], overrides: Sequence[str]) -> Iterator[Problems]:
-    """Put overrides in the place of what is given, and say what is wrong with each."""
+def _override(given: dict[str, _Given], overrides: Sequence[str]) -> list[Problems]:
+    """Put overrides in the place of what is given; what is wrong with each is returned."""
+    told: list[Problems] = []
     seen: set[str] = set()
-    known = (*_KEYS, *_PARTS)
     for written in overrides:
-        yield (problems := _Override(f"override {written!r}"))
+        problems = _Override(f"override {written!r}")
+        told.append(problems)
         key, equals, value = written.partition("=")
         if not equals:
             problems.add(1, "write key=value, e.g. steps=100")
-        elif key not in known:
-            problems.add(1, f"unknown key {key!r}: {lines.nearest(key, known)}")
+        elif key not in (*_KEYS, *_PARTS):
+            problems.add(1, f"unknown key {key!r}: {lines.nearest(key, (*_KEYS, *_PARTS))}")
         elif key in seen:
             problems.add(1, f"{key!r} is given twice: keep one")
-        elif node := lines.compose(value or "null", problems.file):
+        elif node := lines.compose(value, problems.file) or lines.compose("null", problems.file):
             _put(given, key, _Given(node, problems, Path()))
         seen.add(key)
+    return told
 
 
 def _read(key: str, one: _Given) -> Any:
