@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.records import plain
 from forgetguard.gate.yaml_lines import Problems
 
 SUPERVISED = ("sft", "sft-kl", "sft-replay", "sft-circuit", "sft-flow")
@@ -162,7 +162,7 @@ def belongs(key: str, recipe: str) -> bool:
 
 def as_dict(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that mean something to the recipe, in plain values that JSON takes."""
-    values = plain(asdict(settings))
+    values = json.loads(json.dumps(asdict(settings)))  # tuples become lists
     return {key: value for key, value in values.items() if belongs(key, settings.recipe)}
 
 
