@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from forgetguard.errors import SpecificationError
 
@@ -41,16 +42,14 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _taken(lock: object) -> bool:
+def _taken(lock: IO[str]) -> bool:
     """False where somebody else holds it."""
     try:
         import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
+    except (ImportError, OSError):  # there are no locks here
         return True
     return True

@@ -138,6 +138,8 @@ def test_what_is_wrong_with_file_and_overrides_is_said_at_once() -> None:
         ("sft", "recipe=stf", "recipe 'stf' 'sft'"),
         ("sft", "steps=0", "steps 1 0"),
         ("sft", "steps=1.5", "steps must be a whole number"),
+        ("sft", "steps= ", "steps must be a whole number, got nothing"),
+        ("sft", "steps=# 1", "steps must be a whole number, got nothing"),
         ("sft", "learning_rate=0", "learning_rate 0"),
         ("sft", "learning_rate=.inf", "learning_rate"),
         ("sft", "warmup=21", "warmup 20"),

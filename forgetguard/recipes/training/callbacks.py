@@ -25,7 +25,7 @@ _NOT_LOGGED = ("epoch", "num_tokens")  # counted anew by a resumed run, or said 
 _TOKENIZER_CONFIG, _READ_FROM = "tokenizer_config.json", ("is_local", "local_files_only")
 
 
-class RunKeeper(TrainerCallback):
+class RunCallback(TrainerCallback):
     """Appends every number that the trainer logs to the run's loss log, ends training at a loss
     that is not finite, marks every checkpoint once all of it is there, thins out the older ones,
     and reports progress.

@@ -158,14 +158,14 @@ def _train(
 ) -> None:
     from transformers.trainer_callback import PrinterCallback
 
-    from forgetguard.recipes.training.callbacks import RunKeeper
+    from forgetguard.recipes.training.callbacks import RunCallback
 
     begin, seconds = (0, 0.0) if state is None else (state.step, state.seconds)
     if is_main():
         cut_logs(run, begin)
     with quiet_training(), own_randomness(), deterministic(device_of(settings) == "cpu"):
-        keeper = RunKeeper(settings, run, seconds, progress)
-        trainer, notes = build(Frame(settings, _arguments(settings, run), (keeper,), begin))
+        callback = RunCallback(settings, run, seconds, progress)
+        trainer, notes = build(Frame(settings, _arguments(settings, run), (callback,), begin))
         trainer.remove_callback(PrinterCallback)  # it prints where progress bars are off
         if is_main():
             _note(run, {"notes": dict(notes)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from forgetguard.anatomy.members import Head
 from forgetguard.errors import SpecificationError
 from forgetguard.gate import yaml_lines as lines
-from forgetguard.gate.records import plain
 from forgetguard.gate.yaml_lines import Problems
 
 SUPERVISED = ("sft", "sft-kl", "sft-replay", "sft-circuit", "sft-flow")
@@ -162,7 +162,7 @@ def belongs(key: str, recipe: str) -> bool:
 
 def as_dict(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that mean something to the recipe, in plain values that JSON takes."""
-    values = plain(asdict(settings))
+    values = json.loads(json.dumps(asdict(settings)))  # tuples become lists
     return {key: value for key, value in values.items() if belongs(key, settings.recipe)}
 
 
@@ -256,22 +256,24 @@ def _put(given: dict[str, _Given], key: str, one: _Given) -> None:
         given |= {f"adapter.{name}": replace(one, node=node) for name, node in inner.items()}
 
 
-def _override(given: dict[str, _Given], overrides: Sequence[str]) -> Iterator[Problems]:
-    """Put overrides in the place of what is given, and say what is wrong with each."""
+def _override(given: dict[str, _Given], overrides: Sequence[str]) -> list[Problems]:
+    """Put overrides in the place of what is given; what is wrong with each is returned."""
+    told: list[Problems] = []
     seen: set[str] = set()
-    known = (*_KEYS, *_PARTS)
     for written in overrides:
-        yield (problems := _Override(f"override {written!r}"))
+        problems = _Override(f"override {written!r}")
+        told.append(problems)
         key, equals, value = written.partition("=")
         if not equals:
             problems.add(1, "write key=value, e.g. steps=100")
-        elif key not in known:
-            problems.add(1, f"unknown key {key!r}: {lines.nearest(key, known)}")
+        elif key not in (*_KEYS, *_PARTS):
+            problems.add(1, f"unknown key {key!r}: {lines.nearest(key, (*_KEYS, *_PARTS))}")
         elif key in seen:
             problems.add(1, f"{key!r} is given twice: keep one")
-        elif node := lines.compose(value or "null", problems.file):
+        elif node := lines.compose(value, problems.file) or lines.compose("null", problems.file):
             _put(given, key, _Given(node, problems, Path()))
         seen.add(key)
+    return told
 
 
 def _read(key: str, one: _Given) -> Any:
