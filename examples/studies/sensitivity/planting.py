@@ -84,7 +84,7 @@ def rank_one(weight: Tensor, dose: float, generator: torch.Generator) -> Tensor:
     )
 
 
-MIXTURE = "mixture"  # of contributions, not of weights: calibration/mixture.py
+MIXTURE = "mixture"  # of contributions, not of weights: mixture.py beside this
 EDITS: Mapping[str, Edit] = {"scale": scaled, "noise": noised, "rank-one": rank_one}
 PLANTS: Mapping[str, str] = {
     MIXTURE: "the head gives (1 - d) of its own contribution and d of the counterfactual's",
