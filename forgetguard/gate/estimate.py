@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -149,9 +150,10 @@ class Case:
 
     @property
     def drawn(self) -> float:
-        """Templates that are resampled, as power.py takes them: infinitely many where pairs are."""
+        """Templates that are resampled, as power.py takes them: of uneven size their effective
+        number, as in `LinearForm.freedom`; infinitely many where pairs are resampled."""
         if self.clusters is not None and self.has_templates:
-            return len(np.unique(self.clusters))
+            return effective(np.unique(self.clusters, return_counts=True)[1])
         return math.inf
 
     def by_template(self, measure: Measure) -> bool:
@@ -372,7 +374,7 @@ class Case:
         return self.vulnerabilities(values, np.stack([_given(one.scale) for one in found]))
 
 
-def effective(shares: FloatArray) -> float:
+def effective(shares: npt.NDArray[Any]) -> float:
     """To how many units of equal weight shares, [n], come (Kish 1965): n where all are alike."""
     return float(shares.sum() ** 2 / (shares**2).sum())
 

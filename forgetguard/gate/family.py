@@ -111,9 +111,16 @@ def _by_floor(case: Case, measure: Measure, over: str, floor: float) -> list[Sub
     share = (floor or 1.0) * np.sign(circuit.mean()) * circuit  # positive: harm counts
     scale = np.where(itself[:, None], importance, share)
     harmful = (scale.mean(axis=1) < 0) & (damage.mean(axis=1) > 0)
+    # A head can lose its own importance, however even that of the circuit is.
+    squares, own = (importance**2).mean(axis=1), np.abs(importance).mean(axis=1)
+    uneven = (squares / np.maximum(own * np.abs(scale.mean(axis=1)), 1e-300)).tolist()
+    held = [
+        replace(one, unevenness=max(one.unevenness, mine - 1))
+        for one, mine in zip(case.vulnerabilities(damage, scale), uneven, strict=True)
+    ]
     rows = zip(
         case.members,
-        case.vulnerabilities(damage, scale),
+        held,
         kinds,
         plain,
         shown,

@@ -8,8 +8,8 @@ that value with 80 %; and its error is not today's, for damage that grows spread
 
 How much more, nobody can know of damage that is not there. So there are two answers: `detectable`
 speaks of this checkpoint, hurt more in the way in which it is, or, where it is not, as the median
-of real damage is; `detectable_sparse` of damage of any kind, as far as a pair loses nothing or all,
-whatever its importance: no spread of what lies between is larger.
+of real damage is; `detectable_sparse` of damage of any kind that has nothing to do with importance,
+as far as a pair loses nothing or all: no spread of what lies between is larger.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POWER = 0.80
 # The spread of damage about its ratio to importance, as a share of the mean damage: the medians of
 # real damage (docs/statistics.md, Power).
 OVER_PAIRS, OVER_TEMPLATES = 1.0, 0.4
-_MOST_ENUMERATED = 1024  # pairs up to which changes of sides are enumerated
+MOST_ENUMERATED = 1024  # pairs up to which changes of sides are enumerated
 
 
 def growth(pairs: int, templates: float = math.inf) -> float:
@@ -73,7 +73,7 @@ def detectable(
         `most` where no finite bound says how large the error is, or where damage of any size would
         be seen more rarely, since its spread grows as fast as itself.
     """
-    if not (math.isfinite(reach) and error > 0):
+    if not (math.isfinite(reach) and error > 0 and freedom >= 1):
         return most
     distance = _distance(reach / error, freedom, power)
     growth = min(growth, error / abs(value)) if value else growth
@@ -107,7 +107,7 @@ def detectable_sparse(
     Arguments as of `detectable`, and `unevenness`: the squared coefficient of variation of
     importance over pairs. To a thousandth of `loss`. None where not even `loss` is seen.
     """
-    if not (math.isfinite(reach) and error > 0) or limit >= loss:
+    if not (math.isfinite(reach) and error > 0 and freedom >= 1) or limit >= loss:
         return None
     true = np.linspace(limit, loss, 1001)
     spread = (1 + unevenness) * true * (loss - true)
@@ -165,7 +165,7 @@ def detectable_drop(
     """
     if math.isfinite(templates):
         return _detectable_of_templates(won / pairs, pairs, limit, alpha, power, templates)
-    if pairs > _MOST_ENUMERATED or not 0 < alpha < 0.5:
+    if pairs > MOST_ENUMERATED or not 0 < alpha < 0.5:
         return None
     won_rate = won / pairs
     grid_lost, grid_won = _likely_counts(won_rate, pairs)
@@ -206,10 +206,10 @@ def _detectable_of_templates(
     the one that it would have at the limit: so the critical value is as many of those away, and
     what makes up the power as many true ones.
     """
-    freedom = templates - 1
-    if limit >= 1 - won_rate:
+    freedom, most = templates - 1, 1 - 2 * won_rate  # what is won cannot be lost as well
+    if freedom < 1 or limit >= most:
         return None
-    true = np.linspace(limit, 1 - won_rate, 1001)[1:-1]  # nothing spreads at the ends
+    true = np.linspace(limit, most, 1001)[1:-1]  # nothing may spread at the ends
     spread = true + 2 * won_rate - true**2
     squared = _squared_error(true, spread, pairs, templates)
     count: FloatArray = np.minimum(pairs, spread / squared)  # pairs over the design effect

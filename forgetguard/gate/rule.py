@@ -534,7 +534,10 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
     notes += _scores(case, limit, found.subjects)
     facts |= _sparse(case, limit, [held])
-    if shown is None and not (counted and case.has_templates):
+    # Where counts say that no drop is seen so often, a normal error says nothing better.
+    if shown is None and not (
+        counted and (case.has_templates or case.count <= power.MOST_ENUMERATED)
+    ):
         shown = _detectable(case, limit, found.subjects[0], 1)
     return Decision(
         outcome,

@@ -264,3 +264,20 @@ def test_no_drop_of_few_templates_is_called_detectable_that_is_not() -> None:
     """Eight templates in a run of fifteen limits: a drop of 0.6 fails in a third of the draws."""
     assert power.detectable_drop(0, 0, 64, LIMIT, 0.05 / 15, templates=8) is None
     assert power.detectable_drop(0, 60, 64, 0.1, 0.05, templates=8) is None
+
+
+def test_what_is_won_cannot_be_lost_as_well() -> None:
+    """A drop is at most 1 - 2 * (share won)."""
+    assert power.detectable_drop(0, 29, 64, 0.1, 0.05, templates=16) is None
+    most = power.detectable_drop(0, 20, 64, 0.1, 0.05, templates=16)
+    assert most is None or most <= 1 - 2 * 20 / 64
+
+
+def test_hardly_one_template_promises_nothing() -> None:
+    """63 pairs of one and one of another come to 1.03 templates."""
+    assert power.detectable_drop(0, 0, 64, LIMIT, 0.05, templates=1.03) is None
+    sparse = power.detectable_sparse(
+        0.2, 0.05, LIMIT, pairs=64, loss=1.0, freedom=0.03, templates=1.03
+    )
+    assert sparse is None
+    assert power.detectable(0.0, 0.2, 0.05, LIMIT, freedom=0.03) is None

@@ -603,6 +603,28 @@ def test_no_damage_has_to_be_larger_than_sparse_damage_would_have_to_be(template
         assert 0.10 < found.detectable <= min(found.facts["detectable_sparse"], most)
 
 
+def test_a_drop_that_is_never_seen_is_not_named() -> None:
+    """Sixteen pairs of which two are won: no drop that is possible fails one of fifteen limits with
+    80 %, and a normal error would say 2.3."""
+    base, tuned = np.ones(16, dtype=bool), np.ones(16, dtype=bool)
+    base[:2] = False
+    data = changed(measured(16), base_correct=base, tuned_correct=tuned)
+    found = verdict("accuracy.drop", 0.10, data, family=15)
+    assert found.facts["won"] == 2
+    assert found.detectable is None
+
+
+def test_uneven_templates_count_as_fewer() -> None:
+    """One that holds half of the pairs leaves three and a half of eight."""
+    even, uneven = measured(64, templates=8), measured(64, templates=8)
+    names = ["t0"] * 32 + [f"t{1 + place % 7}" for place in range(32)]
+    units = [replace(unit, template=name) for unit, name in zip(uneven.units, names, strict=True)]
+    uneven = replace(uneven, units=tuple(units))
+    cases = [Case.of(spec(), data, seed=0, family=1) for data in (even, uneven)]
+    assert cases[0].drawn == pytest.approx(8)
+    assert cases[1].drawn == pytest.approx(64**2 / (32**2 + 4 * 5**2 + 3 * 4**2))
+
+
 def test_a_fail_among_few_limits_is_undecided_among_many_and_says_so() -> None:
     data = measured(32, dcv=0.14, noise=0.25)
     assert verdict("dcv.circuit", 0.10, data).outcome is Outcome.FAIL

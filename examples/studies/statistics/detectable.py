@@ -70,7 +70,7 @@ class _Cell:
         importance = said.importance[0][at]
         uneven = importance.var(axis=1) / importance.mean(axis=1) ** 2
         rows = list(zip(form.values, form.values - low, form.errors(), uneven, strict=True))
-        templates = math.inf if codes is None else form.units
+        templates = math.inf if codes is None else form.freedom + 1  # as `Case.drawn`
         loss = 2.0 if self.hurt.name.endswith("readout") else 1.0
 
         def of_any(row: tuple[float, float, float, float], limit: float) -> float | None:
