@@ -75,9 +75,13 @@ def resolve(given: str, role: str) -> CheckpointSpec:
     if path.suffix == ".gguf" and path.is_file():
         raise CheckpointError(f"{role}={text} is no checkpoint: {gguf_step(path.resolve())}")
     if path.exists():
+        holds = any((path.parent / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
+        step = f": give {role}={path.parent}" if holds else ""
+        if path.suffix in (".yaml", ".yml"):
+            step = "; a file of gates is called NAME.circuit.yaml or NAME.gate.yaml"
         raise CheckpointError(
             f"{role}={text} is a file; a checkpoint is the directory that holds config.json "
-            f"and the weights: give {role}={path.parent}"
+            f"and the weights{step}"
         )
     if _looks_like_a_path(text):
         raise CheckpointError(

@@ -61,9 +61,13 @@ def load_tokenizer(
 
     kinds: list[Any] = [AutoTokenizer]
     where = f"the tokenizer in {directory}"
+    step = (
+        ", or allow the code that it brings, if you trust it: --forgetguard-trust-remote-code; "
+        "in Python trust_remote_code=True"
+    )
     if (directory / "tokenizer.json").is_file():
         kinds.append(PreTrainedTokenizerFast)
-        where = f"{directory / 'tokenizer.json'}"
+        where, step = f"{directory / 'tokenizer.json'}", ""  # which needs no code
     probe, tried, errors = _probe_text(directory), [], []
     for kind in kinds:
         try:
@@ -86,10 +90,9 @@ def load_tokenizer(
             f"transformers version that made it"
         )
     raise CheckpointError(
-        f"{spec}: {where} cannot be loaded ({first_line(errors[0])}): save the tokenizer "
-        f"again with save_pretrained, or allow the code that it brings, if you trust it: "
-        f"--forgetguard-trust-remote-code; in Python trust_remote_code=True"
-    ) from errors[0]
+        f"{spec}: {where} cannot be loaded ({first_line(errors[-1])}): save the tokenizer again "
+        f"with save_pretrained{step}"
+    ) from errors[-1]
 
 
 def _yields(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

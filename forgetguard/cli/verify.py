@@ -58,6 +58,9 @@ def _prepare(asked: Namespace) -> Job:
     if again and asked.recompute < FEWEST_PAIRS:
         raise SpecificationError(f"--recompute: {asked.recompute}; give {FEWEST_PAIRS} or more")
     if not again and (others or asked.device):
+        more = [one for one in others if "=" not in one]
+        if more:
+            raise SpecificationError(f"{' '.join(more)}: one results file at a time")
         what = " ".join([*others, *([f"--device {asked.device}"] if asked.device else [])])
         raise SpecificationError(f"{what}: nothing is loaded without --recompute N; add it")
     document = json_file.read(Path(path))

@@ -239,7 +239,8 @@ def _read_field(key: str, value: object, wrong: Callable[[str, str], None]) -> A
     def text_of(label: str, value: object) -> str | None:
         told = ""
         if not isinstance(value, str):
-            told = f"must be text, got {'nothing' if value is None else value!r:.60}"
+            got = "nothing" if value is None else f"{value!r:.60}"
+            told = f"must be text, got {got}"
         elif not value and key != "template":
             told = "must not be empty"
         elif any("\ud800" <= character <= "\udfff" for character in value):
@@ -258,7 +259,8 @@ def _read_field(key: str, value: object, wrong: Callable[[str, str], None]) -> A
         named = {name: text_of(f"{key}: {name}", one) for name, one in value.items()}
         return {name: text for name, text in named.items() if name and text is not None}
     if key in _LISTS:
-        wrong(key, f"{key} must be a list of texts, got {value!r:.60}")
+        got = getattr(value, "written", f"{value!r:.60}")  # of a number in YAML, no hint at quotes
+        wrong(key, f"{key} must be a list of texts, got {got} (write e.g. [' four', ' five'])")
     elif key == _CLASSES:
         told = f'must be a mapping of texts ({{"order": "abba"}}), got {value!r:.60}'
         wrong(key, f"{key} {told}")

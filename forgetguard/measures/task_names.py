@@ -16,6 +16,7 @@ from forgetguard.measures.documents import EvalTasks
 
 # What a task file calls itself, or is a part of.
 _NAMED = re.compile(rb"^[\"']?(task|group|tag)[\"']?: *[\"']?([\w.+-]+)[\"']? *$", re.M)
+_LARGE = 1_000_000  # bytes of a file, which then holds data
 _METRIC = re.compile(rb"\bmetric[\"']?: *[\"']?([\w.+@-]+)")
 
 
@@ -28,10 +29,14 @@ class TaskNames:
     files: dict[str, list[tuple[str, Path]]]
     metrics: frozenset[str]
 
-    def holds(self, name: str, kind: str) -> bool:
-        """Whether a file of this kind under the folder has the name in it, as a word."""
-        word = re.compile(rb"(?<![\w.+-])" + re.escape(name.encode()) + rb"(?![\w.+-])")
-        return any(word.search(path.read_bytes()) for path in self.folder.rglob(kind))
+    def holds(self, name: str) -> bool:
+        """Whether any file under the folder, but a gate file, has the name in it: templates without
+        an ending give tags, and code composes names."""
+        word = name.encode()
+        files = (
+            path for path in self.folder.rglob("*") if path.is_file() and ".gate." not in path.name
+        )
+        return any(word in path.read_bytes() for path in files if path.stat().st_size < _LARGE)
 
 
 def own_names() -> TaskNames | None:
@@ -67,10 +72,10 @@ def unknown_names(asked: EvalTasks) -> Iterator[str]:
     tasks = {name for one in every for name in one.files}
     metrics = {name for one in every for name in one.metrics}
     for name in asked.tasks:
-        if name not in tasks and not any(one.holds(name, "*.yaml") for one in every):
+        if name not in tasks and not any(one.holds(name) for one in every):
             yield told("task", name, tasks)
     for name in asked.metrics:
-        if name not in metrics and not any(one.holds(name, "*.py") for one in every):
+        if name not in metrics and not any(one.holds(name) for one in every):
             yield told("metric", name, metrics)
 
 

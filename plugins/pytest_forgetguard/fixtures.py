@@ -128,6 +128,8 @@ class Forgetguard:
         """
         spec = self.circuit(circuit)
         asked = dict.fromkeys(limit.key for limit in spec.limits) if limits is None else limits
+        if not isinstance(asked, Mapping):
+            raise SpecificationError(f"limits must be {{limit: max, ...}}, got {asked!r:.60}")
         if not asked:
             raise SpecificationError(f"{spec.name}: no limits to check; give at least one")
         own = len(asked)  # they share this gate's part of the run's false-alarm rate

@@ -208,13 +208,18 @@ def test_calibration_needs_options_and_acc(monkeypatch: pytest.MonkeyPatch) -> N
             ["'such_task_anywhere'", "'no_such'"],
         ),
         ("tasks: [mmlu, ai2_arc]", []),  # a group and a tag
+        ("tasks: [gpqa, kbl, flores_afr-eng]", []),  # tags of templates, and a composed name
+        ("tasks: [own_suite]", []),  # a tag that a template gives
     ],
 )
 def test_names_that_lm_eval_cannot_know_are_told_without_it(
     given: str, told: list[str], tmp_path: Path
 ) -> None:
     write_tasks(tmp_path)
-    spec = parse_gate(f"{HEAD}lm_eval: {{{given}, include: .}}\n{LIMIT}", tmp_path / "a.gate.yaml")
+    (tmp_path / "_base_yaml").write_text("tag: own_suite\n")
+    file = tmp_path / "a.gate.yaml"
+    file.write_text(f"{HEAD}lm_eval: {{{given}, include: .}}\n{LIMIT}")
+    spec = parse_gate(file.read_text(), file)
     if not told:
         check_eval_tasks([spec])
         return

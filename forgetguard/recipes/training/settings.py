@@ -345,7 +345,7 @@ def _impossible(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"must be a multiple of log_every ({log_every}), so a resumed run logs the same "
             f"losses, got {save_every}",
         )
-    if values["warmup"] > values["steps"]:
+    if values["warmup"] > values["steps"] > 0:
         yield "warmup", f"must be at most steps ({values['steps']}), got {values['warmup']}"
     names = own.get("circuit") or ()
     for name in dict.fromkeys(names):
