@@ -23,7 +23,6 @@ from forgetguard.measures import registry
 from forgetguard.measures.dcv_circuit import MEASURE as DCV
 from forgetguard.measures.measure import NATS, Measure, Sampled
 from forgetguard.measures.samples import Key, Samples
-from forgetguard.report.recheck import Measured
 from pytest_forgetguard.state import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,8 +107,7 @@ def test_numbers_of_all_units_and_of_files_are_measured_again_whole() -> None:
     measured = gated.measured(spec)
     assert measured is not None
     pair = fg.load(base="tiny:base", tuned="tiny:sft")
-    one = Measured(spec, measured[1], {})
-    found = _measured_again(pair, one, None, count=8, seed=0)
+    found = _measured_again(pair, spec, measured[1], lambda *_: None, count=8, seed=0)
     assert found.exact[WEIGHTS] == measured[1].exact[WEIGHTS]
     order = [found.units.index(unit) for unit in measured[1].units]
     for key, values in measured[1].arrays.items():
