@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetguard.errors import MeasurementError, SpecificationError
-from forgetguard.gate import accuracy, guard, spending, studentised
+from forgetguard.gate import accuracy, guard, power, spending, studentised
 from forgetguard.gate.declaration import GateSpec
 from forgetguard.gate.resampling import RESAMPLES, cluster_codes, derive_seed, enough_resamples
 from forgetguard.gate.verdict import Estimate, exactly
@@ -187,7 +187,7 @@ class Case:
         shown = found
         if enough_resamples(RESAMPLES, failing) > RESAMPLES:
             shown = self._family(numerators, denominators, self.levels.passing)  # on its own draws
-        uneven = denominators.var(axis=1) / denominators.mean(axis=1) ** 2
+        uneven = power.unevenness(denominators)
         rows = zip(shown.estimates, found.corrected_low, found.errors, uneven.tolist(), strict=True)
         return [
             Bounds(estimate, low, error=error, freedom=found.freedom, unevenness=unevenness)

@@ -115,6 +115,12 @@ def detectable_sparse(
     return _seen_from(true, _distance(reach / error, freedom, power) * errors)
 
 
+def unevenness(importance: FloatArray) -> FloatArray:
+    """The squared coefficient of variation over pairs of each row of [row, pair], [row]."""
+    found: FloatArray = importance.var(axis=1) / importance.mean(axis=1) ** 2
+    return found
+
+
 def _squared_error(
     true: FloatArray, spread: FloatArray, pairs: int, templates: float
 ) -> FloatArray:

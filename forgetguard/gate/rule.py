@@ -509,14 +509,15 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
         facts |= {"guard": case.guard, "guarded": held.guarded}
     undecided = outcome is Outcome.ABSTAIN
     wanted, shown = _wanted(held, limit.maximum) if undecided else None, None
-    counted = limit.measure.estimator is Estimator.PROPORTION
-    if counted:
+    counted = False  # whether counts say what is seen: then a normal error says nothing better
+    if limit.measure.estimator is Estimator.PROPORTION:
         series = case.series(limit.measure, over=limit.over)
         assert series.scale is not None
         before, now = series.scale != 0, series.values != 0
         facts |= {"before": float(before.mean()), "now": float(now.mean())}
         lost, won, pairs = accuracy.changed_sides(before, now)
         facts |= {"lost": lost, "won": won}
+        counted = case.has_templates or pairs <= power.MOST_ENUMERATED
         shown = power.detectable_drop(
             lost, won, pairs, limit.maximum, case.levels.failing, templates=case.drawn
         )
@@ -534,18 +535,13 @@ def _of_the_whole(case: Case, limit: Limit, found: Estimated) -> Decision:
     notes = _far_below(limit, found.subjects) + _cannot_fail(case, limit, facts)
     notes += _scores(case, limit, found.subjects)
     facts |= _sparse(case, limit, [held])
-    # Where counts say that no drop is seen so often, a normal error says nothing better.
-    if shown is None and not (
-        counted and (case.has_templates or case.count <= power.MOST_ENUMERATED)
-    ):
-        shown = _detectable(case, limit, found.subjects[0], 1)
     return Decision(
         outcome,
         _code(outcome, [held], limit.maximum),
         facts,
         held.estimate,
         notes=notes,
-        detectable=shown,
+        detectable=shown if counted else _detectable(case, limit, found.subjects[0], 1),
     )
 
 

@@ -8,6 +8,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,11 +41,20 @@ def make(model: Path, out: Path, say: Say) -> None:
     if not whole.exists():
         narrow_text.tune(model, whole, say, steps=STEPS, rate=RATE)
     tuned = load_file(whole / WEIGHTS)
-    for share in SHARES:
-        moved = {name: torch.lerp(one, tuned[name], share) for name, one in weights.items()}
-        _write(model, out / f"sft{share:g}", moved, say)
-    for size in NOISES:
-        _write(model, out / f"attn{size:g}", _noised(weights, size), say)
+    copies = {f"sft{share:g}": partial(_towards, weights, tuned, share) for share in SHARES}
+    copies |= {f"attn{size:g}": partial(_noised, weights, size) for size in NOISES}
+    for name, changed in copies.items():
+        folder = out / name
+        if not folder.exists():
+            shutil.copytree(model, folder, ignore=shutil.ignore_patterns(WEIGHTS))
+            save_file(changed(), folder / WEIGHTS, metadata={"format": "pt"})
+            say(f"written: {folder}")
+
+
+def _towards(
+    weights: dict[str, Tensor], tuned: dict[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    return {name: torch.lerp(one, tuned[name], share) for name, one in weights.items()}
 
 
 def _noised(weights: dict[str, Tensor], size: float) -> dict[str, Tensor]:
@@ -55,13 +65,6 @@ def _noised(weights: dict[str, Tensor], size: float) -> dict[str, Tensor]:
             draw = torch.randn(weights[name].shape, generator=random)
             found[name] = weights[name] + size * weights[name].std() * draw
     return found
-
-
-def _write(model: Path, folder: Path, weights: dict[str, Tensor], say: Say) -> None:
-    if not folder.exists():
-        shutil.copytree(model, folder, ignore=shutil.ignore_patterns(WEIGHTS))
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        say(f"written: {folder}")
 
 
 if __name__ == "__main__":

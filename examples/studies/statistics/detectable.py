@@ -67,8 +67,7 @@ class _Cell:
         """How often the limit fails which the median verdict on `said` calls just detectable."""
         at, codes = self._drawn(said)
         form, low = self._bounds(said, at, codes)
-        importance = said.importance[0][at]
-        uneven = importance.var(axis=1) / importance.mean(axis=1) ** 2
+        uneven = power.unevenness(said.importance[0][at])
         rows = list(zip(form.values, form.values - low, form.errors(), uneven, strict=True))
         templates = math.inf if codes is None else form.freedom + 1  # as `Case.drawn`
         loss = 2.0 if self.hurt.name.endswith("readout") else 1.0

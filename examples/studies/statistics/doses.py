@@ -74,11 +74,9 @@ def _circuits(pairs: int, dose: float, tried: int) -> list[Record]:
         low = of_family(bounds)[0]
         model: dict[str, Any] = {"freedom": pairs - 1, "growth": power.growth(pairs)}
         sparse: dict[str, Any] = {"pairs": pairs, "loss": 1.0, "freedom": pairs - 1}
-        uneven = importance.var(axis=1) / importance.mean(axis=1) ** 2
+        rows = zip(value, value - low, bounds.errors, power.unevenness(importance), strict=True)
         said = []
-        for estimate, reach, error, one in zip(
-            value, value - low, bounds.errors, uneven, strict=True
-        ):
+        for estimate, reach, error, one in rows:
             most = power.detectable_sparse(reach, error, CIRCUIT_LIMIT, unevenness=one, **sparse)
             said.append(power.detectable(estimate, reach, error, CIRCUIT_LIMIT, most=most, **model))
         room = [passable(*row, CIRCUIT_LIMIT, ALPHA) for row in zip(value, high, strict=True)]
